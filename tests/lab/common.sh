@@ -1,0 +1,38 @@
+# Shared by the scripts of tests/lab: where things live and how they report.
+#
+# Owns the names of the cache's folders; every script here sources it. It runs
+# nothing. Callers set `set -euo pipefail` themselves.
+# shellcheck shell=bash
+
+LAB_SCRIPTS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+LAB_REPO=$(cd -- "$LAB_SCRIPTS/../.." && pwd)
+
+# Everything that is expensive to make, outside of the checkout.
+CACHE=${K8S_MYHOME_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/k8s-myhome}
+
+# The only Kubernetes that Debian 12 has as a complete source package.
+LAB_KUBERNETES=v1.20.2
+LAB_BUNDLE_NAME=kubernetes-$LAB_KUBERNETES-lab
+
+export LAB_SCRIPTS LAB_REPO CACHE LAB_KUBERNETES LAB_BUNDLE_NAME
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# lock NAME: one builder of NAME at a time, on descriptor 9, until the script
+# ends. Call it before looking at what NAME's builder leaves behind.
+lock() {
+  mkdir -p "$CACHE/locks"
+  exec 9>"$CACHE/locks/$1"
+  flock 9
+}
+
+# wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds, or die naming WHAT.
+wait_until() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@"; do
+    ((SECONDS < deadline)) || { say "error: $what: not so after the deadline"; return 1; }
+    sleep 0.05
+  done
+}
