@@ -2,7 +2,7 @@
 #
 # Owns the names of the cache's folders; every script here sources it. It runs
 # nothing. Callers set `set -euo pipefail` themselves.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 LAB_SCRIPTS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 LAB_REPO=$(cd -- "$LAB_SCRIPTS/../.." && pwd)
@@ -13,8 +13,6 @@ CACHE=${K8S_MYHOME_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/k8s-myhome}
 # The only Kubernetes that Debian 12 has as a complete source package.
 LAB_KUBERNETES=v1.20.2
 LAB_BUNDLE_NAME=kubernetes-$LAB_KUBERNETES-lab
-
-export LAB_SCRIPTS LAB_REPO CACHE LAB_KUBERNETES LAB_BUNDLE_NAME
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "error: $*"; exit 1; }

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# inside.sh FOLDER CMD…: the first process of a lab: sets its libvirt up, runs
+# CMD, and takes everything down again. Called by run, only.
+#
+# It is process 1 of its own process namespace: whatever CMD leaves running
+# ends with it at the latest.
+set -euo pipefail
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+LAB_DIR=$1
+shift
+agent_pid_file=/run/k8s-myhome/k8s-host-agent.pid
+command_pid='' virtlogd='' libvirtd='' signalled=''
+
+private_mounts() {
+  mount -t tmpfs -o mode=755,size=64m tmpfs /run
+  mkdir -p /run/lock /run/libvirt /run/k8s-myhome
+  local path
+  for path in etc/libvirt var/lib/libvirt var/log/libvirt var/cache/libvirt; do
+    mkdir -p "$LAB_DIR/$path" "/$path"
+    if [[ $path == etc/libvirt && -d /etc/libvirt/nwfilter ]]; then
+      cp -r /etc/libvirt/nwfilter "$LAB_DIR/etc/libvirt/"
+    fi
+    mount --bind "$LAB_DIR/$path" "/$path"
+  done
+  mkdir -p /var/lib/libvirt/{qemu,images,network,dnsmasq} /var/log/libvirt/qemu
+}
+
+configure() {
+  cat >/etc/libvirt/libvirtd.conf <<END
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+unix_sock_rw_perms = "0700"
+log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
+END
+  cat >/etc/libvirt/qemu.conf <<END
+user = "root"
+group = "root"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+stdio_handler = "logd"
+END
+  : >/etc/libvirt/virtlogd.conf
+
+  mkdir -p "$LAB_DIR"/{bin,state,pool,bundles}
+  local bundle=${LAB_BUNDLE:-$CACHE/bundles/$LAB_BUNDLE_NAME.k8sbundle}
+  if [[ -e $bundle ]]; then
+    bundle=$(realpath "$bundle")
+    ln "$bundle" "$LAB_DIR/bundles/" 2>/dev/null || ln -s "$bundle" "$LAB_DIR/bundles/"
+  elif [[ -n ${LAB_BUNDLE:-} ]]; then
+    die "LAB_BUNDLE=$LAB_BUNDLE does not exist"
+  fi
+  if [[ -e $CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl ]]; then
+    ln -s "$CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl" "$LAB_DIR/bin/kubectl"
+  fi
+  cat >"$LAB_DIR/host-agent.toml" <<END
+state_dir = "$LAB_DIR/state"
+run_dir = "/run/k8s-myhome"
+pool_dir = "$LAB_DIR/pool"
+image_dir = "$CACHE/images"
+bundle_dir = "$LAB_DIR/bundles"
+libvirt_uri = "qemu:///system"
+node_agent = "$CACHE/dist/bin/k8s-node-agent"
+plugin_dir = "$CACHE/dist/plugins"
+END
+  export LAB_DIR LAB_BUNDLE=$bundle
+  export PATH=$CACHE/dist/bin:$LAB_DIR/bin:$PATH
+  export KUBECONFIG=$LAB_DIR/kubeconfig
+  export K8SCTL_CONFIG=$LAB_DIR/host-agent.toml
+  export LIBVIRT_DEFAULT_URI=qemu:///system
+}
+
+start_libvirt() {
+  ip link set lo up
+  virtlogd >"$LAB_DIR/virtlogd.out" 2>&1 8>&- </dev/null &
+  virtlogd=$!
+  wait_until 20 "virtlogd's socket" test -S /run/libvirt/virtlogd-sock
+  libvirtd >"$LAB_DIR/libvirtd.out" 2>&1 8>&- </dev/null &
+  libvirtd=$!
+  wait_until 20 "libvirtd's socket" test -S /run/libvirt/libvirt-sock
+  timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
+}
+
+gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
+
+# end PID WHAT: asks the process to end, then makes it.
+end() {
+  gone "$1" && return
+  kill -TERM "$1"
+  if ! wait_until 15 "$2 ($1) ends" gone "$1" && ! gone "$1"; then kill -KILL "$1"; fi
+}
+
+tear_down() {
+  trap '' TERM
+  set +e # every step runs, whatever came of those before it
+  if [[ -s $agent_pid_file ]]; then end "$(<"$agent_pid_file")" "the host agent"; fi
+  if [[ -n $libvirtd ]] && ! gone "$libvirtd"; then
+    local id
+    for id in $(timeout 20 virsh --quiet list --uuid); do timeout 20 virsh --quiet destroy "$id" >/dev/null; done
+    for id in $(timeout 20 virsh --quiet net-list --uuid); do timeout 20 virsh --quiet net-destroy "$id" >/dev/null; done
+    end "$libvirtd" libvirtd
+  fi
+  if [[ -n $virtlogd ]]; then end "$virtlogd" virtlogd; fi
+  local process left=()
+  for process in /proc/[0-9]*; do
+    process=${process#/proc/}
+    ((process == 1)) || gone "$process" || left+=("$(tr '\0' ' ' <"/proc/$process/cmdline" | cut -c1-100)")
+  done
+  ((${#left[@]} == 0)) || printf 'lab: ended with the lab: %s\n' "${left[@]}" >&2
+}
+
+trap tear_down EXIT
+trap 'signalled=1; [[ -z $command_pid ]] || kill -TERM "$command_pid"' TERM
+
+private_mounts
+configure
+start_libvirt
+
+cd "${LAB_WORKDIR:-$PWD}"
+env --default-signal=INT,QUIT -- "$@" 8>&- <&0 &
+command_pid=$!
+status=0
+wait "$command_pid" || status=$?
+if [[ -n $signalled ]]; then
+  wait_until 30 "the lab's command ends" gone "$command_pid" || kill -KILL "$command_pid"
+fi
+command_pid=''
+exit "$status"
