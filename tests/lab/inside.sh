@@ -66,7 +66,7 @@ node_agent = "$CACHE/dist/bin/k8s-node-agent"
 plugin_dir = "$CACHE/dist/plugins"
 END
   export LAB_DIR LAB_BUNDLE=$bundle
-  export PATH=$CACHE/dist/bin:$LAB_DIR/bin:$PATH
+  export PATH=$CACHE/dist/bin:$LAB_DIR/bin:$PATH:$CACHE/lab-bin
   export KUBECONFIG=$LAB_DIR/kubeconfig
   export K8SCTL_CONFIG=$LAB_DIR/host-agent.toml
   export LIBVIRT_DEFAULT_URI=qemu:///system
