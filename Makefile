@@ -1,0 +1,68 @@
+# The project's commands. `make up` and `make test` are all that a fresh
+# Debian 12 or Ubuntu needs; each installs what it misses.
+#
+#   make up      a cluster from examples/home.toml on this machine's libvirt
+#   make down    takes it away again
+#   make test    every test, the ones on three VMs included
+#   make bench   the measured figures, or one: make bench BENCH=name
+#   make lint    formatting, clippy, documentation, licences, scripts
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+
+# Everything expensive lives outside of the checkout and outlasts it.
+CACHE := $(or $(K8S_MYHOME_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/k8s-myhome)
+export K8S_MYHOME_CACHE := $(CACHE)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+CLUSTER ?= examples/home.toml
+LAB := tests/lab
+DIST := $(CACHE)/dist
+K8SCTL := $(DIST)/bin/k8sctl
+# Programs that run inside VMs or in a sandbox link to nothing.
+STATIC := x86_64-unknown-linux-gnu
+
+.PHONY: help deps build up down test lab-test bench lint
+
+help:
+	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
+
+deps:
+	@$(LAB)/deps
+
+build: deps
+	@cargo build --release -p ctl -p host-agent
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(STATIC) -p node-agent -p plugin-hello
+	$(LAB)/install "$(DIST)"
+
+up: build
+	@$(LAB)/ensure-bundle
+	"$(K8SCTL)" image build
+	"$(K8SCTL)" up -f "$(CLUSTER)"
+
+down:
+	@"$(K8SCTL)" down -f "$(CLUSTER)"
+
+test:
+	@$(LAB)/prepare
+	$(LAB)/cargo-test --workspace --exclude lab-tests
+	$(MAKE) --no-print-directory lab-test
+
+# On a lab of its own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
+lab-test:
+	@cargo test --release -p lab-tests --no-run
+	$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline
+
+bench:
+	@$(LAB)/prepare
+	cargo bench -p lab-tests --no-run
+	$(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
+
+lint:
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(LAB)/cargo-deny check licenses bans sources
+	$(LAB)/check-scripts
