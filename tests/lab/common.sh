@@ -25,12 +25,13 @@ lock() {
   flock 9
 }
 
-# wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds, or die naming WHAT.
+# wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds (asked every $POLL
+# seconds, 0.05), or fail naming WHAT.
 wait_until() {
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@"; do
     ((SECONDS < deadline)) || { say "error: $what: not so after the deadline"; return 1; }
-    sleep 0.05
+    sleep "${POLL:-0.05}"
   done
 }
