@@ -24,6 +24,9 @@ private_mounts() {
     mount --bind "$LAB_DIR/$path" "/$path"
   done
   mkdir -p /var/lib/libvirt/{qemu,images,network,dnsmasq} /var/log/libvirt/qemu
+  # There is no polkit in here for virsh to ask on a terminal.
+  local agent=/usr/bin/pkttyagent
+  if [[ -e $agent ]]; then mount --bind /dev/null "$agent"; fi
 }
 
 configure() {
@@ -74,10 +77,11 @@ END
 
 start_libvirt() {
   ip link set lo up
-  virtlogd >"$LAB_DIR/virtlogd.out" 2>&1 8>&- </dev/null &
+  # Sessions of their own: a Ctrl-C is for CMD.
+  setsid virtlogd >"$LAB_DIR/virtlogd.out" 2>&1 8>&- </dev/null &
   virtlogd=$!
   wait_until 20 "virtlogd's socket" test -S /run/libvirt/virtlogd-sock
-  libvirtd >"$LAB_DIR/libvirtd.out" 2>&1 8>&- </dev/null &
+  setsid libvirtd >"$LAB_DIR/libvirtd.out" 2>&1 8>&- </dev/null &
   libvirtd=$!
   wait_until 20 "libvirtd's socket" test -S /run/libvirt/libvirt-sock
   timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
@@ -112,7 +116,11 @@ tear_down() {
 }
 
 trap tear_down EXIT
-trap 'signalled=1; [[ -z $command_pid ]] || kill -TERM "$command_pid"' TERM
+stop() {
+  signalled=1
+  if [[ -n $command_pid ]] && ! gone "$command_pid"; then kill -TERM "$command_pid"; fi
+}
+trap stop TERM
 
 private_mounts
 configure
