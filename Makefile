@@ -24,6 +24,12 @@ K8SCTL := $(DIST)/bin/k8sctl
 # Programs that run inside VMs or in a sandbox link to nothing.
 STATIC := x86_64-unknown-linux-gnu
 
+# In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
+define lab_tests
+cargo test --release -p lab-tests --no-run
+$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline
+endef
+
 .PHONY: help deps build up down test lab-test bench lint
 
 help:
@@ -48,12 +54,10 @@ down:
 test:
 	@$(LAB)/prepare
 	$(LAB)/cargo-test --workspace --exclude lab-tests
-	$(MAKE) --no-print-directory lab-test
+	$(lab_tests)
 
-# On a lab of its own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
 lab-test:
-	@cargo test --release -p lab-tests --no-run
-	$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline
+	@$(lab_tests)
 
 bench:
 	@$(LAB)/prepare
