@@ -73,6 +73,7 @@ END
   export KUBECONFIG=$LAB_DIR/kubeconfig
   export K8SCTL_CONFIG=$LAB_DIR/host-agent.toml
   export LIBVIRT_DEFAULT_URI=qemu:///system
+  declare -px LAB_DIR LAB_BUNDLE PATH KUBECONFIG K8SCTL_CONFIG LIBVIRT_DEFAULT_URI >"$LAB_DIR/environment"
 }
 
 start_libvirt() {
