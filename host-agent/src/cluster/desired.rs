@@ -1,0 +1,152 @@
+//! What each node agent shall be, as pure functions of the cluster's record.
+
+use std::net::Ipv4Addr;
+
+use host_artifacts::image::Image;
+use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
+use ipnet::Ipv4Net;
+use k8sctl_proto::node::v1::{DesiredState, HostEntry, ManagedFile, NodeRole, PodRoute, Target};
+use k8sctl_types::spec::{ClusterSpec, Role};
+
+use crate::config::HostConfig;
+use crate::records::{ClusterRecord, NodeRecord, NodeState};
+
+/// Port of the API server.
+pub const API_PORT: u16 = 6443;
+
+/// Facts of the node image that agents need.
+#[derive(Clone, Debug, Default)]
+pub struct ImageFacts {
+    /// Name of the pause image.
+    pub pause_image: String,
+    /// The bundle holds CoreDNS.
+    pub coredns: bool,
+    /// Repository of the control-plane images, `registry.k8s.io`.
+    pub image_repository: String,
+}
+
+/// Our libvirt pool.
+pub fn host_pool(config: &HostConfig) -> DesiredPool {
+    DesiredPool { name: "k8s-myhome".to_owned(), path: config.pool_dir.clone() }
+}
+
+/// The cluster's share of the host. Nodes that are being drained still have their VM; `powered` says which
+/// VMs shall run by now.
+pub fn desired_host(
+    config: &HostConfig,
+    cluster: &ClusterRecord,
+    image: &Image,
+    powered: impl Fn(&NodeRecord) -> bool,
+) -> DesiredHost {
+    let staying = cluster.nodes.iter().filter(|node| node.state != NodeState::Removing);
+    DesiredHost {
+        cluster_id: cluster.id.clone(),
+        cluster_name: cluster.name.clone(),
+        generation: cluster.generation,
+        network: cluster.spec.network.clone(),
+        nodes: staying
+            .map(|node| DesiredNode {
+                node_id: node.id.clone(),
+                spec: node.spec.clone(),
+                machine_uuid: node.machine_uuid.clone(),
+                powered: powered(node),
+                cmdline: String::new(),
+            })
+            .collect(),
+        image: DesiredImage {
+            id: image.id.clone(),
+            disk: image.disk(),
+            kernel: image.kernel(),
+            initrd: image.initrd(),
+            cmdline: image.cmdline(),
+            size_bytes: image.size_bytes(),
+        },
+        pool: host_pool(config),
+    }
+}
+
+/// The /24 of a node inside the pod network.
+pub fn node_pod_cidr(pods: Ipv4Net, index: u32) -> Ipv4Net {
+    let base = u32::from(pods.network()) + (index << 8);
+    Ipv4Net::new(Ipv4Addr::from(base), 24).expect("24 is a prefix length")
+}
+
+/// `192.168.122.10:6443` of the first control-plane node.
+pub fn control_plane_endpoint(spec: &ClusterSpec) -> String {
+    let ip = spec.nodes.iter().find(|node| node.role == Role::ControlPlane).map(|node| node.ip);
+    format!("{}:{API_PORT}", ip.unwrap_or(Ipv4Addr::UNSPECIFIED))
+}
+
+/// The cluster DNS address: the tenth of the service network, as kubeadm has it.
+pub fn cluster_dns(services: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(services.network()) + 10)
+}
+
+/// A role on the wire.
+pub fn wire_role(role: Role) -> NodeRole {
+    match role {
+        Role::ControlPlane => NodeRole::ControlPlane,
+        Role::Worker => NodeRole::Worker,
+    }
+}
+
+/// The whole desired state of one node; its generation is counted by the registry.
+pub fn desired_state(
+    cluster: &ClusterRecord,
+    node: &NodeRecord,
+    image: &ImageFacts,
+    files: Vec<ManagedFile>,
+    target: Target,
+) -> DesiredState {
+    let network = &cluster.spec.network;
+    let others = cluster.nodes.iter().filter(|other| other.id != node.id);
+    DesiredState {
+        generation: 0,
+        cluster_name: cluster.name.clone(),
+        node_name: node.name.clone(),
+        role: wire_role(node.spec.role).into(),
+        node_ip: node.spec.ip.to_string(),
+        kubernetes_version: cluster.kubernetes.clone(),
+        control_plane_endpoint: control_plane_endpoint(&cluster.spec),
+        pod_cidr: network.pods.to_string(),
+        service_cidr: network.services.to_string(),
+        node_pod_cidr: node_pod_cidr(network.pods, node.pod_index).to_string(),
+        pod_routes: others
+            .map(|other| PodRoute {
+                cidr: node_pod_cidr(network.pods, other.pod_index).to_string(),
+                via: other.spec.ip.to_string(),
+            })
+            .collect(),
+        files,
+        target: target.into(),
+        pause_image: image.pause_image.clone(),
+        cluster_dns: cluster_dns(network.services).to_string(),
+        coredns: image.coredns,
+        labels: node.spec.labels.iter().cloned().collect(),
+        taints: node.spec.taints.clone(),
+        hosts: cluster
+            .nodes
+            .iter()
+            .map(|other| HostEntry { ip: other.spec.ip.to_string(), name: other.name.clone() })
+            .collect(),
+        image_repository: image.image_repository.clone(),
+        step_deadline: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_has_its_own_part_of_the_pod_network() {
+        let pods: Ipv4Net = "10.244.0.0/16".parse().expect("valid");
+        assert_eq!(node_pod_cidr(pods, 0).to_string(), "10.244.0.0/24");
+        assert_eq!(node_pod_cidr(pods, 255).to_string(), "10.244.255.0/24");
+    }
+
+    #[test]
+    fn dns_is_where_kubeadm_puts_it() {
+        assert_eq!(cluster_dns("10.96.0.0/12".parse().expect("valid")).to_string(), "10.96.0.10");
+    }
+}

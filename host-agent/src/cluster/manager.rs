@@ -1,0 +1,597 @@
+//! All clusters of this host. Control services come in here; each cluster's own work is done by its
+//! [task](super::task).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use host_artifacts::bundle::BundleStore;
+use host_artifacts::image::{Image, ImageStore};
+use host_hypervisor::adoption::Adoption;
+use host_hypervisor::change::HostPlan;
+use host_hypervisor::plan::{plan_host, plan_teardown};
+use host_hypervisor::Hypervisor;
+use host_pki::join::JoinAuthority;
+use host_plugins::PluginHost;
+use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::node::v1::LogSelector;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::{self, ClusterSpec, Diagnostic};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, watch};
+
+use super::desired::{desired_host, host_pool};
+use super::task::{ClusterTask, Handle};
+use crate::config::HostConfig;
+use crate::events::EventLog;
+use crate::nodes::registry::{LogReader, NodeRegistry};
+use crate::pki::PkiStore;
+use crate::records::{ClusterRecord, ClusterState, NewGeneration, NodeState, OperationState, RecordError, Records};
+use crate::wire;
+
+/// Everything that cluster tasks and services share.
+pub struct Shared {
+    /// The host agent's configuration.
+    pub config: HostConfig,
+    /// What must not be forgotten.
+    pub records: Records,
+    /// What happened.
+    pub events: EventLog,
+    /// libvirt.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Node agents.
+    pub registry: Arc<NodeRegistry>,
+    /// Node images.
+    pub images: ImageStore,
+    /// Bundles.
+    pub bundles: BundleStore,
+    /// Certificate authorities of each cluster.
+    pub pki: PkiStore,
+    /// Join tokens and node certificates.
+    pub authority: Arc<JoinAuthority>,
+    /// Plugins.
+    pub plugins: PluginHost,
+    /// Operations by id, as last published.
+    pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
+}
+
+/// A request that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The spec has mistakes.
+    #[error("the cluster file has {} mistakes", .0.len())]
+    Diagnostics(Vec<Diagnostic>),
+    /// It cannot be done, and the user can mend it.
+    #[error(transparent)]
+    Refused(#[from] Failure),
+    /// The host agent's records cannot be used.
+    #[error(transparent)]
+    Records(#[from] RecordError),
+}
+
+/// A plan with the warnings of its spec.
+#[derive(Debug)]
+pub struct PlannedUp {
+    /// What would be done.
+    pub plan: control::Plan,
+    /// Warnings about the spec.
+    pub warnings: Vec<Diagnostic>,
+    spec: ClusterSpec,
+    image: Image,
+}
+
+/// An accepted spec.
+#[derive(Debug)]
+pub struct Applied {
+    /// Warnings about the spec.
+    pub warnings: Vec<Diagnostic>,
+    /// The operation to watch, unless there is nothing to do.
+    pub operation_id: Option<String>,
+    /// It was running already.
+    pub attached: bool,
+    /// All is as it should be.
+    pub no_changes: bool,
+}
+
+/// See the module.
+pub struct Manager {
+    shared: Arc<Shared>,
+    tasks: Mutex<HashMap<String, Handle>>,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// Takes up every cluster in the records, unfinished operations included.
+    pub async fn start(shared: Arc<Shared>) -> Result<Arc<Self>, RecordError> {
+        let manager = Arc::new(Self { shared, tasks: Mutex::default() });
+        for cluster in manager.shared.records.clusters().await? {
+            manager.handle(&cluster);
+        }
+        Ok(manager)
+    }
+
+    /// The host agent's configuration.
+    pub fn config(&self) -> &HostConfig {
+        &self.shared.config
+    }
+
+    /// The event log.
+    pub fn events(&self) -> &EventLog {
+        &self.shared.events
+    }
+
+    /// What all tasks share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        // Only whole entries are inserted and removed, so what a panic leaves behind is sound.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of a cluster's task, started if there is none.
+    fn handle(&self, cluster: &ClusterRecord) -> Handle {
+        let mut tasks = self.lock();
+        tasks.retain(|_, handle| !handle.is_gone());
+        tasks
+            .entry(cluster.name.clone())
+            .or_insert_with(|| {
+                let (status, receiver) = watch::channel(control::ClusterStatus {
+                    name: cluster.name.clone(),
+                    id: cluster.id.clone(),
+                    generation: cluster.generation,
+                    kubernetes_version: cluster.kubernetes.clone(),
+                    image_id: cluster.image_id.clone(),
+                    trial_bundle: cluster.trial,
+                    ..control::ClusterStatus::default()
+                });
+                let wake = Arc::new(Notify::new());
+                let task =
+                    ClusterTask::new(Arc::clone(&self.shared), cluster.name.clone(), Arc::clone(&wake), status);
+                k8sctl_rpc::task::spawn(format!("cluster-{}", cluster.name), task.run());
+                Handle { wake, status: receiver }
+            })
+            .clone()
+    }
+
+    /// What `up` with this spec would do.
+    pub async fn plan_up(&self, text: &str) -> Result<PlannedUp, RequestError> {
+        let parsed = spec::parse(text).map_err(RequestError::Diagnostics)?;
+        let (spec, mut warnings) = (parsed.spec, parsed.warnings);
+        let record = self.shared.records.cluster(&spec.name).await?;
+        if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
+            return Err(Failure::new(
+                "OPERATION-RUNNING",
+                format!("cluster {}", spec.name),
+                "it is being removed",
+                format!("wait for it with `k8sctl down {}`, then try again", spec.name),
+            )
+            .into());
+        }
+        let image = self.choose_image(&spec, record.as_ref())?;
+        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
+        let on_host = spec::check_host(
+            &spec,
+            observed.host_memory_bytes,
+            observed.host_cpus,
+            observed.pool_free_bytes,
+        );
+        let (more_warnings, mistakes): (Vec<_>, Vec<_>) =
+            on_host.into_iter().partition(|diagnostic| diagnostic.warning);
+        if !mistakes.is_empty() {
+            return Err(RequestError::Diagnostics(mistakes));
+        }
+        warnings.extend(more_warnings);
+
+        let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes_version());
+        let adoption = stored_adoption(&would_be)?;
+        let desired = desired_host(&self.shared.config, &would_be, &image, |_| true);
+        let host = plan_host(&desired, &observed, &adoption)?;
+        let mut changes = node_changes(&would_be, record.as_ref());
+        changes.extend(host.changes.iter().map(wire_change));
+        let plan = control::Plan {
+            cluster_name: spec.name.clone(),
+            digest: plan_digest(&changes),
+            changes,
+            notices: notices(&observed, &image),
+            kubernetes_version: image.kubernetes_version(),
+            image_id: image.id.clone(),
+        };
+        Ok(PlannedUp { plan, warnings, spec, image })
+    }
+
+    /// Makes a spec the desired one and begins its operation, or re-attaches to the running one.
+    pub async fn apply(
+        &self,
+        text: &str,
+        seen_digest: &str,
+        allow_destructive: bool,
+        deadline: Option<Duration>,
+    ) -> Result<Applied, RequestError> {
+        let planned = self.plan_up(text).await?;
+        let PlannedUp { plan, warnings, spec, image } = planned;
+        let record = self.shared.records.cluster(&spec.name).await?;
+        if let Some(record) = &record {
+            let running = self.shared.records.running_operation(&record.id).await?;
+            if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
+                let operation_id = Some(operation.id);
+                return Ok(Applied { warnings, operation_id, attached: true, no_changes: false });
+            }
+            let ready = self.handle(record).status.borrow().conditions.iter().any(|condition| {
+                condition.r#type == "Ready"
+                    && condition.status() == k8sctl_proto::node::v1::ConditionStatus::True
+            });
+            if plan.changes.is_empty() && record.spec == spec && ready {
+                return Ok(Applied { warnings, operation_id: None, attached: false, no_changes: true });
+            }
+        }
+        consent(&plan, seen_digest, allow_destructive)?;
+        let default = Duration::from_secs(60 * self.shared.config.operation_deadline_minutes);
+        let operation = self
+            .shared
+            .records
+            .begin_up(NewGeneration {
+                spec,
+                kubernetes: image.kubernetes_version(),
+                trial: image.is_trial(),
+                image_id: image.id,
+                deadline: deadline_from_now(deadline.unwrap_or(default)),
+            })
+            .await?;
+        super::crash::point("after-begin-up");
+        self.wake(&operation.cluster).await?;
+        Ok(Applied { warnings, operation_id: Some(operation.id), attached: false, no_changes: false })
+    }
+
+    /// What `down` would remove.
+    pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
+        let record = self.find(name).await?;
+        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
+        let host = teardown(&self.shared.config, &record, &observed)?;
+        let changes: Vec<_> = host.changes.iter().map(wire_change).collect();
+        Ok(control::Plan {
+            cluster_name: record.name.clone(),
+            digest: plan_digest(&changes),
+            changes,
+            kubernetes_version: record.kubernetes.clone(),
+            image_id: record.image_id.clone(),
+            ..control::Plan::default()
+        })
+    }
+
+    /// Begins to remove a cluster, or re-attaches to that.
+    pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
+        let record = self.find(name).await?;
+        if record.state == ClusterState::Removing {
+            if let Some(operation) = self.shared.records.running_operation(&record.id).await? {
+                return Ok(operation.id);
+            }
+        }
+        let plan = self.plan_down(&record.name).await?;
+        if !seen_digest.is_empty() && seen_digest != plan.digest {
+            return Err(plan_changed(&record.name).into());
+        }
+        let deadline = Duration::from_secs(60 * self.shared.config.operation_deadline_minutes);
+        let superseded = "the cluster is being removed".to_owned();
+        let operation =
+            self.shared.records.begin_down(&record, deadline_from_now(deadline), superseded).await?;
+        super::crash::point("after-begin-down");
+        self.wake(&operation.cluster).await?;
+        Ok(operation.id)
+    }
+
+    async fn wake(&self, cluster: &str) -> Result<(), RequestError> {
+        if let Some(record) = self.shared.records.cluster(cluster).await? {
+            self.handle(&record).wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// All operations as last published; ended ones stay while the host agent runs.
+    pub fn operations(&self) -> watch::Receiver<BTreeMap<String, control::Operation>> {
+        self.shared.operations.subscribe()
+    }
+
+    /// An operation, from memory or from the records.
+    pub async fn operation(&self, id: &str) -> Result<control::Operation, RequestError> {
+        if let Some(operation) = self.shared.operations.borrow().get(id) {
+            return Ok(operation.clone());
+        }
+        let record = self.shared.records.operation(id).await?.ok_or_else(|| {
+            Failure::new(
+                "OPERATION-UNKNOWN",
+                format!("operation {id}"),
+                "there is no such operation",
+                "look for the running one with `k8sctl status`",
+            )
+        })?;
+        Ok(wire_operation(&record, Vec::new()))
+    }
+
+    /// One line per cluster.
+    pub async fn summaries(&self) -> Result<Vec<control::ClusterSummary>, RequestError> {
+        let clusters = self.shared.records.clusters().await?;
+        Ok(clusters
+            .iter()
+            .map(|record| {
+                let status = self.handle(record).status;
+                let status = status.borrow();
+                let ready = status.nodes.iter().filter(|node| node.phase == "Ready").count();
+                control::ClusterSummary {
+                    name: record.name.clone(),
+                    id: record.id.clone(),
+                    kubernetes_version: record.kubernetes.clone(),
+                    nodes: record.nodes.len() as u32,
+                    ready: ready as u32,
+                }
+            })
+            .collect())
+    }
+
+    /// The live status of a cluster.
+    pub async fn status(&self, name: &str) -> Result<watch::Receiver<control::ClusterStatus>, RequestError> {
+        let record = self.find(name).await?;
+        Ok(self.handle(&record).status)
+    }
+
+    /// A kubeconfig with a fresh administrator certificate.
+    pub async fn kubeconfig(&self, name: &str) -> Result<String, RequestError> {
+        let record = self.find(name).await?;
+        Ok(self.shared.pki.open(&record)?.admin_kubeconfig(&record)?)
+    }
+
+    /// Opens a log stream of a node.
+    pub async fn open_logs(
+        &self,
+        cluster: &str,
+        node: &str,
+        selector: LogSelector,
+    ) -> Result<LogReader, RequestError> {
+        let clusters = self.shared.records.clusters().await?;
+        let found = clusters
+            .iter()
+            .filter(|record| cluster.is_empty() || record.name == cluster)
+            .flat_map(|record| &record.nodes)
+            .find(|record| record.name == node);
+        let Some(found) = found else {
+            let names: Vec<&str> =
+                clusters.iter().flat_map(|record| &record.nodes).map(|node| node.name.as_str()).collect();
+            return Err(Failure::new(
+                "NODE-UNKNOWN",
+                format!("node {node}"),
+                "no cluster has a node of that name",
+                format!("the nodes are: {}", names.join(", ")),
+            )
+            .into());
+        };
+        Ok(self.shared.registry.open_logs(&found.id, selector).map_err(|error| {
+            let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
+            Failure::new("NODE-NOT-CONNECTED", format!("node {node}"), error.to_string(), next)
+        })?)
+    }
+
+    /// The cluster of that name, or the only one.
+    pub async fn find(&self, name: &str) -> Result<ClusterRecord, RequestError> {
+        let mut clusters = self.shared.records.clusters().await?;
+        if name.is_empty() && clusters.len() == 1 {
+            return Ok(clusters.remove(0));
+        }
+        let names = clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+        if let Some(found) = clusters.into_iter().find(|cluster| cluster.name == name) {
+            return Ok(found);
+        }
+        let (reason, next) = match (names.is_empty(), name.is_empty()) {
+            (true, _) => ("there is no cluster yet", "make one with `k8sctl up -f cluster.toml`".to_owned()),
+            (false, true) => ("there are several clusters", format!("name one of: {names}")),
+            (false, false) => ("there is no cluster of that name", format!("the clusters are: {names}")),
+        };
+        Err(Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), reason, next).into())
+    }
+
+    /// The image for new nodes: that of the cluster while it fits, else the newest that fits.
+    fn choose_image(&self, spec: &ClusterSpec, record: Option<&ClusterRecord>) -> Result<Image, RequestError> {
+        let images = self.shared.images.list()?;
+        let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
+        let fits = |image: &&Image| {
+            wanted.as_ref().is_none_or(|version| image.kubernetes_version() == *version)
+                && image.suite() == spec.image.suite
+        };
+        let current = record
+            .and_then(|record| images.iter().find(|image| image.id == record.image_id))
+            .filter(fits);
+        if let Some(image) = current {
+            return Ok(image.clone());
+        }
+        if let Some(record) = record.filter(|_| wanted.as_ref().is_none_or(|v| *v == record.kubernetes)) {
+            tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
+        }
+        if let Some(image) = images.iter().filter(fits).max_by_key(|image| image.rank()) {
+            return Ok(image.clone());
+        }
+        Err(no_image(spec, wanted.as_deref(), &self.shared.bundles).into())
+    }
+}
+
+fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Failure {
+    let has_bundle = bundles.list().unwrap_or_default().iter().any(|bundle| {
+        wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version)
+    });
+    let suite = &spec.image.suite;
+    match (has_bundle, wanted) {
+        (true, wanted) => Failure::new(
+            "IMAGE-MISSING",
+            format!("node image {suite}"),
+            format!("no image is built for Kubernetes {}", wanted.unwrap_or("(any version)")),
+            format!("build it with `k8sctl image build --suite {suite}`"),
+        ),
+        (false, Some(version)) => Failure::new(
+            "BUNDLE-MISSING",
+            format!("bundle {version}"),
+            format!("the spec pins Kubernetes {version} and no bundle of it is installed"),
+            format!("get it with `k8sctl bundle fetch --kubernetes {version}`, then `k8sctl image build`"),
+        ),
+        (false, None) => Failure::new(
+            "BUNDLE-MISSING",
+            "bundle",
+            "no Kubernetes bundle is installed",
+            "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
+        ),
+    }
+}
+
+/// The changes that take a cluster off the host.
+pub(super) fn teardown(
+    config: &HostConfig,
+    record: &ClusterRecord,
+    observed: &host_hypervisor::observed::ObservedHost,
+) -> Result<HostPlan, Failure> {
+    Ok(plan_teardown(&record.id, &host_pool(config), observed, &stored_adoption(record)?))
+}
+
+/// What was changed in an adopted network.
+pub(super) fn stored_adoption(record: &ClusterRecord) -> Result<Adoption, Failure> {
+    if record.adoption.is_null() {
+        return Ok(Adoption::default());
+    }
+    serde_json::from_value(record.adoption.clone()).map_err(|error| {
+        Failure::new(
+            "HOST-RECORD-DAMAGED",
+            format!("cluster {}", record.name),
+            format!("the record of the adopted network cannot be read: {error}"),
+            "restore the host agent's database from a backup",
+        )
+    })
+}
+
+fn consent(plan: &control::Plan, seen_digest: &str, allow_destructive: bool) -> Result<(), Failure> {
+    if !seen_digest.is_empty() && seen_digest != plan.digest {
+        return Err(plan_changed(&plan.cluster_name));
+    }
+    let Some(change) = plan.changes.iter().find(|change| change.destructive) else { return Ok(()) };
+    if allow_destructive {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "PLAN-CONSENT",
+        format!("{} {}", change.kind, change.name),
+        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason),
+        "look at `k8sctl plan`, then say so with `k8sctl up --yes`",
+    ))
+}
+
+fn plan_changed(cluster: &str) -> Failure {
+    Failure::new(
+        "PLAN-CHANGED",
+        format!("cluster {cluster}"),
+        "the host changed since the plan was shown",
+        "run the command again and look at the new plan",
+    )
+}
+
+fn wire_action_word(action: control::Action) -> &'static str {
+    match action {
+        control::Action::Delete => "delete",
+        control::Action::Replace => "replace",
+        _ => "change",
+    }
+}
+
+/// Changes to nodes as members of the cluster; what happens to their VMs is the host's plan.
+fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec<control::Change> {
+    would_be
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let known = before.is_some_and(|record| {
+                record.nodes.iter().any(|old| old.name == node.name && old.state == NodeState::Present)
+            });
+            let (action, reason, destructive) = match (node.state, known) {
+                (NodeState::Present, true) => return None,
+                (NodeState::Present, false) => (control::Action::Create, "joins the cluster", false),
+                (NodeState::Draining | NodeState::Removing, _) => {
+                    (control::Action::Delete, "is no longer in the file: drained and deleted", true)
+                }
+            };
+            Some(control::Change {
+                action: action.into(),
+                kind: "kubernetes-node".to_owned(),
+                name: node.name.clone(),
+                reason: reason.to_owned(),
+                destructive,
+            })
+        })
+        .collect()
+}
+
+fn wire_change(change: &host_hypervisor::change::HostChange) -> control::Change {
+    use host_hypervisor::change::Action;
+    let action = match change.action {
+        Action::Create => control::Action::Create,
+        Action::Update => control::Action::Update,
+        Action::Replace => control::Action::Replace,
+        Action::Delete => control::Action::Delete,
+        Action::Adopt => control::Action::Adopt,
+        Action::Release => control::Action::Release,
+    };
+    control::Change {
+        action: action.into(),
+        kind: change.kind.to_string(),
+        name: change.name.clone(),
+        reason: change.reason.clone(),
+        destructive: change.destructive,
+    }
+}
+
+fn plan_digest(changes: &[control::Change]) -> String {
+    let mut hash = Sha256::new();
+    for change in changes {
+        hash.update(format!("{} {} {} {}\n", change.action, change.kind, change.name, change.reason));
+    }
+    hex::encode(hash.finalize())
+}
+
+fn notices(observed: &host_hypervisor::observed::ObservedHost, image: &Image) -> Vec<String> {
+    let mut notices = Vec::new();
+    if let Some(notice) = observed.accelerator.notice() {
+        notices.push(notice);
+    }
+    if image.is_trial() {
+        notices.push(format!(
+            "trial bundle, Kubernetes {}: for trying things out, not for use",
+            image.kubernetes_version()
+        ));
+    }
+    notices
+}
+
+fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
+    jiff::Timestamp::now() + deadline
+}
+
+/// An operation on the wire.
+pub(super) fn wire_operation(
+    record: &crate::records::OperationRecord,
+    progress: Vec<control::Progress>,
+) -> control::Operation {
+    let (state, failure) = match &record.state {
+        OperationState::Running => (control::OperationState::Running, None),
+        OperationState::Succeeded => (control::OperationState::Succeeded, None),
+        OperationState::Failed(failure) => (control::OperationState::Failed, Some(wire::failure(failure))),
+    };
+    control::Operation {
+        id: record.id.clone(),
+        cluster_name: record.cluster.clone(),
+        kind: record.kind.as_str().to_owned(),
+        state: state.into(),
+        started: Some(wire::timestamp(record.started)),
+        finished: record.finished.map(wire::timestamp),
+        progress,
+        failure,
+    }
+}

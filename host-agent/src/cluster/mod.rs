@@ -1,0 +1,15 @@
+//! Clusters: from a spec to nodes that are Ready, and back to nothing.
+//!
+//! - [`manager`]: all clusters; where control services come in
+//! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
+//! - [`desired`]: pure: what each VM and each node agent shall be
+//! - [`progress`]: pure: how far a cluster is, whether its operation has ended
+//! - [`execute`]: dumb: carries out one change after the other
+//! - [`crash`]: points at which tests end the process
+
+pub mod crash;
+pub mod desired;
+pub mod execute;
+pub mod manager;
+pub mod progress;
+pub mod task;

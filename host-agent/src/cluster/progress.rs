@@ -1,0 +1,325 @@
+//! How far a cluster is and whether its operation has ended, as pure functions of what is observed.
+
+use std::collections::BTreeMap;
+
+use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState, StepStatus, Target};
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::Role;
+
+use crate::kubernetes::KubernetesView;
+use crate::nodes::registry::NodeView;
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+use crate::wire;
+
+/// A step that failed so often, in its agent's own retries, fails the operation.
+const STEP_ATTEMPTS: u32 = 3;
+
+/// The VM of a node, as last observed.
+#[derive(Clone, Debug, Default)]
+pub struct VmView {
+    /// libvirt's word: running, shut off, …; `missing` where there is no domain.
+    pub state: String,
+    /// Since when it has been running, as far as this host agent saw.
+    pub powered_on: Option<jiff::Timestamp>,
+}
+
+/// All that is observed of a cluster at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// By node id.
+    pub vms: BTreeMap<String, VmView>,
+    /// By node id.
+    pub agents: BTreeMap<String, NodeView>,
+    /// The generation that each agent shall have reached, by node id.
+    pub generations: BTreeMap<String, u64>,
+    /// The Kubernetes API.
+    pub kubernetes: KubernetesView,
+}
+
+/// A node's place on the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodePhase {
+    /// `Ready`, or what it is doing.
+    pub phase: &'static str,
+    /// One line for a person.
+    pub message: String,
+}
+
+impl NodePhase {
+    fn new(phase: &'static str, message: impl Into<String>) -> Self {
+        Self { phase, message: message.into() }
+    }
+
+    /// The node is a working member of the cluster.
+    pub fn is_ready(&self) -> bool {
+        self.phase == "Ready"
+    }
+}
+
+/// Whether the control plane can take workers: its kubeadm has run to its end.
+pub fn control_plane_is_up(cluster: &ClusterRecord, observed: &Observed) -> bool {
+    cluster
+        .nodes
+        .iter()
+        .filter(|node| node.spec.role == Role::ControlPlane)
+        .all(|node| observed.agents.get(&node.id).is_some_and(|view| step_is_done(view, "kubeadm")))
+}
+
+/// Whether the control plane has done what needs the host's processors alone: it is past its own boot.
+pub fn control_plane_is_starting(cluster: &ClusterRecord, observed: &Observed) -> bool {
+    cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane).all(|node| {
+        let view = observed.agents.get(&node.id);
+        view.and_then(|view| step(view, "kubeadm")).is_some_and(|step| step.state() != StepState::Pending)
+    })
+}
+
+/// How far a node may go now.
+pub fn node_target(cluster: &ClusterRecord, node: &NodeRecord, observed: &Observed) -> Target {
+    let is_member = observed.agents.get(&node.id).is_some_and(|view| step_is_done(view, "kubeadm"));
+    if node.spec.role == Role::ControlPlane || is_member || control_plane_is_up(cluster, observed) {
+        Target::Member
+    } else {
+        Target::Prepared
+    }
+}
+
+fn step<'a>(view: &'a NodeView, name: &str) -> Option<&'a StepStatus> {
+    view.report.steps.iter().find(|step| step.name == name)
+}
+
+fn step_is_done(view: &NodeView, name: &str) -> bool {
+    step(view, name).is_some_and(|step| step.state() == StepState::Done)
+}
+
+/// Where a node is.
+pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
+    let vm = observed.vms.get(&node.id).map_or("missing", |vm| vm.state.as_str());
+    match node.state {
+        NodeState::Draining => return NodePhase::new("Draining", "moving its pods away"),
+        NodeState::Removing => return NodePhase::new("Removing", "destroying its VM"),
+        NodeState::Present => {}
+    }
+    if vm != "running" {
+        return NodePhase::new("VM", format!("the VM is {vm}"));
+    }
+    let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
+    if view.hello.is_none() || view.joined.is_none() {
+        return NodePhase::new("Booting", "waiting for its agent to call home");
+    }
+    if !view.connected {
+        return NodePhase::new("Disconnected", "its agent has no session");
+    }
+    let wanted = observed.generations.get(&node.id).copied().unwrap_or(u64::MAX);
+    if view.report.observed_generation < wanted {
+        return NodePhase::new("Configuring", "its agent takes in the desired state");
+    }
+    if let Some(open) = view.report.steps.iter().find(|step| step.state() != StepState::Done) {
+        let waits = open.state() == StepState::Pending;
+        let phase = if waits { "Waiting" } else { "Configuring" };
+        let message = if open.message.is_empty() { String::new() } else { format!(": {}", open.message) };
+        return NodePhase::new(phase, format!("{}{message}", open.name));
+    }
+    if view.report.steps.is_empty() {
+        return NodePhase::new("Configuring", "its agent has not reported its steps yet");
+    }
+    match observed.kubernetes.nodes.get(&node.name) {
+        _ if !observed.kubernetes.reachable => {
+            NodePhase::new("API", format!("the Kubernetes API does not answer: {}", observed.kubernetes.error))
+        }
+        None => NodePhase::new("Registering", "its kubelet has not registered the node yet"),
+        Some(seen) if !seen.ready => NodePhase::new("NotReady", seen.why.clone()),
+        Some(_) => NodePhase::new("Ready", ""),
+    }
+}
+
+/// What still keeps the cluster from being as desired; `None` means: nothing.
+pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<String> {
+    for node in &cluster.nodes {
+        let phase = node_phase(node, observed);
+        if !phase.is_ready() {
+            return Some(format!("node {} is {}: {}", node.name, phase.phase, phase.message));
+        }
+    }
+    observed
+        .kubernetes
+        .system_pods
+        .iter()
+        .find(|(_, pod)| !pod.ready)
+        .map(|(name, pod)| format!("pod kube-system/{name} on {} is {}", pod.node, pod.why))
+}
+
+/// A reason to end the operation badly now, if there is one.
+pub fn failure(
+    cluster: &ClusterRecord,
+    observed: &Observed,
+    silence: jiff::SignedDuration,
+    now: jiff::Timestamp,
+) -> Option<(String, Failure)> {
+    cluster.nodes.iter().filter(|node| node.state == NodeState::Present).find_map(|node| {
+        let object = format!("node {}", node.name);
+        let view = observed.agents.get(&node.id);
+        if let Some(failed) = view.and_then(|view| {
+            view.report
+                .steps
+                .iter()
+                .find(|step| step.state() == StepState::Failed && step.attempts >= STEP_ATTEMPTS)
+        }) {
+            return Some((node.id.clone(), step_failure(&object, &node.name, failed)));
+        }
+        let silent_since = observed.vms.get(&node.id).filter(|vm| vm.state == "running")?.powered_on?;
+        let never_called = view.is_none_or(|view| view.joined.is_none());
+        (never_called && now.duration_since(silent_since) >= silence).then(|| {
+            let reason = format!("its VM has run for {} minutes and its agent never called home", silence.as_mins());
+            let next = "read the console below; if it boots, check with `k8sctl doctor` that no firewall stands \
+                        between the VM and the host agent, then run `k8sctl up` again";
+            (node.id.clone(), Failure::new("NODE-SILENT", object, reason, next))
+        })
+    })
+}
+
+fn step_failure(object: &str, node: &str, step: &StepStatus) -> Failure {
+    let id = match step.name.as_str() {
+        "kubeadm" => "KUBEADM-FAILED",
+        _ => "NODE-STEP-FAILED",
+    };
+    let reason = format!("step {} failed {} times: {}", step.name, step.attempts, step.message);
+    let source = if step.name == "kubeadm" { "kubelet" } else { "agent" };
+    let next = format!("see `k8sctl logs {node} --source {source} --tail 100`; the agent goes on trying, and \
+                        `k8sctl up` waits for it again");
+    let evidence = step.evidence.as_ref().map(evidence_text).unwrap_or_default();
+    Failure::new(id, object, reason, next).with_evidence(evidence)
+}
+
+fn evidence_text(evidence: &k8sctl_proto::node::v1::Evidence) -> String {
+    let mut text = format!("$ {}\n{}", evidence.argv.join(" "), evidence.output_tail);
+    if !evidence.journal_tail.is_empty() {
+        text.push_str("\n-- journal --\n");
+        text.push_str(&evidence.journal_tail);
+    }
+    text
+}
+
+/// The failure of an operation that ran out of time.
+pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> Failure {
+    let reason = missing(cluster, observed).unwrap_or_else(|| "it was not finished".to_owned());
+    Failure::new(
+        "OPERATION-DEADLINE",
+        format!("cluster {}", cluster.name),
+        format!("the deadline passed while {reason}"),
+        "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow",
+    )
+}
+
+/// Conditions of the whole cluster.
+pub fn cluster_conditions(
+    cluster: &ClusterRecord,
+    image: &super::desired::ImageFacts,
+    observed: &Observed,
+    now: jiff::Timestamp,
+) -> Vec<Condition> {
+    let missing = missing(cluster, observed);
+    let (status, reason) = match &missing {
+        None => (ConditionStatus::True, "AllNodesReady"),
+        Some(_) => (ConditionStatus::False, "NotAsDesired"),
+    };
+    let mut conditions = vec![wire::condition("Ready", status, reason, missing.unwrap_or_default(), now)];
+    let (status, reason, message) = match observed.kubernetes.reachable {
+        true => (ConditionStatus::True, "Answers", String::new()),
+        false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
+    };
+    conditions.push(wire::condition("KubernetesAPI", status, reason, message, now));
+    if !image.coredns {
+        let message = "the bundle holds no CoreDNS: Services are reachable by address, not by name";
+        conditions.push(wire::condition("ClusterDNS", ConditionStatus::False, "NotInBundle", message, now));
+    }
+    conditions
+}
+
+/// All that `status` shows.
+pub fn cluster_status(
+    cluster: &ClusterRecord,
+    observed: &Observed,
+    image: &super::desired::ImageFacts,
+    running: Option<&OperationRecord>,
+    last_failure: Option<control::Failure>,
+    plugins: Vec<control::PluginStatus>,
+) -> control::ClusterStatus {
+    let now = jiff::Timestamp::now();
+    control::ClusterStatus {
+        name: cluster.name.clone(),
+        id: cluster.id.clone(),
+        generation: cluster.generation,
+        kubernetes_version: cluster.kubernetes.clone(),
+        image_id: cluster.image_id.clone(),
+        trial_bundle: cluster.trial,
+        conditions: cluster_conditions(cluster, image, observed, now),
+        nodes: cluster.nodes.iter().map(|node| node_status(node, observed, now)).collect(),
+        operation_id: running.map(|operation| operation.id.clone()).unwrap_or_default(),
+        last_failure: last_failure.filter(|_| running.is_none()),
+        plugins,
+    }
+}
+
+fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> control::NodeStatus {
+    let phase = node_phase(node, observed);
+    let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
+    let vm = observed.vms.get(&node.id).cloned().unwrap_or_default();
+    let mut conditions = view.report.conditions;
+    conditions.push(node_ready(node, observed, now));
+    control::NodeStatus {
+        name: node.name.clone(),
+        id: node.id.clone(),
+        role: super::desired::wire_role(node.spec.role).into(),
+        ip: node.spec.ip.to_string(),
+        vm_state: vm.state,
+        phase: phase.phase.to_owned(),
+        message: phase.message,
+        conditions,
+        steps: view.report.steps,
+        facts: view.hello.as_ref().and_then(|hello| hello.facts.clone()),
+        connected: view.connected,
+        last_seen: view.last_seen.map(wire::timestamp),
+        agent_version: view.hello.map(|hello| hello.agent_version).unwrap_or_default(),
+        powered_on: vm.powered_on.map(wire::timestamp),
+        joined: view.joined.map(wire::timestamp),
+    }
+}
+
+/// What Kubernetes says of the node.
+fn node_ready(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> Condition {
+    let kind = "NodeReady";
+    match observed.kubernetes.nodes.get(&node.name) {
+        _ if !observed.kubernetes.reachable => {
+            let error = observed.kubernetes.error.clone();
+            wire::condition(kind, ConditionStatus::Unknown, "APINoAnswer", error, now)
+        }
+        None => wire::condition(kind, ConditionStatus::False, "NotRegistered", "Kubernetes does not know it", now),
+        Some(seen) if seen.ready => wire::condition(kind, ConditionStatus::True, "KubeletReady", "", now),
+        Some(seen) => wire::condition(kind, ConditionStatus::False, "KubeletNotReady", seen.why.clone(), now),
+    }
+}
+
+/// A condition whose status did not change keeps the time since when it holds.
+pub fn keep_since(old: &[Condition], new: &mut [Condition]) {
+    for condition in new {
+        let before = old.iter().find(|old| old.r#type == condition.r#type && old.status == condition.status);
+        if let Some(before) = before {
+            condition.since = before.since;
+        }
+    }
+}
+
+/// A node's line in the progress of an operation.
+pub fn node_progress(node: &NodeRecord, observed: &Observed) -> control::Progress {
+    let phase = node_phase(node, observed);
+    let steps = observed.agents.get(&node.id).map(|view| view.report.steps.clone()).unwrap_or_default();
+    control::Progress {
+        object: node.name.clone(),
+        phase: phase.phase.to_owned(),
+        done: phase.is_ready(),
+        message: phase.message,
+        started: None,
+        steps,
+    }
+}

@@ -1,0 +1,139 @@
+//! The host agent's own configuration: a TOML file, every key with a default, all mistakes at once.
+//!
+//! Read once by `main`; `k8sctl` reads the same file to find the socket.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Where the configuration lies unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
+
+/// All keys of the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// Database and certificate authorities. Mode 0700.
+    pub state_dir: PathBuf,
+    /// `api.sock` and the pid file. Emptied by a reboot.
+    pub run_dir: PathBuf,
+    /// Directory of the libvirt pool: disks, kernels, initrds.
+    pub pool_dir: PathBuf,
+    /// Node images.
+    pub image_dir: PathBuf,
+    /// Bundles.
+    pub bundle_dir: PathBuf,
+    /// One directory per plugin.
+    pub plugin_dir: PathBuf,
+    /// The node agent that goes into images.
+    pub node_agent: PathBuf,
+    /// libvirt's URI.
+    pub libvirt_uri: String,
+    /// Port on the bridge address where node agents dial in.
+    pub node_port: u16,
+    /// Listen here for node agents instead of on the bridge address. For libvirt's test driver, which has no bridge.
+    pub node_listen: Option<SocketAddr>,
+    /// Serve the join channel of each VM as a unix socket in this directory, instead of through virtio-serial.
+    /// For libvirt's test driver, which has no devices.
+    pub join_channel_dir: Option<PathBuf>,
+    /// Take nodes for Ready when their agents say so, without asking a Kubernetes API. For simulated agents.
+    pub simulated_kubernetes: bool,
+    /// How long an operation may take, in minutes, unless the user says otherwise.
+    pub operation_deadline_minutes: u64,
+    /// A VM whose agent has not called home for so long, in minutes, fails the operation.
+    pub silence_deadline_minutes: u64,
+    /// Events kept.
+    pub event_retention: u64,
+    /// Members of this group may look. Unset means: nobody but operators and admins.
+    pub reader_group: Option<String>,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        let state = Path::new("/var/lib/k8s-myhome");
+        Self {
+            state_dir: state.to_owned(),
+            run_dir: "/run/k8s-myhome".into(),
+            pool_dir: "/var/lib/libvirt/images/k8s-myhome".into(),
+            image_dir: state.join("images"),
+            bundle_dir: state.join("bundles"),
+            plugin_dir: "/usr/lib/k8s-myhome/plugins".into(),
+            node_agent: "/usr/lib/k8s-myhome/k8s-node-agent".into(),
+            libvirt_uri: "qemu:///system".to_owned(),
+            node_port: 7443,
+            node_listen: None,
+            join_channel_dir: None,
+            simulated_kubernetes: false,
+            operation_deadline_minutes: 60,
+            silence_deadline_minutes: 15,
+            event_retention: 100_000,
+            reader_group: None,
+        }
+    }
+}
+
+/// The file could not be read or holds mistakes.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use the configuration {path}")]
+pub struct ConfigError {
+    path: PathBuf,
+    #[source]
+    source: config::ConfigError,
+}
+
+impl HostConfig {
+    /// Reads the file. A missing file at the default place means: all defaults.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let required = path.is_some();
+        let path = path.unwrap_or(Path::new(DEFAULT_PATH));
+        let error = |source| ConfigError { path: path.to_owned(), source };
+        config::Config::builder()
+            .add_source(config::File::from(path).format(config::FileFormat::Toml).required(required))
+            .build()
+            .map_err(error)?
+            .try_deserialize()
+            .map_err(error)
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("api.sock")
+    }
+
+    /// Holds the process id while the host agent runs, locked against a second one.
+    pub fn pid_file(&self) -> PathBuf {
+        self.run_dir.join("k8s-host-agent.pid")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<HostConfig, ConfigError> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("host-agent.toml");
+        std::fs::write(&path, text).expect("writes");
+        HostConfig::load(Some(&path))
+    }
+
+    #[test]
+    fn keys_override_defaults() {
+        let config = load("node_port = 9000\nstate_dir = '/tmp/x'").expect("valid");
+        assert_eq!((config.node_port, config.state_dir), (9000, PathBuf::from("/tmp/x")));
+        assert_eq!(config.libvirt_uri, "qemu:///system");
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let error = load("node_prot = 9000").expect_err("a misspelt key");
+        let chain = format!("{}: {}", error, error.source);
+        assert!(chain.contains("node_prot"), "{chain}");
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        assert!(HostConfig::load(Some(Path::new("/no/such/file"))).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! Bundles and node images.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use host_artifacts::bundle::Bundle;
+use host_artifacts::fetch::{FetchSources, fetch};
+use host_artifacts::image::{BuildInputs, Image};
+use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::control::v1::bundle_service_server::BundleService;
+use k8sctl_proto::control::v1::image_service_server::ImageService;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::DEFAULT_SUITE;
+use k8sctl_types::version::KubernetesVersion;
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use super::{LINES, Reply, broken, forward, refused, stream};
+use crate::cluster::manager::Manager;
+use crate::wire;
+
+/// See [`ImageService`].
+#[derive(Debug)]
+pub(super) struct Images {
+    pub(super) manager: Arc<Manager>,
+}
+
+/// See [`BundleService`].
+#[derive(Debug)]
+pub(super) struct Bundles {
+    pub(super) manager: Arc<Manager>,
+}
+
+impl Images {
+    /// Names of the clusters that use each image.
+    async fn used_by(&self) -> Result<BTreeMap<String, Vec<String>>, Status> {
+        let clusters = self.manager.shared().records.clusters().await.map_err(|error| broken(&error))?;
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for cluster in clusters {
+            users.entry(cluster.image_id).or_default().push(cluster.name);
+        }
+        Ok(users)
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Images {
+    type BuildImageStream = Reply<control::BuildImageResponse>;
+
+    async fn build_image(
+        &self,
+        request: Request<control::BuildImageRequest>,
+    ) -> Result<Response<Self::BuildImageStream>, Status> {
+        let request = request.into_inner();
+        let shared = Arc::clone(self.manager.shared());
+        let bundle = match request.bundle.as_str() {
+            "" => shared.bundles.newest().map_err(|f| refused(&f))?.ok_or_else(|| refused(&no_bundle()))?,
+            name => shared.bundles.by_name(name).map_err(|failure| refused(&failure))?,
+        };
+        let suite = if request.suite.is_empty() { DEFAULT_SUITE.to_owned() } else { request.suite };
+        let node_agent = shared.config.node_agent.clone();
+        let inputs = BuildInputs { bundle, suite, node_agent, debug_unit: request.debug_unit };
+        let reply = stream("build-image", |sender| async move {
+            let (lines, receiver) = mpsc::channel(LINES);
+            let progress = forward(receiver, sender.clone(), |progress| control::BuildImageResponse {
+                progress,
+                image: None,
+            });
+            let build = async { shared.images.build(&inputs, lines).await };
+            let (image, ()) = tokio::join!(build, progress);
+            let image = image.map_err(|failure| refused(&failure))?;
+            let response =
+                control::BuildImageResponse { progress: String::new(), image: Some(wire_image(&image, &[])) };
+            // The client may be gone; the image stays.
+            let _ = sender.send(Ok(response)).await;
+            Ok(())
+        });
+        Ok(Response::new(reply))
+    }
+
+    async fn list_images(
+        &self,
+        _request: Request<control::ListImagesRequest>,
+    ) -> Result<Response<control::ListImagesResponse>, Status> {
+        let used_by = self.used_by().await?;
+        let images = self.manager.shared().images.list().map_err(|failure| refused(&failure))?;
+        let users = |image: &Image| used_by.get(&image.id).cloned().unwrap_or_default();
+        let images = images.iter().map(|image| wire_image(image, &users(image))).collect();
+        Ok(Response::new(control::ListImagesResponse { images }))
+    }
+
+    async fn remove_image(
+        &self,
+        request: Request<control::RemoveImageRequest>,
+    ) -> Result<Response<control::RemoveImageResponse>, Status> {
+        let used: Vec<String> = self.used_by().await?.into_keys().collect();
+        let shared = self.manager.shared();
+        shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
+        Ok(Response::new(control::RemoveImageResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl BundleService for Bundles {
+    type FetchBundleStream = Reply<control::FetchBundleResponse>;
+
+    async fn fetch_bundle(
+        &self,
+        request: Request<control::FetchBundleRequest>,
+    ) -> Result<Response<Self::FetchBundleStream>, Status> {
+        let wanted = request.into_inner().kubernetes_version;
+        let version = match wanted.as_str() {
+            "" => host_artifacts::fetch::default_release(),
+            text => text.parse::<KubernetesVersion>().map_err(|error| {
+                refused(&Failure::new(
+                    "BUNDLE-VERSION",
+                    format!("bundle {text}"),
+                    error.to_string(),
+                    "write the version as in `k8sctl bundle fetch --kubernetes v1.29.0`",
+                ))
+            })?,
+        };
+        let shared = Arc::clone(self.manager.shared());
+        let reply = stream("fetch-bundle", |sender| async move {
+            let (lines, receiver) = mpsc::channel(LINES);
+            let progress = forward(receiver, sender.clone(), |progress| control::FetchBundleResponse {
+                progress,
+                bundle: None,
+            });
+            let sources = FetchSources::default();
+            let work = async { fetch(&shared.bundles, &version, &sources, lines).await };
+            let (bundle, ()) = tokio::join!(work, progress);
+            let bundle = bundle.map_err(|failure| refused(&failure))?;
+            let response = control::FetchBundleResponse {
+                progress: String::new(),
+                bundle: Some(wire_bundle(&bundle)),
+            };
+            // The client may be gone; the bundle stays.
+            let _ = sender.send(Ok(response)).await;
+            Ok(())
+        });
+        Ok(Response::new(reply))
+    }
+
+    type ImportBundleStream = Reply<control::ImportBundleResponse>;
+
+    async fn import_bundle(
+        &self,
+        request: Request<control::ImportBundleRequest>,
+    ) -> Result<Response<Self::ImportBundleStream>, Status> {
+        let path = request.into_inner().path;
+        let shared = Arc::clone(self.manager.shared());
+        let reply = stream("import-bundle", |sender| async move {
+            let shown = path.clone();
+            let import = tokio::task::spawn_blocking(move || shared.bundles.import(Path::new(&path)));
+            let line = control::ImportBundleResponse { progress: format!("verifying {shown}"), bundle: None };
+            // The client may be gone; the import goes on.
+            let _ = sender.send(Ok(line)).await;
+            let bundle = import.await.map_err(|error| broken(&error))?.map_err(|failure| refused(&failure))?;
+            let bundle = Some(wire_bundle(&bundle));
+            let _ = sender.send(Ok(control::ImportBundleResponse { progress: String::new(), bundle })).await;
+            Ok(())
+        });
+        Ok(Response::new(reply))
+    }
+
+    async fn list_bundles(
+        &self,
+        _request: Request<control::ListBundlesRequest>,
+    ) -> Result<Response<control::ListBundlesResponse>, Status> {
+        let listing = self.manager.shared().bundles.list().map_err(|failure| refused(&failure))?;
+        for failure in &listing.broken {
+            tracing::warn!(error = %failure, "a file in the bundle store is no bundle");
+        }
+        let bundles = listing.bundles.iter().map(wire_bundle).collect();
+        Ok(Response::new(control::ListBundlesResponse { bundles }))
+    }
+}
+
+fn no_bundle() -> Failure {
+    Failure::new(
+        "BUNDLE-MISSING",
+        "bundle",
+        "no Kubernetes bundle is installed",
+        "get one with `k8sctl bundle fetch`, or `k8sctl bundle import FILE`",
+    )
+}
+
+fn wire_bundle(bundle: &Bundle) -> control::Bundle {
+    control::Bundle {
+        name: bundle.manifest.name.clone(),
+        kubernetes_version: bundle.manifest.kubernetes.to_string(),
+        arch: bundle.manifest.arch.clone(),
+        trial: bundle.manifest.trial,
+        size_bytes: bundle.size,
+        path: bundle.path.display().to_string(),
+    }
+}
+
+fn wire_image(image: &Image, used_by: &[String]) -> control::Image {
+    control::Image {
+        id: image.id.clone(),
+        kubernetes_version: image.kubernetes_version(),
+        bundle: image.bundle().to_owned(),
+        suite: image.suite().to_owned(),
+        size_bytes: image.size_bytes(),
+        created: image.created().map(wire::timestamp),
+        trial: image.is_trial(),
+        used_by: used_by.to_vec(),
+    }
+}

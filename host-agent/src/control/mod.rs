@@ -1,0 +1,101 @@
+//! The control socket: what `k8sctl` asks of the host agent.
+//!
+//! One file per service; each only translates. [`roles`] guards all of them.
+
+mod artifacts;
+mod cluster;
+mod host;
+mod plugins;
+pub mod roles;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use k8sctl_proto::control::v1::bundle_service_server::BundleServiceServer;
+use k8sctl_proto::control::v1::cluster_service_server::ClusterServiceServer;
+use k8sctl_proto::control::v1::host_service_server::HostServiceServer;
+use k8sctl_proto::control::v1::image_service_server::ImageServiceServer;
+use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
+use k8sctl_rpc::status::status;
+use k8sctl_types::failure::Failure;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use crate::cluster::manager::Manager;
+
+/// Messages on their way to one slow client.
+const OUTBOUND: usize = 16;
+
+/// Serves until `shutdown` resolves and open calls have ended.
+pub async fn serve(
+    socket: &Path,
+    manager: Arc<Manager>,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let incoming = k8sctl_rpc::unix::listen(socket)?;
+    let guard = roles::RoleLayer::new(manager.config().reader_group.clone());
+    k8sctl_rpc::limits::server()
+        .layer(guard)
+        .add_service(HostServiceServer::new(host::Host { manager: Arc::clone(&manager) }))
+        .add_service(ClusterServiceServer::new(cluster::Clusters { manager: Arc::clone(&manager) }))
+        .add_service(ImageServiceServer::new(artifacts::Images { manager: Arc::clone(&manager) }))
+        .add_service(BundleServiceServer::new(artifacts::Bundles { manager: Arc::clone(&manager) }))
+        .add_service(PluginServiceServer::new(plugins::Plugins { manager }))
+        .serve_with_incoming_shutdown(incoming, shutdown)
+        .await?;
+    Ok(())
+}
+
+/// Progress lines that may wait for a slow client.
+const LINES: usize = 64;
+
+/// A stream that a task fills.
+type Reply<T> = ReceiverStream<Result<T, Status>>;
+
+/// Runs `work` as a task that fills the returned stream; its error ends the stream.
+fn stream<T, F, Fut>(name: &'static str, work: F) -> Reply<T>
+where
+    T: Send + 'static,
+    F: FnOnce(mpsc::Sender<Result<T, Status>>) -> Fut,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(OUTBOUND);
+    let work = work(sender.clone());
+    k8sctl_rpc::task::spawn(name, async move {
+        if let Err(error) = work.await {
+            // The client may be gone already.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// Sends progress lines on to the client until the work drops its end.
+async fn forward<T>(
+    mut lines: mpsc::Receiver<String>,
+    sender: mpsc::Sender<Result<T, Status>>,
+    wrap: impl Fn(String) -> T,
+) {
+    while let Some(line) = lines.recv().await {
+        // A client that left does not stop the work.
+        let _ = sender.send(Ok(wrap(line))).await;
+    }
+}
+
+/// What the client must mend.
+fn refused(failure: &Failure) -> Status {
+    status(Code::FailedPrecondition, failure)
+}
+
+/// What the host agent's operator must mend.
+fn broken(error: &(dyn std::error::Error + 'static)) -> Status {
+    let failure = Failure::new(
+        "HOST-INTERNAL",
+        "host agent",
+        k8sctl_rpc::chain(error),
+        "look into the host agent's log; `k8sctl doctor` checks what it needs",
+    );
+    status(Code::Internal, &failure)
+}

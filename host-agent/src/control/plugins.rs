@@ -1,0 +1,116 @@
+//! Plugins of a cluster.
+
+use std::sync::Arc;
+
+use host_plugins::InstallError;
+use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::control::v1::plugin_service_server::PluginService;
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+
+use super::{LINES, Reply, forward, refused, stream};
+use crate::cluster::manager::Manager;
+
+/// See [`PluginService`].
+#[derive(Debug)]
+pub(super) struct Plugins {
+    pub(super) manager: Arc<Manager>,
+}
+
+#[tonic::async_trait]
+impl PluginService for Plugins {
+    type AddPluginStream = Reply<control::AddPluginResponse>;
+
+    async fn add_plugin(
+        &self,
+        request: Request<control::AddPluginRequest>,
+    ) -> Result<Response<Self::AddPluginStream>, Status> {
+        let request = request.into_inner();
+        let manager = Arc::clone(&self.manager);
+        let reply = stream("add-plugin", |sender| async move {
+            let cluster = manager.cluster_access(&request.cluster_name).await?;
+            let config = if request.config_json.is_empty() { "{}" } else { &request.config_json };
+            let plugins = &manager.shared().plugins;
+            let offer = match plugins.offer(&cluster, &request.plugin, config).await {
+                Ok(offer) => offer,
+                Err(error) => return install_error(error, &sender).await,
+            };
+            // Sending fails only when the client is gone; an installation once begun goes on.
+            let _ = sender
+                .send(Ok(control::AddPluginResponse {
+                    offer: Some(offer),
+                    ..control::AddPluginResponse::default()
+                }))
+                .await;
+            if request.dry_run {
+                return Ok(());
+            }
+            let (lines, receiver) = mpsc::channel(LINES);
+            let progress = forward(receiver, sender.clone(), |progress| control::AddPluginResponse {
+                progress,
+                ..control::AddPluginResponse::default()
+            });
+            let install =
+                plugins.install(&cluster, &request.plugin, config, &request.approved_permissions, lines);
+            let (installed, ()) = tokio::join!(install, progress);
+            match installed {
+                Ok(status) => {
+                    let response =
+                        control::AddPluginResponse { status: Some(status), ..control::AddPluginResponse::default() };
+                    let _ = sender.send(Ok(response)).await;
+                    Ok(())
+                }
+                Err(error) => install_error(error, &sender).await,
+            }
+        });
+        Ok(Response::new(reply))
+    }
+
+    async fn list_plugins(
+        &self,
+        request: Request<control::ListPluginsRequest>,
+    ) -> Result<Response<control::ListPluginsResponse>, Status> {
+        let cluster = self.manager.find(&request.get_ref().cluster_name).await?;
+        let plugins =
+            self.manager.shared().plugins.list(&cluster.id).await.map_err(|failure| refused(&failure))?;
+        Ok(Response::new(control::ListPluginsResponse { plugins }))
+    }
+
+    type RemovePluginStream = Reply<control::RemovePluginResponse>;
+
+    async fn remove_plugin(
+        &self,
+        request: Request<control::RemovePluginRequest>,
+    ) -> Result<Response<Self::RemovePluginStream>, Status> {
+        let request = request.into_inner();
+        let manager = Arc::clone(&self.manager);
+        let reply = stream("remove-plugin", |sender| async move {
+            let cluster = manager.cluster_access(&request.cluster_name).await?;
+            let (lines, receiver) = mpsc::channel(LINES);
+            let progress =
+                forward(receiver, sender.clone(), |progress| control::RemovePluginResponse { progress });
+            let remove = manager.shared().plugins.remove(&cluster, &request.plugin, lines);
+            let (removed, ()) = tokio::join!(remove, progress);
+            removed.map_err(|failure| refused(&failure))
+        });
+        Ok(Response::new(reply))
+    }
+}
+
+/// Mistakes in the config are an answer, everything else is a status.
+async fn install_error(
+    error: InstallError,
+    sender: &mpsc::Sender<Result<control::AddPluginResponse, Status>>,
+) -> Result<(), Status> {
+    match error {
+        InstallError::Failure(failure) => Err(refused(&failure)),
+        InstallError::Diagnostics(diagnostics) => {
+            let response =
+                control::AddPluginResponse { diagnostics, ..control::AddPluginResponse::default() };
+            // The client may be gone.
+            let _ = sender.send(Ok(response)).await;
+            Ok(())
+        }
+    }
+}
+

@@ -1,0 +1,407 @@
+//! The cluster's Kubernetes API as the host agent uses it: a live view of nodes and system pods, and the few
+//! things that are done to nodes (pod CIDR, drain, delete).
+//!
+//! One [`Kubernetes`] per cluster; its watches run until it is dropped. It decides nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ErrorResponse;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, Config};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What the API server says now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KubernetesView {
+    /// The node list has been read since the last interruption.
+    pub reachable: bool,
+    /// Why it is not reachable, as last seen.
+    pub error: String,
+    /// By node name.
+    pub nodes: BTreeMap<String, KubernetesNode>,
+    /// Pods of kube-system by name; `true` means: running and ready.
+    pub system_pods: BTreeMap<String, PodState>,
+}
+
+/// A node object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KubernetesNode {
+    /// Its Ready condition is True.
+    pub ready: bool,
+    /// Reason and message of the Ready condition.
+    pub why: String,
+    /// `spec.podCIDR`.
+    pub pod_cidr: Option<String>,
+    /// `spec.unschedulable`.
+    pub cordoned: bool,
+}
+
+/// A pod of kube-system.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodState {
+    /// Running and ready.
+    pub ready: bool,
+    /// Phase or waiting reason.
+    pub why: String,
+    /// Where it runs.
+    pub node: String,
+}
+
+/// Something that was asked of the API failed.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// The kubeconfig that we made ourselves does not make a client.
+    #[error("cannot make a client of the administrator's kubeconfig")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A request failed.
+    #[error("cannot {what} {object}")]
+    Request {
+        /// What was asked.
+        what: &'static str,
+        /// Of which object.
+        object: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Pods did not leave a node in time.
+    #[error("{count} pods are still on node {node}, first {first}: {why}")]
+    DrainDeadline {
+        /// The node.
+        node: String,
+        /// How many.
+        count: usize,
+        /// Namespace and name of the first.
+        first: String,
+        /// Why it stays.
+        why: String,
+    },
+}
+
+/// A cluster's API. Dropping it ends its watches.
+#[derive(Debug)]
+pub struct Kubernetes {
+    client: Client,
+    view: watch::Receiver<KubernetesView>,
+    _watches: JoinSet<()>,
+}
+
+/// Retry policy of the watches: the API server of a cluster that comes up answers any moment now, so the pause
+/// stays short.
+#[derive(Debug)]
+struct ShortPause;
+
+impl Iterator for ShortPause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(400))
+    }
+}
+
+impl Backoff for ShortPause {
+    fn reset(&mut self) {}
+}
+
+impl Kubernetes {
+    /// A client for that kubeconfig, watching from now on. The API server need not be up yet.
+    pub async fn connect(kubeconfig_yaml: &str) -> Result<Self, KubernetesError> {
+        let config = Kubeconfig::from_yaml(kubeconfig_yaml)
+            .map_err(|error| KubernetesError::Client(Box::new(error)))?;
+        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| KubernetesError::Client(Box::new(error)))?;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        // The API server is in our own VM network: an outside proxy never leads there.
+        config.proxy_url = None;
+        let client = Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))?;
+
+        let (sender, view) = watch::channel(KubernetesView::default());
+        let mut watches = JoinSet::new();
+        watches.spawn(watch_nodes(Api::all(client.clone()), sender.clone()));
+        watches.spawn(watch_system_pods(Api::namespaced(client.clone(), "kube-system"), sender));
+        Ok(Self { client, view, _watches: watches })
+    }
+
+    /// The live view.
+    pub fn view(&self) -> watch::Receiver<KubernetesView> {
+        self.view.clone()
+    }
+
+    /// For the plugin engine.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Gives a node its pod CIDR; Kubernetes allows that once.
+    pub async fn set_pod_cidr(&self, node: &str, cidr: &str) -> Result<(), KubernetesError> {
+        let patch = json!({ "spec": { "podCIDR": cidr, "podCIDRs": [cidr] } });
+        self.patch_node("set the pod CIDR of node", node, &patch).await
+    }
+
+    /// Keeps new pods off a node.
+    pub async fn cordon(&self, node: &str) -> Result<(), KubernetesError> {
+        self.patch_node("cordon node", node, &json!({ "spec": { "unschedulable": true } })).await
+    }
+
+    async fn patch_node(
+        &self,
+        what: &'static str,
+        node: &str,
+        patch: &serde_json::Value,
+    ) -> Result<(), KubernetesError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        match nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(request_error(what, node, error)),
+        }
+    }
+
+    /// Removes a node object; without effect if it is gone.
+    pub async fn delete_node(&self, node: &str) -> Result<(), KubernetesError> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        match nodes.delete(node, &DeleteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            Err(error) => Err(request_error("delete node", node, error)),
+        }
+    }
+
+    /// Cordons a node and evicts its pods, those of DaemonSets and static ones excepted, until none is left.
+    /// Disruption budgets are honoured until the deadline.
+    pub async fn drain(&self, node: &str, deadline: Duration) -> Result<(), KubernetesError> {
+        match self.cordon(node).await {
+            Err(KubernetesError::Request { source, .. }) if is_gone(&source) => return Ok(()),
+            other => other?,
+        }
+        let end = tokio::time::Instant::now() + deadline;
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        loop {
+            let listed =
+                pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
+            let leaving: Vec<_> = listed.items.iter().filter(|pod| must_leave(pod)).collect();
+            let mut why = String::from("it is ending");
+            for pod in &leaving {
+                if pod.metadata.deletion_timestamp.is_none() {
+                    if let Err(error) = self.evict(pod).await {
+                        why = k8sctl_rpc::chain(&error);
+                    }
+                }
+            }
+            let Some(first) = leaving.first() else { return Ok(()) };
+            if tokio::time::Instant::now() >= end {
+                return Err(KubernetesError::DrainDeadline {
+                    node: node.to_owned(),
+                    count: leaving.len(),
+                    first: pod_name(first),
+                    why,
+                });
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn evict(&self, pod: &Pod) -> Result<(), KubernetesError> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
+        // policy/v1 evictions exist from Kubernetes 1.22 on; older servers know v1beta1 only.
+        for version in ["policy/v1", "policy/v1beta1"] {
+            let body = json!({ "apiVersion": version, "kind": "Eviction",
+                "metadata": { "name": name, "namespace": namespace } });
+            let request = http::Request::post(&path)
+                .header(http::header::CONTENT_TYPE, "application/json")
+                .body(body.to_string().into_bytes())
+                .expect("path and header are valid");
+            match self.client.request::<serde_json::Value>(request).await {
+                Ok(_) => return Ok(()),
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 400 && version == "policy/v1" => {}
+                Err(error) => return Err(request_error("evict pod", &pod_name(pod), error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn request_error(what: &'static str, object: &str, source: kube::Error) -> KubernetesError {
+    KubernetesError::Request { what, object: object.to_owned(), source: Box::new(source) }
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+fn pod_name(pod: &Pod) -> String {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
+}
+
+/// Static pods mirror files and DaemonSet pods come back: both stay until the node is gone.
+fn must_leave(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let is_mirror = annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let is_daemon = owners.iter().any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true));
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !is_mirror && !is_daemon && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+async fn watch_nodes(api: Api<Node>, view: watch::Sender<KubernetesView>) {
+    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    mirror(stream, &view, |view| &mut view.nodes, node_view, true).await;
+}
+
+async fn watch_system_pods(api: Api<Pod>, view: watch::Sender<KubernetesView>) {
+    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    mirror(stream, &view, |view| &mut view.system_pods, pod_view, false).await;
+}
+
+/// Keeps one map of the view equal to what the API server holds.
+async fn mirror<K, V>(
+    stream: impl futures::Stream<Item = Result<Event<K>, watcher::Error>>,
+    view: &watch::Sender<KubernetesView>,
+    map: impl Fn(&mut KubernetesView) -> &mut BTreeMap<String, V>,
+    read: impl Fn(&K) -> V,
+    leads: bool,
+) where
+    K: kube::Resource,
+    V: PartialEq,
+{
+    let name = |object: &K| object.meta().name.clone().unwrap_or_default();
+    let mut fresh = BTreeMap::new();
+    let mut stream = Box::pin(stream.into_stream());
+    while let Some(event) = stream.next().await {
+        view.send_if_modified(|view| match event {
+            Ok(Event::Init) => {
+                fresh.clear();
+                false
+            }
+            Ok(Event::InitApply(object)) => {
+                fresh.insert(name(&object), read(&object));
+                false
+            }
+            Ok(Event::InitDone) => {
+                *map(view) = std::mem::take(&mut fresh);
+                if leads {
+                    view.reachable = true;
+                    view.error.clear();
+                }
+                true
+            }
+            Ok(Event::Apply(object)) => {
+                let value = read(&object);
+                let old = map(view).insert(name(&object), value);
+                old.as_ref() != map(view).get(&name(&object))
+            }
+            Ok(Event::Delete(object)) => map(view).remove(&name(&object)).is_some(),
+            Err(error) if leads => {
+                let text = watch_error(&error);
+                let changed = view.reachable || view.error != text;
+                view.reachable = false;
+                view.error = text;
+                changed
+            }
+            Err(_) => false,
+        });
+    }
+}
+
+fn watch_error(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => api_error(status),
+        other => k8sctl_rpc::chain(other),
+    }
+}
+
+fn api_error(status: &ErrorResponse) -> String {
+    format!("{} {}", status.code, status.message)
+}
+
+fn node_view(node: &Node) -> KubernetesNode {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
+    let spec = node.spec.as_ref();
+    KubernetesNode {
+        ready: ready.is_some_and(|condition| condition.status == "True"),
+        why: ready.map_or_else(
+            || "the kubelet has not reported yet".to_owned(),
+            |condition| {
+                let part = |text: &Option<String>| text.clone().unwrap_or_default();
+                format!("{}: {}", part(&condition.reason), part(&condition.message))
+            },
+        ),
+        pod_cidr: spec.and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty()),
+        cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
+    }
+}
+
+fn pod_view(pod: &Pod) -> PodState {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let waiting = status
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default()
+        .iter()
+        .find_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    PodState {
+        ready,
+        why: waiting
+            .or_else(|| status.and_then(|status| status.phase.clone()))
+            .unwrap_or_else(|| "Unknown".to_owned()),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(value: serde_json::Value) -> Pod {
+        serde_json::from_value(value).expect("a pod")
+    }
+
+    #[test]
+    fn daemons_and_static_pods_stay() {
+        let daemon = pod(json!({ "metadata": { "name": "a", "ownerReferences": [
+            { "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "1", "controller": true }] } }));
+        let mirror = pod(json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "x" } } }));
+        let done = pod(json!({ "metadata": {}, "status": { "phase": "Succeeded" } }));
+        let plain = pod(json!({ "metadata": { "name": "p" } }));
+        assert_eq!([&daemon, &mirror, &done, &plain].map(must_leave), [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_node_without_conditions_is_not_ready() {
+        let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).expect("a node");
+        let view = node_view(&node);
+        assert!(!view.ready && view.why.contains("not reported"), "{view:?}");
+    }
+
+    #[tokio::test]
+    async fn an_interruption_is_seen_and_healed() {
+        let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }))
+        .expect("a node");
+        let view = watch::Sender::new(KubernetesView::default());
+        let listed = vec![Ok(Event::Init), Ok(Event::InitApply(node)), Ok(Event::InitDone)];
+        let events = futures::stream::iter(listed);
+        mirror(events, &view, |view| &mut view.nodes, node_view, true).await;
+        assert!(view.borrow().reachable && view.borrow().nodes["n"].ready);
+        let broken = futures::stream::iter(vec![Err(watcher::Error::NoResourceVersion)]);
+        mirror(broken, &view, |view| &mut view.nodes, node_view, true).await;
+        assert!(!view.borrow().reachable && !view.borrow().error.is_empty());
+    }
+}

@@ -1,0 +1,133 @@
+//! `k8s-host-agent`: logging, configuration, build, serve, drain.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use host_agent::cluster::manager::{Manager, Shared};
+use host_agent::config::HostConfig;
+use host_agent::events::EventLog;
+use host_agent::nodes::registry::NodeRegistry;
+use host_agent::pki::PkiStore;
+use host_agent::records::Records;
+use host_agent::{control, events, nodes, records};
+use host_artifacts::bundle::BundleStore;
+use host_artifacts::image::ImageStore;
+use host_hypervisor::RealHypervisor;
+use host_pki::join::JoinAuthority;
+use host_plugins::PluginHost;
+use host_store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// How long open calls may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Manages the VMs and clusters of this host. Usually started by systemd or by k8sctl.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Configuration file; /etc/k8s-myhome/host-agent.toml unless given.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    k8sctl_rpc::telemetry::init("k8s-host-agent")?;
+    k8sctl_rpc::provider::install();
+    let config = HostConfig::load(args.config.as_deref())?;
+    for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {
+        make_dir(dir, mode)?;
+    }
+    let _pid_file = lock_pid_file(&config.pid_file())?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?
+        .block_on(run(config))
+}
+
+async fn run(config: HostConfig) -> anyhow::Result<()> {
+    let schemas = [records::SCHEMA, events::SCHEMA, host_pki::join::SCHEMA, host_plugins::SCHEMA];
+    let store = Store::open(&config.state_dir.join("k8s-myhome.db"), &schemas)?;
+    let event_log = EventLog::open(store.clone(), config.event_retention).await?;
+    let (changes, receiver) = mpsc::unbounded_channel();
+    let registry = NodeRegistry::new(changes);
+    let pki = PkiStore::new(config.state_dir.join("pki"));
+    let records = Records::new(store.clone());
+    let hypervisor = Arc::new(RealHypervisor::connect(&config.libvirt_uri));
+    let machines = Arc::new(nodes::machines::RunningMachines::new(records.clone(), hypervisor.clone(), &config));
+    let authority = Arc::new(JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines));
+    let shared = Arc::new(Shared {
+        records: records.clone(),
+        events: event_log.clone(),
+        hypervisor,
+        registry,
+        images: ImageStore::new(&config.image_dir),
+        bundles: BundleStore::new(&config.bundle_dir),
+        pki,
+        authority,
+        plugins: PluginHost::new(&config.plugin_dir, store),
+        operations: watch::Sender::new(BTreeMap::new()),
+        config,
+    });
+    k8sctl_rpc::task::spawn("node-events", nodes::node_events::record_changes(records, event_log, receiver));
+    let socket = shared.config.socket();
+    let manager = Manager::start(shared).await?;
+
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut wait = stopped.clone();
+    let server = control::serve(&socket, manager, async move {
+        // Ends when the sender says so or is gone.
+        let _ = wait.wait_for(|stop| *stop).await;
+    });
+    tokio::pin!(server);
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "the host agent is up");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tokio::select! {
+        result = &mut server => return result,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    stop.send_replace(true);
+    if tokio::time::timeout(DRAIN, server).await.is_err() {
+        tracing::info!("open calls were cut; their operations go on at the next start");
+    }
+    Ok(())
+}
+
+fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
+/// Holds the pid file locked while the program runs: there is one host agent per state directory.
+fn lock_pid_file(path: &Path) -> anyhow::Result<File> {
+    use std::io::Write as _;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!("another k8s-host-agent runs: it holds {}; use it, or end it first", path.display())
+    })?;
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())?;
+    Ok(file)
+}

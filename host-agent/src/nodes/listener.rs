@@ -1,0 +1,136 @@
+//! The TLS port of one cluster: on the bridge address, with that cluster's certificate authority, for joining
+//! and for the sessions of its nodes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host_pki::service::JoinServer;
+use k8sctl_proto::node::v1::join_service_server::JoinServiceServer;
+use k8sctl_proto::node::v1::node_service_server::NodeServiceServer;
+use k8sctl_rpc::limits;
+use k8sctl_rpc::tls::{ServerCertificate, incoming, server_config};
+use k8sctl_types::failure::Failure;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::service::NodeSessions;
+use crate::cluster::manager::Shared;
+use crate::records::ClusterRecord;
+
+/// How often the server certificate is made anew, well within its seven days.
+const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+
+/// An open port. Dropping it closes the port and all connections.
+#[derive(Debug)]
+pub struct NodeListener {
+    address: SocketAddr,
+    ca_der: Vec<u8>,
+    server_name: String,
+    _shutdown: oneshot::Sender<()>,
+    server: AbortHandle,
+    renewal: AbortHandle,
+}
+
+impl NodeListener {
+    /// Binds the cluster's address. A port that was bound before is bound again, since agents remember it.
+    pub async fn open(shared: &Arc<Shared>, cluster: &ClusterRecord) -> Result<Self, Failure> {
+        let address = match shared.config.node_listen {
+            Some(address) => SocketAddr::new(address.ip(), cluster.node_port.unwrap_or(address.port())),
+            None => SocketAddr::new(cluster.spec.network.gateway().into(), shared.config.node_port),
+        };
+        let listener = bind(address).map_err(|error| {
+            Failure::new(
+                "HOST-NODE-PORT",
+                format!("node port {address}"),
+                format!("cannot listen for node agents: {error}"),
+                "see what holds the port with `ss -ltnp`, or set another `node_port` in the host agent's configuration",
+            )
+        })?;
+        let address = listener.local_addr().map_err(|error| {
+            Failure::new("HOST-NODE-PORT", format!("node port {address}"), error.to_string(), "run it again")
+        })?;
+        let pki = shared.pki.open(cluster)?;
+        let issued = pki.server_certificate(cluster, address.ip())?;
+        let tls_failure = |error: &(dyn std::error::Error + 'static)| {
+            Failure::new(
+                "HOST-NODE-TLS",
+                format!("cluster {}", cluster.name),
+                k8sctl_rpc::chain(error).to_string(),
+                "restore the cluster's certificate authority from a backup",
+            )
+        };
+        let certificate = ServerCertificate::new(&issued.certificate_der, &issued.key_der)
+            .map_err(|error| tls_failure(&error))?;
+        let config =
+            server_config(pki.node_ca_der(), Arc::clone(&certificate)).map_err(|error| tls_failure(&error))?;
+
+        let join = JoinServer::new(Arc::clone(&shared.authority));
+        let sessions =
+            NodeSessions { registry: Arc::clone(&shared.registry), authority: Arc::clone(&shared.authority) };
+        let (shutdown, closed) = oneshot::channel::<()>();
+        let router = limits::server()
+            .add_service(
+                JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES),
+            )
+            .add_service(NodeServiceServer::new(sessions).max_decoding_message_size(limits::DECODE_BYTES));
+        let serve = router.serve_with_incoming_shutdown(incoming(listener, config), async {
+            // Resolves when the listener is dropped.
+            let _ = closed.await;
+        });
+        let server = k8sctl_rpc::task::spawn(format!("node-port-{address}"), serve);
+        let ca_der = pki.node_ca_der().to_vec();
+        let server_name = pki.server_name().to_owned();
+        let cluster = cluster.clone();
+        let renewal = k8sctl_rpc::task::spawn(format!("node-port-certificate-{address}"), async move {
+            loop {
+                tokio::time::sleep(CERTIFICATE_RENEWAL).await;
+                match pki.server_certificate(&cluster, address.ip()) {
+                    Ok(new) => {
+                        if let Err(error) = certificate.replace(&new.certificate_der, &new.key_der) {
+                            tracing::error!(error = %k8sctl_rpc::chain(&error), "cannot renew the node port's certificate");
+                        }
+                    }
+                    Err(error) => tracing::error!(error = %error, "cannot renew the node port's certificate"),
+                }
+            }
+        });
+        Ok(Self { address, ca_der, server_name, _shutdown: shutdown, server, renewal })
+    }
+
+    /// Where agents dial.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The root that agents trust.
+    pub fn ca_der(&self) -> &[u8] {
+        &self.ca_der
+    }
+
+    /// The name that agents ask for.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
+    /// The server still runs.
+    pub fn is_open(&self) -> bool {
+        !self.server.is_finished()
+    }
+}
+
+impl Drop for NodeListener {
+    fn drop(&mut self) {
+        self.renewal.abort();
+        self.server.abort();
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A port of a host agent that was just ended may be taken at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}

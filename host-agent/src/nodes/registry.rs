@@ -1,0 +1,340 @@
+//! The state of every node agent. Desired state goes in, reports come out; both are whole values, so a reader
+//! that missed one has lost nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use k8sctl_proto::node::v1::{Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport};
+use tokio::sync::{mpsc, watch};
+
+/// Frames in flight between a node's log stream and its reader.
+const LOG_FRAMES: usize = 16;
+
+/// What is known of a node agent.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    /// A session is open now.
+    pub connected: bool,
+    /// First message of the newest session.
+    pub hello: Option<Hello>,
+    /// Newest report; steps and conditions in it are whole.
+    pub report: StatusReport,
+    /// When the newest message came.
+    pub last_seen: Option<jiff::Timestamp>,
+    /// When the first session since the VM's start opened.
+    pub joined: Option<jiff::Timestamp>,
+}
+
+/// A change worth an event.
+#[derive(Clone, Debug)]
+pub enum NodeChange {
+    /// A session opened.
+    Connected(Box<Hello>),
+    /// The session ended.
+    Disconnected,
+    /// A report came; the previous one is given for comparison.
+    Reported {
+        /// The report before.
+        before: Box<StatusReport>,
+        /// The report now.
+        now: Box<StatusReport>,
+    },
+}
+
+/// Told of every change, in order, for each node.
+pub type ChangeSender = mpsc::UnboundedSender<(String, NodeChange)>;
+
+#[derive(Debug)]
+struct Entry {
+    desired: watch::Sender<Option<DesiredState>>,
+    view: NodeView,
+    /// Counts sessions, so that the end of an old one does not disconnect a new one.
+    session: u64,
+    log_requests: Option<mpsc::Sender<StartLogStream>>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self { desired: watch::Sender::new(None), view: NodeView::default(), session: 0, log_requests: None }
+    }
+}
+
+/// All nodes of all clusters, by node id.
+#[derive(Debug)]
+pub struct NodeRegistry {
+    nodes: Mutex<HashMap<String, Entry>>,
+    logs: Mutex<HashMap<String, mpsc::Sender<LogFrame>>>,
+    version: watch::Sender<u64>,
+    changes: ChangeSender,
+}
+
+/// An open session. Dropping it disconnects the node unless a newer session took its place.
+#[derive(Debug)]
+pub struct SessionGuard {
+    registry: Arc<NodeRegistry>,
+    node_id: String,
+    session: u64,
+    /// Desired states to send.
+    pub desired: watch::Receiver<Option<DesiredState>>,
+    /// Log streams to ask for.
+    pub log_requests: mpsc::Receiver<StartLogStream>,
+}
+
+/// No log stream can be opened on a node.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenLogsError {
+    /// No session.
+    #[error("the node agent is not connected")]
+    NotConnected,
+    /// Too many requests at once.
+    #[error("the node agent has too many log streams to open")]
+    Busy,
+}
+
+/// A log stream that a node will push. Dropping it ends the stream.
+#[derive(Debug)]
+pub struct LogReader {
+    registry: Arc<NodeRegistry>,
+    stream_id: String,
+    /// Frames in order.
+    pub frames: mpsc::Receiver<LogFrame>,
+}
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        lock(&self.registry.logs).remove(&self.stream_id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every critical section here only moves values, so what a panic leaves behind is sound.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl NodeRegistry {
+    /// An empty registry that tells of changes on `changes`.
+    pub fn new(changes: ChangeSender) -> Arc<Self> {
+        Arc::new(Self {
+            nodes: Mutex::default(),
+            logs: Mutex::default(),
+            version: watch::Sender::new(0),
+            changes,
+        })
+    }
+
+    /// Counts up with every change of any node.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// What is known of a node.
+    pub fn view(&self, node_id: &str) -> NodeView {
+        lock(&self.nodes).get(node_id).map(|entry| entry.view.clone()).unwrap_or_default()
+    }
+
+    /// Sets what a node shall be. The generation is counted up here, only when something else changed.
+    pub fn set_desired(&self, node_id: &str, mut desired: DesiredState) {
+        let mut nodes = lock(&self.nodes);
+        let entry = nodes.entry(node_id.to_owned()).or_default();
+        entry.desired.send_if_modified(|current| {
+            desired.generation = current.as_ref().map_or_else(first_generation, |state| state.generation);
+            if current.as_ref() == Some(&desired) {
+                return false;
+            }
+            desired.generation += 1;
+            *current = Some(desired);
+            true
+        });
+    }
+
+    /// The generation that a node shall have reached.
+    pub fn desired_generation(&self, node_id: &str) -> Option<u64> {
+        lock(&self.nodes)
+            .get(node_id)
+            .and_then(|entry| entry.desired.borrow().as_ref().map(|state| state.generation))
+    }
+
+    /// Forgets a node that was removed; its session ends.
+    pub fn remove(&self, node_id: &str) {
+        lock(&self.nodes).remove(node_id);
+        self.touch();
+    }
+
+    /// A VM was started anew: what its agent reported before is void.
+    pub fn reset(&self, node_id: &str) {
+        if let Some(entry) = lock(&self.nodes).get_mut(node_id) {
+            entry.view.joined = None;
+        }
+        self.touch();
+    }
+
+    /// Opens the session of a node, in place of an older one.
+    pub fn open_session(self: &Arc<Self>, node_id: &str, hello: Hello) -> SessionGuard {
+        let (log_sender, log_requests) = mpsc::channel(8);
+        let mut nodes = lock(&self.nodes);
+        let entry = nodes.entry(node_id.to_owned()).or_default();
+        entry.session += 1;
+        entry.log_requests = Some(log_sender);
+        let now = jiff::Timestamp::now();
+        let rebooted = entry.view.hello.as_ref().is_some_and(|old| old.boot_id != hello.boot_id);
+        if rebooted || entry.view.joined.is_none() {
+            entry.view.joined = Some(now);
+        }
+        entry.view.connected = true;
+        entry.view.last_seen = Some(now);
+        entry.view.hello = Some(hello.clone());
+        let guard = SessionGuard {
+            registry: Arc::clone(self),
+            node_id: node_id.to_owned(),
+            session: entry.session,
+            desired: entry.desired.subscribe(),
+            log_requests,
+        };
+        drop(nodes);
+        self.tell(node_id, NodeChange::Connected(Box::new(hello)));
+        guard
+    }
+
+    /// Asks a node for a log stream.
+    pub fn open_logs(
+        self: &Arc<Self>,
+        node_id: &str,
+        selector: LogSelector,
+    ) -> Result<LogReader, OpenLogsError> {
+        let nodes = lock(&self.nodes);
+        let requests = nodes
+            .get(node_id)
+            .filter(|entry| entry.view.connected)
+            .and_then(|entry| entry.log_requests.as_ref())
+            .ok_or(OpenLogsError::NotConnected)?;
+        let stream_id = uuid::Uuid::new_v4().to_string();
+        let (sender, frames) = mpsc::channel(LOG_FRAMES);
+        lock(&self.logs).insert(stream_id.clone(), sender);
+        let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
+        requests
+            .try_send(StartLogStream { stream_id, selector: Some(selector) })
+            .map_err(|_| OpenLogsError::Busy)?;
+        Ok(reader)
+    }
+
+    /// Takes the reader's end of a log stream that a node begins to push.
+    pub fn claim_logs(&self, stream_id: &str) -> Option<mpsc::Sender<LogFrame>> {
+        lock(&self.logs).remove(stream_id)
+    }
+
+    fn tell(&self, node_id: &str, change: NodeChange) {
+        // Nobody listens once the host agent drains.
+        let _ = self.changes.send((node_id.to_owned(), change));
+        self.touch();
+    }
+
+    fn touch(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+}
+
+impl SessionGuard {
+    /// Takes in a report. `false` means: a newer session took this one's place.
+    pub fn report(&self, mut report: StatusReport) -> bool {
+        let mut nodes = lock(&self.registry.nodes);
+        let Some(entry) = nodes.get_mut(&self.node_id).filter(|entry| entry.session == self.session) else {
+            return false;
+        };
+        entry.view.last_seen = Some(jiff::Timestamp::now());
+        if let (Some(facts), Some(hello)) = (report.facts.take(), entry.view.hello.as_mut()) {
+            hello.facts = Some(facts);
+        }
+        if entry.view.report == report {
+            return true;
+        }
+        let before = std::mem::replace(&mut entry.view.report, report.clone());
+        drop(nodes);
+        let change = NodeChange::Reported { before: Box::new(before), now: Box::new(report) };
+        self.registry.tell(&self.node_id, change);
+        true
+    }
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        let mut nodes = lock(&self.registry.nodes);
+        let Some(entry) = nodes.get_mut(&self.node_id).filter(|entry| entry.session == self.session) else {
+            return;
+        };
+        entry.view.connected = false;
+        entry.log_requests = None;
+        drop(nodes);
+        self.registry.tell(&self.node_id, NodeChange::Disconnected);
+    }
+}
+
+/// Generations must grow across restarts of the host agent, which keeps no count: the clock does.
+fn first_generation() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+/// The condition of that type in a report.
+pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.r#type == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> (Arc<NodeRegistry>, mpsc::UnboundedReceiver<(String, NodeChange)>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (NodeRegistry::new(sender), receiver)
+    }
+
+    fn named(name: &str) -> DesiredState {
+        DesiredState { node_name: name.to_owned(), ..DesiredState::default() }
+    }
+
+    #[test]
+    fn generation_counts_only_changes() {
+        let (registry, _changes) = registry();
+        registry.set_desired("a", named("one"));
+        let first = registry.desired_generation("a");
+        registry.set_desired("a", named("one"));
+        assert_eq!(registry.desired_generation("a"), first);
+        registry.set_desired("a", named("two"));
+        assert_eq!(registry.desired_generation("a"), first.map(|generation| generation + 1));
+    }
+
+    #[test]
+    fn the_end_of_an_old_session_leaves_the_new_one_connected() {
+        let (registry, _changes) = registry();
+        let old = registry.open_session("a", Hello::default());
+        let new = registry.open_session("a", Hello::default());
+        assert!(!old.report(StatusReport { observed_generation: 1, ..StatusReport::default() }));
+        drop(old);
+        assert!(registry.view("a").connected);
+        drop(new);
+        assert!(!registry.view("a").connected);
+    }
+
+    #[test]
+    fn equal_reports_are_no_change() {
+        let (registry, mut changes) = registry();
+        let session = registry.open_session("a", Hello::default());
+        let report = StatusReport { observed_generation: 7, ..StatusReport::default() };
+        assert!(session.report(report.clone()) && session.report(report));
+        let mut reported = 0;
+        while let Ok((_, change)) = changes.try_recv() {
+            reported += usize::from(matches!(change, NodeChange::Reported { .. }));
+        }
+        assert_eq!(reported, 1);
+    }
+
+    #[test]
+    fn logs_need_a_session_and_end_with_their_reader() {
+        let (registry, _changes) = registry();
+        assert!(registry.open_logs("a", LogSelector::default()).is_err());
+        let mut session = registry.open_session("a", Hello::default());
+        let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        let asked = session.log_requests.try_recv().expect("asked the agent");
+        drop(reader);
+        assert!(registry.claim_logs(&asked.stream_id).is_none());
+    }
+}

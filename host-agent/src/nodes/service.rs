@@ -1,0 +1,166 @@
+//! The gRPC service that node agents call once they have a certificate: session, renewal, log streams.
+//!
+//! It moves messages between the wire and the [`NodeRegistry`]; what a node shall be is decided elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host_pki::join::JoinAuthority;
+use host_pki::service::authenticated_node;
+use k8sctl_proto::node::v1::node_service_server::NodeService;
+use k8sctl_proto::node::v1::{
+    AgentMessage, Goodbye, Hello, HostMessage, HostTime, LogFrame, PushLogsResponse, RenewCertificateRequest,
+    RenewCertificateResponse, agent_message, host_message,
+};
+use k8sctl_rpc::status::status;
+use k8sctl_types::failure::Failure;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::registry::{NodeRegistry, SessionGuard};
+use crate::wire;
+
+/// The session protocol that this host agent speaks.
+pub const PROTOCOL: u32 = 1;
+/// How long a peer may take to introduce itself.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// How often an agent is told the host's time.
+const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
+/// Messages on their way to one agent.
+const OUTBOUND: usize = 8;
+
+/// See [`NodeService`].
+#[derive(Clone, Debug)]
+pub struct NodeSessions {
+    /// Nodes of all clusters.
+    pub registry: Arc<NodeRegistry>,
+    /// Certificates and who may still use one.
+    pub authority: Arc<JoinAuthority>,
+}
+
+#[tonic::async_trait]
+impl NodeService for NodeSessions {
+    type SessionStream = ReceiverStream<Result<HostMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let identity = authenticated_node(&self.authority, &request).await?;
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(HELLO_DEADLINE, inbound.message()).await;
+        let hello = match first {
+            Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => hello,
+            _ => return Err(refuse(Code::InvalidArgument, &identity.node_id, "it did not say hello", "")),
+        };
+        check_protocol(&identity.node_id, &hello)?;
+        self.authority.session_started(&identity).await.map_err(|error| {
+            refuse(Code::PermissionDenied, &identity.node_id, &k8sctl_rpc::chain(&error), "")
+        })?;
+        let guard = self.registry.open_session(&identity.node_id, hello);
+        let (outbound, receiver) = mpsc::channel(OUTBOUND);
+        k8sctl_rpc::task::spawn("node-session", run_session(guard, inbound, outbound));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<RenewCertificateRequest>,
+    ) -> Result<Response<RenewCertificateResponse>, Status> {
+        let identity = authenticated_node(&self.authority, &request).await?;
+        let signed =
+            self.authority.renew(&identity, &request.get_ref().csr_der).await.map_err(|error| {
+                refuse(Code::InvalidArgument, &identity.node_id, &k8sctl_rpc::chain(&error), "")
+            })?;
+        Ok(Response::new(RenewCertificateResponse {
+            certificate_der: signed.certificate_der,
+            not_after: Some(wire::timestamp(signed.not_after)),
+        }))
+    }
+
+    async fn push_logs(
+        &self,
+        request: Request<Streaming<LogFrame>>,
+    ) -> Result<Response<PushLogsResponse>, Status> {
+        let identity = authenticated_node(&self.authority, &request).await?;
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.unwrap_or_default();
+        let Some(reader) = self.registry.claim_logs(&first.stream_id) else {
+            return Err(refuse(Code::NotFound, &identity.node_id, "nobody reads this log stream", ""));
+        };
+        // Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
+        let forward = async {
+            while let Some(frame) = frames.message().await? {
+                if reader.send(frame).await.is_err() {
+                    break;
+                }
+            }
+            Ok::<_, Status>(())
+        };
+        tokio::select! {
+            // Both are cancel-safe to end here: the stream ends with either of them.
+            result = forward => result?,
+            () = reader.closed() => {}
+        }
+        Ok(Response::new(PushLogsResponse {}))
+    }
+}
+
+async fn run_session(
+    mut guard: SessionGuard,
+    mut inbound: Streaming<AgentMessage>,
+    outbound: mpsc::Sender<Result<HostMessage, Status>>,
+) {
+    guard.desired.mark_changed();
+    let mut clock = tokio::time::interval(HOST_TIME_INTERVAL);
+    loop {
+        let message = tokio::select! {
+            // Cancel-safe: tonic keeps a half-read message in the stream.
+            received = inbound.message() => match received {
+                Ok(Some(AgentMessage { message: Some(agent_message::Message::Status(report)) })) => {
+                    if guard.report(report) { continue } else { return }
+                }
+                Ok(Some(_)) => continue,
+                Ok(None) | Err(_) => return,
+            },
+            // Cancel-safe: an unseen change stays unseen.
+            changed = guard.desired.changed() => match changed {
+                Ok(()) => match guard.desired.borrow_and_update().clone() {
+                    Some(desired) => host_message::Message::Desired(desired),
+                    None => continue,
+                },
+                Err(_) => host_message::Message::Goodbye(Goodbye { reason: "this node was removed".to_owned() }),
+            },
+            // Cancel-safe: a tick that was not returned comes again.
+            _ = clock.tick() => {
+                let now = Some(wire::timestamp(jiff::Timestamp::now()));
+                host_message::Message::HostTime(HostTime { now })
+            }
+            // Cancel-safe: recv takes a message only when it returns it.
+            Some(request) = guard.log_requests.recv() => host_message::Message::StartLogStream(request),
+        };
+        let last = matches!(message, host_message::Message::Goodbye(_));
+        if outbound.send(Ok(HostMessage { message: Some(message) })).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+fn check_protocol(node_id: &str, hello: &Hello) -> Result<(), Status> {
+    if hello.protocol == PROTOCOL {
+        return Ok(());
+    }
+    Err(refuse(
+        Code::FailedPrecondition,
+        node_id,
+        &format!("its agent speaks protocol {}, this host agent speaks {PROTOCOL}", hello.protocol),
+        "build a new image with `k8sctl image build` and run `k8sctl up` again",
+    ))
+}
+
+fn refuse(code: Code, node_id: &str, reason: &str, next_step: &str) -> Status {
+    let failure = Failure::new("NODE-SESSION-REFUSED", format!("node {node_id}"), reason, next_step);
+    tracing::warn!(node.id = %node_id, error = %failure, "refused a node agent");
+    status(code, &failure)
+}

@@ -1,0 +1,450 @@
+//! Clusters and their nodes.
+
+use std::collections::BTreeSet;
+
+use k8sctl_types::spec::{ClusterSpec, NodeSpec};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::operations::{self, OperationKind, OperationRecord};
+use super::{RecordError, Records, now, to_json};
+
+/// Whether a cluster shall be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It shall be as its spec says.
+    Present,
+    /// It shall vanish.
+    Removing,
+}
+
+/// Whether a node shall be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// It shall be as its spec says.
+    Present,
+    /// It left the file: its pods are to be moved and its Kubernetes node deleted; its VM still stands.
+    Draining,
+    /// Kubernetes has forgotten it; its VM and disk are to be destroyed.
+    Removing,
+}
+
+/// A cluster as last committed.
+#[derive(Clone, Debug)]
+pub struct ClusterRecord {
+    /// UUIDv7.
+    pub id: String,
+    /// The user's name for it.
+    pub name: String,
+    /// Whether it shall be there.
+    pub state: ClusterState,
+    /// Counts the specs that were applied.
+    pub generation: u64,
+    /// The spec of that generation.
+    pub spec: ClusterSpec,
+    /// Node image of all its nodes.
+    pub image_id: String,
+    /// Kubernetes version of that image.
+    pub kubernetes: String,
+    /// The bundle is the lab's.
+    pub trial: bool,
+    /// Port that node agents dial; `None` until first bound.
+    pub node_port: Option<u16>,
+    /// What we changed in an adopted network, as the hypervisor room wrote it.
+    pub adoption: serde_json::Value,
+    /// In the order of `pod_index`.
+    pub nodes: Vec<NodeRecord>,
+}
+
+/// A node as last committed.
+#[derive(Clone, Debug)]
+pub struct NodeRecord {
+    /// UUIDv7.
+    pub id: String,
+    /// Domain name, hostname and Kubernetes node name.
+    pub name: String,
+    /// As in the cluster's spec; kept here so that a node that left the file can still be removed.
+    pub spec: NodeSpec,
+    /// libvirt's UUID of the domain and DMI's of the machine.
+    pub machine_uuid: String,
+    /// Which /24 of the pod network is its own.
+    pub pod_index: u32,
+    /// Whether it shall be there.
+    pub state: NodeState,
+}
+
+/// A spec to be made the desired one.
+#[derive(Clone, Debug)]
+pub struct NewGeneration {
+    /// The spec.
+    pub spec: ClusterSpec,
+    /// Node image.
+    pub image_id: String,
+    /// Its Kubernetes version.
+    pub kubernetes: String,
+    /// The bundle is the lab's.
+    pub trial: bool,
+    /// When the operation shall have ended.
+    pub deadline: jiff::Timestamp,
+}
+
+impl Records {
+    /// All clusters, by name.
+    pub async fn clusters(&self) -> Result<Vec<ClusterRecord>, RecordError> {
+        self.store
+            .call(|c| {
+                let names: Vec<String> = c
+                    .prepare("SELECT name FROM cluster ORDER BY name")?
+                    .query_map([], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                names.iter().filter_map(|name| load(c, name).transpose()).collect()
+            })
+            .await
+    }
+
+    /// The cluster of that name.
+    pub async fn cluster(&self, name: &str) -> Result<Option<ClusterRecord>, RecordError> {
+        let name = name.to_owned();
+        self.store.call(move |c| load(c, &name)).await
+    }
+
+    /// Makes a spec the desired one and begins its operation, all or nothing.
+    /// Nodes that left the spec are set to draining; a node that came back is present again.
+    pub async fn begin_up(&self, new: NewGeneration) -> Result<OperationRecord, RecordError> {
+        self.store
+            .call(move |c| {
+                let t = c.transaction()?;
+                let old = load(&t, &new.spec.name)?;
+                let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
+                let generation = old.as_ref().map_or(1, |old| old.generation + 1);
+                t.execute(
+                    "INSERT INTO cluster (id, name, state, generation, spec, image_id, kubernetes, trial, created)
+                     VALUES (?1, ?2, 'present', ?3, ?4, ?5, ?6, ?7, ?8)
+                     ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, spec = excluded.spec,
+                        image_id = excluded.image_id, kubernetes = excluded.kubernetes, trial = excluded.trial",
+                    params![
+                        id,
+                        new.spec.name,
+                        generation as i64,
+                        to_json(&new.spec),
+                        new.image_id,
+                        new.kubernetes,
+                        new.trial,
+                        now()
+                    ],
+                )?;
+                let known = old.as_ref().map(|old| old.nodes.as_slice()).unwrap_or_default();
+                write_nodes(&t, &id, &allocate_nodes(&new.spec.nodes, known))?;
+                let operation = operations::insert(
+                    &t,
+                    &id,
+                    &new.spec.name,
+                    OperationKind::Up,
+                    generation,
+                    new.deadline,
+                )?;
+                t.commit()?;
+                Ok(operation)
+            })
+            .await
+    }
+
+    /// Decides that a cluster shall vanish and begins its operation.
+    /// A running `up` gives way: it is ended as failed by `reason`.
+    pub async fn begin_down(
+        &self,
+        cluster: &ClusterRecord,
+        deadline: jiff::Timestamp,
+        superseded: String,
+    ) -> Result<OperationRecord, RecordError> {
+        let (id, name, generation) = (cluster.id.clone(), cluster.name.clone(), cluster.generation);
+        self.store
+            .call(move |c| {
+                let t = c.transaction()?;
+                t.execute("UPDATE cluster SET state = 'removing' WHERE id = ?1", [&id])?;
+                operations::supersede(&t, &id, &superseded)?;
+                let operation =
+                    operations::insert(&t, &id, &name, OperationKind::Down, generation, deadline)?;
+                t.commit()?;
+                Ok(operation)
+            })
+            .await
+    }
+
+    /// Forgets a cluster that is gone, nodes included, and ends its operation well: all or nothing.
+    pub async fn forget_cluster(&self, id: &str) -> Result<(), RecordError> {
+        let id = id.to_owned();
+        self.store
+            .call(move |c| {
+                let t = c.transaction()?;
+                t.execute("DELETE FROM cluster WHERE id = ?1", [&id])?;
+                t.execute(
+                    "UPDATE operation SET state = 'succeeded', finished = ?2
+                     WHERE cluster_id = ?1 AND state = 'running'",
+                    params![id, now()],
+                )?;
+                Ok(t.commit()?)
+            })
+            .await
+    }
+
+    /// Remembers the port that node agents dial.
+    pub async fn set_node_port(&self, cluster_id: &str, port: u16) -> Result<(), RecordError> {
+        let sql = "UPDATE cluster SET node_port = CAST(?2 AS INTEGER) WHERE id = ?1";
+        self.execute(sql, vec![cluster_id.to_owned(), port.to_string()]).await
+    }
+
+    /// Remembers what is changed in an adopted network, before it is changed.
+    pub async fn set_adoption(
+        &self,
+        cluster_id: &str,
+        adoption: &serde_json::Value,
+    ) -> Result<(), RecordError> {
+        let sql = "UPDATE cluster SET adoption = ?2 WHERE id = ?1";
+        self.execute(sql, vec![cluster_id.to_owned(), to_json(adoption)]).await
+    }
+
+    /// Moves a node on in its removal.
+    pub async fn set_node_state(&self, node_id: &str, state: NodeState) -> Result<(), RecordError> {
+        let sql = "UPDATE node SET state = ?2 WHERE id = ?1";
+        self.execute(sql, vec![node_id.to_owned(), node_state_text(state).to_owned()]).await
+    }
+
+    /// Forgets a node whose VM is gone.
+    pub async fn forget_node(&self, node_id: &str) -> Result<(), RecordError> {
+        self.execute("DELETE FROM node WHERE id = ?1", vec![node_id.to_owned()]).await
+    }
+
+    pub(super) async fn execute(&self, sql: &'static str, args: Vec<String>) -> Result<(), RecordError> {
+        self.store
+            .call(move |c| {
+                c.execute(sql, rusqlite::params_from_iter(args))?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+impl ClusterRecord {
+    /// The record that applying this spec would leave, with ids of its own where nothing is stored yet.
+    pub fn planned(
+        spec: &ClusterSpec,
+        before: Option<&ClusterRecord>,
+        image_id: &str,
+        kubernetes: &str,
+    ) -> Self {
+        Self {
+            id: before.map_or_else(new_id, |old| old.id.clone()),
+            name: spec.name.clone(),
+            state: ClusterState::Present,
+            generation: before.map_or(1, |old| old.generation + 1),
+            spec: spec.clone(),
+            image_id: image_id.to_owned(),
+            kubernetes: kubernetes.to_owned(),
+            trial: false,
+            node_port: before.and_then(|old| old.node_port),
+            adoption: before.map_or(serde_json::Value::Null, |old| old.adoption.clone()),
+            nodes: allocate_nodes(&spec.nodes, before.map(|old| old.nodes.as_slice()).unwrap_or_default()),
+        }
+    }
+}
+
+/// The node records for a spec: known nodes keep id, machine and pod index; new ones get the lowest free index;
+/// nodes that left the spec are drained.
+fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
+    let mut taken: BTreeSet<u32> = old.iter().map(|node| node.pod_index).collect();
+    let mut nodes: Vec<NodeRecord> = wanted
+        .iter()
+        .map(|spec| match old.iter().find(|node| node.name == spec.name) {
+            Some(node) => NodeRecord { spec: spec.clone(), state: NodeState::Present, ..node.clone() },
+            None => {
+                let pod_index = (0..).find(|index| !taken.contains(index)).expect("the set is finite");
+                taken.insert(pod_index);
+                NodeRecord {
+                    id: new_id(),
+                    name: spec.name.clone(),
+                    spec: spec.clone(),
+                    machine_uuid: uuid::Uuid::new_v4().to_string(),
+                    pod_index,
+                    state: NodeState::Present,
+                }
+            }
+        })
+        .collect();
+    let leaving = old.iter().filter(|node| !wanted.iter().any(|spec| spec.name == node.name));
+    nodes.extend(leaving.map(|node| match node.state {
+        NodeState::Present => NodeRecord { state: NodeState::Draining, ..node.clone() },
+        NodeState::Draining | NodeState::Removing => node.clone(),
+    }));
+    nodes.sort_by_key(|node| node.pod_index);
+    nodes
+}
+
+fn write_nodes(t: &Transaction<'_>, cluster_id: &str, nodes: &[NodeRecord]) -> Result<(), RecordError> {
+    for node in nodes {
+        t.execute(
+            "INSERT INTO node (id, cluster_id, name, spec, machine_uuid, pod_index, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET spec = excluded.spec, state = excluded.state",
+            params![
+                node.id,
+                cluster_id,
+                node.name,
+                to_json(&node.spec),
+                node.machine_uuid,
+                node.pod_index,
+                node_state_text(node.state)
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError> {
+    struct Raw(String, String, i64, String, String, String, bool, Option<u16>, String);
+    let raw = c
+        .query_row(
+            "SELECT id, state, generation, spec, image_id, kubernetes, trial, node_port, adoption
+             FROM cluster WHERE name = ?1",
+            [name],
+            |r| {
+                Ok(Raw(
+                    r.get(0)?,
+                    r.get(1)?,
+                    r.get(2)?,
+                    r.get(3)?,
+                    r.get(4)?,
+                    r.get(5)?,
+                    r.get(6)?,
+                    r.get(7)?,
+                    r.get(8)?,
+                ))
+            },
+        )
+        .optional()?;
+    let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port, adoption)) = raw else {
+        return Ok(None);
+    };
+    let damaged = |what| {
+        move |source| RecordError::Damaged { what, object: format!("cluster {name}"), source }
+    };
+    let nodes = load_nodes(c, &id)?;
+    Ok(Some(ClusterRecord {
+        name: name.to_owned(),
+        state: if state == "removing" { ClusterState::Removing } else { ClusterState::Present },
+        generation: generation as u64,
+        spec: serde_json::from_str(&spec).map_err(damaged("spec"))?,
+        adoption: serde_json::from_str(&adoption).map_err(damaged("adoption"))?,
+        id,
+        image_id,
+        kubernetes,
+        trial,
+        node_port,
+        nodes,
+    }))
+}
+
+fn load_nodes(c: &Connection, cluster_id: &str) -> Result<Vec<NodeRecord>, RecordError> {
+    let mut query = c.prepare(
+        "SELECT id, name, spec, machine_uuid, pod_index, state FROM node WHERE cluster_id = ?1 ORDER BY pod_index",
+    )?;
+    let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, String, String, u32, String)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    };
+    let rows: Vec<_> = query.query_map([cluster_id], read)?.collect::<Result<_, _>>()?;
+    rows.into_iter()
+        .map(|(id, name, spec, machine_uuid, pod_index, state)| {
+            let spec = serde_json::from_str(&spec).map_err(|source| RecordError::Damaged {
+                what: "spec",
+                object: format!("node {name}"),
+                source,
+            })?;
+            let state = match state.as_str() {
+                "draining" => NodeState::Draining,
+                "removing" => NodeState::Removing,
+                _ => NodeState::Present,
+            };
+            Ok(NodeRecord { id, name, spec, machine_uuid, pod_index, state })
+        })
+        .collect()
+}
+
+fn node_state_text(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Present => "present",
+        NodeState::Draining => "draining",
+        NodeState::Removing => "removing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::{OperationState, SCHEMA};
+    use host_store::Store;
+
+    fn spec_with(workers: &[&str]) -> ClusterSpec {
+        let nodes = workers.iter().enumerate().map(|(index, name)| {
+            serde_json::json!({ "name": name, "role": "worker", "vcpus": 2, "memory_bytes": 1u64 << 32,
+                "disk_bytes": 1u64 << 34, "ip": format!("192.168.122.{}", 10 + index), "mac": "52:54:00:00:00:01",
+                "labels": [], "taints": [] })
+        });
+        serde_json::from_value(serde_json::json!({
+            "name": "home", "kubernetes": null, "nodes": nodes.collect::<Vec<_>>(), "image": { "suite": "bookworm" },
+            "network": { "name": "default", "cidr": "192.168.122.0/24", "pods": "10.244.0.0/16",
+                "services": "10.96.0.0/12", "load_balancer": null, "dhcp": null }, "plugins": [] }))
+        .expect("a spec")
+    }
+
+    fn generation(workers: &[&str]) -> NewGeneration {
+        NewGeneration {
+            spec: spec_with(workers),
+            image_id: "i".to_owned(),
+            kubernetes: "v1.20.2".to_owned(),
+            trial: true,
+            deadline: jiff::Timestamp::now(),
+        }
+    }
+
+    fn records() -> Records {
+        Records::new(Store::in_memory(&[SCHEMA]).expect("opens"))
+    }
+
+    #[tokio::test]
+    async fn nodes_keep_their_identity_over_generations() {
+        let records = records();
+        records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        let before = records.cluster("home").await.expect("reads").expect("is there");
+        records.begin_up(generation(&["b", "c"])).await.expect("begins");
+        let after = records.cluster("home").await.expect("reads").expect("is there");
+        assert_eq!((before.id, after.generation), (after.id.clone(), 2));
+        let states: Vec<_> = after.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
+        let (present, draining) = (NodeState::Present, NodeState::Draining);
+        assert_eq!(states, [("a", 0, draining), ("b", 1, present), ("c", 2, present)]);
+        assert_eq!(before.nodes[1].machine_uuid, after.nodes[1].machine_uuid);
+    }
+
+    #[tokio::test]
+    async fn a_newer_operation_takes_the_place_of_the_running_one() {
+        let records = records();
+        let first = records.begin_up(generation(&["a"])).await.expect("begins");
+        let second = records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        let ended = records.operation(&first.id).await.expect("reads").expect("is there");
+        assert!(matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"), "{ended:?}");
+        let running = records.running_operation(&second.cluster_id).await.expect("reads");
+        assert_eq!(running.map(|operation| operation.id), Some(second.id));
+    }
+
+    #[tokio::test]
+    async fn forgetting_a_cluster_ends_its_operation() {
+        let records = records();
+        let up = records.begin_up(generation(&["a"])).await.expect("begins");
+        records.forget_cluster(&up.cluster_id).await.expect("forgets");
+        assert!(records.cluster("home").await.expect("reads").is_none());
+        let ended = records.operation(&up.id).await.expect("reads").expect("is there");
+        assert_eq!(ended.state, OperationState::Succeeded);
+    }
+}
