@@ -20,7 +20,6 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 CLUSTER ?= examples/home.toml
 LAB := tests/lab
 DIST := $(CACHE)/dist
-K8SCTL := $(DIST)/bin/k8sctl
 # Programs that run inside VMs or in a sandbox link to nothing.
 STATIC := x86_64-unknown-linux-gnu
 
@@ -44,12 +43,13 @@ build: deps
 	$(LAB)/install "$(DIST)"
 
 up: build
-	@$(LAB)/ensure-bundle
-	"$(K8SCTL)" image build
-	"$(K8SCTL)" up -f "$(CLUSTER)"
+	@$(LAB)/install-system "$(DIST)"
+	$(LAB)/ensure-bundle
+	k8sctl image build
+	k8sctl up -f "$(CLUSTER)"
 
 down:
-	@"$(K8SCTL)" down -f "$(CLUSTER)"
+	@k8sctl down -f "$(CLUSTER)"
 
 test:
 	@$(LAB)/prepare
