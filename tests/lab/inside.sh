@@ -55,8 +55,11 @@ END
   elif [[ -n ${LAB_BUNDLE:-} ]]; then
     die "LAB_BUNDLE=$LAB_BUNDLE does not exist"
   fi
-  if [[ -e $CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl ]]; then
-    ln -s "$CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl" "$LAB_DIR/bin/kubectl"
+  local kubectl=$CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl
+  if [[ -n ${LAB_BUNDLE:-} ]]; then
+    tar -C "$LAB_DIR" -xf "$bundle" --occurrence=1 bin/kubectl
+  elif [[ -e $kubectl ]]; then
+    ln -s "$kubectl" "$LAB_DIR/bin/kubectl"
   fi
   cat >"$LAB_DIR/host-agent.toml" <<END
 state_dir = "$LAB_DIR/state"
