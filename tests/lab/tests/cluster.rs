@@ -1,0 +1,287 @@
+//! The life of one cluster on real VMs, from nothing to nothing. The phases share the cluster and run in the order
+//! in which they stand here, since a fresh cluster costs minutes:
+//!
+//! up (interrupted at three points) → what is in the VMs → workload → again → logs, events, plugin →
+//! a worker joins → it leaves → strangers survive `down`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use lab_tests::{Lab, Running, phase, wait_until};
+use serde_json::Value;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Emulated VMs on a busy machine are slow; a wait ends when its condition holds.
+const UP_DEADLINE: Duration = Duration::from_secs(40 * 60);
+const NODES: [(&str, &str, u64, u64, u64); 3] = [
+    ("k8s-control-plane-1", "192.168.122.10", 4, 8, 50),
+    ("k8s-worker-1", "192.168.122.11", 2, 4, 30),
+    ("k8s-worker-2", "192.168.122.12", 2, 4, 30),
+];
+
+#[test]
+fn a_cluster_from_nothing_to_nothing() -> Result<()> {
+    let lab = Lab::here()?;
+    let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
+    strangers_move_in(&lab)?;
+
+    let agent = up_interrupted(&lab, &home)?;
+    nodes_are_ready(&lab, &NODES.map(|node| node.0))?;
+    vms_have_their_sizes(&lab)?;
+    system_pods_run(&lab)?;
+    workload_answers(&lab)?;
+    again_changes_nothing(&lab, &home)?;
+    logs_and_events(&lab)?;
+    plugin_comes_and_goes(&lab)?;
+    a_worker_joins_and_leaves(&lab, &home)?;
+    down_leaves_strangers(&lab)?;
+    drop(agent);
+    Ok(())
+}
+
+fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
+    lab.run("k8sctl", args, UP_DEADLINE)
+}
+
+/// Kills the host agent at three points of one `up`; the fourth host agent finishes it.
+fn up_interrupted(lab: &Lab, home: &str) -> Result<Running> {
+    phase("up, killed after the first volume");
+    let mut agent = lab.host_agent(Some("after-create-volume"))?;
+    let up = ["up", "-f", home, "--yes", "--no-wait"];
+    lab.run("k8sctl", &up, 5 * MINUTE)?;
+    agent.wait(5 * MINUTE)?;
+
+    phase("up, killed after the first VM was started");
+    agent = lab.host_agent(Some("after-start-domain"))?;
+    agent.wait(5 * MINUTE)?;
+
+    phase("up, killed while kubeadm runs");
+    agent = lab.host_agent(None)?;
+    wait_until("the control plane's kubeadm step runs", UP_DEADLINE, || {
+        Ok(k8sctl(lab, &["events", "-o", "json"])?.contains("kubeadm started"))
+    })?;
+    agent.kill()?;
+
+    phase("up, to its end");
+    agent = lab.host_agent(None)?;
+    k8sctl(lab, &["up", "-f", home, "--yes"])?;
+    let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
+    let mut names: Vec<&str> = domains.lines().filter(|line| !line.trim().is_empty()).collect();
+    names.sort_unstable();
+    ensure!(names == ["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-9"], "{names:?}");
+    Ok(agent)
+}
+
+fn nodes_are_ready(lab: &Lab, names: &[&str]) -> Result<()> {
+    let list = lab.get(&["nodes"])?;
+    let nodes = list["items"].as_array().context("a list")?;
+    let mut found: Vec<&str> = nodes.iter().filter_map(|node| node["metadata"]["name"].as_str()).collect();
+    found.sort_unstable();
+    ensure!(found == names, "nodes are {found:?}, expected {names:?}");
+    for node in nodes {
+        let conditions = node["status"]["conditions"].as_array().context("conditions")?;
+        let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        ensure!(ready, "{} is not Ready: {conditions:?}", node["metadata"]["name"]);
+    }
+    Ok(())
+}
+
+fn vms_have_their_sizes(lab: &Lab) -> Result<()> {
+    phase("what is in the VMs");
+    for (name, ip, vcpus, memory_gib, disk_gib) in NODES {
+        let node = lab.get(&["node", name])?;
+        let addresses = node["status"]["addresses"].to_string();
+        ensure!(addresses.contains(&format!("\"{ip}\"")), "{name} has {addresses}, expected {ip}");
+        let capacity = &node["status"]["capacity"];
+        ensure!(capacity["cpu"] == vcpus.to_string(), "{name} has {} CPUs, expected {vcpus}", capacity["cpu"]);
+        // The kernel keeps some memory, and the file system its tables, for themselves.
+        within(name, "memory", kib(&capacity["memory"])?, memory_gib << 20)?;
+        within(name, "disk", kib(&capacity["ephemeral-storage"])?, disk_gib << 20)?;
+    }
+    Ok(())
+}
+
+fn kib(quantity: &Value) -> Result<u64> {
+    let text = quantity.as_str().context("a quantity")?;
+    Ok(text.strip_suffix("Ki").with_context(|| format!("{text} in Ki"))?.parse()?)
+}
+
+fn within(node: &str, what: &str, found: u64, expected: u64) -> Result<()> {
+    ensure!(found <= expected && found >= expected / 100 * 90, "{node}: {what} is {found} KiB of {expected} KiB");
+    Ok(())
+}
+
+fn system_pods_run(lab: &Lab) -> Result<()> {
+    let pods = lab.get(&["pods", "-n", "kube-system"])?;
+    let pods = pods["items"].as_array().context("a list")?;
+    // etcd, API server, controller manager, scheduler, and a kube-proxy a node.
+    ensure!(pods.len() >= 4 + NODES.len(), "only {} pods in kube-system", pods.len());
+    for pod in pods {
+        ensure!(pod["status"]["phase"] == "Running", "{} is {}", pod["metadata"]["name"], pod["status"]["phase"]);
+    }
+    Ok(())
+}
+
+/// A pod on each worker, reached through its Service and directly across nodes.
+fn workload_answers(lab: &Lab) -> Result<()> {
+    phase("a workload across nodes");
+    lab.run("kubectl", &["apply", "-f", &lab.repo("tests/lab/echo.yaml").to_string_lossy()], MINUTE)?;
+    let rollout = ["rollout", "status", "deployment/echo", "--timeout=10m"];
+    lab.run("kubectl", &rollout, 11 * MINUTE)?;
+    let pods = lab.get(&["pods", "-l", "app=echo"])?;
+    let pods = pods["items"].as_array().context("a list")?;
+    let field = |pod: &Value, path: &str| pod.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    let mut hosts: Vec<_> = pods.iter().filter_map(|pod| field(pod, "/spec/nodeName")).collect();
+    hosts.sort();
+    ensure!(hosts == ["k8s-worker-1", "k8s-worker-2"], "the pods are on {hosts:?}");
+    let service = lab.get(&["service", "echo"])?;
+    let service = service["spec"]["clusterIP"].as_str().context("a cluster IP")?.to_owned();
+    let mut addresses: Vec<String> = pods.iter().filter_map(|pod| field(pod, "/status/podIP")).collect();
+    addresses.push(service);
+    for pod in pods {
+        let name = field(pod, "/metadata/name").context("a name")?;
+        for address in &addresses {
+            let url = format!("http://{address}:8080/");
+            let get = ["exec", &name, "--", "wget", "-q", "-T", "20", "-O", "-", &url];
+            wait_until(&format!("{url} answers {name}"), 5 * MINUTE, || {
+                Ok(lab.run("kubectl", &get, MINUTE)?.trim() == "here")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn again_changes_nothing(lab: &Lab, home: &str) -> Result<()> {
+    phase("again");
+    let plan = k8sctl(lab, &["plan", "-f", home])?;
+    ensure!(plan.to_lowercase().contains("no changes"), "{plan}");
+    let began = Instant::now();
+    let up = k8sctl(lab, &["up", "-f", home])?;
+    println!("lab: a second up took {:.1} s", began.elapsed().as_secs_f64());
+    ensure!(up.to_lowercase().contains("no changes"), "{up}");
+    ensure!(began.elapsed() < Duration::from_secs(5), "a second up took {:?}", began.elapsed());
+    Ok(())
+}
+
+fn logs_and_events(lab: &Lab) -> Result<()> {
+    phase("logs and events");
+    for (node, ..) in NODES {
+        for source in ["kubelet", "containerd", "agent"] {
+            let args = ["logs", node, "--source", source, "--tail", "3"];
+            let printed = lab.run("k8sctl", &args, 2 * MINUTE)?;
+            ensure!((1..=3).contains(&printed.lines().count()), "{args:?} printed {printed:?}");
+        }
+    }
+    let unknown = lab.try_run("k8sctl", &["logs", "k8s-worker-7"], MINUTE)?;
+    ensure!(!unknown.status.success() && unknown.err.contains("NODE-UNKNOWN"), "{unknown:?}");
+
+    let events = k8sctl(lab, &["events", "-o", "json"])?;
+    let numbers: Vec<u64> = events
+        .lines()
+        .map(|line| Ok(serde_json::from_str::<Value>(line)?["number"].as_u64().context("a number")?))
+        .collect::<Result<_>>()?;
+    ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
+    let status = lab.json("k8sctl", &["status", "-o", "json"])?;
+    ensure!(status.to_string().contains("ClusterDNS"), "a bundle without CoreDNS says so: {status}");
+    Ok(())
+}
+
+fn plugin_comes_and_goes(lab: &Lab) -> Result<()> {
+    phase("a plugin");
+    k8sctl(lab, &["plugin", "add", "hello", "--yes"])?;
+    let deployment = lab.get(&["deployment", "-n", "hello", "hello"])?;
+    ensure!(deployment["status"]["readyReplicas"].as_u64() >= Some(1), "{}", deployment["status"]);
+    ensure!(k8sctl(lab, &["plugin", "list"])?.contains("hello"), "plugin list shows it");
+    k8sctl(lab, &["plugin", "remove", "hello", "--yes"])?;
+    let gone = lab.try_run("kubectl", &["get", "namespace", "hello"], MINUTE)?;
+    ensure!(!gone.status.success() && gone.err.contains("NotFound"), "{gone:?}");
+    Ok(())
+}
+
+fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
+    phase("a worker joins");
+    let before = lab.get(&["nodes"])?;
+    let three = std::fs::read_to_string(home)?;
+    let four = format!(
+        "{three}\n[[node]]\nname = \"k8s-worker-3\"\nrole = \"worker\"\nvcpus = 2\nmemory = \"2GiB\"\n\
+         disk = \"20GiB\"\nip = \"192.168.122.13\"\n"
+    );
+    let file = lab.file("four.toml");
+    std::fs::write(&file, four)?;
+    let file = file.to_string_lossy().into_owned();
+    let plan = k8sctl(lab, &["plan", "-f", &file])?;
+    ensure!(plan.contains("k8s-worker-3") && !plan.contains("k8s-worker-1"), "{plan}");
+    k8sctl(lab, &["up", "-f", &file])?;
+    nodes_are_ready(lab, &["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-3"])?;
+    for old in before["items"].as_array().context("a list")? {
+        let name = old["metadata"]["name"].as_str().context("a name")?;
+        let now = lab.get(&["node", name])?;
+        ensure!(now["metadata"]["uid"] == old["metadata"]["uid"], "{name} was registered anew");
+    }
+
+    phase("it leaves, after consent");
+    let refused = lab.try_run("k8sctl", &["up", "-f", home], 2 * MINUTE)?;
+    ensure!(!refused.status.success() && refused.err.contains("--yes"), "{refused:?}");
+    k8sctl(lab, &["up", "-f", home, "--yes"])?;
+    nodes_are_ready(lab, &NODES.map(|node| node.0))?;
+    let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
+    ensure!(!domains.contains("k8s-worker-3"), "{domains}");
+    Ok(())
+}
+
+/// A VM, a network and a volume that look like ours and are not.
+fn strangers_move_in(lab: &Lab) -> Result<()> {
+    phase("strangers");
+    let write = |name: &str, xml: &str| -> Result<String> {
+        let file = lab.file(name);
+        std::fs::write(&file, xml)?;
+        Ok(file.to_string_lossy().into_owned())
+    };
+    let domain = "<domain type='qemu'><name>k8s-worker-9</name><memory>65536</memory>\
+                  <os><type arch='x86_64'>hvm</type></os></domain>";
+    lab.run("virsh", &["define", &write("stranger-domain.xml", domain)?], MINUTE)?;
+    let network = "<network><name>k8s-strange</name><bridge name='virbr-strange'/>\
+                   <ip address='192.168.99.1' netmask='255.255.255.0'/></network>";
+    lab.run("virsh", &["net-define", &write("stranger-network.xml", network)?], MINUTE)?;
+    // libvirt's own default network, up as a distribution ships it.
+    let default = "<network><name>default</name><forward mode='nat'/><bridge name='virbr0' stp='on' delay='0'/>\
+                   <ip address='192.168.122.1' netmask='255.255.255.0'>\
+                   <dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>";
+    lab.run("virsh", &["net-define", &write("default-network.xml", default)?], MINUTE)?;
+    lab.run("virsh", &["net-start", "default"], MINUTE)?;
+    lab.run("virsh", &["net-autostart", "default"], MINUTE)?;
+    for (name, xml) in stranger_definitions(lab)? {
+        std::fs::write(lab.file(&name), xml)?;
+    }
+    Ok(())
+}
+
+fn stranger_definitions(lab: &Lab) -> Result<Vec<(String, String)>> {
+    Ok(vec![
+        ("before-domain".to_owned(), lab.run("virsh", &["dumpxml", "k8s-worker-9"], MINUTE)?),
+        ("before-strange".to_owned(), lab.run("virsh", &["net-dumpxml", "k8s-strange"], MINUTE)?),
+        ("before-default".to_owned(), lab.run("virsh", &["net-dumpxml", "--inactive", "default"], MINUTE)?),
+    ])
+}
+
+fn down_leaves_strangers(lab: &Lab) -> Result<()> {
+    phase("down");
+    let volume = ["vol-create-as", "k8s-myhome", "stranger.qcow2", "1M", "--format", "qcow2"];
+    lab.run("virsh", &volume, MINUTE)?;
+    let refused = lab.try_run("k8sctl", &["down"], 2 * MINUTE)?;
+    ensure!(!refused.status.success(), "down without consent and without a terminal is refused: {refused:?}");
+    k8sctl(lab, &["down", "--yes"])?;
+    for (name, now) in stranger_definitions(lab)? {
+        let before = std::fs::read_to_string(lab.file(&name))?;
+        ensure!(before == now, "{name} changed from\n{before}\nto\n{now}");
+    }
+    let active = lab.run("virsh", &["--quiet", "net-list", "--name"], MINUTE)?;
+    ensure!(active.contains("default"), "the adopted network was up and still is: {active}");
+    let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
+    ensure!(domains.trim() == "k8s-worker-9", "left over: {domains}");
+    let files = std::fs::read_dir(lab.file("pool"))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(files == ["stranger.qcow2"], "in the pool's directory: {files:?}");
+    Ok(())
+}
