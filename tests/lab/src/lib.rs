@@ -3,6 +3,8 @@
 //!
 //! A test that is not inside of a lab (`tests/lab/run`) fails at once and says how to run it.
 
+pub mod simulated;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

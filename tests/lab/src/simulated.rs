@@ -1,0 +1,152 @@
+//! A host without VMs: a real host agent on libvirt's test driver, and real node agents with simulated steps in place
+//! of the VMs that it starts.
+//!
+//! libvirt's test driver forgets everything with its last connection, so one is held open for the whole time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{Lab, Printed, Running, wait_until};
+
+const URI: &str = "test+unix:///default";
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct SimulatedHost {
+    lab: Lab,
+    dir: PathBuf,
+    config: PathBuf,
+    _holder: Running,
+    agents: BTreeMap<String, Running>,
+}
+
+impl SimulatedHost {
+    /// A host with nothing on it; `name` names its directory.
+    pub fn new(lab: &Lab, name: &str) -> Result<Self> {
+        let dir = lab.file(name);
+        for part in ["state", "run", "pool", "channels", "nodes"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        let holder = lab.spawn("virsh", &["-c", URI, "event", "--all", "--loop"], &[])?;
+        wait_until("the test driver answers", MINUTE, || {
+            Ok(lab.run("virsh", &["-c", URI, "uri"], MINUTE)?.contains("test"))
+        })?;
+        let lab_config = fs::read_to_string(std::env::var("K8SCTL_CONFIG")?)?;
+        let inherited = lab_config
+            .lines()
+            .filter(|line| ["image_dir", "bundle_dir", "plugin_dir", "node_agent"].iter().any(|k| line.starts_with(k)));
+        let config = dir.join("host-agent.toml");
+        let mut file = fs::File::create(&config)?;
+        for line in inherited {
+            writeln!(file, "{line}")?;
+        }
+        for (key, part) in [("state_dir", "state"), ("run_dir", "run"), ("pool_dir", "pool"), ("join_channel_dir", "channels")] {
+            writeln!(file, "{key} = {:?}", dir.join(part))?;
+        }
+        writeln!(file, "libvirt_uri = {URI:?}\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true")?;
+        Ok(Self { lab: lab.clone(), dir, config, _holder: holder, agents: BTreeMap::new() })
+    }
+
+    /// A file in this host's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Starts the host agent; with `crash_at` it ends itself there.
+    pub fn host_agent(&self, crash_at: Option<&str>) -> Result<Running> {
+        let config = self.config.to_string_lossy().into_owned();
+        let env: Vec<(&str, &str)> = crash_at.iter().map(|point| ("K8SCTL_CRASH_AT", *point)).collect();
+        let mut agent = self.lab.spawn("k8s-host-agent", &["--config", &config], &env)?;
+        let socket = self.dir.join("run/api.sock");
+        wait_until("the host agent's socket answers, or it has ended", MINUTE, || {
+            Ok(agent.has_ended()? || std::os::unix::net::UnixStream::connect(&socket).is_ok())
+        })?;
+        Ok(agent)
+    }
+
+    /// Runs `k8sctl` against this host, whatever its exit status.
+    pub fn try_k8sctl(&self, args: &[&str]) -> Result<Printed> {
+        let socket = self.dir.join("run/api.sock").to_string_lossy().into_owned();
+        let config = self.config.to_string_lossy().into_owned();
+        let mut all = vec!["--config", &config, "--socket", &socket];
+        all.extend(args);
+        self.lab.try_run("k8sctl", &all, 10 * MINUTE)
+    }
+
+    /// Runs `k8sctl` against this host; it must succeed.
+    pub fn k8sctl(&self, args: &[&str]) -> Result<String> {
+        let printed = self.try_k8sctl(args)?;
+        ensure!(printed.status.success(), "k8sctl {args:?}: {}\n{}\n{}", printed.status, printed.out, printed.err);
+        Ok(printed.out)
+    }
+
+    /// Runs `virsh` against this host; it must succeed.
+    pub fn virsh(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-c", URI, "--quiet"];
+        all.extend(args);
+        self.lab.run("virsh", &all, MINUTE)
+    }
+
+    /// Names of all domains, the test driver's own excepted.
+    pub fn domains(&self) -> Result<Vec<String>> {
+        let list = self.virsh(&["list", "--all", "--name"])?;
+        let mut names: Vec<String> =
+            list.lines().map(str::trim).filter(|n| !n.is_empty() && *n != "test").map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Does what power does: an agent for every VM that runs, none for the others. Called again and again.
+    pub fn power(&mut self) -> Result<()> {
+        let list = self.virsh(&["list", "--name"])?;
+        let running: Vec<String> =
+            list.lines().map(str::trim).filter(|n| !n.is_empty() && *n != "test").map(str::to_owned).collect();
+        self.agents.retain(|name, _| running.contains(name));
+        for name in running {
+            if self.agents.contains_key(&name) {
+                continue;
+            }
+            let uuid = self.virsh(&["domuuid", &name])?.trim().to_owned();
+            let agent = self.node_agent(&name, &uuid)?;
+            self.agents.insert(name, agent);
+        }
+        Ok(())
+    }
+
+    fn node_agent(&self, name: &str, uuid: &str) -> Result<Running> {
+        let path = |base: &Path, part: &str| base.join(part).to_string_lossy().into_owned();
+        let disk = self.dir.join("nodes").join(uuid);
+        fs::create_dir_all(&disk)?;
+        let port = path(&self.dir, &format!("channels/{name}.sock"));
+        let (state, root) = (path(&disk, "state"), path(&disk, "root"));
+        let args = [
+            "--simulate", "--simulate-delay-ms", "30", "--machine-uuid", uuid, "--port", &port, "--state-dir", &state,
+            "--root", &root,
+        ];
+        self.lab.spawn("k8s-node-agent", &args, &[])
+    }
+
+    /// Ends a node's agent with SIGKILL; [`Self::power`] starts it again.
+    pub fn kill_node_agent(&mut self, name: &str) -> Result<()> {
+        self.agents.remove(name).with_context(|| format!("{name} has no agent"))?.kill()
+    }
+
+    /// Powers on and off until the condition holds.
+    pub fn run_until(
+        &mut self,
+        what: &str,
+        deadline: Duration,
+        mut holds: impl FnMut(&mut Self) -> Result<bool>,
+    ) -> Result<()> {
+        wait_until(what, deadline, || {
+            self.power()?;
+            holds(self)
+        })
+    }
+}

@@ -1,0 +1,119 @@
+//! An `up` that is interrupted ends as one that is not: the host agent dies at each kind of side effect, once before
+//! and once after it; the next one finishes, and nothing is there twice.
+//!
+//! On libvirt's test driver with real node agents whose steps are simulated, so that the whole matrix takes a minute.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lab_tests::simulated::SimulatedHost;
+use lab_tests::{Lab, phase};
+use serde_json::Value;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Each point is passed at least once on the way up.
+const POINTS: [&str; 16] = [
+    "after-begin-up",
+    "before-define-network",
+    "after-define-network",
+    "before-start-network",
+    "after-start-network",
+    "before-define-pool",
+    "after-define-pool",
+    "before-start-pool",
+    "after-start-pool",
+    "before-create-volume",
+    "after-create-volume",
+    "before-define-domain",
+    "after-define-domain",
+    "before-start-domain",
+    "after-start-domain",
+    "after-install-file",
+];
+
+fn wait_for_end(host: &mut SimulatedHost, agent: &mut lab_tests::Running) -> Result<()> {
+    host.run_until("the host agent dies at its point", 2 * MINUTE, |_| agent.has_ended())
+}
+
+fn wait_ready(host: &mut SimulatedHost, nodes: usize) -> Result<()> {
+    host.run_until("all nodes are Ready", 3 * MINUTE, |host| {
+        let status: Value = serde_json::from_str(&host.k8sctl(&["status", "-o", "json"])?)?;
+        let found = status["nodes"].as_array().context("nodes")?;
+        let running = status["operation_id"].as_str().is_some_and(|id| !id.is_empty());
+        Ok(found.len() == nodes && found.iter().all(|node| node["phase"] == "Ready") && !running)
+    })
+}
+
+fn nothing_is_there_twice(host: &SimulatedHost) -> Result<()> {
+    ensure!(host.domains()? == ["sim-control", "sim-worker-1", "sim-worker-2"], "{:?}", host.domains()?);
+    let volumes = host.virsh(&["vol-list", "k8s-myhome"])?;
+    for node in ["sim-control", "sim-worker-1", "sim-worker-2"] {
+        let count = volumes.lines().filter(|line| line.contains(&format!("{node}.qcow2 "))).count();
+        ensure!(count == 1, "{node} has {count} volumes:\n{volumes}");
+    }
+    let joins = host.k8sctl(&["events", "-o", "json"])?;
+    ensure!(!joins.contains("JoinRefused"), "an honest node was refused:\n{joins}");
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_up_is_finished_by_the_next_host_agent() -> Result<()> {
+    let lab = Lab::here()?;
+    let spec = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
+    for point in POINTS {
+        phase(&format!("killed at {point}"));
+        let mut host = SimulatedHost::new(&lab, &format!("interrupted-{point}"))?;
+        let mut agent = host.host_agent(Some(point))?;
+        // Ends with an error where the host agent dies before it could answer.
+        let _ = host.try_k8sctl(&["up", "-f", &spec, "--yes", "--no-wait"])?;
+        wait_for_end(&mut host, &mut agent)?;
+        let agent = host.host_agent(None)?;
+        wait_ready(&mut host, 3).with_context(|| format!("killed at {point}"))?;
+        nothing_is_there_twice(&host).with_context(|| format!("killed at {point}"))?;
+        host.k8sctl(&["down", "--yes"])?;
+        ensure!(host.domains()?.is_empty(), "killed at {point}, down left {:?}", host.domains()?);
+        drop(agent);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_node_agent_goes_on() -> Result<()> {
+    let lab = Lab::here()?;
+    let spec = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
+    let mut host = SimulatedHost::new(&lab, "killed-node-agent")?;
+    let _agent = host.host_agent(None)?;
+    host.k8sctl(&["up", "-f", &spec, "--yes", "--no-wait"])?;
+    host.run_until("the worker's agent is connected", MINUTE, |host| {
+        Ok(host.k8sctl(&["events", "-o", "json"])?.contains("NodeConnected"))
+    })?;
+    for node in ["sim-control"] {
+        host.kill_node_agent(node)?;
+    }
+    wait_ready(&mut host, 3)?;
+    host.k8sctl(&["down", "--yes"])?;
+    Ok(())
+}
+
+#[test]
+fn two_clusters_live_side_by_side() -> Result<()> {
+    let lab = Lab::here()?;
+    let first = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
+    let second = lab.repo("examples/side-by-side.toml").to_string_lossy().into_owned();
+    let mut host = SimulatedHost::new(&lab, "side-by-side")?;
+    let _agent = host.host_agent(None)?;
+    for spec in [&first, &second] {
+        host.k8sctl(&["up", "-f", spec, "--yes", "--no-wait"])?;
+    }
+    host.run_until("both clusters are Ready", 3 * MINUTE, |host| {
+        let first = host.k8sctl(&["plan", "-f", &first])?.to_lowercase();
+        let second = host.k8sctl(&["plan", "-f", &second])?.to_lowercase();
+        Ok(first.contains("no changes") && second.contains("no changes"))
+    })?;
+    let before = host.domains()?;
+    host.k8sctl(&["down", "sim", "--yes"])?;
+    let left: Vec<_> = before.iter().filter(|name| !name.starts_with("sim-")).cloned().collect();
+    ensure!(host.domains()? == left && !left.is_empty(), "left: {:?} of {before:?}", host.domains()?);
+    Ok(())
+}
