@@ -1,0 +1,172 @@
+//! The measured figures: `make bench`, or one of them by `make bench BENCH=name`. Runs inside of a lab.
+//!
+//! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs,
+//! and given as a ratio of medians. Every figure also goes to `bench/figures.json` under cargo's target directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use lab_tests::{Lab, wait_until};
+use serde_json::{Value, json};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// Pairs of baseline and up; `BENCH_PAIRS` in the environment sets another number.
+const PAIRS: usize = 3;
+
+/// One line of the result.
+struct Figure {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+    baseline: Option<f64>,
+}
+
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let lab = Lab::here()?;
+    let mut figures = Vec::new();
+    let all: [(&str, fn(&Lab, &mut Vec<Figure>) -> Result<()>); 2] = [("up", bench_up), ("running", bench_running)];
+    let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    for name in &wanted {
+        ensure!(known.contains(&name.as_str()), "there is no bench {name:?}; there are: {}", known.join(", "));
+    }
+    for (name, bench) in all {
+        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
+            println!("bench {name}");
+            bench(&lab, &mut figures)?;
+        }
+    }
+    write_figures(&figures)
+}
+
+/// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.
+fn bench_up(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
+    let pairs = std::env::var("BENCH_PAIRS").map_or(Ok(PAIRS), |text| text.parse())?;
+    let (mut baselines, mut ups) = (Vec::new(), Vec::new());
+    for pair in 1..=pairs {
+        let baseline = baseline(lab)?;
+        println!("  pair {pair}: plain kubeadm {baseline:.0} s");
+        let up = up(lab)?;
+        println!("  pair {pair}: k8sctl up     {up:.0} s");
+        baselines.push(baseline);
+        ups.push(up);
+        down(lab)?;
+    }
+    figures.push(Figure {
+        name: "up-to-all-ready",
+        value: median(&mut ups),
+        unit: "s",
+        baseline: Some(median(&mut baselines)),
+    });
+    Ok(())
+}
+
+fn home(lab: &Lab) -> String {
+    lab.repo("examples/home.toml").to_string_lossy().into_owned()
+}
+
+fn baseline(lab: &Lab) -> Result<f64> {
+    let script = lab.repo("tests/lab/baseline").to_string_lossy().into_owned();
+    let printed = lab.run(&script, &[&home(lab)], DEADLINE)?;
+    let seconds = printed
+        .lines()
+        .find_map(|line| line.strip_prefix("baseline ready "))
+        .with_context(|| format!("the baseline printed no time: {printed}"))?
+        .parse()?;
+    for name in lab.run("virsh", &["--quiet", "list", "--name"], MINUTE)?.split_whitespace() {
+        lab.run("virsh", &["destroy", name], MINUTE)?;
+        fs::remove_file(lab.file("pool").join(format!("{name}.qcow2")))?;
+        // The console must be a new one for the next pair.
+        fs::remove_file(lab.file(&format!("{name}.console")))?;
+    }
+    lab.run("virsh", &["net-destroy", "default"], MINUTE)?;
+    Ok(seconds)
+}
+
+fn up(lab: &Lab) -> Result<f64> {
+    let began = Instant::now();
+    lab.run("k8sctl", &["up", "-f", &home(lab), "--yes", "--no-wait"], DEADLINE)?;
+    lab.run("k8sctl", &["kubeconfig"], MINUTE)?;
+    wait_until("all nodes are Ready", DEADLINE, || {
+        let nodes = lab.get(&["nodes"])?;
+        let nodes = nodes["items"].as_array().context("a list")?;
+        let is_ready = |node: &&Value| {
+            let conditions = node["status"]["conditions"].as_array();
+            conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+        };
+        Ok(nodes.iter().filter(is_ready).count() == 3)
+    })?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+fn down(lab: &Lab) -> Result<()> {
+    lab.run("k8sctl", &["down", "--yes"], DEADLINE)?;
+    Ok(())
+}
+
+/// What a running cluster costs: time to join, `status`, memory of the two agents.
+fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
+    lab.run("k8sctl", &["up", "-f", &home(lab), "--yes"], DEADLINE)?;
+    let status = lab.json("k8sctl", &["status", "-o", "json"])?;
+    let nodes = status["nodes"].as_array().context("nodes")?;
+    let mut joins = Vec::new();
+    for node in nodes {
+        let seconds = |key: &str| -> Result<f64> {
+            let text = node[key].as_str().with_context(|| format!("{key} of {node}"))?;
+            Ok(text.parse::<jiff::Timestamp>()?.as_millisecond() as f64 / 1000.0)
+        };
+        joins.push(seconds("joined")? - seconds("powered_on")?);
+    }
+    figures.push(Figure { name: "power-on-to-joined", value: median(&mut joins), unit: "s", baseline: None });
+    let mut ours: Vec<f64> =
+        nodes.iter().filter_map(|node| node.pointer("/facts/boot_to_agent_seconds")?.as_f64()).collect();
+    if !ours.is_empty() {
+        figures.push(Figure { name: "power-on-to-agent-start", value: median(&mut ours), unit: "s", baseline: None });
+    }
+
+    let mut times = Vec::new();
+    let mut floor = Vec::new();
+    for _ in 0..20 {
+        let began = Instant::now();
+        lab.run("k8sctl", &["status"], MINUTE)?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+        let began = Instant::now();
+        lab.run("k8sctl", &["version", "--client"], MINUTE)?;
+        floor.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    let baseline = Some(median(&mut floor));
+    figures.push(Figure { name: "status", value: median(&mut times), unit: "ms", baseline });
+
+    let pid = fs::read_to_string("/run/k8s-myhome/k8s-host-agent.pid")?;
+    let status = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("status"))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let kib: f64 = rss.trim().trim_end_matches(" kB").parse()?;
+    figures.push(Figure { name: "host-agent-resident", value: kib / 1024.0, unit: "MiB", baseline: None });
+    down(lab)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn write_figures(figures: &[Figure]) -> Result<()> {
+    println!("{:<26} {:>10} {:<4} {:>10} {:>7}", "figure", "value", "", "baseline", "ratio");
+    let mut lines = Vec::new();
+    for Figure { name, value, unit, baseline } in figures {
+        let ratio = baseline.map(|baseline| value / baseline);
+        let text = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
+        println!("{name:<26} {value:>10.2} {unit:<4} {:>10} {:>7}", text(*baseline), text(ratio));
+        lines.push(json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }));
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let dir = target.join("bench");
+    fs::create_dir_all(&dir)?;
+    let file = dir.join("figures.json");
+    fs::write(&file, serde_json::to_string_pretty(&lines)?)?;
+    println!("written to {}", file.display());
+    Ok(())
+}
