@@ -1,148 +1,53 @@
 //! The validated cluster spec. Values of these types only come from [`parse`], so whoever holds one
 //! need not check again.
+//!
+//! - `model`: the validated types; `diagnostic`: what a mistake looks like and every id there is
+//! - `keys`: the table of every key, which the reader obeys and `docs/configuration.md` is tested against
+//! - `text`, `table`: TOML with positions; `values`, `node_values`: one value at a time
+//! - `read`: the file as a draft; `check_network`, `check_nodes`: what only shows between values
+//! - `host`: what only shows on a given host
+//!
+//! Nothing here reads a file or knows of libvirt.
 
-use std::net::Ipv4Addr;
+mod check_network;
+mod check_nodes;
+mod diagnostic;
+mod host;
+mod keys;
+mod mac;
+mod model;
+mod node_values;
+mod read;
+mod table;
+mod text;
+mod values;
 
-use ipnet::Ipv4Net;
-use serde::{Deserialize, Serialize};
+pub use diagnostic::{Diagnostic, IDS, InFile};
+pub use host::check_host;
+pub use keys::{KEYS, Key};
+pub use mac::derived_mac;
+pub use model::{
+    AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
+};
 
-use crate::version::KubernetesVersion;
+use table::Report;
 
-/// A cluster as the user wants it, complete and consistent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClusterSpec {
-    /// DNS label, at most 40 characters.
-    pub name: String,
-    /// `None` means: the newest bundle installed.
-    pub kubernetes: Option<KubernetesVersion>,
-    /// Networks of the cluster.
-    pub network: NetworkSpec,
-    /// Control-plane nodes first, then workers, each in the order of the file; pools expanded.
-    pub nodes: Vec<NodeSpec>,
-    /// What the node image is made of.
-    pub image: ImageSpec,
-    /// Plugins with their config, in the order of the file.
-    pub plugins: Vec<PluginSpec>,
-}
+/// The longest text that is read, in bytes.
+pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 
-/// The libvirt network and the CIDRs inside Kubernetes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NetworkSpec {
-    /// libvirt's name of the network.
-    pub name: String,
-    /// Network of the VMs; the host has its first address.
-    pub cidr: Ipv4Net,
-    /// Pod network, one /24 a node.
-    pub pods: Ipv4Net,
-    /// Service network.
-    pub services: Ipv4Net,
-    /// First and last address for Services of type LoadBalancer.
-    pub load_balancer: Option<AddressRange>,
-    /// DHCP range for strangers on this network. `None` means: only static host entries.
-    pub dhcp: Option<AddressRange>,
-}
-
-impl NetworkSpec {
-    /// The host's address on the bridge: the first of the network.
-    pub fn gateway(&self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.cidr.network()) + 1)
+/// Reads a `cluster.toml`. `Err` holds every mistake at once, in the order of the file, with the
+/// warnings among them; at least one of them is an error.
+pub fn parse(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
+    let mut report = Report::new(text);
+    let spec = text::with_document(text, &mut report, |document, report| {
+        let draft = read::draft(document, report);
+        check_network::check(&draft, report);
+        check_nodes::check(&draft, report);
+        draft.finish()
+    });
+    let (failed, diagnostics) = report.finish();
+    match spec.flatten() {
+        Some(spec) if !failed => Ok(Parsed { spec, warnings: diagnostics }),
+        _ => Err(diagnostics),
     }
-}
-
-/// Both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddressRange {
-    /// First address.
-    pub first: Ipv4Addr,
-    /// Last address, not below `first`.
-    pub last: Ipv4Addr,
-}
-
-impl AddressRange {
-    /// Whether the address lies in the range.
-    pub fn contains(&self, address: Ipv4Addr) -> bool {
-        (self.first..=self.last).contains(&address)
-    }
-}
-
-/// What a node does in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Runs the API server, etcd and the controllers.
-    ControlPlane,
-    /// Runs the user's pods.
-    Worker,
-}
-
-/// One VM that is a Kubernetes node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NodeSpec {
-    /// DNS label; libvirt domain name, hostname and Kubernetes node name in one.
-    pub name: String,
-    /// Control plane or worker.
-    pub role: Role,
-    /// Virtual CPUs.
-    pub vcpus: u32,
-    /// Memory in bytes, whole MiB.
-    pub memory_bytes: u64,
-    /// Root disk in bytes, whole MiB.
-    pub disk_bytes: u64,
-    /// Address in `network.cidr`.
-    pub ip: Ipv4Addr,
-    /// `52:54:00:…`; given in the file or derived from cluster name and IP.
-    pub mac: String,
-    /// Kubernetes labels.
-    pub labels: Vec<(String, String)>,
-    /// Taints as `key=value:Effect`.
-    pub taints: Vec<String>,
-}
-
-/// What the node image is made of, besides bundle and node agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageSpec {
-    /// Debian or Ubuntu suite, `bookworm`.
-    pub suite: String,
-}
-
-/// A plugin that the cluster shall have.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PluginSpec {
-    /// Name in the plugin path.
-    pub name: String,
-    /// Its config as JSON object.
-    pub config: serde_json::Value,
-}
-
-/// One mistake in the user's file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// Stable id, `SPEC-CIDR-OVERLAP`.
-    pub id: &'static str,
-    /// Key path, `node[1].ip`.
-    pub field: String,
-    /// 1-based; 0 means the whole file.
-    pub line: u32,
-    /// 1-based; 0 means the whole line.
-    pub column: u32,
-    /// What is wrong, got and expected.
-    pub message: String,
-    /// What to write instead.
-    pub hint: String,
-    /// Only a warning: the spec is usable.
-    pub warning: bool,
-}
-
-/// A usable spec with its warnings.
-#[derive(Clone, Debug)]
-pub struct Parsed {
-    /// The spec.
-    pub spec: ClusterSpec,
-    /// Diagnostics that are only warnings.
-    pub warnings: Vec<Diagnostic>,
-}
-
-/// Reads a `cluster.toml`. `Err` holds every mistake at once, in the order of the file.
-pub fn parse(_text: &str) -> Result<Parsed, Vec<Diagnostic>> {
-    Err(Vec::new())
 }

@@ -1,0 +1,125 @@
+//! The validated types: what a `cluster.toml` becomes. Only [`super::parse`] makes them from a user's
+//! text; nothing here checks anything.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::diagnostic::Diagnostic;
+use crate::version::KubernetesVersion;
+
+/// A cluster as the user wants it, complete and consistent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterSpec {
+    /// DNS label, at most 40 characters.
+    pub name: String,
+    /// `None` means: the newest bundle installed.
+    pub kubernetes: Option<KubernetesVersion>,
+    /// Networks of the cluster.
+    pub network: NetworkSpec,
+    /// Control-plane nodes first, then workers, each in the order of the file; pools expanded.
+    pub nodes: Vec<NodeSpec>,
+    /// What the node image is made of.
+    pub image: ImageSpec,
+    /// Plugins with their config, in the order of the file.
+    pub plugins: Vec<PluginSpec>,
+}
+
+/// The libvirt network and the CIDRs inside Kubernetes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// libvirt's name of the network.
+    pub name: String,
+    /// Network of the VMs; the host has its first address.
+    pub cidr: Ipv4Net,
+    /// Pod network, one /24 a node.
+    pub pods: Ipv4Net,
+    /// Service network.
+    pub services: Ipv4Net,
+    /// First and last address for Services of type LoadBalancer.
+    pub load_balancer: Option<AddressRange>,
+    /// DHCP range for strangers on this network. `None` means: only static host entries.
+    pub dhcp: Option<AddressRange>,
+}
+
+impl NetworkSpec {
+    /// The host's address on the bridge: the first of the network.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.cidr.network()) + 1)
+    }
+}
+
+/// Both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// First address.
+    pub first: Ipv4Addr,
+    /// Last address, not below `first`.
+    pub last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// Whether the address lies in the range.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+}
+
+/// What a node does in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Runs the API server, etcd and the controllers.
+    ControlPlane,
+    /// Runs the user's pods.
+    Worker,
+}
+
+/// One VM that is a Kubernetes node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// DNS label; libvirt domain name, hostname and Kubernetes node name in one.
+    pub name: String,
+    /// Control plane or worker.
+    pub role: Role,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in bytes, whole MiB.
+    pub memory_bytes: u64,
+    /// Root disk in bytes, whole MiB.
+    pub disk_bytes: u64,
+    /// Address in `network.cidr`.
+    pub ip: Ipv4Addr,
+    /// `52:54:00:…`; given in the file or derived from cluster name and IP.
+    pub mac: String,
+    /// Kubernetes labels.
+    pub labels: Vec<(String, String)>,
+    /// Taints as `key=value:Effect`.
+    pub taints: Vec<String>,
+}
+
+/// What the node image is made of, besides bundle and node agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// Debian or Ubuntu suite, `bookworm`.
+    pub suite: String,
+}
+
+/// A plugin that the cluster shall have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginSpec {
+    /// Name in the plugin path.
+    pub name: String,
+    /// Its config as JSON object.
+    pub config: serde_json::Value,
+}
+
+/// A usable spec with its warnings.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The spec.
+    pub spec: ClusterSpec,
+    /// Diagnostics that are only warnings.
+    pub warnings: Vec<Diagnostic>,
+}

@@ -1,0 +1,349 @@
+//! The file as a draft: every value that could be read by itself, with its place. What only shows between
+//! values is for `check_network` and `check_nodes`; a draft without mistakes becomes the spec.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde_json::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::mac::derived_mac;
+use super::model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, PluginSpec, Role};
+use super::table::{Located, Place, Report, Table, bare_or_quoted, parse_at, wrong_type};
+use super::values::{self, GIB, quoted};
+use super::{node_values, values::Faults};
+use crate::version::KubernetesVersion;
+
+/// Longest cluster name: it is part of libvirt names and of certificates.
+const CLUSTER_NAME: usize = 40;
+/// Longest DNS label.
+const DNS_LABEL: usize = 63;
+/// Most nodes of one pool.
+const POOL_COUNT: i64 = 1000;
+/// Deepest nesting of a plugin's config.
+const CONFIG_DEPTH: usize = 32;
+
+/// The file, value by value. `None`: the value was refused, or left out and has no default.
+pub(super) struct Draft {
+    pub(super) name: Option<Located<String>>,
+    kubernetes: Option<Located<KubernetesVersion>>,
+    pub(super) network: NetworkDraft,
+    /// In the order of the file, pools expanded behind the single nodes.
+    pub(super) nodes: Vec<NodeDraft>,
+    /// Whether there is a `[[node]]` or `[[worker_pool]]` at all, readable or not.
+    pub(super) any_nodes: bool,
+    suite: Option<Located<String>>,
+    plugins: Vec<PluginSpec>,
+}
+
+/// `[network]`.
+pub(super) struct NetworkDraft {
+    name: Option<Located<String>>,
+    pub(super) cidr: Option<Located<Ipv4Net>>,
+    pub(super) pods: Option<Located<Ipv4Net>>,
+    pub(super) services: Option<Located<Ipv4Net>>,
+    pub(super) load_balancer: Option<Located<AddressRange>>,
+    pub(super) dhcp: Option<Located<AddressRange>>,
+}
+
+/// A node of `[[node]]` or of a pool.
+pub(super) struct NodeDraft {
+    pub(super) name: Option<Located<String>>,
+    pub(super) role: Option<Located<Role>>,
+    pub(super) vcpus: Option<Located<i64>>,
+    pub(super) memory: Option<Located<u64>>,
+    pub(super) disk: Option<Located<u64>>,
+    pub(super) ip: Option<Located<Ipv4Addr>>,
+    /// As written; `None` means derived, or refused.
+    pub(super) mac: Option<Located<String>>,
+    labels: Vec<(String, String)>,
+    taints: Vec<String>,
+    /// For a node of a pool: how far it is behind the pool's first address.
+    pub(super) pool_index: Option<u32>,
+}
+
+/// Reads every value of the file.
+pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
+    let root = Table::new("", document, Place::file(""), report);
+    let name = root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report);
+    let kubernetes = root.parse("kubernetes", values::kubernetes, report);
+    let network = network(&root.table("network", report), report);
+    let mut nodes: Vec<_> =
+        root.tables("node", report).iter().map(|table| node(table, report)).collect();
+    for table in root.tables("worker_pool", report) {
+        nodes.extend(pool(&table, report));
+    }
+    let suite =
+        root.table("image", report).parse_or("suite", Some("bookworm".to_owned()), values::suite, report);
+    let plugins = plugins(&root, report);
+    let any_nodes = root.has("node") || root.has("worker_pool");
+    Draft { name, kubernetes, network, nodes, any_nodes, suite, plugins }
+}
+
+fn network(table: &Table<'_>, report: &mut Report<'_>) -> NetworkDraft {
+    let mut cidr = |key, default: [u8; 4], prefix, bounds| {
+        let default = Ipv4Net::new_assert(Ipv4Addr::from(default), prefix);
+        table.parse_or(key, Some(default), |text, f| values::cidr(text, bounds, f), report)
+    };
+    NetworkDraft {
+        cidr: cidr("cidr", [192, 168, 122, 0], 24, (16, 28)),
+        // kubeadm: the node mask (/24) may be at most 16 bits longer than the pod network's.
+        pods: cidr("pods", [10, 244, 0, 0], 16, (8, 32)),
+        // kubeadm: at most 20 bits of addresses, at least 10 addresses.
+        services: cidr("services", [10, 96, 0, 0], 12, (12, 28)),
+        name: table.parse_or("name", Some("default".to_owned()), values::network_name, report),
+        load_balancer: table.parse("load_balancer", values::range, report),
+        dhcp: table.parse("dhcp", values::range, report),
+    }
+}
+
+fn node(table: &Table<'_>, report: &mut Report<'_>) -> NodeDraft {
+    let role = table.parse("role", node_values::role, report);
+    let (vcpus, memory, disk) = sizes(table, role.as_ref().map(|role| role.value), report);
+    NodeDraft {
+        name: table.parse("name", |text, f| values::label(text, DNS_LABEL, "SPEC-NAME", f), report),
+        ip: table.parse("ip", values::ip, report),
+        mac: table.parse("mac", node_values::mac, report),
+        labels: labels(table, report),
+        taints: taints(table, report),
+        pool_index: None,
+        role,
+        vcpus,
+        memory,
+        disk,
+    }
+}
+
+type Sizes = (Option<Located<i64>>, Option<Located<u64>>, Option<Located<u64>>);
+
+/// vCPUs, memory and disk, each with its role's default. Without a role there is no default.
+fn sizes(table: &Table<'_>, role: Option<Role>, report: &mut Report<'_>) -> Sizes {
+    let (vcpus, memory, disk) = match role {
+        Some(Role::ControlPlane) => (Some(4), Some(8 * GIB), Some(50 * GIB)),
+        Some(Role::Worker) => (Some(2), Some(4 * GIB), Some(30 * GIB)),
+        None => (None, None, None),
+    };
+    let vcpus = match vcpus {
+        Some(vcpus) if !table.has("vcpus") => table.default("vcpus", vcpus),
+        _ => table.integer("vcpus", report),
+    };
+    let memory = table.parse_or("memory", memory, values::size, report);
+    (vcpus, memory, table.parse_or("disk", disk, values::size, report))
+}
+
+/// A pool as its nodes; none when name, count or first address could not be read.
+fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
+    let name = table.parse("name", |text, f| values::label(text, DNS_LABEL, "SPEC-NAME", f), report);
+    let count = table.integer("count", report);
+    let first = table.parse("first_ip", values::ip, report);
+    let (vcpus, memory, disk) = sizes(table, Some(Role::Worker), report);
+    let (labels, taints) = (labels(table, report), taints(table, report));
+    let Some(count) = count else { return Vec::new() };
+    if !(1..=POOL_COUNT).contains(&count.value) {
+        let message = format!("got {}, expected 1 to {POOL_COUNT}", count.value);
+        let hint = if count.value < 1 { "remove the pool to have none of it" } else { "make several pools" };
+        report.error("SPEC-COUNT", &count.at, message, hint);
+        return Vec::new();
+    }
+    if let Some(name) = name.as_ref().filter(|name| format!("{}-{}", name.value, count.value).len() > DNS_LABEL)
+    {
+        let message = format!("\"{}-{}\" is longer than {DNS_LABEL} characters", name.value, count.value);
+        report.error("SPEC-NAME", &name.at, message, "take a shorter name for the pool");
+    }
+    (0..u32::try_from(count.value).unwrap_or(0))
+        .map(|index| NodeDraft {
+            name: name.as_ref().map(|name| with(name, format!("{}-{}", name.value, index + 1))),
+            role: table.default("name", Role::Worker),
+            vcpus: vcpus.clone(),
+            memory: memory.clone(),
+            disk: disk.clone(),
+            ip: first.as_ref().and_then(|first| {
+                let address = u32::from(first.value).checked_add(index)?;
+                Some(with(first, Ipv4Addr::from(address)))
+            }),
+            mac: None,
+            labels: labels.clone(),
+            taints: taints.clone(),
+            pool_index: Some(index),
+        })
+        .collect()
+}
+
+fn with<T, U>(located: &Located<T>, value: U) -> Located<U> {
+    Located { value, at: located.at.clone(), written: located.written }
+}
+
+fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
+    let Some((at, value)) = table.get("labels", report) else { return Vec::new() };
+    let DeValue::Table(entries) = value else {
+        wrong_type(&at, value, "a table of strings", "{ zone = \"a\" }", report);
+        return Vec::new();
+    };
+    let mut labels = Vec::new();
+    for (key, value) in entries {
+        let name = key.get_ref().as_ref();
+        let at = Place {
+            field: format!("{}.{}", at.field, bare_or_quoted(name)),
+            offset: Some(key.span().start),
+        };
+        let Some(text) = value.get_ref().as_str() else {
+            let example = format!("{} = \"text\"; a key with dots stands in quotes", bare_or_quoted(name));
+            wrong_type(&at, value.get_ref(), "a string", example, report);
+            continue;
+        };
+        let checked = |text: &str, faults: &mut Faults| {
+            node_values::check_label(name, text, faults);
+            faults.is_empty().then(|| (name.to_owned(), text.to_owned()))
+        };
+        labels.extend(parse_at(text, at, checked, report).map(|label| label.value));
+    }
+    labels
+}
+
+fn taints(table: &Table<'_>, report: &mut Report<'_>) -> Vec<String> {
+    let Some((at, value)) = table.get("taints", report) else { return Vec::new() };
+    let DeValue::Array(items) = value else {
+        wrong_type(&at, value, "an array of strings", "[\"key=value:NoSchedule\"]", report);
+        return Vec::new();
+    };
+    let mut taints: Vec<String> = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
+        let Some(text) = item.get_ref().as_str() else {
+            wrong_type(&at, item.get_ref(), "a string", "\"key=value:NoSchedule\"", report);
+            continue;
+        };
+        let Some(taint) = parse_at(text, at, node_values::taint, report) else { continue };
+        let identity = node_values::taint_identity(&taint.value);
+        if taints.iter().any(|other| node_values::taint_identity(other) == identity) {
+            let message = format!("the taint {} has the key and effect of another", quoted(&taint.value));
+            report.error("SPEC-DUPLICATE-LABEL", &taint.at, message, "keep one of the two");
+        }
+        taints.push(taint.value);
+    }
+    taints
+}
+
+fn plugins(root: &Table<'_>, report: &mut Report<'_>) -> Vec<PluginSpec> {
+    let Some((at, value)) = root.get("plugins", report) else { return Vec::new() };
+    let DeValue::Table(entries) = value else {
+        wrong_type(&at, value, "a table of tables", "[plugins.hello]", report);
+        return Vec::new();
+    };
+    let mut plugins = Vec::new();
+    for (key, value) in entries {
+        let (name, start) = (key.get_ref().as_ref(), key.span().start);
+        let field = format!("{}.{}", at.field, bare_or_quoted(name));
+        let at = Place { field, offset: Some(start) };
+        let label = |text: &str, f: &mut Faults| values::label(text, DNS_LABEL, "SPEC-PLUGIN-NAME", f);
+        let known = parse_at(name, at.clone(), label, report);
+        let DeValue::Table(_) = value.get_ref() else {
+            wrong_type(&at, value.get_ref(), "a table", "[plugins.NAME]", report);
+            continue;
+        };
+        let config = json(value.get_ref(), &at, 0, report);
+        if let (Some(known), Some(config)) = (known, config) {
+            plugins.push((start, PluginSpec { name: known.value, config }));
+        }
+    }
+    plugins.sort_by_key(|(start, _)| *start);
+    plugins.into_iter().map(|(_, plugin)| plugin).collect()
+}
+
+/// A plugin's config as JSON; dates become strings.
+fn json(value: &DeValue<'_>, at: &Place, depth: usize, report: &mut Report<'_>) -> Option<Value> {
+    let refused = |what: String, report: &mut Report<'_>| {
+        let hint = "write it as a string, or leave it out";
+        report.error("SPEC-PLUGIN-VALUE", at, format!("JSON cannot hold {what}"), hint);
+        None
+    };
+    if depth > CONFIG_DEPTH {
+        return refused(format!("more than {CONFIG_DEPTH} tables in each other"), report);
+    }
+    match value {
+        DeValue::String(text) => Some(Value::from(text.as_ref())),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Value::from(number)),
+            Err(_) => refused(format!("the number {number}"), report),
+        },
+        DeValue::Float(number) => {
+            let parsed = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+            match parsed {
+                Some(number) => Some(Value::Number(number)),
+                None => refused(format!("the number {}", number.as_str()), report),
+            }
+        }
+        DeValue::Boolean(value) => Some(Value::from(*value)),
+        DeValue::Datetime(value) => Some(Value::from(value.to_string())),
+        DeValue::Array(items) => {
+            let mut array = Some(Vec::new());
+            for (index, item) in items.iter().enumerate() {
+                let at =
+                    Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
+                let item = json(item.get_ref(), &at, depth + 1, report);
+                array = array.zip(item).map(|(mut array, item)| {
+                    array.push(item);
+                    array
+                });
+            }
+            array.map(Value::Array)
+        }
+        DeValue::Table(entries) => {
+            let mut object = Some(serde_json::Map::new());
+            for (key, value) in entries {
+                let name = key.get_ref().as_ref();
+                let field = format!("{}.{}", at.field, bare_or_quoted(name));
+                let at = Place { field, offset: Some(key.span().start) };
+                let value = json(value.get_ref(), &at, depth + 1, report);
+                object = object.zip(value).map(|(mut object, value)| {
+                    object.insert(name.to_owned(), value);
+                    object
+                });
+            }
+            object.map(Value::Object)
+        }
+    }
+}
+
+impl Draft {
+    /// The spec; `None` when something was refused, which has been reported then.
+    pub(super) fn finish(self) -> Option<ClusterSpec> {
+        let name = self.name?.value;
+        let network = NetworkSpec {
+            name: self.network.name?.value,
+            cidr: self.network.cidr?.value,
+            pods: self.network.pods?.value,
+            services: self.network.services?.value,
+            load_balancer: self.network.load_balancer.map(|range| range.value),
+            dhcp: self.network.dhcp.map(|range| range.value),
+        };
+        let nodes: Option<Vec<_>> = self.nodes.into_iter().map(|node| node.finish(&name)).collect();
+        let mut nodes = nodes?;
+        nodes.sort_by_key(|node| node.role);
+        Some(ClusterSpec {
+            name,
+            kubernetes: self.kubernetes.map(|version| version.value),
+            network,
+            nodes,
+            image: ImageSpec { suite: self.suite?.value },
+            plugins: self.plugins,
+        })
+    }
+}
+
+impl NodeDraft {
+    fn finish(self, cluster: &str) -> Option<NodeSpec> {
+        let ip = self.ip?.value;
+        Some(NodeSpec {
+            name: self.name?.value,
+            role: self.role?.value,
+            vcpus: u32::try_from(self.vcpus?.value).ok()?,
+            memory_bytes: self.memory?.value,
+            disk_bytes: self.disk?.value,
+            ip,
+            mac: self.mac.map_or_else(|| derived_mac(cluster, ip), |mac| mac.value),
+            labels: self.labels,
+            taints: self.taints,
+        })
+    }
+}

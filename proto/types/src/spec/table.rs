@@ -1,0 +1,335 @@
+//! Typed reading of TOML tables with positions: unknown keys, missing keys, wrong types, and the report
+//! that collects every mistake.
+
+use std::collections::HashSet;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::diagnostic::Diagnostic;
+use super::keys::{self, HIGH_AVAILABILITY, MULTI_HOST};
+use super::text::Lines;
+use super::values::{Faults, quoted};
+
+/// A key path and where its value stands in the text.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) field: String,
+    /// `None`: the file as a whole.
+    pub(super) offset: Option<usize>,
+}
+
+impl Place {
+    pub(super) fn file(field: &str) -> Self {
+        Self { field: field.to_owned(), offset: None }
+    }
+}
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) at: Place,
+    /// Whether the user wrote it; else it is a default.
+    pub(super) written: bool,
+}
+
+/// Every mistake found so far; one for each id, key and line.
+pub(super) struct Report<'t> {
+    lines: Lines<'t>,
+    found: Vec<Diagnostic>,
+    seen: HashSet<(&'static str, String, u32)>,
+    incomplete: bool,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { lines: Lines::new(text), found: Vec::new(), seen: HashSet::new(), incomplete: false }
+    }
+
+    /// From now on things may be missing because their line could not be read: what is missing is no news.
+    pub(super) fn set_incomplete(&mut self) {
+        self.incomplete = true;
+    }
+
+    pub(super) fn error(
+        &mut self,
+        id: &'static str,
+        at: &Place,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.push(id, at, message.into(), hint.into(), false);
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        id: &'static str,
+        at: &Place,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.push(id, at, message.into(), hint.into(), true);
+    }
+
+    /// An error about something that is not there; not reported when lines could not be read.
+    pub(super) fn missing(
+        &mut self,
+        id: &'static str,
+        at: &Place,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        if !self.incomplete {
+            self.push(id, at, message.into(), hint.into(), false);
+        }
+    }
+
+    /// 1-based line of a place, for messages that name another one.
+    pub(super) fn line(&self, at: &Place) -> u32 {
+        at.offset.map_or(0, |offset| self.lines.position(offset).0)
+    }
+
+    fn push(&mut self, id: &'static str, at: &Place, message: String, hint: String, warning: bool) {
+        let (line, column) = at.offset.map_or((0, 0), |offset| self.lines.position(offset));
+        if self.seen.insert((id, at.field.clone(), line)) {
+            self.found.push(Diagnostic { id, field: at.field.clone(), line, column, message, hint, warning });
+        }
+    }
+
+    /// Whether there were errors, and everything in the order of the file.
+    pub(super) fn finish(mut self) -> (bool, Vec<Diagnostic>) {
+        self.found.sort_by(|a, b| (a.line, a.column, a.id).cmp(&(b.line, b.column, b.id)));
+        (self.found.iter().any(|diagnostic| !diagnostic.warning), self.found)
+    }
+}
+
+/// One table of the file, with its keys checked against the key table.
+pub(super) struct Table<'a> {
+    section: &'static str,
+    table: Option<&'a DeTable<'a>>,
+    /// Where the table begins.
+    pub(super) at: Place,
+}
+
+impl<'a> Table<'a> {
+    /// The table under this path; reports keys that it may not have.
+    pub(super) fn new(
+        section: &'static str,
+        table: &'a DeTable<'a>,
+        at: Place,
+        report: &mut Report<'_>,
+    ) -> Self {
+        let this = Self { section, table: Some(table), at };
+        for key in table.keys() {
+            this.check_key(key, report);
+        }
+        this
+    }
+
+    /// A table that the file does not have: everything in it is a default.
+    pub(super) fn absent(section: &'static str) -> Self {
+        Self { section, table: None, at: Place::file(section) }
+    }
+
+    fn check_key(&self, key: &Spanned<DeString<'_>>, report: &mut Report<'_>) {
+        let name = key.get_ref().as_ref();
+        if keys::keys_of(self.section).any(|known| known.name == name) {
+            return;
+        }
+        let at = Place { field: self.path(name), offset: Some(key.span().start) };
+        if MULTI_HOST.contains(&name) {
+            report.error(
+                "SPEC-MULTI-HOST-UNSUPPORTED",
+                &at,
+                format!("{} is a key of clusters over several hosts, which are not supported", quoted(name)),
+                "remove it: all nodes run on the host of the host agent",
+            );
+        } else if HIGH_AVAILABILITY.contains(&name) {
+            report.error(
+                "SPEC-HA-UNSUPPORTED",
+                &at,
+                format!("{} is a key of highly available control planes, not supported yet", quoted(name)),
+                "remove it and keep one control plane",
+            );
+        } else {
+            let hint = match (keys::did_you_mean(self.section, name), keys::elsewhere(name)) {
+                (Some(meant), _) => format!("did you mean {meant:?}?"),
+                (None, Some(path)) => format!("this key exists as {path}"),
+                (None, None) => {
+                    let known: Vec<_> = keys::keys_of(self.section).map(|key| key.name).collect();
+                    format!("known here: {}", known.join(", "))
+                }
+            };
+            report.error("SPEC-UNKNOWN-KEY", &at, format!("unknown key {}", quoted(name)), hint);
+        }
+    }
+
+    /// The key path of one of its keys, `node[1].ip`.
+    pub(super) fn path(&self, key: &str) -> String {
+        let key = bare_or_quoted(key);
+        if self.at.field.is_empty() { key } else { format!("{}.{key}", self.at.field) }
+    }
+
+    /// The value of a key; reports a required key that is missing.
+    pub(super) fn get(&self, key: &str, report: &mut Report<'_>) -> Option<(Place, &'a DeValue<'a>)> {
+        if let Some(value) = self.table.and_then(|table| table.get(key)) {
+            return Some((Place { field: self.path(key), offset: Some(value.span().start) }, value.get_ref()));
+        }
+        if keys::keys_of(self.section).any(|known| known.name == key && known.required()) {
+            let at = Place { field: self.path(key), offset: self.at.offset };
+            report.missing(
+                "SPEC-MISSING",
+                &at,
+                format!("{key} is missing"),
+                format!("write {key} = {}", example(key)),
+            );
+        }
+        None
+    }
+
+    /// A string that a parser turns into a value. `None`: left out, or reported.
+    pub(super) fn parse<T>(
+        &self,
+        key: &str,
+        parser: impl FnOnce(&str, &mut Faults) -> Option<T>,
+        report: &mut Report<'_>,
+    ) -> Option<Located<T>> {
+        let (at, value) = self.get(key, report)?;
+        let Some(text) = value.as_str() else {
+            wrong_type(&at, value, "a string", example(key), report);
+            return None;
+        };
+        parse_at(text, at, parser, report)
+    }
+
+    /// The same with a default for a key that is left out; a value that was refused stays `None`.
+    pub(super) fn parse_or<T>(
+        &self,
+        key: &str,
+        default: Option<T>,
+        parser: impl FnOnce(&str, &mut Faults) -> Option<T>,
+        report: &mut Report<'_>,
+    ) -> Option<Located<T>> {
+        if self.has(key) { self.parse(key, parser, report) } else { self.default(key, default?) }
+    }
+
+    /// A whole number. `None`: left out, or reported.
+    pub(super) fn integer(&self, key: &str, report: &mut Report<'_>) -> Option<Located<i64>> {
+        let (at, value) = self.get(key, report)?;
+        let number = value
+            .as_integer()
+            .map(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i64::MAX));
+        match number {
+            Some(value) => Some(Located { value, at, written: true }),
+            None => {
+                wrong_type(&at, value, "a whole number", example(key), report);
+                None
+            }
+        }
+    }
+
+    /// A default in the place of a key that is left out.
+    pub(super) fn default<T>(&self, key: &str, value: T) -> Option<Located<T>> {
+        let at = Place { field: self.path(key), offset: self.at.offset };
+        Some(Located { value, at, written: false })
+    }
+
+    /// Whether the key is there, whatever its value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// The tables of a key that may stand many times, `[[node]]`.
+    pub(super) fn tables(&self, key: &'static str, report: &mut Report<'_>) -> Vec<Table<'a>> {
+        let Some((at, value)) = self.get(key, report) else { return Vec::new() };
+        let DeValue::Array(items) = value else {
+            wrong_type(&at, value, "an array of tables", format!("[[{key}]]"), report);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
+            match item.get_ref() {
+                DeValue::Table(table) => tables.push(Table::new(key, table, at, report)),
+                other => wrong_type(&at, other, "a table", format!("[[{key}]]"), report),
+            }
+        }
+        tables
+    }
+
+    /// The one table of a key, `[network]`; absent when the file has none.
+    pub(super) fn table(&self, key: &'static str, report: &mut Report<'_>) -> Table<'a> {
+        match self.get(key, report) {
+            Some((at, DeValue::Table(table))) => Table::new(key, table, at, report),
+            Some((at, other)) => {
+                wrong_type(&at, other, "a table", format!("[{key}]"), report);
+                Table::absent(key)
+            }
+            None => Table::absent(key),
+        }
+    }
+}
+
+/// Runs a parser on text at a place and reports its faults there.
+pub(super) fn parse_at<T>(
+    text: &str,
+    at: Place,
+    parser: impl FnOnce(&str, &mut Faults) -> Option<T>,
+    report: &mut Report<'_>,
+) -> Option<Located<T>> {
+    let mut faults = Faults::default();
+    let value = parser(text, &mut faults);
+    for fault in faults.into_inner() {
+        report.push(fault.id, &at, fault.message, fault.hint, fault.warning);
+    }
+    value.map(|value| Located { value, at, written: true })
+}
+
+/// Reports a value of the wrong type.
+pub(super) fn wrong_type(
+    at: &Place,
+    got: &DeValue<'_>,
+    expected: &str,
+    example: impl AsRef<str>,
+    report: &mut Report<'_>,
+) {
+    let got = match got {
+        DeValue::String(text) => format!("the string {}", quoted(text)),
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the number {}", number.as_str()),
+        DeValue::Boolean(value) => format!("the boolean {value}"),
+        DeValue::Datetime(_) => "a date or time".to_owned(),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    };
+    let hint = format!("write it like {}", example.as_ref());
+    report.error("SPEC-TYPE", at, format!("got {got}, expected {expected}"), hint);
+}
+
+/// A key as it stands in a key path.
+pub(super) fn bare_or_quoted(key: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
+}
+
+/// A value as one writes it for this key.
+fn example(key: &str) -> &'static str {
+    match key {
+        "kubernetes" => "\"v1.29.0\"",
+        "cidr" => "\"192.168.122.0/24\"",
+        "pods" => "\"10.244.0.0/16\"",
+        "services" => "\"10.96.0.0/12\"",
+        "load_balancer" | "dhcp" => "\"192.168.122.100-192.168.122.150\"",
+        "role" => "\"worker\"",
+        "vcpus" | "count" => "2",
+        "memory" => "\"4GiB\"",
+        "disk" => "\"30GiB\"",
+        "ip" | "first_ip" => "\"192.168.122.11\"",
+        "mac" => "\"52:54:00:12:34:56\"",
+        "labels" => "{ zone = \"a\" }",
+        "taints" => "[\"key=value:NoSchedule\"]",
+        "suite" => "\"bookworm\"",
+        _ => "\"home\"",
+    }
+}
