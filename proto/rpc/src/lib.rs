@@ -1,1 +1,23 @@
-//! (to be written)
+//! How the programs talk to each other: what is the same for every gRPC server and client of this project.
+//!
+//! - [`provider`]: the one TLS crypto provider
+//! - [`tls`]: TLS 1.3 listener and dialler that give the handlers the peer's certificate and the TLS exporter
+//! - [`unix`]: control socket with the caller's credentials from the kernel
+//! - [`limits`]: every limit of every server, in one place
+//! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
+//! - [`task`]: supervised tasks
+//! - [`telemetry`]: logs
+//! - [`chain()`]: an error with all its causes on one line
+//!
+//! Nothing here decides who may do what: that is the business of the services.
+
+pub mod chain;
+pub mod limits;
+pub mod provider;
+pub mod status;
+pub mod task;
+pub mod telemetry;
+pub mod tls;
+pub mod unix;
+
+pub use chain::chain;

@@ -1,0 +1,67 @@
+//! Every limit of every gRPC server and client, in one place. Servers begin with [`server`]; generated services
+//! take [`DECODE_BYTES`] or [`JOIN_DECODE_BYTES`] by `max_decoding_message_size`.
+
+use std::time::Duration;
+
+use tonic::transport::{Endpoint, Server};
+
+/// Streams that a peer may have open on one connection. The libraries' default is no limit.
+pub const CONCURRENT_STREAMS: u32 = 64;
+/// Requests of one connection that wait for their response to begin; more are refused at once.
+pub const CONCURRENT_REQUESTS: usize = 32;
+/// Largest message that a service decodes.
+pub const DECODE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest message that the join service, open to strangers, decodes.
+pub const JOIN_DECODE_BYTES: usize = 64 * 1024;
+/// Largest header list, failures in trailers included.
+pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// HTTP/2 window of a stream: what a peer may send ahead of its reader.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// HTTP/2 window of a connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Streams reset by the peer before they were accepted, before the connection is closed.
+pub const PENDING_ACCEPT_RESETS: usize = 20;
+/// Streams reset for the peer's errors before the connection is closed.
+pub const LOCAL_ERROR_RESETS: usize = 100;
+/// How often a quiet peer is pinged.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long it has for the answer.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a TCP connection and its TLS handshake may take to be made, by the dialler.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take, by the listener.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// TLS handshakes in flight on one listener; further peers wait in the backlog.
+pub const HANDSHAKES: usize = 64;
+/// Connections without client certificate, handshakes included, from one address.
+pub const UNAUTHENTICATED_PER_ADDRESS: usize = 8;
+/// How long a connection without client certificate may live: long enough to join, too short to squat.
+pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
+/// Connections of one listener.
+pub const CONNECTIONS: usize = 1024;
+
+/// A server with all limits that belong to connections.
+pub fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(CONCURRENT_STREAMS)
+        .concurrency_limit_per_connection(CONCURRENT_REQUESTS)
+        .load_shed(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_ACCEPT_RESETS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// A client's side of the same limits.
+pub(crate) fn endpoint(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+}

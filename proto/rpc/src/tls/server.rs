@@ -1,0 +1,300 @@
+//! The node port's listener. It gives tonic connections whose handshake is done, with [`PeerInfo`] in every
+//! request's extensions. It asks for a client certificate and checks it against the CA, but lets peers without one
+//! in: the services decide what such a peer may call.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+
+use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
+use crate::provider::provider;
+use crate::{limits, task};
+
+/// Connections that wait for tonic to take them.
+const READY: usize = 16;
+/// Pause after the system refused to accept, for example without free file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a TLS connection.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its address.
+    pub remote: SocketAddr,
+    /// Keying material of this session.
+    pub exporter: Exporter,
+    /// Its certificate, issued by the listener's CA and valid when the connection was made. `None` means that it
+    /// showed none.
+    pub client_certificate: Option<CertificateDer<'static>>,
+}
+
+/// The server's certificate, replaceable while the listener runs.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    current: RwLock<Arc<CertifiedKey>>,
+}
+
+impl ServerCertificate {
+    /// Certificate and PKCS#8 key, both DER.
+    pub fn new(certificate_der: &[u8], key_der: &[u8]) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self { current: RwLock::new(certified_key(certificate_der, key_der)?) }))
+    }
+
+    /// Uses another certificate for every handshake from now on.
+    pub fn replace(&self, certificate_der: &[u8], key_der: &[u8]) -> Result<(), TlsError> {
+        let next = certified_key(certificate_der, key_der)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn certified_key(certificate_der: &[u8], key_der: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = vec![CertificateDer::from(certificate_der.to_vec())];
+    let key =
+        CertifiedKey::from_der(chain, private_key(key_der)?, &provider()).map_err(TlsError::Identity)?;
+    Ok(Arc::new(key))
+}
+
+/// TLS 1.3 alone, HTTP/2 alone, client certificates of this CA alone, no session resumption.
+pub fn server_config(
+    ca_der: &[u8],
+    certificate: Arc<ServerCertificate>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(ca_der)?, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(TlsError::Verifier)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Protocol)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would carry a certificate that was checked long ago.
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Accepts on `listener` until the stream is dropped. Handshakes run beside each other, bounded in number and time;
+/// one that fails concerns nobody else.
+pub fn incoming(listener: TcpListener, config: Arc<ServerConfig>) -> Incoming {
+    let (ready, receiver) = mpsc::channel(READY);
+    task::spawn("tls-accept", accept(listener, TlsAcceptor::from(config), ready));
+    Incoming { receiver }
+}
+
+/// Stream of connections for `serve_with_incoming_shutdown`. It never yields an error.
+#[derive(Debug)]
+pub struct Incoming {
+    receiver: mpsc::Receiver<io::Result<Connection>>,
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.receiver.poll_recv(context)
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<Connection>>) {
+    let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES));
+    let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    let strangers = Strangers::default();
+    loop {
+        let permits = async {
+            (Arc::clone(&handshakes).acquire_owned().await, Arc::clone(&connections).acquire_owned().await)
+        };
+        // Cancel-safe: a permit that was taken is given back, and nothing was accepted yet.
+        let (Ok(handshake), Ok(connection)) = (tokio::select! {
+            permits = permits => permits,
+            () = ready.closed() => return,
+        }) else {
+            return;
+        };
+        // Cancel-safe: accept() takes no connection when it is dropped before it returns.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = ready.closed() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(stranger) = strangers.admit(remote.ip()) else {
+            tracing::debug!(peer.address = %remote, "too many connections without certificate from this address");
+            continue;
+        };
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        task::spawn("tls-handshake", async move {
+            let made =
+                timeout(limits::HANDSHAKE_TIMEOUT, shake(acceptor, stream, remote, stranger, connection))
+                    .await;
+            drop(handshake);
+            match made {
+                // The listener's stream was dropped meanwhile: the connection goes with it.
+                Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                Ok(Err(error)) => {
+                    tracing::debug!(peer.address = %remote, error = %error, "TLS handshake failed")
+                }
+                Err(_) => tracing::debug!(peer.address = %remote, "TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+async fn shake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    remote: SocketAddr,
+    stranger: Stranger,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    let session = stream.get_ref().1;
+    let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
+    let client_certificate =
+        session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned());
+    let stranger = client_certificate
+        .is_none()
+        .then(|| Squatter { _place: stranger, deadline: Box::pin(sleep(limits::UNAUTHENTICATED_LIFETIME)) });
+    Ok(Connection {
+        stream,
+        info: PeerInfo { remote, exporter, client_certificate },
+        stranger,
+        _permit: permit,
+    })
+}
+
+/// Counts connections without certificate by address.
+#[derive(Clone, Debug, Default)]
+struct Strangers {
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Strangers {
+    fn admit(&self, address: IpAddr) -> Option<Stranger> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limits::UNAUTHENTICATED_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Stranger { strangers: self.clone(), address })
+    }
+}
+
+/// One place in the count, given back on drop.
+#[derive(Debug)]
+struct Stranger {
+    strangers: Strangers,
+    address: IpAddr,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What a connection without certificate drags along.
+#[derive(Debug)]
+struct Squatter {
+    _place: Stranger,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// A TLS connection whose handshake is done.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    info: PeerInfo,
+    stranger: Option<Squatter>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(squatter) = &mut self.stranger
+            && squatter.deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,202 @@
+//! The control socket: who calls is told by the kernel, and is in every request's extensions as
+//! [`PeerCredentials`]. Roles are made of them elsewhere.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::limits;
+
+/// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Process, for the log only: it may be gone and its number used again.
+    pub pid: Option<i32>,
+}
+
+/// The control socket could not be made or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum UnixError {
+    /// A living program listens there.
+    #[error("another program already listens on {path}")]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// There is something else at this path.
+    #[error("{path} exists and is no socket: remove it or choose another path")]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket could not be made.
+    #[error("cannot make the socket {path}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody answers.
+    #[error("cannot connect to {path}")]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection speaks no HTTP/2.
+    #[error("HTTP/2 on {path} failed")]
+    Http {
+        /// The socket.
+        path: PathBuf,
+        /// The transport's reason.
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+/// Makes the socket, mode 0660, owned by `group` where given, and the directory it is in, mode 0755. A socket that a
+/// dead program left is replaced. The stream is for `serve_with_incoming_shutdown`.
+pub fn listen(path: &Path, group: Option<u32>) -> Result<Incoming, UnixError> {
+    let bind_error = |source| UnixError::Bind { path: path.to_owned(), source };
+    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(bind_error)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(UnixError::NoSocket { path: path.to_owned() });
+        }
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(UnixError::InUse { path: path.to_owned() });
+        }
+        _ => {}
+    }
+    // Made under another name, and renamed when its mode is right: it is never open to everyone, and there is no
+    // moment without a socket.
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}", std::process::id()));
+    let early = path.with_file_name(name);
+    let _ = std::fs::remove_file(&early);
+    let listener = UnixListener::bind(&early).map_err(bind_error)?;
+    std::fs::set_permissions(&early, std::fs::Permissions::from_mode(0o660))
+        .and_then(|()| group.map_or(Ok(()), |group| chown(&early, None, Some(group))))
+        .and_then(|()| std::fs::rename(&early, path))
+        .map_err(bind_error)?;
+    Ok(Incoming { listener })
+}
+
+/// Stream of control connections.
+#[derive(Debug)]
+pub struct Incoming {
+    listener: UnixListener,
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let (stream, _) = match std::task::ready!(self.listener.poll_accept(context)) {
+                Ok(accepted) => accepted,
+                // tonic goes on after an error of this kind.
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            };
+            match stream.peer_cred() {
+                Ok(peer) => {
+                    let peer = PeerCredentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
+                    return Poll::Ready(Some(Ok(Connection { stream, peer })));
+                }
+                // Whoever cannot be told is not served.
+                Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),
+            }
+        }
+    }
+}
+
+/// One control connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+    peer: PeerCredentials,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerCredentials;
+
+    fn connect_info(&self) -> PeerCredentials {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A channel to the host agent. It reconnects when the host agent was restarted.
+pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {
+    // The first connection is made here, so that "missing" and "may not" keep the system's own words.
+    let first = timeout(limits::CONNECT_TIMEOUT, UnixStream::connect(path))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|source| UnixError::Connect { path: path.to_owned(), source })?;
+    let mut first = Some(first);
+    let target = path.to_owned();
+    let connector = service_fn(move |_| {
+        let (first, target) = (first.take(), target.clone());
+        async move {
+            let stream = match first {
+                Some(stream) => stream,
+                None => UnixStream::connect(&target).await?,
+            };
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    limits::endpoint(Endpoint::from_static("http://host-agent"))
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|source| UnixError::Http { path: path.to_owned(), source })
+}

@@ -1,0 +1,185 @@
+//! The node port on loopback: real TLS, a real tonic service, one CA made for the test.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use k8sctl_proto::node::v1::join_service_client::JoinServiceClient;
+use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
+use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
+use k8sctl_rpc::limits;
+use k8sctl_rpc::tls::{self, Identity, PeerInfo, ServerCertificate, TlsError};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+const NAME: &str = "host.test.k8sctl.internal";
+
+struct Authority {
+    der: Vec<u8>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate().expect("a key");
+        let der = params.self_signed(&key).expect("signs itself").der().to_vec();
+        Self { der, issuer: Issuer::new(params, key) }
+    }
+
+    fn issue(&self, usage: ExtendedKeyUsagePurpose) -> Identity {
+        let mut params = CertificateParams::new(vec![NAME.to_owned()]).expect("a DNS name");
+        params.extended_key_usages = vec![usage];
+        let day = Duration::from_secs(24 * 3600);
+        params.not_before = (SystemTime::now() - day).into();
+        params.not_after = (SystemTime::now() + day).into();
+        let key = KeyPair::generate().expect("a key");
+        let cert_der = params.signed_by(&key, &self.issuer).expect("signs").der().to_vec();
+        Identity { cert_der, key_der: key.serialize_der() }
+    }
+}
+
+/// Answers with the exporter that it saw, and whether there was a client certificate.
+struct Echo(Arc<Mutex<Vec<SocketAddr>>>);
+
+#[tonic::async_trait]
+impl JoinService for Echo {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let peer = request.extensions().get::<PeerInfo>().expect("the listener gives it");
+        self.0.lock().expect("no panic").push(peer.remote);
+        let mut answer = peer.exporter.to_vec();
+        answer.push(u8::from(peer.client_certificate.is_some()));
+        Ok(Response::new(JoinResponse { certificate_der: answer, not_after: None }))
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    ca: Authority,
+    certificate: Arc<ServerCertificate>,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn server() -> Server {
+    let ca = Authority::new();
+    let own = ca.issue(ExtendedKeyUsagePurpose::ServerAuth);
+    let certificate = ServerCertificate::new(&own.cert_der, &own.key_der).expect("usable");
+    let config = tls::server_config(&ca.der, Arc::clone(&certificate)).expect("a configuration");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let service =
+        JoinServiceServer::new(Echo(Arc::default())).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
+    let serve = limits::server()
+        .add_service(service)
+        .serve_with_incoming_shutdown(tls::incoming(listener, config), async { drop(stopped.await) });
+    k8sctl_rpc::task::spawn("server", serve);
+    Server { address, ca, certificate, _stop: stop }
+}
+
+async fn ask(channel: tonic::transport::Channel, request: JoinRequest) -> Result<Vec<u8>, Status> {
+    JoinServiceClient::new(channel).join(request).await.map(|answer| answer.into_inner().certificate_der)
+}
+
+#[tokio::test]
+async fn both_ends_export_the_same_and_every_session_another() {
+    let server = server().await;
+    let mut seen = Vec::new();
+    for identity in [None, Some(server.ca.issue(ExtendedKeyUsagePurpose::ClientAuth))] {
+        let with_certificate = u8::from(identity.is_some());
+        let (channel, exporter) = tls::connect(&server.address.to_string(), NAME, &server.ca.der, identity)
+            .await
+            .expect("connects");
+        let answer = ask(channel, JoinRequest::default()).await.expect("answers");
+        assert_eq!(answer, [&exporter[..], &[with_certificate]].concat());
+        assert!(!seen.contains(&exporter));
+        seen.push(exporter);
+    }
+}
+
+#[tokio::test]
+async fn the_wrong_server_is_refused() {
+    let server = server().await;
+    let address = server.address.to_string();
+    let other = Authority::new();
+    let error = tls::connect(&address, NAME, &other.der, None).await.expect_err("another CA");
+    assert!(matches!(error, TlsError::Handshake { .. }), "{error:?}");
+    let error =
+        tls::connect(&address, "host.other.internal", &server.ca.der, None).await.expect_err("another name");
+    assert!(matches!(error, TlsError::Handshake { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn certificates_are_checked_at_the_given_time() {
+    let server = server().await;
+    let address = server.address.to_string();
+    let long_ago = SystemTime::now() - Duration::from_secs(90 * 24 * 3600);
+    let error =
+        tls::connect_at(&address, NAME, &server.ca.der, None, long_ago).await.expect_err("not valid yet");
+    assert!(k8sctl_rpc::chain(&error).to_string().contains("not valid yet"), "{}", k8sctl_rpc::chain(&error));
+    let now = SystemTime::now();
+    tls::connect_at(&address, NAME, &server.ca.der, None, now).await.expect("valid now");
+}
+
+#[tokio::test]
+async fn a_client_certificate_of_another_authority_opens_nothing() {
+    let server = server().await;
+    let stranger = Authority::new().issue(ExtendedKeyUsagePurpose::ClientAuth);
+    // In TLS 1.3 the client hears of it with its first read, so either step may fail.
+    let refused = match tls::connect(&server.address.to_string(), NAME, &server.ca.der, Some(stranger)).await
+    {
+        Ok((channel, _)) => ask(channel, JoinRequest::default()).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused);
+    let (channel, _) =
+        tls::connect(&server.address.to_string(), NAME, &server.ca.der, None).await.expect("goes on");
+    ask(channel, JoinRequest::default()).await.expect("answers");
+}
+
+#[tokio::test]
+async fn half_open_connections_shut_nobody_else_out() {
+    let server = server().await;
+    let mut idle = Vec::new();
+    for _ in 0..limits::UNAUTHENTICATED_PER_ADDRESS {
+        idle.push(TcpStream::connect(server.address).await.expect("TCP connects"));
+    }
+    // The address has used up its places, so the listener hangs up on the next.
+    let mut refused = TcpStream::connect(server.address).await.expect("TCP connects");
+    let read = tokio::io::AsyncReadExt::read(&mut refused, &mut [0; 1]).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    drop(idle);
+    // Level-triggered: as soon as the listener saw that they are gone, a dial succeeds.
+    let address = server.address.to_string();
+    let dial = async {
+        while tls::connect(&address, NAME, &server.ca.der, None).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), dial).await.expect("the places come back");
+}
+
+#[tokio::test]
+async fn garbage_and_large_messages_are_refused_and_the_listener_lives() {
+    let server = server().await;
+    let mut garbage = TcpStream::connect(server.address).await.expect("TCP connects");
+    tokio::io::AsyncWriteExt::write_all(&mut garbage, b"GET / HTTP/1.1\r\n\r\n").await.expect("is sent");
+    let (channel, _) =
+        tls::connect(&server.address.to_string(), NAME, &server.ca.der, None).await.expect("connects");
+    let large = JoinRequest { csr_der: vec![0; limits::JOIN_DECODE_BYTES + 1], ..JoinRequest::default() };
+    let status = ask(channel.clone(), large).await.expect_err("is too large");
+    assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
+    ask(channel, JoinRequest::default()).await.expect("answers");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_used_from_the_next_handshake_on() {
+    let server = server().await;
+    let other = Authority::new();
+    let own = other.issue(ExtendedKeyUsagePurpose::ServerAuth);
+    server.certificate.replace(&own.cert_der, &own.key_der).expect("usable");
+    tls::connect(&server.address.to_string(), NAME, &other.der, None).await.expect("the new CA is met");
+}
