@@ -1,8 +1,8 @@
 //! Typed values that more than one program shares: names, ids, sizes, versions and the validated cluster spec.
 //!
-//! - [`spec`]: the validated [`spec::ClusterSpec`] and how a `cluster.toml` becomes one
-//! - [`version`]: [`version::KubernetesVersion`]
-//! - [`failure`]: [`failure::Failure`], what every program shows when something ended badly
+//! - [`spec`][]: the validated [`spec::ClusterSpec`] and how a `cluster.toml` becomes one
+//! - [`version`][]: [`version::KubernetesVersion`]
+//! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //!
 //! Nothing here does I/O.
 

@@ -26,9 +26,7 @@ pub use diagnostic::{Diagnostic, IDS, InFile};
 pub use host::check_host;
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
-pub use model::{
-    AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
-};
+pub use model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role};
 
 use table::Report;
 

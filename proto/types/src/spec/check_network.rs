@@ -64,8 +64,10 @@ fn pods_fit(draft: &Draft, report: &mut Report<'_>) {
     let room = if prefix > 24 { 0 } else { 1_usize << (24 - prefix) };
     let nodes = draft.nodes.len().max(1);
     if room < nodes {
-        let message =
-            format!("{} has room for {room} networks of /24, expected one for each of {nodes} nodes", pods.value);
+        let message = format!(
+            "{} has room for {room} networks of /24, expected one for each of {nodes} nodes",
+            pods.value
+        );
         let needed = 24_u32.saturating_sub(nodes.next_power_of_two().trailing_zeros());
         report.error("SPEC-PODS-TOO-SMALL", &pods.at, message, format!("take /{needed} or larger"));
     }

@@ -53,14 +53,24 @@ fn check_size(node: &NodeDraft, report: &mut Report<'_>) {
         } else if memory.value < good {
             let message =
                 format!("{} leaves hardly the {} that {who}", show_size(memory.value), show_size(least));
-            report.warning("SPEC-MEMORY-TIGHT", &memory.at, message, format!("{} or more is safe", show_size(good)));
+            report.warning(
+                "SPEC-MEMORY-TIGHT",
+                &memory.at,
+                message,
+                format!("{} or more is safe", show_size(good)),
+            );
         }
     }
     if let Some(disk) = &node.disk {
         let got = show_size(disk.value);
         if disk.value < LEAST_DISK {
             let message = format!("got {got}, the node image needs at least {}", show_size(LEAST_DISK));
-            report.error("SPEC-DISK-SMALL", &disk.at, message, "write disk = \"30GiB\"; only used space is taken");
+            report.error(
+                "SPEC-DISK-SMALL",
+                &disk.at,
+                message,
+                "write disk = \"30GiB\"; only used space is taken",
+            );
         } else if disk.value > MOST_DISK {
             let message = format!("got {got}, expected at most {}", show_size(MOST_DISK));
             report.error("SPEC-DISK-LARGE", &disk.at, message, "check the unit");
@@ -76,7 +86,12 @@ fn check_address(node: &NodeDraft, draft: &Draft, report: &mut Report<'_>) {
     if node.pool_index.is_some_and(|index| index > 0) {
         if !usable.contains(address) || address == usable.first {
             let message = format!("the pool's addresses run to {address}, out of the usable ones of {net}");
-            report.error("SPEC-POOL-OVERFLOW", &ip.at, message, "begin at a lower address, or take a smaller count");
+            report.error(
+                "SPEC-POOL-OVERFLOW",
+                &ip.at,
+                message,
+                "begin at a lower address, or take a smaller count",
+            );
         }
         return;
     }
@@ -120,7 +135,14 @@ fn duplicates(draft: &Draft, report: &mut Report<'_>) {
             }
         }
     }
-    unique_after(seen, "SPEC-DUPLICATE-MAC", "MAC address", written, "leave mac out: it is derived then", report);
+    unique_after(
+        seen,
+        "SPEC-DUPLICATE-MAC",
+        "MAC address",
+        written,
+        "leave mac out: it is derived then",
+        report,
+    );
 }
 
 fn unique<T: Eq + Hash + Display>(
@@ -169,7 +191,12 @@ fn roles(draft: &Draft, report: &mut Report<'_>) {
         let message = format!(
             "got {count} control planes, expected 1: there is no shared endpoint or load balancer for several yet"
         );
-        report.error("SPEC-HA-UNSUPPORTED", &second.at, message, "keep one control plane, make the others workers");
+        report.error(
+            "SPEC-HA-UNSUPPORTED",
+            &second.at,
+            message,
+            "keep one control plane, make the others workers",
+        );
     }
     if let Some(last) = control_planes.last().filter(|_| count > 0 && count.is_multiple_of(2)) {
         let message = format!("got {count} control planes, an even number: etcd's majority needs an odd one");

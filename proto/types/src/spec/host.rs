@@ -34,8 +34,11 @@ pub fn check_host(
     };
     let mut found = Vec::new();
     if memory > host_memory_bytes {
-        let message =
-            format!("the nodes want {} MiB together, the host has {} MiB", memory / MIB, host_memory_bytes / MIB);
+        let message = format!(
+            "the nodes want {} MiB together, the host has {} MiB",
+            memory / MIB,
+            host_memory_bytes / MIB
+        );
         let hint = "give the nodes less memory, or take fewer nodes";
         found.push(about("SPEC-HOST-MEMORY", "node.memory", message, hint, false));
     } else if memory.saturating_add(HOST_RESERVE) > host_memory_bytes {
@@ -44,10 +47,17 @@ pub fn check_host(
             memory / MIB,
             (host_memory_bytes - memory) / MIB
         );
-        found.push(about("SPEC-HOST-MEMORY-TIGHT", "node.memory", message, "leave it 1024 MiB or more", true));
+        found.push(about(
+            "SPEC-HOST-MEMORY-TIGHT",
+            "node.memory",
+            message,
+            "leave it 1024 MiB or more",
+            true,
+        ));
     }
     if vcpus > u64::from(host_cpus) {
-        let message = format!("the nodes have {vcpus} vCPUs together, the host has {host_cpus} CPUs: they share");
+        let message =
+            format!("the nodes have {vcpus} vCPUs together, the host has {host_cpus} CPUs: they share");
         found.push(about("SPEC-HOST-VCPUS", "node.vcpus", message, "fewer vCPUs make nothing slower", true));
     }
     if disk > free_disk_bytes {

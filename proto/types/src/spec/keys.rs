@@ -19,11 +19,7 @@ pub struct Key {
 impl Key {
     /// `node.ip`; the key alone on the top level.
     pub fn path(&self) -> String {
-        if self.section.is_empty() {
-            self.name.to_owned()
-        } else {
-            format!("{}.{}", self.section, self.name)
-        }
+        if self.section.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.section, self.name) }
     }
 
     /// Whether the file must have it.
@@ -44,7 +40,8 @@ const fn key(
     Key { section, name, kind, default, limits }
 }
 
-const LABELS: &str = "keys and values as in Kubernetes; no key under kubernetes.io or k8s.io that a kubelet may not set";
+const LABELS: &str =
+    "keys and values as in Kubernetes; no key under kubernetes.io or k8s.io that a kubelet may not set";
 const TAINTS: &str = "effects NoSchedule, PreferNoSchedule, NoExecute";
 const WORKER_MEMORY: &str = "at least 512MiB, at most 4TiB";
 const DISK: &str = "at least 8GiB, at most 16TiB";
@@ -58,13 +55,7 @@ pub const KEYS: &[Key] = &[
     key("", "worker_pool", "array of tables", "no pools", ""),
     key("", "image", "table", "every key at its default", ""),
     key("", "plugins", "table of tables", "no plugins", "names are DNS labels"),
-    key(
-        "network",
-        "name",
-        "string",
-        "default",
-        "letters, digits, `-`, `_` and `.`, at most 50 characters",
-    ),
+    key("network", "name", "string", "default", "letters, digits, `-`, `_` and `.`, at most 50 characters"),
     key("network", "cidr", "network", "192.168.122.0/24", "prefix /16 to /28, no host bits"),
     key("network", "pods", "network", "10.244.0.0/16", "prefix /8 to /24, a /24 for each node"),
     key("network", "services", "network", "10.96.0.0/12", "prefix /12 to /28"),
@@ -78,7 +69,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("node", "name", "string", REQUIRED, "DNS label, unique"),
     key("node", "role", "control-plane or worker", REQUIRED, ""),
-    key("node", "vcpus", "integer", "4 for a control plane, 2 for a worker", "1 to 255; control plane at least 2"),
+    key(
+        "node",
+        "vcpus",
+        "integer",
+        "4 for a control plane, 2 for a worker",
+        "1 to 255; control plane at least 2",
+    ),
     key(
         "node",
         "memory",
@@ -157,8 +154,18 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 
 /// Keys of clusters over several hosts; they are refused by name.
 pub(super) const MULTI_HOST: &[&str] = &[
-    "host", "hosts", "host_address", "hypervisor", "hypervisors", "libvirt", "libvirt_uri", "peers", "remote",
-    "underlay", "uri", "vxlan",
+    "host",
+    "hosts",
+    "host_address",
+    "hypervisor",
+    "hypervisors",
+    "libvirt",
+    "libvirt_uri",
+    "peers",
+    "remote",
+    "underlay",
+    "uri",
+    "vxlan",
 ];
 
 /// Keys of a highly available control plane; they are refused by name.

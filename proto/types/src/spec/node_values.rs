@@ -70,7 +70,8 @@ pub(super) fn taint(text: &str, faults: &mut Faults) -> Option<String> {
     let (name, effect) = text.rsplit_once(':').unwrap_or((text, ""));
     let (key, value) = name.split_once('=').unwrap_or((name, ""));
     if !EFFECTS.contains(&effect) {
-        let got = if effect.is_empty() { "no effect".to_owned() } else { format!("effect {}", quoted(effect)) };
+        let got =
+            if effect.is_empty() { "no effect".to_owned() } else { format!("effect {}", quoted(effect)) };
         let near =
             EFFECTS.iter().find(|known| known.eq_ignore_ascii_case(effect)).copied().unwrap_or("NoSchedule");
         let message = format!(

@@ -68,8 +68,7 @@ pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
     let name = root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report);
     let kubernetes = root.parse("kubernetes", values::kubernetes, report);
     let network = network(&root.table("network", report), report);
-    let mut nodes: Vec<_> =
-        root.tables("node", report).iter().map(|table| node(table, report)).collect();
+    let mut nodes: Vec<_> = root.tables("node", report).iter().map(|table| node(table, report)).collect();
     for table in root.tables("worker_pool", report) {
         nodes.extend(pool(&table, report));
     }
@@ -145,7 +144,8 @@ fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
         report.error("SPEC-COUNT", &count.at, message, hint);
         return Vec::new();
     }
-    if let Some(name) = name.as_ref().filter(|name| format!("{}-{}", name.value, count.value).len() > DNS_LABEL)
+    if let Some(name) =
+        name.as_ref().filter(|name| format!("{}-{}", name.value, count.value).len() > DNS_LABEL)
     {
         let message = format!("\"{}-{}\" is longer than {DNS_LABEL} characters", name.value, count.value);
         report.error("SPEC-NAME", &name.at, message, "take a shorter name for the pool");
@@ -182,10 +182,8 @@ fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
     let mut labels = Vec::new();
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
-        let at = Place {
-            field: format!("{}.{}", at.field, bare_or_quoted(name)),
-            offset: Some(key.span().start),
-        };
+        let at =
+            Place { field: format!("{}.{}", at.field, bare_or_quoted(name)), offset: Some(key.span().start) };
         let Some(text) = value.get_ref().as_str() else {
             let example = format!("{} = \"text\"; a key with dots stands in quotes", bare_or_quoted(name));
             wrong_type(&at, value.get_ref(), "a string", example, report);
@@ -278,8 +276,7 @@ fn json(value: &DeValue<'_>, at: &Place, depth: usize, report: &mut Report<'_>) 
         DeValue::Array(items) => {
             let mut array = Some(Vec::new());
             for (index, item) in items.iter().enumerate() {
-                let at =
-                    Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
+                let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
                 let item = json(item.get_ref(), &at, depth + 1, report);
                 array = array.zip(item).map(|(mut array, item)| {
                     array.push(item);

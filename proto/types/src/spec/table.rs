@@ -174,7 +174,10 @@ impl<'a> Table<'a> {
     /// The value of a key; reports a required key that is missing.
     pub(super) fn get(&self, key: &str, report: &mut Report<'_>) -> Option<(Place, &'a DeValue<'a>)> {
         if let Some(value) = self.table.and_then(|table| table.get(key)) {
-            return Some((Place { field: self.path(key), offset: Some(value.span().start) }, value.get_ref()));
+            return Some((
+                Place { field: self.path(key), offset: Some(value.span().start) },
+                value.get_ref(),
+            ));
         }
         if keys::keys_of(self.section).any(|known| known.name == key && known.required()) {
             let at = Place { field: self.path(key), offset: self.at.offset };

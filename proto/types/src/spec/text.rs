@@ -1,5 +1,6 @@
 //! The file as text: positions, and TOML with recovery so that a syntax error does not hide the other mistakes.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -7,6 +8,9 @@ use toml::de::DeTable;
 use super::MAX_TEXT_BYTES;
 use super::table::{Place, Report};
 use super::values::quoted;
+
+/// Most times that a text is read again without the lines found broken.
+const MOST_PASSES: usize = 64;
 
 /// Where the lines of a text begin.
 pub(super) struct Lines<'t> {
@@ -52,52 +56,65 @@ pub(super) fn with_document<T>(
         return None;
     }
     let lines = Lines::new(text);
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let broken = report_errors(&errors, &lines, text, report);
-    if broken.is_empty() {
-        return Some(read(document.get_ref(), report));
+    let mut readable = Cow::Borrowed(text);
+    let mut broken: Vec<u32> = Vec::new();
+    for pass in 0..MOST_PASSES {
+        let (document, errors) = DeTable::parse_recoverable(&readable);
+        let found = broken_lines(&errors, &lines, text);
+        // What only shows after blanking counts where it is a mistake of its own for sure: key = value.
+        let own = |line: &u32| pass == 0 || is_key_value(lines.line(*line));
+        if !found.iter().map(|(line, ..)| line).all(own) {
+            return None;
+        }
+        report_errors(&errors, &lines, text, report);
+        if found.is_empty() {
+            return Some(read(document.get_ref(), report));
+        }
+        report.set_incomplete();
+        if found.iter().any(|(line, ..)| *line == 0 || lines.line(*line).trim_start().starts_with('[')) {
+            return None;
+        }
+        broken.extend(found.iter().map(|(line, ..)| line));
+        readable = Cow::Owned(blank(text, &broken));
     }
-    report.set_incomplete();
-    let readable = |line: &u32| *line != 0 && !lines.line(*line).trim_start().starts_with('[');
-    if !broken.iter().all(readable) {
-        return None;
-    }
-    let blanked = blank(text, &broken);
-    let (document, errors) = DeTable::parse_recoverable(&blanked);
-    if errors.iter().any(|error| !is_duplicate(error)) {
-        return None;
-    }
-    report_errors(&errors, &lines, text, report);
-    Some(read(document.get_ref(), report))
+    None
+}
+
+/// Whether a line by itself is meant as `key = value`.
+fn is_key_value(line: &str) -> bool {
+    line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic()) && line.contains('=')
 }
 
 fn is_duplicate(error: &toml::de::Error) -> bool {
     error.message().starts_with("duplicate key")
 }
 
-/// Reports each error, one a line, and returns the lines that are no TOML.
-fn report_errors(
-    errors: &[toml::de::Error],
+/// Line, offset and message of each line that is no TOML; line 0 when the error has no place.
+fn broken_lines<'e>(
+    errors: &'e [toml::de::Error],
     lines: &Lines<'_>,
     text: &str,
-    report: &mut Report<'_>,
-) -> Vec<u32> {
-    let mut broken = Vec::new();
-    for error in errors {
-        let span = error.span();
-        if is_duplicate(error) {
-            report_duplicate(span, text, report);
-            continue;
-        }
-        let offset = span.as_ref().map(|span| content_before(text, span.start));
+) -> Vec<(u32, Option<usize>, &'e str)> {
+    let mut broken: Vec<(u32, Option<usize>, &str)> = Vec::new();
+    for error in errors.iter().filter(|error| !is_duplicate(error)) {
+        let offset = error.span().map(|span| content_before(text, span.start));
         let line = offset.map_or(0, |offset| lines.position(offset).0);
-        if !broken.contains(&line) {
-            broken.push(line);
-            let place = Place { field: String::new(), offset };
-            report.error("SPEC-TOML", &place, error.message(), syntax_hint(lines.line(line)));
+        if broken.iter().all(|(known, ..)| *known != line) {
+            broken.push((line, offset, error.message()));
         }
     }
     broken
+}
+
+/// Reports each error, one a line.
+fn report_errors(errors: &[toml::de::Error], lines: &Lines<'_>, text: &str, report: &mut Report<'_>) {
+    for error in errors.iter().filter(|error| is_duplicate(error)) {
+        report_duplicate(error.span(), text, report);
+    }
+    for (line, offset, message) in broken_lines(errors, lines, text) {
+        let place = Place { field: String::new(), offset };
+        report.error("SPEC-TOML", &place, message, syntax_hint(lines.line(line)));
+    }
 }
 
 /// Errors about something missing point at the line's end or behind it: the line that they are about.

@@ -95,9 +95,15 @@ pub(super) fn network_name(text: &str, faults: &mut Faults) -> Option<String> {
         && text.len() <= 50
         && text.chars().all(allowed);
     if !good {
-        let message =
-            format!("got {}, expected 1 to 50 letters, digits, - _ . beginning with a letter or digit", quoted(text));
-        faults.error("SPEC-NAME", message, "`virsh net-list --all` shows the names; libvirt's own is \"default\"");
+        let message = format!(
+            "got {}, expected 1 to 50 letters, digits, - _ . beginning with a letter or digit",
+            quoted(text)
+        );
+        faults.error(
+            "SPEC-NAME",
+            message,
+            "`virsh net-list --all` shows the names; libvirt's own is \"default\"",
+        );
     }
     good.then(|| text.to_owned())
 }
@@ -118,7 +124,8 @@ pub(super) fn size(text: &str, faults: &mut Faults) -> Option<u64> {
         "GiB" => GIB,
         "TiB" => 1024 * GIB,
         _ => {
-            let got = if unit.is_empty() { "no unit".to_owned() } else { format!("the unit {}", quoted(unit)) };
+            let got =
+                if unit.is_empty() { "no unit".to_owned() } else { format!("the unit {}", quoted(unit)) };
             let near = match unit.chars().next().map(|c| c.to_ascii_uppercase()) {
                 Some(letter @ ('K' | 'M' | 'G' | 'T')) => format!("\"{number}{letter}iB\""),
                 _ => format!("\"{number}MiB\" or \"{number}GiB\""),
@@ -191,9 +198,8 @@ pub(super) fn cidr(text: &str, prefixes: (u8, u8), faults: &mut Faults) -> Optio
     ];
     const PRIVATE: [([u8; 4], u8); 4] =
         [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([100, 64, 0, 0], 10)];
-    let holds = |address: [u8; 4], prefix| {
-        Ipv4Net::new_assert(Ipv4Addr::from(address), prefix).contains(&canonical)
-    };
+    let holds =
+        |address: [u8; 4], prefix| Ipv4Net::new_assert(Ipv4Addr::from(address), prefix).contains(&canonical);
     if let Some((name, ..)) = UNUSABLE.iter().find(|(_, address, prefix)| holds(*address, *prefix)) {
         let message = format!("{net} lies in the {name} range");
         faults.error("SPEC-CIDR-RESERVED", message, "take a private network, \"192.168.122.0/24\"");
@@ -247,8 +253,8 @@ pub(super) fn kubernetes(text: &str, faults: &mut Faults) -> Option<KubernetesVe
 }
 
 const SUITES: &[&str] = &[
-    "bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "focal", "jammy", "noble",
-    "plucky", "questing", "resolute",
+    "bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "focal", "jammy",
+    "noble", "plucky", "questing", "resolute",
 ];
 
 /// A Debian or Ubuntu suite.

@@ -1,0 +1,203 @@
+//! One mistake at a time, made by a small edit of `home.toml`, and syntax errors that hide nothing.
+
+use k8sctl_types::spec;
+
+use crate::{HOME, assert_points_home, diagnostics};
+
+/// Replaces the text once and returns every (id, field) found, having checked each one's place.
+fn edited(from: &str, to: &str) -> Vec<(&'static str, String)> {
+    assert!(HOME.contains(from), "{from}");
+    found(&HOME.replacen(from, to, 1))
+}
+
+fn found(text: &str) -> Vec<(&'static str, String)> {
+    let found = diagnostics(text);
+    found.iter().for_each(|diagnostic| assert_points_home(text, diagnostic));
+    found.into_iter().map(|diagnostic| (diagnostic.id, diagnostic.field)).collect()
+}
+
+#[test]
+fn one_edit_gives_exactly_one_diagnostic() {
+    const POOL: &str = "[[worker_pool]]\nname = \"pool\"\ncount = 2\nfirst_ip = \"192.168.122.20\"\n";
+    let pool = |from: &str, to: &str| format!("{}# ---", POOL.replace(from, to));
+    let fresh_pool = pool("", "");
+    assert_eq!(edited("# More workers", &fresh_pool), []);
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("name = \"home\"", "", "SPEC-MISSING", "name"),
+        ("name = \"home\"", "name = \"\"", "SPEC-NAME", "name"),
+        ("name = \"home\"", &format!("name = \"{}\"", "a".repeat(41)), "SPEC-NAME", "name"),
+        ("# kubernetes = \"v1.29.0\"", "kubernetes = \"v1.19.16\"", "SPEC-VERSION-OLD", "kubernetes"),
+        ("# kubernetes = \"v1.29.0\"", "kubernetes = \"latest\"", "SPEC-VERSION", "kubernetes"),
+        ("# kubernetes = \"v1.29.0\"", "kubernetes = 1.29", "SPEC-TYPE", "kubernetes"),
+        ("# kubernetes = \"v1.29.0\"", "endpoint = \"x\"", "SPEC-HA-UNSUPPORTED", "endpoint"),
+        ("cidr = \"192.168.122.0/24\"", "cidr = \"192.168.122.0\"", "SPEC-CIDR", "network.cidr"),
+        ("cidr = \"192.168.122.0/24\"", "cidr = \"192.168.122.0/29\"", "SPEC-CIDR-SIZE", "network.cidr"),
+        ("pods = \"10.244.0.0/16\"", "pods = \"10.97.0.0/16\"", "SPEC-CIDR-OVERLAP", "network.services"),
+        (
+            "services = \"10.96.0.0/12\"",
+            "services = \"192.168.122.0/24\"",
+            "SPEC-CIDR-OVERLAP",
+            "network.services",
+        ),
+        ("pods = \"10.244.0.0/16\"", "pods = \"10.244.0.0/23\"", "SPEC-PODS-TOO-SMALL", "network.pods"),
+        ("pods = \"10.244.0.0/16\"", "pods = \"10.244.0.0/26\"", "SPEC-PODS-TOO-SMALL", "network.pods"),
+        ("pods = \"10.244.0.0/16\"", "pods = \"127.0.0.0/16\"", "SPEC-CIDR-RESERVED", "network.pods"),
+        ("pods = \"10.244.0.0/16\"", "pods = \"20.0.0.0/16\"", "SPEC-CIDR-PUBLIC", "network.pods"),
+        ("services = \"10.96.0.0/12\"", "services = \"10.96.0.0/11\"", "SPEC-CIDR-SIZE", "network.services"),
+        ("services = \"10.96.0.0/12\"", "services = \"10.96.0.0/29\"", "SPEC-CIDR-SIZE", "network.services"),
+        (
+            "122.100-192.168.122.150",
+            "122.150-192.168.122.100",
+            "SPEC-RANGE-REVERSED",
+            "network.load_balancer",
+        ),
+        ("122.100-192.168.122.150", "122.100", "SPEC-RANGE", "network.load_balancer"),
+        ("122.100-192.168.122.150", "122.1-192.168.122.5", "SPEC-LB-CONFLICT", "network.load_balancer"),
+        ("122.100-192.168.122.150", "123.1-192.168.123.5", "SPEC-RANGE-OUTSIDE", "network.load_balancer"),
+        ("122.200-192.168.122.254", "122.200-192.168.122.255", "SPEC-RANGE-OUTSIDE", "network.dhcp"),
+        ("122.200-192.168.122.254", "122.2-192.168.122.99", "SPEC-DHCP-CONFLICT", "network.dhcp"),
+        ("122.200-192.168.122.254", "122.150-192.168.122.254", "SPEC-DHCP-LB-OVERLAP", "network.dhcp"),
+        ("ip = \"192.168.122.11\"", "ip = \"192.168.122.0\"", "SPEC-IP-RESERVED", "node[1].ip"),
+        ("ip = \"192.168.122.11\"", "ip = \"192.168.122.12\"", "SPEC-DUPLICATE-IP", "node[2].ip"),
+        ("ip = \"192.168.122.11\"", "ip = \"fd00::1\"", "SPEC-IP", "node[1].ip"),
+        ("ip = \"192.168.122.11\"", "", "SPEC-MISSING", "node[1].ip"),
+        ("name = \"k8s-worker-2\"", "name = \"k8s-worker-1\"", "SPEC-DUPLICATE-NAME", "node[2].name"),
+        ("name = \"k8s-worker-2\"", "name = \"localhost\"", "SPEC-NAME", "node[2].name"),
+        ("role = \"control-plane\"", "role = \"worker\"", "SPEC-CONTROL-PLANE-NONE", "node"),
+        ("memory = \"8GiB\"", "memory = \"1699MiB\"", "SPEC-MEMORY-SMALL", "node[0].memory"),
+        ("memory = \"8GiB\"", "memory = \"1700MiB\"", "SPEC-MEMORY-TIGHT", "node[0].memory"),
+        ("memory = \"8GiB\"", "memory = \"8GIB\"", "SPEC-SIZE-UNIT", "node[0].memory"),
+        ("memory = \"8GiB\"", "memory = \"-8GiB\"", "SPEC-SIZE", "node[0].memory"),
+        ("vcpus = 4", "vcpus = -1", "SPEC-VCPUS", "node[0].vcpus"),
+        ("vcpus = 4", "vcpus = 99999999999999999999", "SPEC-VCPUS", "node[0].vcpus"),
+        ("vcpus = 4", "vcpus = 4.0", "SPEC-TYPE", "node[0].vcpus"),
+        ("# labels = { zone = \"a\" }", "mac = \"00:00:00:00:00:00\"", "SPEC-MAC-MULTICAST", "node[1].mac"),
+        (
+            "# taints = [\"dedicated=db:NoSchedule\"]",
+            "taints = [\"=x:NoSchedule\"]",
+            "SPEC-TAINT",
+            "node[1].taints[0]",
+        ),
+        (
+            "# taints = [\"dedicated=db:NoSchedule\"]",
+            "labels.zone.a = \"x\"",
+            "SPEC-TYPE",
+            "node[1].labels.zone",
+        ),
+        ("# More workers", &pool("count = 2\n", ""), "SPEC-MISSING", "worker_pool[0].count"),
+        ("# More workers", &pool("count = 2", "count = 1001"), "SPEC-COUNT", "worker_pool[0].count"),
+        ("# More workers", &pool("\"pool\"", "\"k8s-worker\""), "SPEC-DUPLICATE-NAME", "worker_pool[0].name"),
+        ("# More workers", &pool(".20", ".12"), "SPEC-DUPLICATE-IP", "worker_pool[0].first_ip"),
+        ("# More workers", &pool("192.168.122.20", "10.0.0.1"), "SPEC-IP-OUTSIDE", "worker_pool[0].first_ip"),
+        (
+            "# [image]\n# suite = \"bookworm\"",
+            "[image]\nsuite = \"bokworm\"",
+            "SPEC-SUITE-UNKNOWN",
+            "image.suite",
+        ),
+        (
+            "# [plugins.hello]",
+            "[plugins.hello]\nbig = 99999999999999999999",
+            "SPEC-PLUGIN-VALUE",
+            "plugins.hello.big",
+        ),
+        ("[network]", "[[network]]", "SPEC-TYPE", "network"),
+        ("[network]", "[networks]", "SPEC-UNKNOWN-KEY", "networks"),
+        ("vcpus = 4", "vcpus = 4\nvcpus = 5", "SPEC-DUPLICATE-KEY", "vcpus"),
+        ("vcpus = 4", "vcpus = four", "SPEC-TOML", ""),
+    ];
+    for (from, to, id, field) in cases {
+        let got = edited(from, to);
+        if *id == "SPEC-IP-OUTSIDE" {
+            assert_eq!(got[0], (*id, (*field).to_owned()), "{to}");
+        } else {
+            assert_eq!(got, [(*id, (*field).to_owned())], "{to}");
+        }
+    }
+}
+
+#[test]
+fn a_given_mac_may_not_be_a_derived_one() {
+    let taken = spec::derived_mac("home", [192, 168, 122, 12].into());
+    let mac = format!("mac = \"{taken}\"");
+    let got = edited("# labels = { zone = \"a\" }", &mac);
+    assert_eq!(got, [("SPEC-DUPLICATE-MAC", "node[1].mac".to_owned())]);
+}
+
+#[test]
+fn files_without_nodes_or_workers() {
+    assert_eq!(found("name = \"home\"\n"), [("SPEC-NO-NODES", "node".to_owned())]);
+    assert_eq!(found(""), [("SPEC-MISSING", "name".to_owned()), ("SPEC-NO-NODES", "node".to_owned())]);
+    let alone = &HOME[..HOME.find("[[node]]\nname = \"k8s-worker-1\"").expect("home has a worker")];
+    assert!(spec::parse(alone).is_ok());
+    assert_eq!(found(alone), [("SPEC-NO-WORKERS", "node".to_owned())]);
+}
+
+#[test]
+fn three_control_planes_are_refused_with_clear_words() {
+    let text = HOME.replace("role = \"worker\"", "role = \"control-plane\"");
+    let errors = spec::parse(&text).expect_err("not supported yet");
+    let ids: Vec<_> = errors.iter().filter(|error| !error.warning).map(|error| error.id).collect();
+    assert_eq!(ids, ["SPEC-HA-UNSUPPORTED"]);
+    let unsupported = errors.iter().find(|error| !error.warning).expect("one error");
+    assert!(unsupported.message.contains("no shared endpoint or load balancer"), "{unsupported}");
+}
+
+#[test]
+fn a_syntax_error_hides_no_other_mistake() {
+    let text = HOME
+        .replacen("vcpus = 4", "vcpus four", 1)
+        .replacen("role = \"worker\"", "role = worker", 1)
+        .replacen("192.168.122.12", "192.168.123.12", 1);
+    let found = diagnostics(&text);
+    let ids: Vec<_> = found.iter().map(|d| d.id).collect();
+    assert_eq!(ids, ["SPEC-TOML", "SPEC-TOML", "SPEC-IP-OUTSIDE"], "{found:#?}");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[found[0].line as usize - 1], "vcpus four");
+    assert_eq!(lines[found[1].line as usize - 1], "role = worker");
+    assert_eq!(found[1].hint, "text stands in double quotes: role = \"worker\"");
+}
+
+#[test]
+fn unclosed_things_are_reported_where_they_begin() {
+    for (from, to) in
+        [("[network]", "[network"), ("name = \"home\"", "name = \"home"), ("\"50GiB\"", "[\"50GiB\"")]
+    {
+        let text = HOME.replacen(from, to, 1);
+        let line = text[..text.find(to).expect("edited")].matches('\n').count() as u32 + 1;
+        let found = diagnostics(&text);
+        assert!(found.iter().any(|d| d.id == "SPEC-TOML" && d.line >= line), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn too_long_a_file_is_refused() {
+    let text = format!("{HOME}#{}", "x".repeat(spec::MAX_TEXT_BYTES));
+    assert_eq!(found(&text), [("SPEC-FILE-SIZE", String::new())]);
+}
+
+#[test]
+fn a_diagnostic_prints_as_one_line() {
+    let text = HOME.replacen("ip = \"192.168.122.11\"", "ip = \"192.168.9.11\"", 1);
+    let line = text.lines().position(|line| line.contains("192.168.9.11")).expect("edited") + 1;
+    let found = diagnostics(&text);
+    assert_eq!(
+        found[0].in_file("cluster.toml").to_string(),
+        format!(
+            "cluster.toml:{line}:6: error SPEC-IP-OUTSIDE node[1].ip: 192.168.9.11 is outside of network.cidr \
+             192.168.122.0/24 (hint: take one of 192.168.122.2-192.168.122.254)"
+        )
+    );
+    let empty = diagnostics("");
+    assert_eq!(
+        empty[0].in_file("a.toml").to_string(),
+        "a.toml: error SPEC-MISSING name: name is missing (hint: write name = \"home\")"
+    );
+}
+
+#[test]
+fn control_characters_of_the_file_are_made_visible() {
+    let found = diagnostics("\"\\u001b[2Jx\" = 1\nname = \"\\u001b[31m\"\n");
+    assert!(found.iter().all(|d| !d.to_string().contains('\u{1b}')), "{found:#?}");
+    assert!(found.iter().any(|d| d.to_string().contains("\\u{1b}")));
+}
