@@ -1,1 +1,77 @@
-//! (to be written)
+//! `k8sctl`, the command line of the host agent.
+//!
+//! ```text
+//!  argv ─► cli ─► verb/<verb>.rs ─► agent (unix socket; starts the host agent where none runs)
+//!                      │                 │
+//!                      │◄── messages ────┘
+//!                      ├─► view      what is shown, as documented serde structs
+//!                      ├─► progress  a running operation: live on a terminal, plain lines off it
+//!                      └─► terminal  colours, and control characters of strangers made visible
+//! ```
+//!
+//! - [`cli`]: every verb and flag
+//! - [`verb`]: one file per verb
+//! - [`agent`]: the connection to the host agent, and how one is started
+//! - [`spec_file`]: the user's file and the mistakes in it
+//! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
+//! - [`progress`]: how an operation is watched
+//! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
+//! - [`terminal`], [`output`], [`table`]: how things are printed
+//! - [`ended`], [`exit`]: how a run ends
+//!
+//! Nothing here decides anything about clusters: that is the host agent's.
+
+pub mod agent;
+pub mod cli;
+pub mod consent;
+pub mod ended;
+pub mod exit;
+pub mod kubeconfig;
+pub mod output;
+pub mod progress;
+pub mod spec_file;
+pub mod table;
+pub mod terminal;
+pub mod verb;
+pub mod view;
+
+use std::process::ExitCode;
+
+use crate::ended::Ended;
+use crate::exit::Exit;
+use crate::terminal::Context;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::from_process();
+    let context = Context::of(&cli);
+    if std::env::var_os("K8SCTL_LOG").is_some() {
+        // Only on request: what a person needs is printed by the verbs.
+        k8sctl_rpc::telemetry::init("k8sctl");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error HOST-RUNTIME: k8sctl: cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let ended = runtime.block_on(verb::run(&context, cli));
+    // A blocking read of the terminal must not hold up the end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) | Err(Ended::Reported(exit)) => exit.into(),
+        Err(Ended::Problem(problem)) => {
+            // Nobody is left to be told when this fails.
+            let _ = ended::print(&context.err, "error", &problem.failure);
+            problem.exit.into()
+        }
+        Err(Ended::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Exit::ReaderGone.into()
+        }
+        Err(Ended::Output(error)) => {
+            let _ = context.err.line(format!("error HOST-OUTPUT: standard output: cannot write: {error}"));
+            Exit::Failed.into()
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Which host agent is meant: flags and environment first, then the host agent's own config, then the defaults.
+
+use std::path::{Path, PathBuf};
+
+use k8sctl_types::failure::Failure;
+use serde::Deserialize;
+
+/// Where the host agent's config lies unless told otherwise.
+const DEFAULT_CONFIG: &str = "/etc/k8s-myhome/host-agent.toml";
+const SOCKET_NAME: &str = "api.sock";
+
+/// What the user said about where the host agent is.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// `--socket` or `K8SCTL_SOCKET`.
+    pub socket: Option<PathBuf>,
+    /// `--config` or `K8SCTL_CONFIG`.
+    pub config: Option<PathBuf>,
+}
+
+/// Where the host agent is and how it would be started.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// The config that was named; `None` means: the default one, there or not.
+    pub config: Option<PathBuf>,
+    /// Its run directory.
+    pub run_dir: PathBuf,
+    /// Its state directory.
+    pub state_dir: PathBuf,
+    /// A host agent with this config would listen on this socket.
+    pub may_start: bool,
+}
+
+/// The keys of the host agent's config that are of interest here. The host agent itself checks the rest.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct Keys {
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { run_dir: "/run/k8s-myhome".into(), state_dir: "/var/lib/k8s-myhome".into() }
+    }
+}
+
+impl Settings {
+    /// Reads the config where there is one.
+    pub fn load(source: &Source) -> Result<Self, Failure> {
+        let keys = match &source.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_CONFIG).exists() => read(Path::new(DEFAULT_CONFIG))?,
+            None => Keys::default(),
+        };
+        let own = keys.run_dir.join(SOCKET_NAME);
+        let socket = source.socket.clone().unwrap_or_else(|| own.clone());
+        let config = source.config.as_deref().map(std::path::absolute).transpose().unwrap_or_default();
+        Ok(Self {
+            may_start: socket == own,
+            socket,
+            config,
+            run_dir: keys.run_dir,
+            state_dir: keys.state_dir,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Keys, Failure> {
+    let failure = |reason: String| {
+        let object = format!("config {}", path.display());
+        Failure::new("HOST-CONFIG", object, reason, "mend the file, or name another one with --config")
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failure(format!("cannot read it: {error}")))?;
+    toml::from_str(&text).map_err(|error| failure(error.to_string().trim_end().replace('\n', " ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_lies_in_the_run_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("host-agent.toml");
+        std::fs::write(&config, "run_dir = '/tmp/r'\nnode_port = 1\n").expect("writes");
+        let source = Source { socket: None, config: Some(config) };
+        let settings = Settings::load(&source).expect("valid");
+        assert_eq!(settings.socket, Path::new("/tmp/r/api.sock"));
+        assert!(settings.may_start);
+        let elsewhere = Source { socket: Some("/tmp/other.sock".into()), ..source };
+        assert!(!Settings::load(&elsewhere).expect("valid").may_start);
+    }
+
+    #[test]
+    fn a_broken_config_is_named() {
+        let source = Source { socket: None, config: Some("/no/such/file".into()) };
+        assert_eq!(Settings::load(&source).expect_err("not there").id, "HOST-CONFIG");
+    }
+}

@@ -1,0 +1,374 @@
+//! Every verb and flag. What they do is in [`crate::verb`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::output::Format;
+
+/// Turns this host into a home Kubernetes platform: `k8sctl up`, and `k8sctl status` to look at it.
+#[derive(Debug, Parser)]
+#[command(name = "k8sctl", version, disable_help_subcommand = true, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 110)]
+#[command(after_help = "Exit codes: k8sctl help exit-codes")]
+pub struct Cli {
+    /// Control socket of the host agent [default: api.sock in the config's run_dir]
+    #[arg(long, global = true, env = "K8SCTL_SOCKET", value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    /// The host agent's config file [default: /etc/k8s-myhome/host-agent.toml where it exists]
+    #[arg(long, env = "K8SCTL_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+    /// Colours; auto means: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColorChoice,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// `--config` behind a verb. It cannot be a global argument of clap, since `plugin add` has a `--config` of its own.
+const LATE_CONFIG: &str = "late_config";
+
+impl Cli {
+    /// Parses this process's arguments; ends the process where they are wrong.
+    pub fn from_process() -> Self {
+        let matches = Self::full_command().get_matches();
+        let late = late_config(&matches);
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        cli.config = late.or(cli.config);
+        cli
+    }
+
+    /// The command with all that parsing, help and completion need.
+    pub fn full_command() -> Command {
+        with_late_config(Self::command(), "")
+    }
+}
+
+fn with_late_config(command: Command, path: &str) -> Command {
+    let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    if names.is_empty() && path != " plugin add" {
+        let config = Arg::new(LATE_CONFIG).long("config").hide(true).value_name("FILE");
+        let parser = clap::value_parser!(PathBuf);
+        return command.arg(config.value_parser(parser).value_hint(ValueHint::FilePath));
+    }
+    names.into_iter().fold(command, |command, name| {
+        let path = format!("{path} {name}");
+        command.mut_subcommand(name, |sub| with_late_config(sub, &path))
+    })
+}
+
+fn late_config(matches: &ArgMatches) -> Option<PathBuf> {
+    let here = matches.try_get_one::<PathBuf>(LATE_CONFIG).ok().flatten().cloned();
+    here.or_else(|| matches.subcommand().and_then(|(_, sub)| late_config(sub)))
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Even into a pipe.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make the cluster as the file says, and wait until it is
+    Up(UpArgs),
+    /// Remove a cluster and all that is ours of it
+    Down(DownArgs),
+    /// Show what `up` would do, and do nothing
+    Plan(PlanArgs),
+    /// Show a cluster: nodes, conditions, plugins, what runs and what failed last
+    Status(StatusArgs),
+    /// Show what happened
+    Events(EventsArgs),
+    /// Show the logs of a node
+    Logs(LogsArgs),
+    /// Get a cluster's administrator kubeconfig
+    Kubeconfig(KubeconfigArgs),
+    /// Check everything that this host must provide
+    Doctor,
+    /// Kubernetes releases as files
+    #[command(subcommand)]
+    Bundle(BundleVerb),
+    /// Node images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    /// Platform services on a running cluster
+    #[command(subcommand)]
+    Plugin(PluginVerb),
+    /// Print a completion script: source <(k8sctl completion bash)
+    Completion(CompletionArgs),
+    /// Show the versions of k8sctl and of the host agent
+    Version,
+    /// Show help on a verb, or on: exit-codes
+    Help(HelpArgs),
+}
+
+/// A cluster file.
+#[derive(Args, Clone, Debug)]
+pub struct FileArgs {
+    /// The cluster file; - means standard input
+    #[arg(short, long, default_value = "cluster.toml", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+/// `up`.
+#[derive(Args, Debug)]
+pub struct UpArgs {
+    /// The cluster file.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Agree to changes that destroy data or stop workloads
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Longest that it may take, like 30m or 1h30m [default: the host agent's]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub deadline: Option<Duration>,
+    /// Begin it and do not wait for its end
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Leave the kubeconfig of the user alone
+    #[arg(long)]
+    pub no_kubeconfig: bool,
+}
+
+/// `down`.
+#[derive(Args, Debug)]
+pub struct DownArgs {
+    /// Name of the cluster [default: the only one]
+    #[arg(conflicts_with = "file")]
+    pub name: Option<String>,
+    /// Take the name from this cluster file
+    #[arg(short, long, value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Agree to it without being asked
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Begin it and do not wait for its end
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// The cluster file.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// End with 7 where there are changes and with 0 where there are none (not 2, which means: wrong command line)
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Name of the cluster [default: the only one]
+    pub name: Option<String>,
+    /// Keep looking
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `events`.
+#[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// Name of the cluster [default: all, and the host itself]
+    pub name: Option<String>,
+    /// Keep looking
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begin with this event's number
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub from: u64,
+    /// Only the last N
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+}
+
+/// `logs`.
+#[derive(Args, Debug)]
+pub struct LogsArgs {
+    /// Name of the node
+    pub node: String,
+    /// Name of the cluster [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// Where from [default: kubelet,containerd,agent]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub source: Vec<LogSource>,
+    /// Keep looking
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u64>,
+}
+
+/// Where log lines come from.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogSource {
+    /// The kubelet.
+    Kubelet,
+    /// The container runtime.
+    Containerd,
+    /// The node agent.
+    Agent,
+    /// The kernel of the VM.
+    Kernel,
+}
+
+/// `kubeconfig`.
+#[derive(Args, Debug)]
+pub struct KubeconfigArgs {
+    /// Name of the cluster [default: the only one]
+    pub name: Option<String>,
+    /// Print it and change no file
+    #[arg(long, conflicts_with = "merge")]
+    pub print: bool,
+    /// Merge it into $KUBECONFIG or ~/.kube/config as context k8s-myhome-NAME (this is the default)
+    #[arg(long)]
+    pub merge: bool,
+    /// Make it the current context even where another one is
+    #[arg(long, conflicts_with = "print")]
+    pub force_context: bool,
+}
+
+/// `bundle …`.
+#[derive(Debug, Subcommand)]
+pub enum BundleVerb {
+    /// Make a bundle from upstream's release hosts and image registries; continues where it was interrupted
+    Fetch {
+        /// The release, like v1.29.0 [default: the one that this version was tested with]
+        #[arg(long, value_name = "VERSION")]
+        kubernetes: Option<String>,
+    },
+    /// Show what a bundle file says of itself; checks no content
+    Inspect {
+        /// The bundle
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Check every digest in a bundle file
+    Verify {
+        /// The bundle
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// List the installed bundles
+    List,
+    /// Verify a bundle file and install it
+    Import {
+        /// The bundle
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// `image …`.
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// Build the node image, or find it built
+    Build {
+        /// Name of the bundle [default: the newest installed]
+        #[arg(long, value_name = "NAME")]
+        bundle: Option<String>,
+        /// Debian or Ubuntu suite [default: bookworm]
+        #[arg(long)]
+        suite: Option<String>,
+        /// Install the lab's debug unit
+        #[arg(long, hide = true)]
+        debug_unit: bool,
+    },
+    /// List the images
+    List,
+    /// Remove an image that no cluster uses
+    Remove {
+        /// Its id, or a beginning that fits one image only
+        id: String,
+    },
+}
+
+/// `plugin …`.
+#[derive(Debug, Subcommand)]
+pub enum PluginVerb {
+    /// Install a plugin, after showing what it asks for
+    Add(PluginAddArgs),
+    /// List the plugins
+    List {
+        /// Name of the cluster [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+    /// Remove a plugin and all its objects
+    Remove {
+        /// Name of the plugin
+        name: String,
+        /// Name of the cluster [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+}
+
+/// `plugin add`.
+#[derive(Args, Debug)]
+pub struct PluginAddArgs {
+    /// Name in the plugin path, or the path of a plugin's directory
+    pub name: String,
+    /// Name of the cluster [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The plugin's config: a .toml, .yaml or .json file (the host agent's goes before the verb)
+    #[arg(id = "plugin_config", long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// One value of its config, like replicas=2 or ingress.host=x; after the file
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Agree to the permissions that it asks for
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `completion`.
+#[derive(Args, Debug)]
+pub struct CompletionArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `help`.
+#[derive(Args, Debug)]
+pub struct HelpArgs {
+    /// A verb, or exit-codes
+    pub topic: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::full_command().debug_assert();
+    }
+
+    #[test]
+    fn config_goes_before_and_behind_the_verb() {
+        let late = |argv: &[&str]| late_config(&Cli::full_command().get_matches_from(argv));
+        assert_eq!(late(&["k8sctl", "up", "--config", "x"]), Some("x".into()));
+        assert_eq!(late(&["k8sctl", "bundle", "list", "--config", "x"]), Some("x".into()));
+        assert_eq!(late(&["k8sctl", "plugin", "add", "hello", "--config", "x"]), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! The user's cluster file: reading it, and showing the mistakes in it with file, line and hint.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use k8sctl_proto::control::v1 as control;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::{self, Parsed};
+
+use crate::ended::Ended;
+use crate::exit::Exit;
+use crate::output;
+use crate::terminal::{Context, Printer, styles, visible};
+use crate::view::DiagnosticView;
+
+/// A file as it is.
+#[derive(Debug)]
+pub struct SpecFile {
+    /// Name as the user wrote it.
+    pub name: String,
+    /// Content.
+    pub text: String,
+}
+
+impl SpecFile {
+    /// Reads the file; `-` is standard input.
+    pub fn read(path: &Path) -> Result<Self, Failure> {
+        let name =
+            if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+        let text = if path == Path::new("-") {
+            let mut text = String::new();
+            io::stdin().lock().read_to_string(&mut text).map(|_| text)
+        } else {
+            std::fs::read_to_string(path)
+        };
+        match text {
+            Ok(text) => Ok(Self { name, text }),
+            Err(error) => {
+                let next = if error.kind() == io::ErrorKind::NotFound {
+                    "name your cluster file with -f FILE; examples/home.toml is one to start from"
+                } else {
+                    "make it readable, or name another file with -f FILE"
+                };
+                Err(Failure::new(
+                    "SPEC-UNREADABLE",
+                    format!("file {name}"),
+                    format!("cannot read it: {error}"),
+                    next,
+                ))
+            }
+        }
+    }
+
+    /// Parses it here, so that mistakes show without a host agent; warnings are left to the host agent's answer.
+    pub fn check(&self, context: &Context) -> Result<Parsed, Ended> {
+        spec::parse(&self.text).map_err(|mistakes| {
+            let mistakes: Vec<_> = mistakes.into_iter().map(DiagnosticView::from).collect();
+            match report(context, &self.name, &self.text, &mistakes) {
+                Ok(()) => Ended::Reported(Exit::InvalidSpec),
+                Err(error) => Ended::Output(error),
+            }
+        })
+    }
+
+    /// For the wire.
+    pub fn to_wire(&self) -> control::SpecFile {
+        control::SpecFile { name: self.name.clone(), text: self.text.clone() }
+    }
+}
+
+/// Shows what the host agent found; ends the run where that is more than warnings.
+pub fn judge(context: &Context, file: &SpecFile, found: Vec<control::Diagnostic>) -> Result<(), Ended> {
+    let found: Vec<_> = found.into_iter().map(DiagnosticView::from).collect();
+    if found.iter().all(|one| one.warning) {
+        print(&context.err, &file.name, &file.text, &found)?;
+        return Ok(());
+    }
+    report(context, &file.name, &file.text, &found)?;
+    Err(Ended::Reported(Exit::InvalidSpec))
+}
+
+/// Shows all mistakes: on standard error for people, as a document on standard output for programs.
+pub fn report(context: &Context, name: &str, text: &str, found: &[DiagnosticView]) -> io::Result<()> {
+    #[derive(serde::Serialize)]
+    struct Document<'a> {
+        file: &'a str,
+        diagnostics: &'a [DiagnosticView],
+    }
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &Document { file: name, diagnostics: found })?;
+    }
+    print(&context.err, name, text, found)?;
+    let errors = found.iter().filter(|one| !one.warning).count();
+    let warnings = found.len() - errors;
+    let count = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
+    let and = if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() };
+    let line = format!("{}{and} in {name}; nothing was changed", count(errors, "mistake"));
+    context.err.line(context.err.paint(styles::STRONG, line))
+}
+
+fn print(printer: &Printer, name: &str, text: &str, found: &[DiagnosticView]) -> io::Result<()> {
+    for one in found {
+        let place = match (one.line, one.column) {
+            (0, _) => visible(name),
+            (line, 0) => format!("{}:{line}", visible(name)),
+            (line, column) => format!("{}:{line}:{column}", visible(name)),
+        };
+        let (word, style) = if one.warning { ("warning", styles::WARN) } else { ("error", styles::BAD) };
+        let head = printer.paint(style, format!("{word} {}", visible(&one.id)));
+        let field = if one.field.is_empty() { String::new() } else { format!(" {}", visible(&one.field)) };
+        printer.line(format!(
+            "{}: {head}{field}: {}",
+            printer.paint(styles::STRONG, place),
+            visible(&one.message)
+        ))?;
+        if let Some(line) = (one.line as usize).checked_sub(1).and_then(|index| text.lines().nth(index)) {
+            // A tab would put the mark elsewhere.
+            let line = line.replace('\t', " ");
+            let number = format!("{:>5} | ", one.line);
+            printer.line(format!("{}{}", printer.paint(styles::DIM, number), visible(&line)))?;
+            if one.column > 0 && one.column as usize <= line.chars().count() + 1 {
+                let before: String = line.chars().take(one.column as usize - 1).collect();
+                let pad = " ".repeat(visible(&before).chars().count());
+                printer.line(format!(
+                    "{}{pad}{}",
+                    printer.paint(styles::DIM, "      | "),
+                    printer.paint(style, "^")
+                ))?;
+            }
+        }
+        if !one.hint.is_empty() {
+            printer.line(format!("      {}: {}", printer.paint(styles::GOOD, "hint"), visible(&one.hint)))?;
+        }
+    }
+    Ok(())
+}

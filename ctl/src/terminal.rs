@@ -1,0 +1,188 @@
+//! Where text goes and how it looks: the two streams, colours, and control characters made visible.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anstyle::Style;
+
+use crate::agent::Source;
+use crate::cli::{Cli, ColorChoice};
+use crate::output::Format;
+
+/// What every verb is given.
+#[derive(Debug)]
+pub struct Context {
+    /// Standard output: what was asked for.
+    pub out: Printer,
+    /// Standard error: what went wrong.
+    pub err: Printer,
+    /// How results are printed.
+    pub format: Format,
+    /// How the host agent is found.
+    pub source: Source,
+    /// Whether a person can be asked.
+    pub can_ask: bool,
+}
+
+impl Context {
+    /// From the global flags and what the streams are.
+    pub fn of(cli: &Cli) -> Self {
+        let printer = |stream: Stream| Printer::new(stream, cli.color);
+        let (out, err) = (printer(Stream::Out), printer(Stream::Err));
+        let story_is_seen = if cli.output.is_structured() { err.tty } else { out.tty };
+        Self {
+            can_ask: io::stdin().is_terminal() && story_is_seen,
+            out,
+            err,
+            format: cli.output,
+            source: Source { socket: cli.socket.clone(), config: cli.config.clone() },
+        }
+    }
+
+    /// Where to tell what goes on: standard output, unless that must stay JSON or YAML.
+    pub fn story(&self) -> &Printer {
+        if self.format.is_structured() { &self.err } else { &self.out }
+    }
+}
+
+/// Standard output or standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Writes lines to one stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    /// Which one.
+    pub stream: Stream,
+    /// It is a terminal, so that lines can be drawn over.
+    pub tty: bool,
+    /// Colours are wanted.
+    pub color: bool,
+}
+
+impl Printer {
+    fn new(stream: Stream, choice: ColorChoice) -> Self {
+        let tty = match stream {
+            Stream::Out => io::stdout().is_terminal(),
+            Stream::Err => io::stderr().is_terminal(),
+        };
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => tty && !dumb && !no_color,
+        };
+        Self { stream, tty: tty && !dumb, color }
+    }
+
+    /// Writes a line. An error is for the caller: the reader may be gone.
+    pub fn line(&self, text: impl Display) -> io::Result<()> {
+        self.raw(format!("{text}\n"))
+    }
+
+    /// Writes text as it is, and flushes.
+    pub fn raw(&self, text: impl AsRef<[u8]>) -> io::Result<()> {
+        match self.stream {
+            Stream::Out => {
+                let mut out = io::stdout().lock();
+                out.write_all(text.as_ref())?;
+                out.flush()
+            }
+            Stream::Err => io::stderr().lock().write_all(text.as_ref()),
+        }
+    }
+
+    /// The text in this style, where colours are wanted.
+    pub fn paint(&self, style: Style, text: impl Display) -> String {
+        if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
+    }
+}
+
+/// The few styles that there are.
+pub mod styles {
+    use anstyle::{AnsiColor, Style};
+
+    /// Done, ready.
+    pub const GOOD: Style = AnsiColor::Green.on_default();
+    /// Wants attention.
+    pub const WARN: Style = AnsiColor::Yellow.on_default();
+    /// Failed, or destroys something.
+    pub const BAD: Style = AnsiColor::Red.on_default().bold();
+    /// In the background.
+    pub const DIM: Style = Style::new().dimmed();
+    /// In the foreground.
+    pub const STRONG: Style = Style::new().bold();
+    /// Names of sources, links.
+    pub const NAME: Style = AnsiColor::Cyan.on_default();
+    /// Cannot be missed.
+    pub const BOX: Style = AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();
+}
+
+/// Text of strangers with everything made visible that would move the cursor, colour or reorder text: control
+/// characters and the marks that change the direction of writing. Tabs stay.
+pub fn visible(text: &str) -> String {
+    let hides = |c: char| {
+        (c.is_control() && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(hides) {
+        return text.to_owned();
+    }
+    let mut seen = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' => seen.push_str("\\n"),
+            '\r' => seen.push_str("\\r"),
+            c if hides(c) && (c as u32) < 0x80 => seen.push_str(&format!("\\x{:02x}", c as u32)),
+            c if hides(c) => seen.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            c => seen.push(c),
+        }
+    }
+    seen
+}
+
+/// A length of time as a person says it: `8s`, `4m12s`, `3h05m`, `2d4h`.
+pub fn duration(seconds: i64) -> String {
+    let s = seconds.max(0);
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        3600..86_400 => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+        _ => format!("{}d{}h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// Bytes as a person says them: `30.0 GiB`.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_become_visible() {
+        assert_eq!(visible("a\x1b[31mb\r\n\u{9b}c\u{202e}"), "a\\x1b[31mb\\r\\n\\u{9b}c\\u{202e}");
+        assert_eq!(visible("tab\tä ✓"), "tab\tä ✓");
+    }
+
+    #[test]
+    fn times_and_sizes_read_well() {
+        assert_eq!([8, 252, 11_100, 187_200].map(duration), ["8s", "4m12s", "3h05m", "2d4h"]);
+        assert_eq!([12, 32_212_254_720].map(bytes), ["12 B", "30.0 GiB"]);
+    }
+}

@@ -1,0 +1,102 @@
+//! `k8sctl events`: what happened, and with `-f` what happens, through restarts of the host agent without gap.
+
+use std::time::Duration;
+
+use k8sctl_proto::control::v1::StreamEventsRequest;
+use tokio::time::sleep;
+
+use crate::agent::{self, Agent};
+use crate::cli::EventsArgs;
+use crate::ended::{Ended, is_lost};
+use crate::exit::Exit;
+use crate::output;
+use crate::terminal::{Context, styles, visible};
+use crate::view::EventView;
+
+/// Between two tries to reach a host agent that went away.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let mut request = StreamEventsRequest {
+        cluster_name: args.name.clone().unwrap_or_default(),
+        from: args.from,
+        follow: args.follow,
+        tail: args.tail,
+    };
+    let mut is_away = false;
+    loop {
+        match read(context, &agent, &mut request, &mut is_away).await? {
+            End::Whole => return Ok(Exit::Ok),
+            End::Lost(status) if !args.follow => return Err(status.into()),
+            End::Lost(_) => {
+                if !is_away {
+                    context.err.line("the host agent went away; trying to reach it again")?;
+                }
+                is_away = true;
+                sleep(INTERVAL).await;
+            }
+        }
+    }
+}
+
+enum End {
+    Whole,
+    Lost(tonic::Status),
+}
+
+async fn read(
+    context: &Context,
+    agent: &Agent,
+    request: &mut StreamEventsRequest,
+    is_away: &mut bool,
+) -> Result<End, Ended> {
+    let mut stream = match agent.clusters().stream_events(request.clone()).await {
+        Ok(response) => response.into_inner(),
+        Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
+        Err(status) => return Err(status.into()),
+    };
+    *is_away = false;
+    loop {
+        match stream.message().await {
+            Ok(Some(response)) => {
+                let Some(event) = response.event else { continue };
+                // Where to go on after an interruption.
+                request.from = event.number + 1;
+                request.tail = None;
+                print(context, &event.into())?;
+            }
+            Ok(None) => return Ok(End::Whole),
+            Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
+            Err(status) => return Err(status.into()),
+        }
+    }
+}
+
+fn print(context: &Context, event: &EventView) -> std::io::Result<()> {
+    let out = &context.out;
+    if context.format.is_structured() {
+        return output::item(out, context.format, event);
+    }
+    let time = event.time.as_deref().map_or_else(|| "-".to_owned(), seconds);
+    let style = if event.warning { styles::BAD } else { styles::NAME };
+    let mark = if event.warning { "!" } else { " " };
+    let cluster = event.cluster_name.as_deref().unwrap_or("-");
+    out.line(format!(
+        "{} {}{} {:<10} {}: {}",
+        out.paint(styles::DIM, format!("{:>6} {time}", event.number)),
+        out.paint(style, mark),
+        out.paint(style, format!("{:<20}", visible(&event.r#type))),
+        visible(cluster),
+        out.paint(styles::STRONG, visible(&event.object)),
+        visible(&event.message),
+    ))
+}
+
+/// Without the fraction of a second: `2026-11-24T04:11:50Z`.
+fn seconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, _)) => format!("{whole}Z"),
+        None => time.to_owned(),
+    }
+}

@@ -1,0 +1,90 @@
+//! `k8sctl image …`: node images.
+
+use k8sctl_proto::control::v1::{BuildImageRequest, ListImagesRequest, RemoveImageRequest};
+
+use crate::agent;
+use crate::cli::ImageVerb;
+use crate::ended::Ended;
+use crate::exit::Exit;
+use crate::output;
+use crate::progress::Ticker;
+use crate::table::{Table, cell, styled};
+use crate::terminal::{Context, bytes, duration, styles, visible};
+use crate::view::{ImageView, seconds_since};
+
+/// How much of an id is shown to people; enough to remove it by.
+const SHORT: usize = 12;
+
+pub(super) async fn run(context: &Context, verb: ImageVerb) -> Result<Exit, Ended> {
+    match verb {
+        ImageVerb::Build { bundle, suite, debug_unit } => {
+            let (bundle, suite) = (bundle.unwrap_or_default(), suite.unwrap_or_default());
+            build(context, BuildImageRequest { bundle, suite, debug_unit }).await
+        }
+        ImageVerb::List => list(context).await,
+        ImageVerb::Remove { id } => {
+            let agent = agent::connect(context).await?;
+            agent.images().remove_image(RemoveImageRequest { id: id.clone() }).await?;
+            context.story().line(format!("removed image {}", visible(&id)))?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(SHORT).collect()
+}
+
+async fn build(context: &Context, request: BuildImageRequest) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let mut stream = agent.images().build_image(request).await?.into_inner();
+    let mut ticker = Ticker::new(context.story());
+    let mut made = None;
+    while let Some(message) = stream.message().await? {
+        ticker.show(&message.progress)?;
+        made = message.image.or(made);
+    }
+    drop(ticker);
+    let image = ImageView::from(made.unwrap_or_default());
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &image)?;
+        return Ok(Exit::Ok);
+    }
+    let (id, version, suite) = (short(&image.id), &image.kubernetes_version, &image.suite);
+    let what = visible(&format!("image {id}: Kubernetes {version} on {suite}, {}", bytes(image.size_bytes)));
+    context.out.line(context.out.paint(styles::GOOD, what))?;
+    Ok(Exit::Ok)
+}
+
+async fn list(context: &Context) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let images = agent.images().list_images(ListImagesRequest {}).await?.into_inner().images;
+    let images: Vec<_> = images.into_iter().map(ImageView::from).collect();
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &images)?;
+        return Ok(Exit::Ok);
+    }
+    if images.is_empty() {
+        context
+            .out
+            .line("no image is built; `k8sctl up` builds what it needs, and so does: k8sctl image build")?;
+        return Ok(Exit::Ok);
+    }
+    let mut table =
+        Table::new(&["IMAGE", "KUBERNETES", "SUITE", "BUNDLE", "SIZE", "AGE", "TRIAL", "USED BY"]);
+    for image in images {
+        let age = seconds_since(image.created.as_deref()).map(duration).unwrap_or_default();
+        table.row(vec![
+            styled(styles::STRONG, short(&image.id)),
+            cell(image.kubernetes_version),
+            cell(image.suite),
+            cell(image.bundle),
+            cell(bytes(image.size_bytes)),
+            cell(age),
+            styled(styles::WARN, if image.trial { "trial" } else { "" }),
+            cell(image.used_by.join(",")),
+        ]);
+    }
+    table.print(&context.out)?;
+    Ok(Exit::Ok)
+}

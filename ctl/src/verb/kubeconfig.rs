@@ -1,0 +1,43 @@
+//! `k8sctl kubeconfig`: an administrator's, printed or merged into the user's.
+
+use k8sctl_proto::control::v1::GetKubeconfigRequest;
+use k8sctl_types::failure::Failure;
+
+use crate::agent;
+use crate::cli::KubeconfigArgs;
+use crate::ended::Ended;
+use crate::exit::Exit;
+use crate::kubeconfig;
+use crate::output;
+use crate::terminal::Context;
+
+pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let name = agent.cluster_name(args.name.as_deref()).await?;
+    let request = GetKubeconfigRequest { cluster_name: name.clone() };
+    let own = agent.clusters().get_kubeconfig(request).await?.into_inner().kubeconfig_yaml;
+    if args.print {
+        let text = kubeconfig::renamed(&own, &kubeconfig::context_name(&name)).map_err(|error| {
+            let next = "compare the versions with: k8sctl version";
+            Failure::new("HOST-KUBECONFIG", format!("kubeconfig of {name}"), k8sctl_rpc::chain(&error).to_string(), next)
+        })?;
+        context.out.raw(text)?;
+        return Ok(Exit::Ok);
+    }
+    let installed = kubeconfig::install(&own, &name, args.force_context).await?;
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &installed)?;
+        return Ok(Exit::Ok);
+    }
+    let (context_name, path) = (&installed.context, installed.path.display());
+    context.out.line(format!("merged context {context_name} into {path}"))?;
+    if installed.current {
+        context.out.line("it is the current context: kubectl get nodes")?;
+    } else {
+        context.out.line(format!(
+            "your current context stays; use it with: kubectl --context {context_name} get nodes"
+        ))?;
+        context.out.line("or make it the current one with: k8sctl kubeconfig --force-context")?;
+    }
+    Ok(Exit::Ok)
+}

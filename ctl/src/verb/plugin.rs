@@ -1,0 +1,254 @@
+//! `k8sctl plugin …`: platform services on a running cluster. Adding one shows first what it asks for; the consent is
+//! tied to exactly that.
+
+use std::path::Path;
+
+use k8sctl_proto::control::v1::{
+    AddPluginRequest, AddPluginResponse, ListPluginsRequest, RemovePluginRequest,
+};
+use k8sctl_types::failure::Failure;
+use serde_json::{Map, Value};
+
+use crate::agent::{self, Agent};
+use crate::cli::{PluginAddArgs, PluginVerb};
+use crate::consent::{self, Question};
+use crate::ended::Ended;
+use crate::exit::Exit;
+use crate::output;
+use crate::progress::Ticker;
+use crate::spec_file;
+use crate::table::{Table, cell, styled};
+use crate::terminal::{Context, Printer, styles, visible};
+use crate::view::{OfferView, PluginView};
+
+pub(super) async fn run(context: &Context, verb: PluginVerb) -> Result<Exit, Ended> {
+    match verb {
+        PluginVerb::Add(args) => add(context, &args).await,
+        PluginVerb::List { cluster } => list(context, cluster.as_deref()).await,
+        PluginVerb::Remove { name, cluster } => remove(context, name, cluster.as_deref()).await,
+    }
+}
+
+async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
+    let plugin = plugin_of(&args.name)?;
+    let config = config_of(args)?;
+    let agent = agent::connect(context).await?;
+    let mut request = AddPluginRequest {
+        cluster_name: agent.cluster_name(args.cluster.as_deref()).await?,
+        plugin,
+        config_json: config,
+        dry_run: true,
+        approved_permissions: String::new(),
+    };
+    let (offer, _) = ask(context, &agent, &request, args).await?;
+    if let Some(offer) = &offer {
+        show(context.story(), offer)?;
+        if !offer.permissions.is_empty() {
+            let question = Question {
+                object: &format!("plugin {}", offer.name),
+                what: "the plugin asks for the permissions above",
+                agree: &format!("k8sctl plugin add {} … --yes", args.name),
+            };
+            consent::require(context, args.yes, &question)?;
+        }
+        request.approved_permissions = offer.permissions_digest.clone();
+    }
+    request.dry_run = false;
+    let (_, status) = ask(context, &agent, &request, args).await?;
+    let status = status.ok_or_else(|| {
+        let object = format!("plugin {}", args.name);
+        let next = "look at it with: k8sctl plugin list";
+        Failure::new("PLUGIN-NO-STATUS", object, "the host agent ended without saying how it stands", next)
+    })?;
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &status)?;
+    } else {
+        let (name, version, state) =
+            (visible(&status.name), visible(&status.version), visible(&status.state));
+        let what = format!("plugin {name} {version} is {state} ({} objects)", status.objects);
+        context.out.line(context.out.paint(style(&status.state), what))?;
+        if let Some(message) = &status.message {
+            context.out.line(visible(message))?;
+        }
+    }
+    Ok(if matches!(status.state.as_str(), "Failed" | "Degraded") { Exit::Failed } else { Exit::Ok })
+}
+
+async fn ask(
+    context: &Context,
+    agent: &Agent,
+    request: &AddPluginRequest,
+    args: &PluginAddArgs,
+) -> Result<(Option<OfferView>, Option<PluginView>), Ended> {
+    let mut stream = agent.plugins().add_plugin(request.clone()).await?.into_inner();
+    let mut ticker = Ticker::new(context.story());
+    let (mut offer, mut status, mut mistakes) = (None, None, Vec::new());
+    while let Some(message) = stream.message().await? {
+        let AddPluginResponse { progress, offer: offered, diagnostics, status: stands } = message;
+        ticker.show(&progress)?;
+        offer = offered.map(OfferView::from).or(offer);
+        status = stands.map(PluginView::from).or(status);
+        mistakes.extend(diagnostics);
+    }
+    drop(ticker);
+    // Warnings are shown once, on the first time.
+    let mistakes: Vec<_> =
+        mistakes.into_iter().filter(|one| request.dry_run || !one.warning).map(Into::into).collect();
+    if !mistakes.is_empty() {
+        let name = args
+            .config
+            .as_ref()
+            .map_or_else(|| format!("config of {}", args.name), |file| file.display().to_string());
+        // Places are in the config as JSON, not in the file.
+        spec_file::report(context, &name, "", &mistakes)?;
+    }
+    if mistakes.iter().any(|one: &crate::view::DiagnosticView| !one.warning) {
+        return Err(Ended::Reported(Exit::InvalidSpec));
+    }
+    Ok((offer, status))
+}
+
+fn show(printer: &Printer, offer: &OfferView) -> std::io::Result<()> {
+    let name = printer.paint(styles::STRONG, visible(&format!("{} {}", offer.name, offer.version)));
+    printer.line(format!("plugin {name}"))?;
+    let lists = [("asks for", &offer.permissions, styles::WARN), ("brings", &offer.objects, styles::GOOD)];
+    for (word, lines, style) in lists.into_iter().filter(|(_, lines, _)| !lines.is_empty()) {
+        printer.line(format!("  {word}:"))?;
+        for line in lines {
+            printer.line(format!("    {} {}", printer.paint(style, "+"), visible(line)))?;
+        }
+    }
+    Ok(())
+}
+
+/// A path is made absolute, since it is the host agent that reads it.
+fn plugin_of(name: &str) -> Result<String, Failure> {
+    if !name.contains('/') {
+        return Ok(name.to_owned());
+    }
+    let path = std::fs::canonicalize(name).map_err(|error| {
+        let next = "name a plugin of the plugin path, or the directory of one";
+        Failure::new("PLUGIN-NOT-FOUND", format!("plugin {name}"), format!("cannot find it: {error}"), next)
+    })?;
+    Ok(path.display().to_string())
+}
+
+fn config_of(args: &PluginAddArgs) -> Result<String, Ended> {
+    let failure = |object: String, reason: String| {
+        let next = "write TOML, YAML (.yaml) or JSON (.json) in the file, and --set KEY=VALUE, like --set replicas=2";
+        Ended::with(Exit::InvalidSpec, Failure::new("PLUGIN-CONFIG", object, reason, next))
+    };
+    let mut config = match &args.config {
+        None => Map::new(),
+        Some(path) => {
+            read_config(path).map_err(|reason| failure(format!("file {}", path.display()), reason))?
+        }
+    };
+    for pair in &args.set {
+        set(&mut config, pair).map_err(|reason| failure(format!("--set {pair}"), reason))?;
+    }
+    Ok(Value::Object(config).to_string())
+}
+
+fn read_config(path: &Path) -> Result<Map<String, Value>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
+    let value: Value = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string())?,
+        Some("yaml" | "yml") => serde_yaml_ng::from_str(&text).map_err(|error| error.to_string())?,
+        _ => toml::from_str(&text).map_err(|error| error.to_string().trim_end().replace('\n', " "))?,
+    };
+    match value {
+        Value::Object(config) => Ok(config),
+        _ => Err("it holds no table of keys and values".to_owned()),
+    }
+}
+
+/// `a.b=value`: the value is JSON where it can be, else text.
+fn set(config: &mut Map<String, Value>, pair: &str) -> Result<(), String> {
+    let (path, text) = pair.split_once('=').ok_or("it has no =")?;
+    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+    let (parents, last) = match path.rsplit_once('.') {
+        Some((parents, last)) => (parents.split('.').collect(), last),
+        None => (Vec::new(), path),
+    };
+    if last.is_empty() || parents.contains(&"") {
+        return Err("a part of its key is empty".to_owned());
+    }
+    let mut table = config;
+    for parent in parents {
+        let slot = table.entry(parent).or_insert_with(|| Value::Object(Map::new()));
+        table = slot.as_object_mut().ok_or_else(|| format!("{parent} is a value, not a table"))?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn style(state: &str) -> anstyle::Style {
+    match state {
+        "Ready" => styles::GOOD,
+        "Failed" => styles::BAD,
+        _ => styles::WARN,
+    }
+}
+
+/// Plugins as a table; `status` shows the same.
+pub(super) fn table(plugins: &[PluginView]) -> Table {
+    let mut table = Table::new(&["PLUGIN", "VERSION", "STATE", "OBJECTS", "MESSAGE"]);
+    for plugin in plugins {
+        table.row(vec![
+            styled(styles::STRONG, &plugin.name),
+            cell(&plugin.version),
+            styled(style(&plugin.state), &plugin.state),
+            cell(plugin.objects.to_string()),
+            cell(plugin.message.as_deref().unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let request = ListPluginsRequest { cluster_name: agent.cluster_name(cluster).await? };
+    let plugins = agent.plugins().list_plugins(request).await?.into_inner().plugins;
+    let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &plugins)?;
+    } else {
+        table(&plugins).print(&context.out)?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let cluster_name = agent.cluster_name(cluster).await?;
+    let request = RemovePluginRequest { cluster_name, plugin: plugin.clone() };
+    let mut stream = agent.plugins().remove_plugin(request).await?.into_inner();
+    let mut ticker = Ticker::new(context.story());
+    while let Some(message) = stream.message().await? {
+        ticker.show(&message.progress)?;
+    }
+    drop(ticker);
+    let story = context.story();
+    story.line(story.paint(styles::GOOD, format!("removed plugin {}", visible(&plugin))))?;
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_set_by_path() {
+        let mut config = Map::new();
+        for pair in ["replicas=2", "ingress.host=home.example", "on=true", "ingress.port=80"] {
+            set(&mut config, pair).expect("a pair");
+        }
+        let expected =
+            serde_json::json!({"replicas": 2, "on": true, "ingress": {"host": "home.example", "port": 80}});
+        assert_eq!(Value::Object(config.clone()), expected);
+        assert!(set(&mut config, "replicas.x=1").is_err());
+        assert!(set(&mut config, "novalue").is_err());
+        assert!(set(&mut config, "a..b=1").is_err());
+    }
+}

@@ -1,0 +1,245 @@
+//! `k8sctl status`: a cluster at a glance, or watched.
+
+use std::io;
+use std::time::Duration;
+
+use anstyle::Style;
+use k8sctl_proto::control::v1::{WatchStatusRequest, WatchStatusResponse};
+use k8sctl_types::failure::Failure;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tonic::Streaming;
+
+use super::plan;
+use crate::agent::{self, Agent};
+use crate::cli::StatusArgs;
+use crate::ended::{Ended, is_lost};
+use crate::exit::Exit;
+use crate::output::{self, Format};
+use crate::table::{Table, cell, styled};
+use crate::terminal::{Context, Printer, bytes, duration, styles, visible};
+use crate::view::{ClusterView, ConditionView, NodeView, seconds_since};
+
+/// How often a watched table is drawn again, for its times.
+const REDRAW: Duration = Duration::from_secs(1);
+/// Between two tries to reach a host agent that went away.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Back to the top, and clear what is below.
+const HOME: &str = "\x1b[H\x1b[J";
+const CLEAR: &str = "\x1b[2J";
+
+pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let name = agent.cluster_name(args.name.as_deref()).await?;
+    if args.watch {
+        return watch(context, &agent, &name).await;
+    }
+    let status = agent.status(&name).await?;
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, &status)?;
+    } else {
+        context.out.raw(text(&context.out, context.format, &status))?;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
+    let request = WatchStatusRequest { cluster_name: name.to_owned(), watch: true };
+    Ok(agent.clusters().watch_status(request).await?.into_inner())
+}
+
+/// Until the cluster is gone, or the user leaves.
+async fn watch(context: &Context, agent: &Agent, name: &str) -> Result<Exit, Ended> {
+    let mut screen = Screen::new(context);
+    loop {
+        let mut stream = match open(agent, name).await {
+            Ok(stream) => stream,
+            Err(status) if is_lost(&status) => {
+                screen.note("the host agent went away; trying to reach it again")?;
+                sleep(INTERVAL).await;
+                continue;
+            }
+            Err(status) => return Err(status.into()),
+        };
+        let mut ticks = interval(REDRAW);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let next = tokio::select! {
+                // Cancel-safe: a message that is not yet whole stays in the stream's buffer.
+                message = stream.message() => message,
+                _ = ticks.tick() => {
+                    screen.redraw()?;
+                    continue;
+                }
+            };
+            match next {
+                Ok(Some(WatchStatusResponse { status: Some(status) })) => screen.show(status.into())?,
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Exit::Ok),
+                Err(status) if is_lost(&status) => break,
+                Err(status) => return Err(status.into()),
+            }
+        }
+    }
+}
+
+/// Where a watched status is drawn: over itself on a terminal, else one after the other.
+struct Screen<'a> {
+    context: &'a Context,
+    drawn: bool,
+    last: Option<ClusterView>,
+    note: Option<String>,
+}
+
+impl<'a> Screen<'a> {
+    fn new(context: &'a Context) -> Self {
+        Self { context, drawn: false, last: None, note: None }
+    }
+
+    fn is_drawn_over(&self) -> bool {
+        self.context.out.tty && !self.context.format.is_structured()
+    }
+
+    fn show(&mut self, status: ClusterView) -> io::Result<()> {
+        self.note = None;
+        let out = &self.context.out;
+        if self.context.format.is_structured() {
+            return output::item(out, self.context.format, &status);
+        }
+        if !self.is_drawn_over() {
+            let gap = if self.drawn { "\n" } else { "" };
+            self.drawn = true;
+            return out.raw(format!("{gap}{}", text(out, self.context.format, &status)));
+        }
+        self.last = Some(status);
+        self.redraw()
+    }
+
+    fn redraw(&mut self) -> io::Result<()> {
+        let (true, Some(status)) = (self.is_drawn_over(), &self.last) else { return Ok(()) };
+        let clear = if self.drawn { "" } else { CLEAR };
+        self.drawn = true;
+        let out = &self.context.out;
+        let note = self.note.as_deref().map(|note| out.paint(styles::WARN, note) + "\n").unwrap_or_default();
+        out.raw(format!("{clear}{HOME}{note}{}", text(out, self.context.format, status)))
+    }
+
+    fn note(&mut self, note: &str) -> io::Result<()> {
+        if self.note.as_deref() == Some(note) {
+            return Ok(());
+        }
+        self.note = Some(note.to_owned());
+        if self.is_drawn_over() { self.redraw() } else { self.context.err.line(note) }
+    }
+}
+
+/// The whole status for a person.
+fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
+    let mut lines = Vec::new();
+    let mut field = |name: &str, value: String| {
+        lines.push(format!("{} {value}", out.paint(styles::DIM, format!("{name:<12}"))));
+    };
+    let version = visible(&status.kubernetes_version);
+    field("cluster", out.paint(styles::STRONG, visible(&status.name)));
+    if status.trial_bundle {
+        let minor = plan::minor(&status.kubernetes_version);
+        let warning = format!(" trial bundle, Kubernetes {} ", visible(&minor));
+        let reason = "for trying things out: keep no data in it";
+        field("kubernetes", format!("{version}  {}  {reason}", out.paint(styles::BOX, warning)));
+    } else {
+        field("kubernetes", version);
+    }
+    field("generation", status.generation.to_string());
+    if format == Format::Wide {
+        field("id", visible(&status.id));
+        field("image", visible(&status.image_id));
+    }
+    if let Some(operation) = &status.operation_id {
+        field("operation", out.paint(styles::WARN, format!("{} is running", visible(operation))));
+    }
+    for condition in status.conditions.iter().filter(|condition| condition.status != "True") {
+        field("condition", out.paint(styles::WARN, describe(condition)));
+    }
+    if let Some(failure) = &status.last_failure {
+        let failure = Failure::from(failure);
+        let what = format!("{}: {}: {}", failure.id, failure.object, failure.reason);
+        field("last failure", out.paint(styles::BAD, visible(&what)));
+        if !failure.next_step.is_empty() {
+            field("", format!("next: {}", visible(&failure.next_step)));
+        }
+    }
+    lines.push(String::new());
+    lines.extend(nodes(format, &status.nodes).lines(out));
+    // What is wrong is said in whole sentences below the table.
+    for node in status.nodes.iter().filter(|node| node.phase != "Ready") {
+        if let Some(message) = &node.message {
+            lines.push(format!("  {}: {}", visible(&node.name), visible(message)));
+        }
+    }
+    for node in &status.nodes {
+        for condition in node.conditions.iter().filter(|condition| condition.status != "True") {
+            lines.push(format!("  {}: {}", visible(&node.name), describe(condition)));
+        }
+    }
+    if !status.plugins.is_empty() {
+        lines.push(String::new());
+        lines.extend(super::plugin::table(&status.plugins).lines(out));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn describe(condition: &ConditionView) -> String {
+    let reason = condition.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let message = condition.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
+    visible(&format!("{}={}{reason}{message}", condition.r#type, condition.status))
+}
+
+fn nodes(format: Format, nodes: &[NodeView]) -> Table {
+    let wide = format == Format::Wide;
+    let mut table = Table::new(if wide {
+        &[
+            "NODE", "ROLE", "IP", "VM", "PHASE", "NOT TRUE", "AGENT", "AGE", "VERSION", "CPU", "MEMORY",
+            "DISK", "KERNEL", "OS",
+        ]
+    } else {
+        &["NODE", "ROLE", "IP", "VM", "PHASE", "NOT TRUE", "AGENT", "AGE"]
+    });
+    for node in nodes {
+        let good = |is_good: bool| if is_good { styles::GOOD } else { styles::WARN };
+        let untrue: Vec<_> = node
+            .conditions
+            .iter()
+            .filter(|one| one.status != "True")
+            .map(|one| one.r#type.as_str())
+            .collect();
+        let age = |time: &Option<String>| seconds_since(time.as_deref()).map(duration);
+        let agent = match (node.connected, age(&node.last_seen)) {
+            (true, _) => styled(styles::GOOD, "connected"),
+            (false, Some(age)) => styled(styles::BAD, format!("seen {age} ago")),
+            (false, None) => styled(styles::WARN, "never seen"),
+        };
+        let vm = if node.vm_state == "running" { Style::new() } else { styles::BAD };
+        let mut row = vec![
+            styled(styles::STRONG, &node.name),
+            cell(node.role),
+            cell(&node.ip),
+            styled(vm, &node.vm_state),
+            styled(good(node.phase == "Ready"), &node.phase),
+            styled(styles::WARN, untrue.join(",")),
+            agent,
+            cell(age(&node.powered_on).unwrap_or_default()),
+        ];
+        if wide {
+            let facts = |show: fn(&crate::view::FactsView) -> String| {
+                cell(node.facts.as_ref().map(show).unwrap_or_default())
+            };
+            row.push(cell(node.agent_version.as_deref().unwrap_or_default()));
+            row.push(facts(|facts| facts.vcpus.to_string()));
+            row.push(facts(|facts| bytes(facts.memory_bytes)));
+            row.push(facts(|facts| bytes(facts.disk_bytes)));
+            row.push(facts(|facts| facts.kernel.clone()));
+            row.push(facts(|facts| facts.os.clone()));
+        }
+        table.row(row);
+    }
+    table
+}

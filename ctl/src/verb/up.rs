@@ -1,0 +1,204 @@
+//! `k8sctl up`: check the file, show the plan, get consent where something is lost, apply, watch, summarise.
+
+use std::time::Duration;
+
+use k8sctl_proto::control::v1::{ApplyRequest, ApplyResponse, GetKubeconfigRequest};
+use k8sctl_rpc::status::failure_from;
+use k8sctl_types::failure::Failure;
+use serde::Serialize;
+use tonic::Status;
+
+use super::{operation, plan};
+use crate::agent::{self, Agent};
+use crate::cli::UpArgs;
+use crate::consent::{self, Question};
+use crate::ended::{self, Ended};
+use crate::exit::Exit;
+use crate::kubeconfig::{self, Installed};
+use crate::output;
+use crate::spec_file::{self, SpecFile};
+use crate::terminal::{Context, styles, visible};
+use crate::view::{ClusterView, OperationView, PlanView};
+
+/// How often a plan that changed between looking and applying is made again.
+const PLANS: usize = 3;
+
+/// `up -o json`.
+#[derive(Debug, Serialize)]
+struct Document {
+    /// The plan that was applied.
+    plan: PlanView,
+    /// Everything was as it should be.
+    no_changes: bool,
+    /// The operation was already running.
+    attached: bool,
+    /// Id of the operation; `null` where nothing was to do.
+    operation_id: Option<String>,
+    /// The operation as it ended; `null` where nothing was to do, and with `--no-wait`.
+    operation: Option<OperationView>,
+    /// Where the kubeconfig went.
+    kubeconfig: Option<Installed>,
+}
+
+pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended> {
+    let file = SpecFile::read(&args.file.file)?;
+    file.check(context)?;
+    let agent = agent::connect(context).await?;
+    let again = format!("k8sctl up -f {}", args.file.file.display());
+    let (plan, applied) = apply(context, &agent, &file, args, &again).await?;
+    let id = Some(applied.operation_id.clone()).filter(|id| !id.is_empty());
+    let mut document = Document {
+        no_changes: applied.no_changes,
+        attached: applied.attached,
+        operation_id: id.clone(),
+        operation: None,
+        kubeconfig: None,
+        plan,
+    };
+    let story = context.story();
+    if let Some(id) = &id {
+        let how = if applied.attached { "already runs; watching it" } else { "began" };
+        story.line(format!("operation {} {how}", visible(id)))?;
+        if args.no_wait {
+            story.line("watch it with: k8sctl status -w, or k8sctl events -f")?;
+            return finish(context, &document, Exit::Ok);
+        }
+        let ended = operation::wait(context, &agent, id, &again).await?;
+        let exit = operation::exit(&ended);
+        document.operation = Some(ended);
+        if exit != Exit::Ok {
+            return finish(context, &document, exit);
+        }
+    }
+    let cluster = document.plan.cluster_name.clone();
+    if !args.no_kubeconfig {
+        document.kubeconfig = install_kubeconfig(context, &agent, &cluster).await?;
+    }
+    summarise(context, &agent, &cluster, &document).await?;
+    finish(context, &document, Exit::Ok)
+}
+
+fn finish(context: &Context, document: &Document, exit: Exit) -> Result<Exit, Ended> {
+    if context.format.is_structured() {
+        output::document(&context.out, context.format, document)?;
+    }
+    Ok(exit)
+}
+
+async fn apply(
+    context: &Context,
+    agent: &Agent,
+    file: &SpecFile,
+    args: &UpArgs,
+    again: &str,
+) -> Result<(PlanView, ApplyResponse), Ended> {
+    for last in (0..PLANS).rev() {
+        let plan = plan::make(context, agent, file).await?;
+        plan::show(context.story(), &plan)?;
+        let destructive = plan.changes.iter().filter(|change| change.destructive).count();
+        if destructive > 0 {
+            let changes = if destructive == 1 {
+                "1 change destroys"
+            } else {
+                &format!("{destructive} changes destroy")
+            };
+            let question = Question {
+                object: &format!("cluster {}", plan.cluster_name),
+                what: &format!("{changes} data or stop workloads"),
+                agree: &format!("{again} --yes"),
+            };
+            consent::require(context, args.yes, &question)?;
+        }
+        let request = ApplyRequest {
+            spec: Some(file.to_wire()),
+            plan_digest: plan.digest.clone(),
+            allow_destructive: destructive > 0,
+            deadline: args.deadline.and_then(|deadline: Duration| deadline.try_into().ok()),
+        };
+        match agent.clusters().apply(request).await {
+            Ok(answer) => {
+                let mut answer = answer.into_inner();
+                let mistakes = std::mem::take(&mut answer.diagnostics);
+                // Warnings were shown with the plan.
+                let errors = mistakes.into_iter().filter(|one| !one.warning).collect::<Vec<_>>();
+                spec_file::judge(context, file, errors)?;
+                return Ok((plan, answer));
+            }
+            Err(status) if last > 0 && has_changed(&status) => {
+                context.story().line("the plan has changed meanwhile; making it again")?;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
+    unreachable!("the last round returns")
+}
+
+fn has_changed(status: &Status) -> bool {
+    failure_from(status).is_some_and(|failure| failure.id == "PLAN-CHANGED")
+}
+
+/// A kubeconfig that could not be had or written is no failure of the cluster: it is said, and the run goes on.
+async fn install_kubeconfig(
+    context: &Context,
+    agent: &Agent,
+    cluster: &str,
+) -> Result<Option<Installed>, Ended> {
+    let request = GetKubeconfigRequest { cluster_name: cluster.to_owned() };
+    let installed = match agent.clusters().get_kubeconfig(request).await {
+        Ok(answer) => kubeconfig::install(&answer.into_inner().kubeconfig_yaml, cluster, false)
+            .await
+            .map_err(Ended::from),
+        Err(status) => Err(status.into()),
+    };
+    match installed {
+        Ok(installed) => Ok(Some(installed)),
+        Err(Ended::Problem(problem)) => {
+            let failure = Failure {
+                object: format!("kubeconfig of {cluster}: {}", problem.failure.object),
+                ..problem.failure
+            };
+            ended::print(&context.err, "warning", &failure)?;
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+async fn summarise(
+    context: &Context,
+    agent: &Agent,
+    cluster: &str,
+    document: &Document,
+) -> Result<(), Ended> {
+    let story = context.story();
+    let status: Option<ClusterView> = match agent.status(cluster).await {
+        Ok(status) => Some(status),
+        // The cluster is up; that it cannot be shown now does not change that.
+        Err(_) => None,
+    };
+    let name = visible(cluster);
+    let nodes = status.as_ref().map_or(0, |status| status.nodes.len());
+    let ready = status.as_ref().map_or(0, |s| s.nodes.iter().filter(|node| node.phase == "Ready").count());
+    let how = match &document.operation {
+        Some(operation) => format!("cluster {name} is up after {}", operation::took(operation)),
+        None => format!("cluster {name} is as it should be"),
+    };
+    story.line("")?;
+    story.line(story.paint(styles::GOOD, format!("{how}: {ready} of {nodes} nodes Ready")))?;
+    if let Some(status) = status.filter(|status| status.trial_bundle) {
+        // The plan's notices showed the box already, except where the host agent gives none.
+        if !document.plan.is_trial() {
+            plan::trial_box(story, &status.kubernetes_version)?;
+        }
+    }
+    let Some(installed) = &document.kubeconfig else {
+        return Ok(story.line(format!("  k8sctl status {name}"))?);
+    };
+    story.line(format!("kubeconfig: context {} in {}", installed.context, installed.path.display()))?;
+    let context_flag =
+        if installed.current { String::new() } else { format!(" --context {}", installed.context) };
+    story.line("next:")?;
+    story.line(format!("  kubectl{context_flag} get nodes"))?;
+    story.line(format!("  k8sctl status {name}"))?;
+    Ok(())
+}

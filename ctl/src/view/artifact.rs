@@ -1,0 +1,176 @@
+//! Bundles, images, plugins, checks and versions.
+
+use k8sctl_proto::control::v1::{self as control, CheckState};
+use serde::Serialize;
+
+use super::{text, time};
+
+/// A bundle.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BundleView {
+    /// Name.
+    pub name: String,
+    /// `v1.29.0`
+    pub kubernetes_version: String,
+    /// `x86_64`
+    pub arch: String,
+    /// For trying things out only.
+    pub trial: bool,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// The file.
+    pub path: String,
+}
+
+/// A node image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ImageView {
+    /// Digest of its inputs.
+    pub id: String,
+    /// `v1.29.0`
+    pub kubernetes_version: String,
+    /// Name of its bundle.
+    pub bundle: String,
+    /// Debian or Ubuntu suite.
+    pub suite: String,
+    /// Size of its files.
+    pub size_bytes: u64,
+    /// When it was built.
+    pub created: Option<String>,
+    /// For trying things out only.
+    pub trial: bool,
+    /// Clusters that use it.
+    pub used_by: Vec<String>,
+}
+
+/// A plugin of a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PluginView {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// `Available`, `Installing`, `Ready`, `Degraded`, `Removing` or `Failed`
+    pub state: String,
+    /// One line.
+    pub message: Option<String>,
+    /// Number of its objects.
+    pub objects: u32,
+    /// When it was installed.
+    pub installed: Option<String>,
+}
+
+/// What a plugin asks for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OfferView {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// One line per permission.
+    pub permissions: Vec<String>,
+    /// Digest of the permissions, which consent is tied to.
+    pub permissions_digest: String,
+    /// Objects that would be applied.
+    pub objects: Vec<String>,
+}
+
+/// A check of the doctor.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CheckView {
+    /// Stable id.
+    pub id: String,
+    /// `ok`, `warning`, `failed` or `skipped`
+    pub state: &'static str,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// Versions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VersionView {
+    /// This program.
+    pub k8sctl: ProgramView,
+    /// The host agent; `null` where none answers.
+    pub host_agent: Option<ProgramView>,
+}
+
+/// One program.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProgramView {
+    /// `0.1.0`
+    pub version: String,
+    /// Control protocol.
+    pub protocol: u32,
+}
+
+impl From<control::Bundle> for BundleView {
+    fn from(wire: control::Bundle) -> Self {
+        Self {
+            name: wire.name,
+            kubernetes_version: wire.kubernetes_version,
+            arch: wire.arch,
+            trial: wire.trial,
+            size_bytes: wire.size_bytes,
+            path: wire.path,
+        }
+    }
+}
+
+impl From<control::Image> for ImageView {
+    fn from(wire: control::Image) -> Self {
+        Self {
+            id: wire.id,
+            kubernetes_version: wire.kubernetes_version,
+            bundle: wire.bundle,
+            suite: wire.suite,
+            size_bytes: wire.size_bytes,
+            created: time(wire.created),
+            trial: wire.trial,
+            used_by: wire.used_by,
+        }
+    }
+}
+
+impl From<control::PluginStatus> for PluginView {
+    fn from(wire: control::PluginStatus) -> Self {
+        Self {
+            name: wire.name,
+            version: wire.version,
+            state: wire.state,
+            message: text(wire.message),
+            objects: wire.objects,
+            installed: time(wire.installed),
+        }
+    }
+}
+
+impl From<control::PluginOffer> for OfferView {
+    fn from(wire: control::PluginOffer) -> Self {
+        Self {
+            name: wire.name,
+            version: wire.version,
+            permissions: wire.permissions,
+            permissions_digest: wire.permissions_digest,
+            objects: wire.objects,
+        }
+    }
+}
+
+impl From<control::Check> for CheckView {
+    fn from(wire: control::Check) -> Self {
+        Self {
+            state: match wire.state() {
+                CheckState::Ok => "ok",
+                CheckState::Warning => "warning",
+                CheckState::Failed => "failed",
+                CheckState::Skipped | CheckState::Unspecified => "skipped",
+            },
+            id: wire.id,
+            message: wire.message,
+            hint: text(wire.hint),
+        }
+    }
+}

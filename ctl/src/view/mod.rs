@@ -1,0 +1,42 @@
+//! What is shown, as the documented shapes of `-o json` and `-o yaml`. Fields are snake_case, times RFC 3339 in UTC,
+//! sizes in bytes; what is unknown is `null`. Fields are added, never renamed. Made of wire messages; nothing else
+//! may print a wire message.
+//!
+//! - `cluster`: status, nodes, conditions, steps
+//! - `operation`: plans, operations, diagnostics, failures
+//! - `record`: events, log lines
+//! - `artifact`: bundles, images, plugins, checks, versions
+
+mod artifact;
+mod cluster;
+mod operation;
+mod record;
+
+pub use artifact::{BundleView, CheckView, ImageView, OfferView, PluginView, ProgramView, VersionView};
+pub use cluster::{ClusterView, ConditionView, FactsView, NodeView, StepView};
+pub use operation::{
+    ChangeView, DiagnosticView, FailureView, OperationView, PlanView, ProgressView, is_trial_notice,
+};
+pub use record::{EventView, LogView};
+
+use prost_types::Timestamp;
+
+/// RFC 3339; `None` for unset and impossible times.
+pub fn time(stamp: Option<Timestamp>) -> Option<String> {
+    moment(stamp).map(|moment| moment.to_string())
+}
+
+/// The moment itself.
+pub fn moment(stamp: Option<Timestamp>) -> Option<jiff::Timestamp> {
+    stamp.and_then(|stamp| jiff::Timestamp::new(stamp.seconds, stamp.nanos).ok())
+}
+
+/// Seconds from then to now; `None` where then is unknown.
+pub fn seconds_since(then: Option<&str>) -> Option<i64> {
+    let then: jiff::Timestamp = then?.parse().ok()?;
+    Some(jiff::Timestamp::now().as_second() - then.as_second())
+}
+
+fn text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
