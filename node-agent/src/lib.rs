@@ -1,1 +1,85 @@
-//! (to be written)
+//! The agent inside a node's VM: joins, makes the node what the host wants, reports, streams logs.
+//!
+//! ```text
+//!  virtio-serial ── bootstrap ──► identity          session ◄── mTLS ──► host agent
+//!                                     └──────────────┘ │ ▲
+//!                                     desired (watch)  ▼ │ board (watch)
+//!                                                converge ── steps        health
+//! ```
+//!
+//! - [`config`]: the few settings
+//! - [`bootstrap`]: secret over virtio-serial, proof, certificate; [`dial`]: TLS to the host agent
+//! - [`session`]: the one stream, renewal of the certificate, reconnecting
+//! - [`converge`]: the loop and what a step is; [`steps`]: the real ones
+//! - [`status`]: the board between those who know and the session; [`health`]: conditions; [`systemd`]: units
+//! - [`logs`]: log streams
+//! - [`probe`], [`kubeconfig`]: asking this node's kubelet and API server
+//! - [`durable`], [`clock`], [`machine`], [`retry`]: files, time, facts, pauses
+//!
+//! One task owns each of session, converge and every watcher; state goes over `watch` channels.
+
+pub mod bootstrap;
+pub mod clock;
+pub mod config;
+pub mod converge;
+pub mod dial;
+pub mod durable;
+pub mod health;
+pub mod kubeconfig;
+pub mod logs;
+pub mod machine;
+pub mod probe;
+pub mod retry;
+pub mod session;
+pub mod status;
+pub mod steps;
+pub mod systemd;
+
+use std::sync::Arc;
+
+use k8sctl_proto::node::v1::ConditionStatus;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use bootstrap::Bootstrap;
+use bootstrap::identity::Store;
+use bootstrap::port::RealSecretPort;
+use config::{Config, Steps};
+use converge::simulated::{self, NoJournal};
+use converge::step::{Journal, RealJournal};
+use converge::Converge;
+use dial::RealDialer;
+use durable::Root;
+use logs::LogSources;
+use session::Session;
+use status::Board;
+
+/// Runs the agent until `shutdown`, or until the host removes the node.
+pub async fn run(config: Config, shutdown: CancellationToken) {
+    let board = Board::default();
+    let root = Root::new(&config.root);
+    let (desired, wanted) = watch::channel(None);
+    let (steps, journal, logs): (_, Arc<dyn Journal>, Arc<dyn LogSources>) = match &config.steps {
+        Steps::Real => (steps::real(&root), Arc::new(RealJournal), Arc::new(logs::journal::RealLogs)),
+        Steps::Simulated(simulation) => (
+            simulated::steps(simulation, config.state_dir.join("simulated")),
+            Arc::new(NoJournal),
+            Arc::new(logs::simulated::SimulatedLogs),
+        ),
+    };
+    health::start(&board, &root, matches!(config.steps, Steps::Simulated(_)));
+    board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");
+    let converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone());
+    let converging = k8sctl_rpc::task::spawn("converge", converge.run());
+
+    let dialer = Arc::new(RealDialer);
+    let bootstrap = Bootstrap::new(
+        Store::new(&config.state_dir),
+        Box::new(RealSecretPort::new(&config.port)),
+        dialer.clone(),
+        config.machine.clone(),
+        config.step_clock,
+    );
+    Session { bootstrap, dialer, desired, board, logs, config, shutdown }.run().await;
+    converging.abort();
+}

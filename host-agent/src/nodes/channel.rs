@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_pki::join::JoinAuthority;
-use k8sctl_rpc::join_line::{decode_request, encode_offer};
-use k8sctl_proto::node::v1::{SecretOffer, SecretRequest};
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -43,6 +43,32 @@ pub struct OfferTemplate {
     /// The name that the host agent's certificate carries.
     pub server_name: String,
 }
+
+/// What an agent writes when it needs a secret: one line of JSON.
+#[derive(Debug, Deserialize)]
+struct SecretRequest {
+    version: u32,
+    machine_uuid: String,
+    /// Counts up, so that the agent recognises a late answer.
+    sequence: u64,
+}
+
+/// The line that answers it. Bytes are hex, the time is RFC 3339.
+#[derive(Serialize)]
+struct SecretOffer<'a> {
+    version: u32,
+    sequence: u64,
+    cluster_id: &'a str,
+    node_id: &'a str,
+    secret: &'a str,
+    host_address: &'a str,
+    ca_der: String,
+    server_name: &'a str,
+    host_time: String,
+}
+
+/// Version of this exchange.
+const VERSION: u32 = 1;
 
 /// Answers requests until dropped.
 pub async fn serve_port(port: PortPath, template: OfferTemplate, authority: Arc<JoinAuthority>) {
@@ -88,40 +114,41 @@ async fn answer(
         if reader.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let Ok(request) = decode_request(&line) else {
-            tracing::warn!(node.id = %template.node_id, "a VM sent no secret request on its join channel");
-            continue;
+        let request = match serde_json::from_str::<SecretRequest>(&line) {
+            Ok(request) if request.version == VERSION => request,
+            _ => {
+                tracing::warn!(node.id = %template.node_id, "a VM sent no secret request on its join channel");
+                continue;
+            }
         };
         if !request.machine_uuid.eq_ignore_ascii_case(&template.machine_uuid) {
             tracing::warn!(node.id = %template.node_id, machine.uuid = %request.machine_uuid,
                 "a VM names another machine UUID than its domain has");
             continue;
         }
-        match offer(template, &request, authority).await {
-            Ok(offer) => write.write_all(encode_offer(&offer).as_bytes()).await?,
-            Err(error) => tracing::warn!(node.id = %template.node_id, error = %error, "no join secret given"),
+        match authority.offer(&template.node_id, &template.machine_uuid).await {
+            Ok(secret) => write.write_all(offer_line(template, request.sequence, &secret).as_bytes()).await?,
+            Err(error) => {
+                let error = k8sctl_rpc::chain(&error).to_string();
+                tracing::warn!(node.id = %template.node_id, error, "no join secret given");
+            }
         }
     }
 }
 
-async fn offer(
-    template: &OfferTemplate,
-    request: &SecretRequest,
-    authority: &JoinAuthority,
-) -> Result<SecretOffer, String> {
-    let secret = authority
-        .offer(&template.node_id, &template.machine_uuid)
-        .await
-        .map_err(|error| k8sctl_rpc::chain(&error))?;
-    Ok(SecretOffer {
-        version: 1,
-        sequence: request.sequence,
-        cluster_id: template.cluster_id.clone(),
-        node_id: template.node_id.clone(),
-        secret: secret.to_vec(),
-        host_address: template.host_address.clone(),
-        ca_der: template.ca_der.clone(),
-        server_name: template.server_name.clone(),
-        host_time: Some(crate::wire::timestamp(jiff::Timestamp::now())),
-    })
+fn offer_line(template: &OfferTemplate, sequence: u64, secret: &SecretSlice<u8>) -> String {
+    let offer = SecretOffer {
+        version: VERSION,
+        sequence,
+        cluster_id: &template.cluster_id,
+        node_id: &template.node_id,
+        secret: &hex::encode(secret.expose_secret()),
+        host_address: &template.host_address,
+        ca_der: hex::encode(&template.ca_der),
+        server_name: &template.server_name,
+        host_time: jiff::Timestamp::now().to_string(),
+    };
+    let mut line = serde_json::to_string(&offer).expect("strings and numbers become JSON");
+    line.push('\n');
+    line
 }

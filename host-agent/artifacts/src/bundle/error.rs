@@ -1,0 +1,93 @@
+//! What can be wrong with a bundle, and how a person is told.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use k8sctl_types::failure::Failure;
+
+/// A bundle that cannot be read, trusted or stored.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// It is no bundle, is cut short, or breaks the format.
+    #[error("{}: {reason}", path.display())]
+    Corrupt {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong, and with which entry.
+        reason: String,
+    },
+    /// An entry's content is not what its digest says.
+    #[error("{}: {entry} has digest {got}, expected {expected}", path.display())]
+    Digest {
+        /// The bundle.
+        path: PathBuf,
+        /// The entry in it.
+        entry: String,
+        /// The digest of what is there.
+        got: String,
+        /// The digest that was promised.
+        expected: String,
+    },
+    /// The file system refused.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// No installed bundle has this version.
+    #[error("no bundle of Kubernetes {wanted} is installed (installed: {installed})")]
+    Missing {
+        /// The version or name asked for.
+        wanted: String,
+        /// What there is.
+        installed: String,
+    },
+}
+
+impl BundleError {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<BundleError> for Failure {
+    fn from(error: BundleError) -> Self {
+        let object = |path: &Path| format!("bundle {}", path.display());
+        match error {
+            BundleError::Corrupt { path, reason } => Failure::new(
+                "BUNDLE-CORRUPT",
+                object(&path),
+                reason,
+                "fetch or build it again: `k8sctl bundle fetch --kubernetes VERSION`, then `k8sctl bundle verify FILE`",
+            ),
+            BundleError::Digest { path, entry, got, expected } => Failure::new(
+                "BUNDLE-DIGEST",
+                object(&path),
+                format!("{entry}: got sha256 {got}, expected {expected}"),
+                "the file was changed or damaged after it was made: fetch or copy it again, then `k8sctl bundle verify FILE`",
+            ),
+            BundleError::Io { doing, path, source } => Failure::new(
+                "BUNDLE-IO",
+                object(&path),
+                format!("cannot {doing} it: {source}"),
+                "check that the path exists, that its directory may be written and that the disk has room",
+            ),
+            BundleError::Missing { wanted, installed } => Failure::new(
+                "BUNDLE-MISSING",
+                format!("Kubernetes {wanted}"),
+                format!("no such bundle is installed (installed: {installed})"),
+                format!("`k8sctl bundle fetch --kubernetes {wanted}` gets it"),
+            ),
+        }
+    }
+}

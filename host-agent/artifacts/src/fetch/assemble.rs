@@ -1,0 +1,356 @@
+//! Fetches everything that a bundle holds and installs the bundle.
+//!
+//! Called by the host agent. Nothing is installed unless every digest was right; a second run goes
+//! on where the first stopped.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use futures::{StreamExt, TryStreamExt};
+use k8sctl_command::Program;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::version::KubernetesVersion;
+use tokio::sync::mpsc;
+
+use super::download::Downloader;
+use super::registry::{PulledManifest, Registry};
+use super::releases::{self, Companions};
+use super::{FetchError, FetchSources};
+use crate::bundle::write::{self, IndexEntry};
+use crate::bundle::{Bundle, BundleError, BundleStore, Component, ImageEntry, Manifest, Role, store};
+use crate::digest::{self, sha256_file};
+
+/// Downloads at the same time.
+const PARALLEL: usize = 4;
+/// `nobody` on Debian and Ubuntu.
+const NOBODY: &str = "65534";
+
+/// Fetches Kubernetes `version` from `sources` and installs it as a bundle in `store`. An installed
+/// bundle of that version is fetched again and replaced. Lines of progress go to `progress`.
+pub async fn fetch(
+    store: &BundleStore,
+    version: &KubernetesVersion,
+    sources: &FetchSources,
+    progress: mpsc::Sender<String>,
+) -> Result<Bundle, Failure> {
+    Ok(fetch_impl(store, version, sources, progress).await?)
+}
+
+async fn fetch_impl(
+    store: &BundleStore,
+    version: &KubernetesVersion,
+    sources: &FetchSources,
+    progress: mpsc::Sender<String>,
+) -> Result<Bundle, FetchError> {
+    let companions = releases::companions(version)
+        .ok_or_else(|| FetchError::Unsupported { version: version.to_string() })?;
+    let partial = store.dir().join("partial");
+    fs::create_dir_all(&partial).map_err(BundleError::io("make", &partial))?;
+    let downloader = Downloader::new(sources, partial, progress.clone())?;
+    let assets = plan_assets(version, companions, sources);
+    let files: Vec<(Asset, PathBuf)> = futures::stream::iter(assets)
+        .map(|asset| {
+            let downloader = &downloader;
+            async move {
+                let sums = downloader.text(&asset.checksum_url).await?;
+                let sha256 = find_sum(&sums, asset.file_name()).ok_or_else(|| FetchError::Upstream {
+                    url: asset.checksum_url.clone(),
+                    reason: format!("has no sha256 of {}", asset.file_name()),
+                })?;
+                let path = downloader.file(&asset.url, &sha256, None).await?;
+                Ok::<_, FetchError>((asset, path))
+            }
+        })
+        .buffered(PARALLEL)
+        .try_collect()
+        .await?;
+
+    let work = tempfile::Builder::new()
+        .prefix(".fetch-")
+        .tempdir_in(store.dir())
+        .map_err(BundleError::io("write to", store.dir()))?;
+    let components = unpack(&files, work.path())?;
+    let names = image_names(version, companions, &components, &progress).await;
+    let registry = Registry::new(&sources.registry, &downloader);
+    let pulled: Vec<(String, PulledManifest, Vec<PathBuf>)> = futures::stream::iter(names)
+        .map(|name| pull(&registry, name))
+        .buffered(2)
+        .try_collect()
+        .await?;
+
+    let _ = progress.try_send("writing the bundle".to_owned());
+    let source = format!("{} and {}", host_of(&sources.kubernetes), host_of(&sources.registry));
+    let bundle = install(store, version, source, work.path(), &components, &pulled)?;
+    for path in files.iter().map(|(_, path)| path).chain(pulled.iter().flat_map(|(_, _, paths)| paths)) {
+        // Shared layers are there once and named twice.
+        let _ = fs::remove_file(path);
+    }
+    Ok(bundle)
+}
+
+/// A file to download, and what to take out of it.
+#[derive(Clone, Debug)]
+struct Asset {
+    url: String,
+    checksum_url: String,
+    version: String,
+    take: Take,
+}
+
+#[derive(Clone, Debug)]
+enum Take {
+    /// The file itself, as `bin/NAME`.
+    Whole(&'static str),
+    /// These programs of an archive, as `bin/NAME`.
+    Programs(&'static [&'static str]),
+    /// Every program of an archive, as `cni/NAME`.
+    CniPlugins,
+}
+
+impl Asset {
+    fn file_name(&self) -> &str {
+        self.url.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+fn plan_assets(version: &KubernetesVersion, with: &Companions, sources: &FetchSources) -> Vec<Asset> {
+    let mut assets = Vec::new();
+    for name in ["kubeadm", "kubectl", "kubelet"] {
+        let url = format!("{}/release/{version}/bin/linux/amd64/{name}", sources.kubernetes);
+        let checksum_url = format!("{url}.sha256");
+        assets.push(Asset { url, checksum_url, version: version.to_string(), take: Take::Whole(name) });
+    }
+    let mut github = |project: &str, version: &str, file: String, sums: String, take: Take| {
+        let base = format!("{}/{project}/releases/download/v{version}", sources.github);
+        let (url, checksum_url) = (format!("{base}/{file}"), format!("{base}/{sums}"));
+        assets.push(Asset { url, checksum_url, version: format!("v{version}"), take });
+    };
+    let file = format!("containerd-{}-linux-amd64.tar.gz", with.containerd);
+    let take = Take::Programs(&["containerd", "containerd-shim-runc-v2", "ctr"]);
+    github("containerd/containerd", with.containerd, file.clone(), format!("{file}.sha256sum"), take);
+    let take = Take::Whole("runc");
+    github("opencontainers/runc", with.runc, "runc.amd64".to_owned(), "runc.sha256sum".to_owned(), take);
+    let file = format!("cni-plugins-linux-amd64-v{}.tgz", with.cni);
+    github("containernetworking/plugins", with.cni, file.clone(), format!("{file}.sha256"), Take::CniPlugins);
+    let file = format!("crictl-v{}-linux-amd64.tar.gz", with.crictl);
+    let take = Take::Programs(&["crictl"]);
+    github("kubernetes-sigs/cri-tools", with.crictl, file.clone(), format!("{file}.sha256"), take);
+    assets
+}
+
+/// The digest of `name` in a checksum file: a lone digest, or a line `digest  name`.
+fn find_sum(text: &str, name: &str) -> Option<String> {
+    let mut lone = None;
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(sum) = words.next().filter(|word| digest::is_sha256(word)) else { continue };
+        match words.next() {
+            Some(file) if file.trim_start_matches('*').rsplit('/').next() == Some(name) => {
+                return Some(sum.to_owned());
+            }
+            Some(_) => {}
+            None => lone = Some(sum.to_owned()),
+        }
+    }
+    lone
+}
+
+/// Path in the bundle → file and version.
+type Components = BTreeMap<String, (PathBuf, String)>;
+
+fn unpack(files: &[(Asset, PathBuf)], work: &Path) -> Result<Components, BundleError> {
+    let mut components = Components::new();
+    for (asset, path) in files {
+        let corrupt = |error: io::Error| BundleError::corrupt(path, format!("{}: {error}", asset.file_name()));
+        if let Take::Whole(name) = asset.take {
+            components.insert(format!("bin/{name}"), (path.clone(), asset.version.clone()));
+            continue;
+        }
+        let file = File::open(path).map_err(BundleError::io("open", path))?;
+        let mut archive = tar::Archive::new(GzDecoder::new(file));
+        for entry in archive.entries().map_err(corrupt)? {
+            let mut entry = entry.map_err(corrupt)?;
+            let inner = entry.path().map_err(corrupt)?.into_owned();
+            let Some(name) = inner.file_name().and_then(|name| name.to_str()) else { continue };
+            let target = match &asset.take {
+                Take::Programs(names) if names.contains(&name) => format!("bin/{name}"),
+                Take::CniPlugins if entry.header().mode().unwrap_or(0) & 0o111 != 0 => format!("cni/{name}"),
+                _ => continue,
+            };
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            // The name is a single path component: nothing is written outside of the work directory.
+            let to = work.join(target.replace('/', "-"));
+            let written = File::create(&to).and_then(|mut file| io::copy(&mut entry, &mut file));
+            written.map_err(BundleError::io("write", &to))?;
+            components.insert(target, (to, asset.version.clone()));
+        }
+    }
+    Ok(components)
+}
+
+/// The images that this kubeadm wants, by its own word; by the table where it cannot be asked.
+async fn image_names(
+    version: &KubernetesVersion,
+    companions: &Companions,
+    components: &Components,
+    progress: &mpsc::Sender<String>,
+) -> Vec<String> {
+    match ask_kubeadm(version, components).await {
+        Ok(names) => names,
+        Err(reason) => {
+            tracing::warn!(reason, "kubeadm cannot be asked for its images, using the table");
+            let _ = progress.try_send(format!("kubeadm cannot be asked for its images ({reason}), using a table"));
+            releases::plan_images(version, companions)
+        }
+    }
+}
+
+/// Runs the fetched, digest-checked kubeadm as nobody, from a directory that nobody may read.
+async fn ask_kubeadm(version: &KubernetesVersion, components: &Components) -> Result<Vec<String>, String> {
+    let (kubeadm, _) = components.get("bin/kubeadm").ok_or("there is none")?;
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let copy = dir.path().join("kubeadm");
+    let prepare = || -> io::Result<()> {
+        fs::copy(kubeadm, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))
+    };
+    prepare().map_err(|error| error.to_string())?;
+    let deadline = Duration::from_secs(60);
+    let program = if rustix::process::geteuid().is_root() {
+        let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+        let program = Program::new("setpriv", deadline).args(ids);
+        program.args(["--clear-groups", "--no-new-privs"]).arg(copy.as_os_str())
+    } else {
+        Program::new(&copy, deadline)
+    };
+    let version = version.to_string();
+    let program = program.args(["config", "images", "list", "--kubernetes-version", version.as_str()]);
+    let output = program.env("HOME", "/nonexistent").run().await.map_err(|error| error.to_string())?;
+    let names: Vec<String> =
+        output.lines().map(str::trim).filter(|line| line.starts_with("registry.k8s.io/")).map(str::to_owned).collect();
+    if names.iter().any(|name| name.contains("/kube-apiserver:")) {
+        Ok(names)
+    } else {
+        Err("it lists none".to_owned())
+    }
+}
+
+async fn pull(
+    registry: &Registry<'_>,
+    name: String,
+) -> Result<(String, PulledManifest, Vec<PathBuf>), FetchError> {
+    let (repository, tag) = split_name(&name)
+        .ok_or_else(|| FetchError::Upstream { url: name.clone(), reason: "is no image name".to_owned() })?;
+    let manifest = registry.manifest(repository, tag).await?;
+    let mut paths = Vec::new();
+    for (sha256, _) in &manifest.blobs {
+        paths.push(registry.blob(repository, sha256, &manifest).await?);
+    }
+    Ok((name, manifest, paths))
+}
+
+/// `registry.k8s.io/coredns/coredns:v1` is `coredns/coredns` and `v1`.
+fn split_name(name: &str) -> Option<(&str, &str)> {
+    name.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':'))
+}
+
+fn host_of(url: &str) -> &str {
+    url.split("://").nth(1).unwrap_or(url)
+}
+
+fn role_of(name: &str) -> Role {
+    match split_name(name).map(|(repository, _)| repository).unwrap_or_default() {
+        "kube-apiserver" => Role::KubeApiserver,
+        "kube-controller-manager" => Role::KubeControllerManager,
+        "kube-scheduler" => Role::KubeScheduler,
+        "kube-proxy" => Role::KubeProxy,
+        "etcd" => Role::Etcd,
+        "pause" => Role::Pause,
+        "coredns/coredns" => Role::Coredns,
+        _ => Role::Workload,
+    }
+}
+
+fn install(
+    store: &BundleStore,
+    version: &KubernetesVersion,
+    source: String,
+    work: &Path,
+    components: &Components,
+    pulled: &[(String, PulledManifest, Vec<PathBuf>)],
+) -> Result<Bundle, BundleError> {
+    let mut manifest = Manifest {
+        format: crate::bundle::manifest::FORMAT,
+        kubernetes: version.clone(),
+        arch: "x86_64".to_owned(),
+        name: format!("kubernetes-{version}"),
+        trial: false,
+        source,
+        created: None,
+        components: Vec::new(),
+        images: Vec::new(),
+    };
+    for (path, (file, version)) in components {
+        manifest.components.push(Component {
+            name: path.rsplit('/').next().unwrap_or(path).to_owned(),
+            version: version.clone(),
+            path: path.clone(),
+            sha256: sha256_file(file).map_err(BundleError::io("read", file))?,
+            size: fs::metadata(file).map_err(BundleError::io("read", file))?.len(),
+        });
+    }
+    let (mut index, mut blobs) = (Vec::new(), BTreeMap::new());
+    for (name, image, paths) in pulled {
+        let size = image.bytes.len() as u64;
+        manifest.images.push(ImageEntry {
+            name: name.clone(),
+            role: role_of(name),
+            manifest: format!("sha256:{}", image.sha256),
+            size: size + image.blobs.iter().map(|(_, size)| size).sum::<u64>(),
+        });
+        let media_type = image.media_type.clone();
+        index.push(IndexEntry { name: name.clone(), media_type, sha256: image.sha256.clone(), size });
+        let path = work.join(format!("manifest-{}", image.sha256));
+        fs::write(&path, &image.bytes).map_err(BundleError::io("write", &path))?;
+        blobs.insert(image.sha256.clone(), path);
+        blobs.extend(image.blobs.iter().map(|(sha256, _)| sha256.clone()).zip(paths.iter().cloned()));
+    }
+    let files = components.iter().map(|(path, (file, _))| (path.clone(), file.clone())).collect();
+    let temp = tempfile::Builder::new()
+        .prefix(".fetch-")
+        .tempfile_in(store.dir())
+        .map_err(BundleError::io("write to", store.dir()))?;
+    write::write(BufWriter::new(temp.as_file()), &manifest, &files, &index, &blobs)
+        .map_err(BundleError::io("write", temp.path()))?;
+    // What was just written is read as a stranger's, once: the store holds whole bundles only.
+    store::verify_impl(temp.path())?;
+    store.adopt(temp, &manifest.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_files_of_every_kind_are_read() {
+        let sum = "a".repeat(64);
+        assert_eq!(find_sum(&sum, "kubeadm"), Some(sum.clone()));
+        let text = format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{}  runc.arm64\n{sum} *runc.amd64\n", "b".repeat(64));
+        assert_eq!(find_sum(&text, "runc.amd64"), Some(sum));
+        assert_eq!(find_sum(&text, "runc.s390x"), None);
+    }
+
+    #[test]
+    fn names_have_roles() {
+        assert_eq!(role_of("registry.k8s.io/coredns/coredns:v1.12.1"), Role::Coredns);
+        assert_eq!(role_of("registry.k8s.io/etcd:3.6.4-0"), Role::Etcd);
+    }
+}

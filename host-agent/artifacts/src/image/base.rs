@@ -1,0 +1,289 @@
+//! The operating system below everything: a tar made by mmdebstrap, kept between builds.
+//!
+//! Mirrors, keys and proxies come from the host's own apt configuration; where that is of another
+//! distribution, mmdebstrap's defaults are used. The tar is keyed by suite, packages and sources, and
+//! made anew when it is older than [`MAX_AGE`]. Called by [`super::store`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use k8sctl_command::Program;
+use tokio::sync::mpsc;
+
+use super::{ImageError, STEP_DEADLINE, run, say};
+use crate::digest::sha256;
+
+/// Older base systems are not built upon: they lack security updates.
+const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Raised when the way the base is made changes.
+const RECIPE: u32 = 1;
+
+const PACKAGES: [&str; 18] = [
+    "systemd", "systemd-sysv", "dbus", "udev", "kmod", "iproute2", "iptables", "conntrack", "ebtables", "ethtool",
+    "socat", "mount", "util-linux", "procps", "libseccomp2", "ca-certificates", "e2fsprogs", "busybox-static",
+];
+
+/// What an operating system's files need not hold in a node.
+const EXCLUDED: [&str; 5] = ["man/*", "doc/*", "locale/*", "info/*", "lintian/*"];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distribution {
+    Debian,
+    Ubuntu,
+}
+
+/// A suite that images can be made of.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// `bookworm`.
+    pub name: &'static str,
+    distribution: Distribution,
+}
+
+const SUITES: [Suite; 6] = [
+    Suite { name: "bookworm", distribution: Distribution::Debian },
+    Suite { name: "trixie", distribution: Distribution::Debian },
+    Suite { name: "bullseye", distribution: Distribution::Debian },
+    Suite { name: "jammy", distribution: Distribution::Ubuntu },
+    Suite { name: "noble", distribution: Distribution::Ubuntu },
+    Suite { name: "questing", distribution: Distribution::Ubuntu },
+];
+
+/// The names of all suites.
+pub fn suites() -> impl Iterator<Item = &'static str> {
+    SUITES.iter().map(|suite| suite.name)
+}
+
+impl Suite {
+    /// The suite of this name.
+    pub fn find(name: &str) -> Result<&'static Self, ImageError> {
+        SUITES.iter().find(|suite| suite.name == name).ok_or_else(|| ImageError::Suite { suite: name.to_owned() })
+    }
+
+    /// What is installed; apt adds what these depend on.
+    pub fn packages(&self) -> Vec<&'static str> {
+        let kernel = match self.distribution {
+            Distribution::Debian => "linux-image-cloud-amd64",
+            Distribution::Ubuntu => "linux-image-virtual",
+        };
+        PACKAGES.into_iter().chain([kernel]).collect()
+    }
+}
+
+/// What the host's apt says that a build needs.
+#[derive(Clone, Debug, Default)]
+pub struct HostApt {
+    /// Codename of the host's suite, `bookworm`; empty means unknown.
+    pub codename: String,
+    /// The content of its sources files, `(is deb822, text)`.
+    pub sources: Vec<(bool, String)>,
+    /// Its proxy and https options, as lines of apt configuration.
+    pub options: Vec<String>,
+}
+
+impl HostApt {
+    /// Reads the host's configuration. What cannot be read is left out.
+    pub async fn read() -> Self {
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+        let mut sources = Vec::new();
+        sources.extend(fs::read_to_string("/etc/apt/sources.list").ok().map(|text| (false, text)));
+        let mut paths: Vec<PathBuf> = fs::read_dir("/etc/apt/sources.list.d")
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default();
+        paths.sort();
+        for path in paths {
+            let suffix = path.extension().and_then(|suffix| suffix.to_str());
+            if let Some(suffix @ ("list" | "sources")) = suffix
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                sources.push((suffix == "sources", text));
+            }
+        }
+        let dump = Program::new("apt-config", Duration::from_secs(20)).arg("dump").run().await.unwrap_or_default();
+        let wanted = ["Acquire::http", "Acquire::https", "Acquire::Retries"];
+        let options = dump
+            .lines()
+            .filter(|line| wanted.iter().any(|prefix| line.starts_with(prefix)) && !line.ends_with("\"\";"))
+            .map(str::to_owned)
+            .collect();
+        Self { codename: codename.unwrap_or_default().trim_matches('"').to_owned(), sources, options }
+    }
+}
+
+/// One-line sources for `suite` out of the host's own: its entries for the host's suite, with the
+/// suite's name exchanged. `None` means that the host has none that fit.
+pub fn plan_sources(host: &HostApt, suite: &Suite) -> Option<String> {
+    let same_distribution =
+        SUITES.iter().any(|known| known.name == host.codename && known.distribution == suite.distribution);
+    if !same_distribution {
+        return None;
+    }
+    let lines: Vec<String> = host
+        .sources
+        .iter()
+        .flat_map(|(deb822, text)| if *deb822 { stanzas(text) } else { text.lines().map(one_line).collect() })
+        .flatten()
+        .flat_map(|source| source.lines_for(&host.codename, suite.name))
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+}
+
+#[derive(Debug, Default)]
+struct Source {
+    uris: Vec<String>,
+    suites: Vec<String>,
+    components: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Source {
+    fn lines_for(&self, host: &str, wanted: &str) -> Vec<String> {
+        // A distribution's own archive has the component main; a third party's is not ours to install from.
+        if !self.components.iter().any(|component| component == "main") {
+            return Vec::new();
+        }
+        let options = if self.options.is_empty() { String::new() } else { format!("[{}] ", self.options.join(" ")) };
+        let mut lines = Vec::new();
+        for uri in &self.uris {
+            for suite in &self.suites {
+                if let Some(pocket @ ("" | "-updates" | "-security")) = suite.strip_prefix(host) {
+                    lines.push(format!("deb {options}{uri} {wanted}{pocket} {}", self.components.join(" ")));
+                }
+            }
+        }
+        lines
+    }
+}
+
+fn one_line(line: &str) -> Option<Source> {
+    let mut rest = line.split('#').next().unwrap_or_default().trim().strip_prefix("deb ")?.trim_start();
+    let mut source = Source::default();
+    if let Some(bracketed) = rest.strip_prefix('[') {
+        let (options, after) = bracketed.split_once(']')?;
+        source.options = options.split_whitespace().map(str::to_owned).collect();
+        rest = after;
+    }
+    let mut words = rest.split_whitespace().map(str::to_owned);
+    source.uris = vec![words.next()?];
+    source.suites = vec![words.next()?];
+    source.components = words.collect();
+    Some(source)
+}
+
+fn stanzas(text: &str) -> Vec<Option<Source>> {
+    text.split("\n\n").map(stanza).collect()
+}
+
+fn stanza(text: &str) -> Option<Source> {
+    let field = |name: &str| {
+        text.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    };
+    let words = |name: &str| -> Vec<String> {
+        field(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    if field("Enabled").is_some_and(|value| value == "no") || !words("Types").contains(&"deb".to_owned()) {
+        return None;
+    }
+    // A key within the stanza has no one-line form; mmdebstrap then finds the distribution's keyring itself.
+    let key = field("Signed-By").filter(|value| value.starts_with('/'));
+    Some(Source {
+        uris: words("URIs"),
+        suites: words("Suites"),
+        components: words("Components"),
+        options: key.map(|path| format!("signed-by={path}")).into_iter().collect(),
+    })
+}
+
+/// The base tar in `dir`, made now unless it is there.
+pub async fn provide(dir: &Path, suite: &Suite, progress: &mpsc::Sender<String>) -> Result<PathBuf, ImageError> {
+    let host = HostApt::read().await;
+    let sources = plan_sources(&host, suite);
+    let packages = suite.packages().join(",");
+    let key = sha256(format!("{RECIPE}\n{}\n{packages}\n{sources:?}\n", suite.name).as_bytes());
+    let path = dir.join(format!("base-{}.tar", &key[..16]));
+    let age = fs::metadata(&path).and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
+    if age.is_some_and(|age| age < MAX_AGE) {
+        return Ok(path);
+    }
+    say(progress, format!("making the base system ({}) with mmdebstrap", suite.name));
+    let work = tempfile::Builder::new().prefix(".build-base-").tempdir_in(dir).map_err(ImageError::io("write to", dir))?;
+    let output = work.path().join("base.tar");
+    let mut program = Program::new("mmdebstrap", STEP_DEADLINE)
+        .args(["--mode=root", "--variant=minbase", "--format=tar"])
+        .arg(format!("--include={packages}"))
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        // The work directory may lie below one that only root may enter.
+        .arg("--aptopt=APT::Sandbox::User \"root\"")
+        .args(host.options.iter().map(|option| format!("--aptopt={option}")))
+        .args(EXCLUDED.map(|path| format!("--dpkgopt=path-exclude=/usr/share/{path}")))
+        .arg("--dpkgopt=path-include=/usr/share/doc/*/copyright")
+        // The kernel's hook would make an initrd that nobody boots.
+        .arg(r#"--setup-hook=mkdir -p "$1/etc/kernel/postinst.d"; printf '#!/bin/sh\n' >"$1/etc/kernel/postinst.d/initramfs-tools""#)
+        .arg("--dpkgopt=force-confold")
+        .env("INITRD", "No")
+        .env("TMPDIR", work.path())
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .lines_to(progress.clone())
+        .arg(suite.name)
+        .arg(&output);
+    if let Some(sources) = sources {
+        // Standard input: no mirror is ever in argv.
+        program = program.arg("-").stdin(sources);
+    }
+    run("make the base system", program).await?;
+    fs::rename(&output, &path).map_err(ImageError::io("write", &path))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(deb822: bool, text: &str) -> HostApt {
+        HostApt { codename: "bookworm".to_owned(), sources: vec![(deb822, text.to_owned())], options: Vec::new() }
+    }
+
+    const DEB822: &str = "# a remark\nTypes: deb deb-src\nURIs: http://mirror.test/debian\n\
+        Suites: bookworm bookworm-updates bookworm-backports\nComponents: main contrib\n\
+        Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
+        Types: deb\nURIs: http://other.test/\nSuites: bookworm\nComponents: stable\n";
+
+    #[test]
+    fn own_archives_are_taken_and_third_parties_are_not() {
+        let suite = Suite::find("bookworm").expect("it is known");
+        let sources = plan_sources(&host(true, DEB822), suite).expect("it fits");
+        let key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
+        assert_eq!(
+            sources,
+            format!(
+                "deb {key} http://mirror.test/debian bookworm main contrib\n\
+                 deb {key} http://mirror.test/debian bookworm-updates main contrib\n"
+            )
+        );
+    }
+
+    #[test]
+    fn another_suite_of_the_same_distribution_uses_the_same_mirror() {
+        let suite = Suite::find("trixie").expect("it is known");
+        let text = "deb [arch=amd64] http://mirror.test/debian bookworm main # remark\n# deb http://x bookworm main\n";
+        let sources = plan_sources(&host(false, text), suite);
+        assert_eq!(sources.as_deref(), Some("deb [arch=amd64] http://mirror.test/debian trixie main\n"));
+    }
+
+    #[test]
+    fn another_distribution_gets_the_defaults() {
+        let suite = Suite::find("noble").expect("it is known");
+        assert_eq!(plan_sources(&host(true, DEB822), suite), None);
+    }
+
+    #[test]
+    fn an_unknown_suite_is_named() {
+        assert!(matches!(Suite::find("potato"), Err(ImageError::Suite { suite }) if suite == "potato"));
+    }
+}

@@ -1,0 +1,271 @@
+//! The directory of images: one directory per id, made whole or not at all.
+//!
+//! One build at a time holds the directory's lock; what a killed build left is removed by the next.
+//! Called by the host agent.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use k8sctl_command::Program;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::version::KubernetesVersion;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::base::{self, Suite};
+use super::inputs::{self, BuildInputs, CMDLINE};
+use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
+use crate::digest::sha256_file;
+
+const DESCRIPTION: &str = "image.toml";
+
+/// Programs that a build runs, and the Debian package of each.
+const TOOLS: [(&str, &str); 6] = [
+    ("mmdebstrap", "mmdebstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("qemu-img", "qemu-utils"),
+    ("tar", "tar"),
+    ("unshare", "util-linux"),
+    ("chroot", "coreutils"),
+];
+
+/// A built image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// 32 hexadecimal digits, from the inputs.
+    pub id: String,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// Root disk, qcow2: the backing file of every node's own.
+    pub disk: PathBuf,
+    /// Kernel for direct boot.
+    pub kernel: PathBuf,
+    /// Initrd for direct boot.
+    pub initrd: PathBuf,
+    /// Kernel command line. The caller may append, `mitigations=off` under emulation.
+    pub cmdline: String,
+    /// The release in it.
+    pub kubernetes: KubernetesVersion,
+    /// The bundle's name.
+    pub bundle: String,
+    /// Whether the bundle is a lab's.
+    pub trial: bool,
+    /// `bookworm`.
+    pub suite: String,
+    /// Whether it has the lab's debug unit.
+    pub debug_unit: bool,
+    /// Bytes on disk.
+    pub size: u64,
+}
+
+/// `image.toml`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    id: String,
+    kubernetes: KubernetesVersion,
+    bundle: String,
+    bundle_digest: String,
+    trial: bool,
+    suite: String,
+    node_agent_sha256: String,
+    debug_unit: bool,
+    cmdline: String,
+}
+
+/// The images of this host.
+#[derive(Clone, Debug)]
+pub struct ImageStore {
+    dir: PathBuf,
+}
+
+impl ImageStore {
+    /// A store in `dir`, which is made when first needed.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The id that an image of these inputs has, whether built or not.
+    pub fn id_of(&self, inputs: &BuildInputs) -> Result<String, Failure> {
+        Ok(identify(inputs)?.0)
+    }
+
+    /// Every image, by id.
+    pub fn list(&self) -> Result<Vec<Image>, Failure> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(Vec::new()) };
+        let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        Ok(names.iter().filter_map(|name| self.load(name)).collect())
+    }
+
+    /// Removes the image whose id is or begins with `id`, unless it is in `used`; returns its id.
+    pub fn remove(&self, id: &str, used: &[String]) -> Result<String, Failure> {
+        Ok(self.remove_impl(id, used)?)
+    }
+
+    fn remove_impl(&self, id: &str, used: &[String]) -> Result<String, ImageError> {
+        let mut found: Vec<Image> = self.list().unwrap_or_default();
+        found.retain(|image| !id.is_empty() && image.id.starts_with(id));
+        let [image] = found.as_slice() else {
+            return Err(ImageError::Unknown { id: id.to_owned(), count: found.len() });
+        };
+        if used.contains(&image.id) {
+            return Err(ImageError::InUse { id: image.id.clone() });
+        }
+        // Renamed first: a half-removed image is a leftover, never an image.
+        let grave = self.dir.join(format!(".build-removed-{}", image.id));
+        fs::rename(&image.dir, &grave).map_err(ImageError::io("remove", &image.dir))?;
+        fs::remove_dir_all(&grave).map_err(ImageError::io("remove", &grave))?;
+        Ok(image.id.clone())
+    }
+
+    /// The image of these inputs, built now unless it is there. Lines of progress go to `progress`;
+    /// one that does not keep up misses lines. Needs root. Dropping the future ends the build.
+    pub async fn build(&self, inputs: BuildInputs, progress: mpsc::Sender<String>) -> Result<Image, Failure> {
+        Ok(self.build_impl(inputs, &progress).await?)
+    }
+
+    async fn build_impl(&self, inputs: BuildInputs, progress: &mpsc::Sender<String>) -> Result<Image, ImageError> {
+        let identified = inputs.clone();
+        let (id, suite, node_agent_sha256) = blocking(move || identify(&identified)).await?;
+        if let Some(image) = self.load(&id) {
+            return Ok(image);
+        }
+        check_tools()?;
+        fs::create_dir_all(&self.dir).map_err(ImageError::io("make", &self.dir))?;
+        let dir = self.dir.clone();
+        let _lock = blocking(move || lock(&dir)).await?;
+        // Whoever held the lock may have built it.
+        if let Some(image) = self.load(&id) {
+            return Ok(image);
+        }
+        self.sweep();
+
+        let base = base::provide(&self.dir, suite, progress).await?;
+        let work = tempfile::Builder::new()
+            .prefix(".build-")
+            .tempdir_in(&self.dir)
+            .map_err(ImageError::io("write to", &self.dir))?;
+        let [root, images, output] = ["root", "images", "output"].map(|name| work.path().join(name));
+        for path in [&root, &images, &output] {
+            fs::create_dir(path).map_err(ImageError::io("make", path))?;
+        }
+        say(progress, "unpacking the base system");
+        let tar = Program::new("tar", STEP_DEADLINE)
+            .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
+            .arg(&base)
+            .arg("--directory")
+            .arg(&root);
+        run("unpack the base system", tar).await?;
+
+        say(progress, format!("unpacking bundle {}", inputs.bundle.manifest.name));
+        let (bundle, to_root, to_images) = (inputs.bundle.clone(), root.clone(), images.clone());
+        blocking(move || content::unpack(&bundle, &to_root, &to_images)).await?;
+        rootfs::apply(&root, &rootfs::plan_overlay(inputs.debug_unit), &inputs.node_agent)?;
+        say(progress, "importing container images");
+        content::import(&inputs.bundle, &root, &images, progress).await?;
+        let _ = fs::remove_dir_all(&images);
+
+        say(progress, "making kernel, initrd and disk");
+        boot::make(&root, &output.join("vmlinuz"), &output.join("initrd.img")).await?;
+        disk::make(&root, &work.path().join("disk.raw"), &output.join("disk.qcow2"), &id).await?;
+        let description = Description {
+            id: id.clone(),
+            kubernetes: inputs.bundle.manifest.kubernetes.clone(),
+            bundle: inputs.bundle.manifest.name.clone(),
+            bundle_digest: inputs.bundle.digest.clone(),
+            trial: inputs.bundle.manifest.trial,
+            suite: suite.name.to_owned(),
+            node_agent_sha256,
+            debug_unit: inputs.debug_unit,
+            cmdline: CMDLINE.to_owned(),
+        };
+        let path = output.join(DESCRIPTION);
+        let text = toml::to_string(&description).unwrap_or_default();
+        fs::write(&path, text).map_err(ImageError::io("write", &path))?;
+        // A crash of the host must not leave an image whose disk is holes.
+        let output_for_sync = output.clone();
+        blocking(move || sync_all(&output_for_sync)).await?;
+        let target = self.dir.join(&id);
+        let _ = fs::remove_dir_all(&target);
+        fs::rename(&output, &target).map_err(ImageError::io("write", &target))?;
+        say(progress, format!("image {id} is ready"));
+        self.load(&id).ok_or_else(|| ImageError::Incomplete { what: "readable image.toml".to_owned() })
+    }
+
+    fn load(&self, id: &str) -> Option<Image> {
+        let dir = self.dir.join(id);
+        let text = fs::read_to_string(dir.join(DESCRIPTION)).ok()?;
+        let description: Description = toml::from_str(&text).ok()?;
+        let [disk, kernel, initrd] = ["disk.qcow2", "vmlinuz", "initrd.img"].map(|name| dir.join(name));
+        let size = [&disk, &kernel, &initrd].into_iter().map(|path| fs::metadata(path).map(|data| data.len()));
+        let size = size.sum::<Result<u64, _>>().ok()?;
+        (description.id == id).then_some(Image {
+            id: description.id,
+            disk,
+            kernel,
+            initrd,
+            cmdline: description.cmdline,
+            kubernetes: description.kubernetes,
+            bundle: description.bundle,
+            trial: description.trial,
+            suite: description.suite,
+            debug_unit: description.debug_unit,
+            size,
+            dir,
+        })
+    }
+
+    /// Removes what killed builds left. Only with the lock held.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".build-")
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a killed build's leftover stays");
+            }
+        }
+    }
+}
+
+fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
+    let suite = Suite::find(&inputs.suite)?;
+    let agent = sha256_file(&inputs.node_agent).map_err(ImageError::io("read", &inputs.node_agent))?;
+    Ok((inputs::image_id(inputs, suite, &agent), suite, agent))
+}
+
+fn check_tools() -> Result<(), ImageError> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let dirs: Vec<&Path> = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new).collect();
+    for (program, package) in TOOLS {
+        if !dirs.iter().any(|dir| dir.join(program).exists()) {
+            return Err(ImageError::ToolMissing { program, package });
+        }
+    }
+    Ok(())
+}
+
+fn lock(dir: &Path) -> Result<File, ImageError> {
+    let path = dir.join(".lock");
+    let file = File::create(&path).map_err(ImageError::io("open", &path))?;
+    file.lock().map_err(ImageError::io("lock", &path))?;
+    Ok(file)
+}
+
+fn sync_all(dir: &Path) -> Result<(), ImageError> {
+    for entry in fs::read_dir(dir).map_err(ImageError::io("read", dir))?.flatten() {
+        let path = entry.path();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(ImageError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

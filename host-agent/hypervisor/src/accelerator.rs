@@ -1,0 +1,69 @@
+//! Whether VMs run on KVM or emulated. Read once per observation.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What executes a VM's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// The processor, through KVM.
+    Kvm,
+    /// QEMU's translator: works everywhere, several times slower.
+    #[default]
+    Tcg,
+}
+
+impl Accelerator {
+    /// libvirt's domain type.
+    pub fn domain_type(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "qemu",
+        }
+    }
+
+    /// libvirt's CPU mode: all that the processor, or the translator, can do.
+    pub fn cpu_mode(self) -> &'static str {
+        match self {
+            Self::Kvm => "host-passthrough",
+            Self::Tcg => "maximum",
+        }
+    }
+}
+
+/// The accelerator of this host.
+pub fn detect() -> Accelerator {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    decide(device_opens(Path::new("/dev/kvm")), &cpuinfo)
+}
+
+fn device_opens(device: &Path) -> bool {
+    OpenOptions::new().read(true).write(true).open(device).is_ok()
+}
+
+/// KVM needs both: a `/dev/kvm` without `vmx` or `svm` in the flags cannot boot a stock kernel.
+pub fn decide(device_opens: bool, cpuinfo: &str) -> Accelerator {
+    let virtualises = cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(key, _)| key.trim() == "flags")
+        .any(|(_, flags)| flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
+    if device_opens && virtualises { Accelerator::Kvm } else { Accelerator::Tcg }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Accelerator, decide};
+
+    #[test]
+    fn kvm_needs_device_and_flag() {
+        let with = "processor\t: 0\nflags\t\t: fpu vme svm aes\n";
+        let without = "processor\t: 0\nflags\t\t: fpu vme aes\nbugs : vmx\n";
+        assert_eq!(decide(true, with), Accelerator::Kvm);
+        assert_eq!(decide(false, with), Accelerator::Tcg);
+        assert_eq!(decide(true, without), Accelerator::Tcg);
+    }
+}

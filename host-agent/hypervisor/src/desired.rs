@@ -1,0 +1,95 @@
+//! What the host shall have for one cluster. Made by the cluster controller from spec and store.
+
+use std::path::PathBuf;
+
+use k8sctl_types::spec::{NetworkSpec, NodeSpec};
+use serde::{Deserialize, Serialize};
+
+/// One cluster's share of the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DesiredHost {
+    /// The cluster's id, a UUID.
+    pub cluster_id: String,
+    /// The cluster's name, for reasons and descriptions.
+    pub cluster_name: String,
+    /// Spec generation, recorded in what is written now. It alone changes nothing.
+    pub generation: u64,
+    /// The network of the VMs.
+    pub network: NetworkSpec,
+    /// Nodes in the order in which they are made.
+    pub nodes: Vec<DesiredNode>,
+    /// Image of nodes that are not there yet; existing nodes keep theirs.
+    pub image: DesiredImage,
+    /// Where disks live.
+    pub pool: DesiredPool,
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DesiredNode {
+    /// The node's id in the store.
+    pub node_id: String,
+    /// Name, sizes, addresses.
+    pub spec: NodeSpec,
+    /// UUID of the domain and of the machine in it.
+    pub machine_uuid: String,
+    /// Whether it shall run.
+    pub powered: bool,
+    /// Added to the image's kernel command line; may be empty. Never a secret.
+    pub cmdline: String,
+}
+
+/// The files of a built node image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DesiredImage {
+    /// Content id; its first 16 characters name the files in the pool.
+    pub id: String,
+    /// The qcow2 root disk.
+    pub disk: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial RAM disk.
+    pub initrd: PathBuf,
+    /// The kernel command line.
+    pub cmdline: String,
+    /// Size of the three files together, in bytes.
+    pub size_bytes: u64,
+}
+
+/// The directory pool, ours alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredPool {
+    /// libvirt's name, `k8s-myhome`.
+    pub name: String,
+    /// Absolute path of the directory.
+    pub path: PathBuf,
+}
+
+impl DesiredImage {
+    /// Names of disk, kernel and initrd in the pool.
+    pub fn pool_names(&self) -> [String; 3] {
+        let short: String = self.id.chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+        image_file_names(&short)
+    }
+}
+
+/// Names of disk, kernel and initrd in the pool for a shortened image id.
+pub(crate) fn image_file_names(short: &str) -> [String; 3] {
+    [format!("base-{short}.qcow2"), format!("kernel-{short}"), format!("initrd-{short}")]
+}
+
+/// The shortened image id out of a base disk's name in the pool.
+pub(crate) fn image_of_base(name: &str) -> Option<&str> {
+    name.strip_prefix("base-")?.strip_suffix(".qcow2").filter(|short| !short.is_empty())
+}
+
+/// What the names of a cluster's volumes begin with.
+pub(crate) fn volume_prefix(cluster_id: &str) -> String {
+    let id: String = cluster_id.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{id}-")
+}
+
+/// Name of a node's overlay.
+pub(crate) fn volume_name(cluster_id: &str, node: &str) -> String {
+    format!("{}{node}.qcow2", volume_prefix(cluster_id))
+}

@@ -1,0 +1,346 @@
+//! Volumes and domains of a cluster's nodes.
+
+use std::path::{Path, PathBuf};
+
+use k8sctl_types::failure::Failure;
+
+use super::{change, destructive};
+use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
+use crate::desired::{DesiredHost, DesiredNode, image_file_names, image_of_base, volume_name, volume_prefix};
+use crate::observed::{DomainState, ObservedDomain, ObservedHost, ObservedVolume};
+use crate::xml::domain::DomainPlan;
+use crate::xml::owner::Owner;
+
+/// What is to be done about the nodes.
+#[derive(Default)]
+pub(super) struct NodesDecision {
+    /// Executed before everything else: addresses and names must be free again.
+    pub deletes: Vec<HostChange>,
+    pub creates: Vec<HostChange>,
+    /// Capacities of overlays that are new.
+    pub new_disks: Vec<u64>,
+    /// Whether any node boots from the desired image.
+    pub needs_image: bool,
+}
+
+pub(super) fn plan_nodes(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    network_replaced: bool,
+) -> Result<NodesDecision, Failure> {
+    let mut plan = NodesDecision::default();
+    plan_removed(desired, observed, &mut plan);
+    let mut fresh = Vec::new();
+    let mut node_changes = Vec::new();
+    for node in &desired.nodes {
+        refuse_foreign(desired, node, observed)?;
+        let domain = observed.domain(&node.spec.name);
+        let name = volume_name(&desired.cluster_id, &node.spec.name);
+        let volume = observed.volume(&name);
+        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume, network_replaced));
+        if let (Some(domain), Some(reason)) = (domain, &replace) {
+            delete_node(&desired.pool.name, domain, volume, Action::Replace, reason, &mut plan.deletes);
+        }
+        let (domain, volume) = if replace.is_some() { (None, None) } else { (domain, volume) };
+        if domain.is_none() {
+            fresh.push((node.spec.ip, node.spec.mac.to_ascii_lowercase()));
+        }
+        let action = if replace.is_some() { Action::Replace } else { Action::Create };
+        plan_volume(desired, node, domain, volume, action, &mut plan.new_disks, &mut node_changes)?;
+        plan_domain(desired, node, observed, domain, volume, action, &mut node_changes);
+        plan.needs_image |= volume.is_none_or(|volume| image_of(volume) == Some(short_id(desired).as_str()));
+    }
+    if !fresh.is_empty() {
+        let op = HostOp::CheckAddresses { network: desired.network.name.clone(), addresses: fresh };
+        let reason = "nobody else may answer for the addresses of new nodes";
+        plan.creates.push(change(Action::Create, Kind::Address, &desired.network.name, reason, op));
+    }
+    plan.creates.extend(node_changes);
+    Ok(plan)
+}
+
+/// Nodes and volumes of this cluster that are not wanted any more.
+fn plan_removed(desired: &DesiredHost, observed: &ObservedHost, plan: &mut NodesDecision) {
+    let wanted = |name: &str| desired.nodes.iter().any(|node| node.spec.name == name);
+    for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !wanted(&it.name)) {
+        let volume = observed.volume(&volume_name(&desired.cluster_id, &domain.name));
+        let reason = "the node is no longer in the spec";
+        delete_node(&desired.pool.name, domain, volume, Action::Delete, reason, &mut plan.deletes);
+    }
+    let prefix = volume_prefix(&desired.cluster_id);
+    let is_used = |name: &str| {
+        desired.nodes.iter().any(|node| volume_name(&desired.cluster_id, &node.spec.name) == name)
+            || plan.deletes.iter().any(|it| it.kind == Kind::Volume && it.name == name)
+    };
+    let left: Vec<_> =
+        observed.volumes.iter().filter(|it| it.name.starts_with(&prefix) && !is_used(&it.name)).collect();
+    plan.deletes.extend(
+        left.into_iter()
+            .map(|volume| delete_volume(&desired.pool.name, volume, Action::Delete, "no node uses it")),
+    );
+}
+
+pub(super) fn belongs(domain: &ObservedDomain, cluster_id: &str) -> bool {
+    domain.ours.as_ref().is_some_and(|owner| owner.cluster_id == cluster_id)
+}
+
+pub(super) fn reference(domain: &ObservedDomain) -> DomainRef {
+    let cluster_id = domain.ours.as_ref().map(|owner| owner.cluster_id.clone()).unwrap_or_default();
+    DomainRef { name: domain.name.clone(), uuid: domain.uuid.clone(), cluster_id }
+}
+
+/// Off, disk gone, definition gone: in this order, see the module's head.
+pub(super) fn delete_node(
+    pool: &str,
+    domain: &ObservedDomain,
+    volume: Option<&ObservedVolume>,
+    action: Action,
+    reason: &str,
+    changes: &mut Vec<HostChange>,
+) {
+    let reference = reference(domain);
+    if domain.state != DomainState::Off {
+        let op = HostOp::PowerOffDomain { domain: reference.clone() };
+        changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
+    }
+    changes.extend(volume.map(|volume| delete_volume(pool, volume, action, reason)));
+    let op = HostOp::DeleteDomain { domain: reference };
+    changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
+}
+
+pub(super) fn delete_volume(pool: &str, volume: &ObservedVolume, action: Action, reason: &str) -> HostChange {
+    let op = HostOp::DeleteVolume { pool: pool.to_owned(), name: volume.name.clone() };
+    destructive(change(action, Kind::Volume, &volume.name, reason, op))
+}
+
+fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &ObservedHost) -> Result<(), Failure> {
+    let foreign = |it: &&ObservedDomain| !belongs(it, &desired.cluster_id);
+    for domain in observed.domains.iter().filter(foreign) {
+        let what = if domain.name == node.spec.name {
+            "name".to_owned()
+        } else if domain.uuid == node.machine_uuid {
+            format!("UUID {}", domain.uuid)
+        } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
+            format!("MAC address {}", domain.mac)
+        } else {
+            continue;
+        };
+        let whose = match &domain.ours {
+            Some(owner) => format!("belongs to another cluster (id {})", owner.cluster_id),
+            None => "is not ours".to_owned(),
+        };
+        return Err(Failure::new(
+            "LIBVIRT-FOREIGN-DOMAIN",
+            format!("domain {}", domain.name),
+            format!("it {whose} and has the {what} that node {} shall have", node.spec.name),
+            format!(
+                "rename the node in the cluster file, or rename or remove the VM (`virsh domrename {}`)",
+                domain.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn replace_reason(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    domain: &ObservedDomain,
+    volume: Option<&ObservedVolume>,
+    network_replaced: bool,
+) -> Option<String> {
+    let owner = domain.ours.as_ref()?;
+    let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
+    let differs = |what: &str, got: &str, wanted: &str| format!("its {what} changes from {got} to {wanted}");
+    if owner.node_id != node.node_id {
+        Some("it is another node of the same name".to_owned())
+    } else if domain.uuid != node.machine_uuid {
+        Some(differs("UUID", &domain.uuid, &node.machine_uuid))
+    } else if owner.ip != node.spec.ip.to_string() {
+        Some(differs("address", &owner.ip, &node.spec.ip.to_string()))
+    } else if !domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
+        Some(differs("MAC address", &domain.mac, &node.spec.mac))
+    } else if domain.networks != [desired.network.name.clone()] {
+        Some(differs("network", &domain.networks.join(", "), &desired.network.name))
+    } else if domain.disk.as_ref() != Some(&disk) {
+        Some("it has another disk than it should".to_owned())
+    } else if volume.is_none() {
+        Some("its disk is gone".to_owned())
+    } else if network_replaced {
+        Some("its network is made anew".to_owned())
+    } else {
+        None
+    }
+}
+
+fn plan_volume(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    domain: Option<&ObservedDomain>,
+    volume: Option<&ObservedVolume>,
+    action: Action,
+    new_disks: &mut Vec<u64>,
+    changes: &mut Vec<HostChange>,
+) -> Result<(), Failure> {
+    let name = volume_name(&desired.cluster_id, &node.spec.name);
+    let pool = desired.pool.name.clone();
+    let capacity = node.spec.disk_bytes;
+    let Some(volume) = volume else {
+        let [base, ..] = desired.image.pool_names();
+        let reason = format!("disk of node {}, {} GiB on {base}", node.spec.name, capacity >> 30);
+        let op = HostOp::CreateVolume {
+            pool,
+            name: name.clone(),
+            capacity,
+            backing: desired.pool.path.join(base),
+        };
+        changes.push(change(action, Kind::Volume, &name, reason, op));
+        new_disks.push(capacity);
+        return Ok(());
+    };
+    if volume.capacity > capacity {
+        return Err(Failure::new(
+            "HOST-DISK-SHRINK",
+            format!("volume {name}"),
+            format!("it has {} bytes, the spec says {capacity}; a disk cannot get smaller", volume.capacity),
+            format!("set the disk of {} back, or remove the node and add it again", node.spec.name),
+        ));
+    }
+    if volume.capacity < capacity {
+        let reason = format!("disk grows from {} to {} MiB, in place", volume.capacity >> 20, capacity >> 20);
+        let domain = domain.map_or_else(
+            || DomainRef {
+                name: node.spec.name.clone(),
+                uuid: node.machine_uuid.clone(),
+                cluster_id: desired.cluster_id.clone(),
+            },
+            reference,
+        );
+        let op = HostOp::GrowVolume { pool, name: name.clone(), capacity, domain };
+        changes.push(change(Action::Update, Kind::Volume, &name, reason, op));
+    }
+    Ok(())
+}
+
+fn short_id(desired: &DesiredHost) -> String {
+    let [base, ..] = desired.image.pool_names();
+    image_of_base(&base).unwrap_or_default().to_owned()
+}
+
+fn image_of(volume: &ObservedVolume) -> Option<&str> {
+    image_of_base(volume.backing.as_ref()?.file_name()?.to_str()?)
+}
+
+/// Kernel, initrd and command line: of the image that the disk was made from.
+fn boot_files(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    domain: Option<&ObservedDomain>,
+    volume: Option<&ObservedVolume>,
+) -> (PathBuf, PathBuf, String) {
+    let current = short_id(desired);
+    let short = volume.and_then(image_of).unwrap_or(&current);
+    let [_, kernel, initrd] = image_file_names(short);
+    let cmdline = match domain {
+        Some(domain) if short != current => domain.cmdline.clone(),
+        _ => [desired.image.cmdline.as_str(), &node.cmdline].join(" ").trim().to_owned(),
+    };
+    (desired.pool.path.join(kernel), desired.pool.path.join(initrd), cmdline)
+}
+
+fn plan_domain(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    observed: &ObservedHost,
+    domain: Option<&ObservedDomain>,
+    volume: Option<&ObservedVolume>,
+    action: Action,
+    changes: &mut Vec<HostChange>,
+) {
+    let (kernel, initrd, cmdline) = boot_files(desired, node, domain, volume);
+    let spec = &node.spec;
+    let plan = DomainPlan {
+        name: spec.name.clone(),
+        uuid: node.machine_uuid.clone(),
+        description: format!("node of the Kubernetes cluster {}", desired.cluster_name),
+        owner: Owner {
+            cluster_id: desired.cluster_id.clone(),
+            node_id: node.node_id.clone(),
+            generation: desired.generation,
+            ip: spec.ip.to_string(),
+        },
+        accelerator: observed.accelerator,
+        vcpus: spec.vcpus,
+        memory_bytes: spec.memory_bytes,
+        disk: desired.pool.path.join(volume_name(&desired.cluster_id, &spec.name)),
+        kernel,
+        initrd,
+        cmdline,
+        network: desired.network.name.clone(),
+        mac: spec.mac.to_ascii_lowercase(),
+    };
+    let reference = DomainRef {
+        name: spec.name.clone(),
+        uuid: node.machine_uuid.clone(),
+        cluster_id: desired.cluster_id.clone(),
+    };
+    let push = |changes: &mut Vec<HostChange>, action, reason: &str, op| {
+        changes.push(change(action, Kind::Domain, &spec.name, reason, op));
+    };
+    let Some(domain) = domain else {
+        let reason = format!("{} vCPU, {} MiB, {}", spec.vcpus, spec.memory_bytes >> 20, spec.ip);
+        push(changes, action, &reason, HostOp::DefineDomain { domain: plan });
+        if node.powered {
+            push(changes, action, "it shall run", HostOp::StartDomain { domain: reference });
+        }
+        return;
+    };
+    let differences = differences(&plan, domain);
+    if !differences.is_empty() {
+        let op = HostOp::DefineDomain { domain: plan };
+        push(changes, Action::Update, &differences.join(", "), op);
+    }
+    let running = domain.state == DomainState::Running;
+    let stale = domain.live_vcpus.is_some_and(|live| live != spec.vcpus)
+        || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes);
+    match (node.powered, running) {
+        (true, true) if stale => {
+            let op = HostOp::RestartDomain { domain: reference };
+            let restart =
+                change(Action::Update, Kind::Domain, &spec.name, "new sizes need a restart of the VM", op);
+            changes.push(destructive(restart));
+        }
+        (true, false) => {
+            let reason = if domain.state == DomainState::Paused { "it is paused" } else { "it does not run" };
+            push(changes, Action::Update, reason, HostOp::StartDomain { domain: reference });
+        }
+        (false, _) if domain.state != DomainState::Off => {
+            let op = HostOp::ShutDownDomain { domain: reference };
+            let stop = change(Action::Update, Kind::Domain, &spec.name, "it shall be off", op);
+            changes.push(destructive(stop));
+        }
+        _ => {}
+    }
+}
+
+/// What of the definition is to be changed in place.
+fn differences(plan: &DomainPlan, domain: &ObservedDomain) -> Vec<String> {
+    let mut found = Vec::new();
+    if plan.vcpus != domain.vcpus {
+        found.push(format!("vCPUs {} to {}", domain.vcpus, plan.vcpus));
+    }
+    if plan.memory_bytes != domain.memory_bytes {
+        found.push(format!("memory {} to {} MiB", domain.memory_bytes >> 20, plan.memory_bytes >> 20));
+    }
+    let is = |path: &Option<PathBuf>, wanted: &Path| path.as_deref() == Some(wanted);
+    if !is(&domain.kernel, &plan.kernel)
+        || !is(&domain.initrd, &plan.initrd)
+        || plan.cmdline != domain.cmdline
+    {
+        found.push("kernel, initrd or command line, from the next boot on".to_owned());
+    }
+    if !domain.autostart {
+        found.push("it shall start with the host".to_owned());
+    }
+    found
+}

@@ -1,0 +1,89 @@
+//! Pool, image files in it, and whether there is room.
+
+use std::path::Path;
+
+use k8sctl_types::failure::Failure;
+
+use super::change;
+use super::nodes::NodesDecision;
+use crate::change::{Action, HostChange, HostOp, Kind};
+use crate::desired::DesiredHost;
+use crate::observed::ObservedHost;
+
+/// What a fresh overlay needs at least: a node writes about this much until it is Ready.
+const OVERLAY_BYTES: u64 = 2 << 30;
+
+pub(super) fn plan_storage(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    nodes: &NodesDecision,
+) -> Result<Vec<HostChange>, Failure> {
+    let mut changes = plan_pool(desired, observed)?;
+    let mut needed = nodes.new_disks.iter().map(|bytes| OVERLAY_BYTES.min(*bytes)).sum::<u64>();
+    if nodes.needs_image {
+        let image = &desired.image;
+        let sources = [&image.disk, &image.kernel, &image.initrd];
+        let missing: Vec<_> = image
+            .pool_names()
+            .into_iter()
+            .zip(sources)
+            .filter(|(name, _)| observed.volume(name).is_none())
+            .collect();
+        if !missing.is_empty() {
+            needed += image.size_bytes;
+        }
+        for (name, source) in missing {
+            let target = desired.pool.path.join(&name);
+            let op = HostOp::InstallFile { pool: desired.pool.name.clone(), source: source.clone(), target };
+            changes.push(change(Action::Create, Kind::Image, &name, "nodes boot from it", op));
+        }
+    }
+    if needed > observed.pool_free_bytes {
+        return Err(disk_full(&desired.pool.path, needed, observed.pool_free_bytes));
+    }
+    Ok(changes)
+}
+
+/// The failure of a pool without room.
+pub(crate) fn disk_full(path: &Path, needed: u64, free: u64) -> Failure {
+    Failure::new(
+        "HOST-DISK-FULL",
+        format!("pool directory {}", path.display()),
+        format!("{} MiB are free, at least {} MiB are needed", free >> 20, needed.div_ceil(1 << 20)),
+        "free space there, or set pool_dir to a directory on a larger file system",
+    )
+}
+
+fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostChange>, Failure> {
+    let pool = &desired.pool;
+    let define = || HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };
+    let start = || HostOp::StartPool { name: pool.name.clone() };
+    match &observed.pool {
+        None => Ok(vec![
+            change(Action::Create, Kind::Pool, &pool.name, "disks live in a pool of our own", define()),
+            change(Action::Create, Kind::Pool, &pool.name, "it shall run", start()),
+        ]),
+        Some(there) if there.path.as_ref() != Some(&pool.path) => Err(Failure::new(
+            "LIBVIRT-FOREIGN-POOL",
+            format!("pool {}", pool.name),
+            match &there.path {
+                Some(path) => {
+                    format!("it exists with directory {}, expected {}", path.display(), pool.path.display())
+                }
+                None => "it exists and is not a directory pool".to_owned(),
+            },
+            format!(
+                "set pool_dir to the pool's directory, or remove it with `virsh pool-undefine {}`",
+                pool.name
+            ),
+        )),
+        Some(there) if !there.active || !there.autostart => Ok(vec![change(
+            Action::Update,
+            Kind::Pool,
+            &pool.name,
+            "it does not run, or not by itself",
+            start(),
+        )]),
+        Some(_) => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,153 @@
+//! The real hypervisor: libvirt through the `virt` crate. Dumb: it observes, and does one op at a
+//! time as it is told. Everything that blocks runs in `spawn_blocking`.
+//!
+//! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
+//! - `observe`: libvirt and host into [`ObservedHost`]
+//! - `network`, `storage`, `domain`: executing
+
+mod domain;
+pub mod error;
+mod events;
+mod link;
+mod network;
+mod observe;
+mod storage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8sctl_types::failure::Failure;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use virt::connect::Connect;
+
+use self::error::{LibvirtError, Result};
+use self::link::Link;
+use crate::change::{HostOp, Outcome};
+use crate::desired::DesiredPool;
+use crate::hypervisor::Hypervisor;
+use crate::observed::ObservedHost;
+
+/// How the real hypervisor is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HypervisorConfig {
+    /// libvirt's URI: `qemu:///system`, `test+unix:///default?socket=…`.
+    pub uri: String,
+    /// Directory of the VMs' console logs; absolute, made where it does not exist.
+    pub console_dir: PathBuf,
+}
+
+/// libvirt on this host.
+#[derive(Debug)]
+pub struct RealHypervisor {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    link: Link,
+    config: HypervisorConfig,
+}
+
+impl RealHypervisor {
+    /// Begins to connect; a libvirt that is away is no error here but one of the calls.
+    pub fn start(config: HypervisorConfig) -> std::result::Result<Self, Failure> {
+        let link = Link::start(&config.uri)?;
+        Ok(Self { inner: Arc::new(Inner { link, config }) })
+    }
+
+    /// Runs `work` with the open connection where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connect, &HypervisorConfig) -> Result<T> + Send + 'static,
+    ) -> std::result::Result<T, Failure> {
+        let inner = Arc::clone(&self.inner);
+        let done = spawn_blocking(move || {
+            let connect = inner.link.get()?;
+            let result = work(&connect, &inner.config);
+            // An error on a connection that broke meanwhile is the break, not the call's fault.
+            match result {
+                Err(error) if !connect.is_alive().unwrap_or(false) => Err(LibvirtError::Unreachable {
+                    uri: inner.link.uri().to_owned(),
+                    reason: format!("the connection broke: {error}"),
+                }),
+                result => result,
+            }
+        });
+        let result = done.await.unwrap_or_else(|error| {
+            let reason = format!("the call did not end: {error}");
+            Err(LibvirtError::Unreachable { uri: self.inner.link.uri().to_owned(), reason })
+        });
+        Ok(result?)
+    }
+}
+
+#[async_trait]
+impl Hypervisor for RealHypervisor {
+    async fn observe(&self, pool: &DesiredPool) -> std::result::Result<ObservedHost, Failure> {
+        let pool = pool.clone();
+        self.blocking(move |connect, _| observe::observe_impl(connect, &pool)).await
+    }
+
+    async fn execute(&self, op: &HostOp) -> std::result::Result<Outcome, Failure> {
+        if let HostOp::CheckAddresses { network, addresses } = op {
+            let name = network.clone();
+            let bridge = self.blocking(move |connect, _| network::bridge_impl(connect, &name)).await?;
+            return Ok(network::execute_check_addresses(&bridge, addresses).await?);
+        }
+        if let HostOp::RestartDomain { domain } | HostOp::ShutDownDomain { domain } = op {
+            return domain::execute_graceful(self, domain, matches!(op, HostOp::RestartDomain { .. })).await;
+        }
+        let op = op.clone();
+        self.blocking(move |connect, config| execute_impl(connect, config, &op)).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.link.changes()
+    }
+
+    async fn console_tail(&self, domain: &str, bytes: usize) -> std::result::Result<String, Failure> {
+        let domain = domain.to_owned();
+        self.blocking(move |connect, _| domain::console_tail_impl(connect, &domain, bytes)).await
+    }
+
+    async fn join_channel(&self, domain: &str) -> std::result::Result<Option<PathBuf>, Failure> {
+        let domain = domain.to_owned();
+        self.blocking(move |connect, _| domain::join_channel_impl(connect, &domain)).await
+    }
+}
+
+fn execute_impl(connect: &Connect, config: &HypervisorConfig, op: &HostOp) -> Result<Outcome> {
+    match op {
+        HostOp::DefineNetwork { network } => network::execute_define(connect, network),
+        HostOp::StartNetwork { name } => network::execute_start(connect, name),
+        HostOp::StopNetwork { name } => network::execute_stop(connect, name),
+        HostOp::SetDhcpRanges { network, ranges } => network::execute_ranges(connect, network, ranges),
+        HostOp::AddDhcpHost { network, host } => network::execute_host(connect, network, host, true),
+        HostOp::RemoveDhcpHost { network, host } => network::execute_host(connect, network, host, false),
+        HostOp::DeleteNetwork { name, cluster_id } => network::execute_delete(connect, name, cluster_id),
+        HostOp::DefinePool { name, path } => storage::execute_define_pool(connect, name, path),
+        HostOp::StartPool { name } => storage::execute_start_pool(connect, name),
+        HostOp::DeletePool { name } => storage::execute_delete_pool(connect, name),
+        HostOp::InstallFile { pool, source, target } => {
+            storage::execute_install(connect, pool, source, target)
+        }
+        HostOp::RemoveFile { pool, target } => storage::execute_remove(connect, pool, target),
+        HostOp::CreateVolume { pool, name, capacity, backing } => {
+            storage::execute_create_volume(connect, pool, name, *capacity, backing)
+        }
+        HostOp::GrowVolume { pool, name, capacity, domain } => {
+            storage::execute_grow_volume(connect, pool, name, *capacity, domain)
+        }
+        HostOp::DeleteVolume { pool, name } => storage::execute_delete_volume(connect, pool, name),
+        HostOp::DefineDomain { domain } => domain::execute_define(connect, config, domain),
+        HostOp::StartDomain { domain } => domain::execute_start(connect, domain),
+        HostOp::PowerOffDomain { domain } => domain::execute_power_off(connect, domain),
+        HostOp::DeleteDomain { domain } => domain::execute_delete(connect, domain),
+        // These wait, and are done above, outside of the blocking threads.
+        HostOp::CheckAddresses { .. } | HostOp::RestartDomain { .. } | HostOp::ShutDownDomain { .. } => {
+            Ok(Outcome::AlreadySo)
+        }
+    }
+}

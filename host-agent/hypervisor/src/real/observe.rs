@@ -1,0 +1,155 @@
+//! Looking at libvirt and the host.
+//!
+//! Objects may go between being listed and being read; those are left out.
+
+use std::fs;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+use nix::ifaddrs::getifaddrs;
+use virt::connect::Connect;
+use virt::domain::{Domain, DomainState as VirtState, DomainStateEnum};
+use virt::network::Network;
+use virt::sys;
+
+use super::error::{Context, LibvirtError, Result, is_absent, optional};
+use crate::accelerator;
+use crate::desired::DesiredPool;
+use crate::observed::{
+    DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
+};
+use crate::xml::domain::read_domain;
+use crate::xml::network::read_network;
+use crate::xml::storage::{read_pool_path, read_volume_backing};
+
+pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<ObservedHost> {
+    let networks = connect.list_all_networks(0).call("list", "networks of", "libvirt")?;
+    let domains = connect.list_all_domains(0).call("list", "domains of", "libvirt")?;
+    let node = connect.node_info().call("read", "facts of", "the host")?;
+    let (observed_pool, volumes) = observe_pool(connect, pool)?;
+    Ok(ObservedHost {
+        networks: present(networks.iter().map(observe_network))?,
+        pool: observed_pool,
+        volumes,
+        domains: present(domains.iter().map(observe_domain))?,
+        interfaces: interfaces(),
+        links: links(),
+        accelerator: accelerator::detect(),
+        pool_free_bytes: free_bytes(&pool.path),
+        host_cpus: node.cpus,
+        host_memory_bytes: node.memory << 10,
+    })
+}
+
+fn present<T>(items: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
+    let gone = |item: &Result<T>| matches!(item, Err(LibvirtError::Call { source, .. }) if is_absent(source));
+    items.filter(|item| !gone(item)).collect()
+}
+
+fn observe_network(network: &Network) -> Result<ObservedNetwork> {
+    let name = network.name().call("read the name of", "a", "network")?;
+    let active = network.is_active().call("read", "network", &name)?;
+    // A transient network has no persistent configuration; what runs is all there is.
+    let persistent = network.is_persistent().call("read", "network", &name)?;
+    let flags = if persistent { sys::VIR_NETWORK_XML_INACTIVE } else { 0 };
+    let inactive = network.xml_desc(flags).call("read", "network", &name)?;
+    let live = active.then(|| network.xml_desc(0)).transpose().call("read", "network", &name)?;
+    let autostart = persistent && network.autostart().unwrap_or(false);
+    read_network(&inactive, live.as_deref(), autostart).call("read", "network", &name)
+}
+
+fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
+    let name = domain.name().call("read the name of", "a", "domain")?;
+    let (state, _) = domain.state().call("read", "domain", &name)?;
+    let state = domain_state(state);
+    let persistent = domain.is_persistent().call("read", "domain", &name)?;
+    let flags = if persistent { sys::VIR_DOMAIN_XML_INACTIVE } else { 0 };
+    let inactive = domain.xml_desc(flags).call("read", "domain", &name)?;
+    let live = domain.is_active().call("read", "domain", &name)?;
+    let live = live.then(|| domain.xml_desc(0)).transpose().call("read", "domain", &name)?;
+    let autostart = persistent && domain.autostart().unwrap_or(false);
+    read_domain(&inactive, live.as_deref(), state, autostart).call("read", "domain", &name)
+}
+
+fn domain_state(state: DomainStateEnum) -> DomainState {
+    if state == VirtState::Paused.into() || state == VirtState::PMSuspended.into() {
+        DomainState::Paused
+    } else if state == VirtState::Shutoff.into() {
+        DomainState::Off
+    } else if state == VirtState::Crashed.into() {
+        DomainState::Crashed
+    } else {
+        DomainState::Running
+    }
+}
+
+fn observe_pool(
+    connect: &Connect,
+    wanted: &DesiredPool,
+) -> Result<(Option<ObservedPool>, Vec<ObservedVolume>)> {
+    let mut volumes = Vec::new();
+    let found =
+        optional(connect.lookup_storage_pool_by_name(&wanted.name)).call("look up", "pool", &wanted.name)?;
+    let pool = match found {
+        None => None,
+        Some(pool) => {
+            let xml = pool.xml_desc(0).call("read", "pool", &wanted.name)?;
+            let path = read_pool_path(&xml).call("read", "pool", &wanted.name)?;
+            let active = pool.is_active().call("read", "pool", &wanted.name)?;
+            let autostart = pool.autostart().unwrap_or(false);
+            if active && path.as_ref() == Some(&wanted.path) {
+                let all = pool.list_all_volumes(0).call("list volumes of", "pool", &wanted.name)?;
+                volumes = present(all.iter().map(observe_volume))?;
+            }
+            Some(ObservedPool { path, active, autostart })
+        }
+    };
+    // Files that libvirt has not seen yet, such as an image put there a moment ago.
+    for entry in fs::read_dir(&wanted.path).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && !volumes.iter().any(|volume| volume.name == name) {
+            let capacity = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
+            volumes.push(ObservedVolume { name, capacity, backing: None });
+        }
+    }
+    volumes.retain(|volume| !volume.name.starts_with('.'));
+    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((pool, volumes))
+}
+
+fn observe_volume(volume: &virt::storage_vol::StorageVol) -> Result<ObservedVolume> {
+    let name = volume.name().call("read the name of", "a", "volume")?;
+    let capacity = volume.info().call("read", "volume", &name)?.capacity;
+    let xml = volume.xml_desc(0).call("read", "volume", &name)?;
+    let backing = read_volume_backing(&xml).call("read", "volume", &name)?;
+    Ok(ObservedVolume { name, capacity, backing })
+}
+
+fn interfaces() -> Vec<HostInterface> {
+    let addresses = getifaddrs().into_iter().flatten();
+    addresses
+        .filter_map(|it| {
+            let address = it.address?.as_sockaddr_in()?.ip();
+            let mask = it.netmask?.as_sockaddr_in()?.ip();
+            let address = Ipv4Net::new(address, ipnet::ipv4_mask_to_prefix(mask).ok()?).ok()?;
+            (!address.addr().is_loopback()).then_some(HostInterface { name: it.interface_name, address })
+        })
+        .collect()
+}
+
+fn links() -> Vec<String> {
+    let entries = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Bytes free for root at `path`, or where its nearest existing parent is.
+pub(crate) fn free_bytes(path: &Path) -> u64 {
+    path.ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok())
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        .unwrap_or_default()
+}

@@ -1,0 +1,188 @@
+//! Pool, image files and volumes: executing.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use virt::connect::Connect;
+use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
+
+use super::error::{Context, LibvirtError, Result, missing, not_ours, optional};
+use super::{domain, observe};
+use crate::change::{DomainRef, Outcome};
+use crate::plan::disk_full;
+use crate::xml::storage::{pool_xml, read_pool_path, volume_xml};
+
+fn find_pool(connect: &Connect, name: &str) -> Result<Option<StoragePool>> {
+    optional(connect.lookup_storage_pool_by_name(name)).call("look up", "pool", name)
+}
+
+fn get_pool(connect: &Connect, name: &str) -> Result<StoragePool> {
+    find_pool(connect, name)?.ok_or_else(|| missing("pool", name).into())
+}
+
+fn find_volume(pool: &StoragePool, name: &str) -> Result<Option<StorageVol>> {
+    optional(pool.lookup_storage_vol_by_name(name)).call("look up", "volume", name)
+}
+
+/// libvirt looks into the directory again. While another job of the pool runs it cannot, and that
+/// job's end shows it the same.
+fn refresh(pool: &StoragePool, name: &str) {
+    if let Err(error) = pool.refresh(0) {
+        tracing::warn!(libvirt.pool = name, error = error.message(), "cannot refresh the pool");
+    }
+}
+
+pub(super) fn execute_define_pool(connect: &Connect, name: &str, path: &Path) -> Result<Outcome> {
+    if let Some(pool) = find_pool(connect, name)? {
+        let xml = pool.xml_desc(0).call("read", "pool", name)?;
+        let there = read_pool_path(&xml).call("read", "pool", name)?;
+        return if there.as_deref() == Some(path) {
+            Ok(Outcome::AlreadySo)
+        } else {
+            Err(not_ours("pool", name).into())
+        };
+    }
+    let xml = pool_xml(name, path).call("write", "pool", name)?;
+    connect.define_storage_pool_xml(&xml, 0).call("define", "pool", name)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn execute_start_pool(connect: &Connect, name: &str) -> Result<Outcome> {
+    let pool = get_pool(connect, name)?;
+    let active = pool.is_active().call("read", "pool", name)?;
+    let autostart = pool.autostart().call("read", "pool", name)?;
+    if !active {
+        pool.build(0).call("make the directory of", "pool", name)?;
+        pool.create(0).call("start", "pool", name)?;
+    }
+    if !autostart {
+        pool.set_autostart(true).call("autostart", "pool", name)?;
+    }
+    Ok(if active && autostart { Outcome::AlreadySo } else { Outcome::Done })
+}
+
+pub(super) fn execute_delete_pool(connect: &Connect, name: &str) -> Result<Outcome> {
+    let Some(pool) = find_pool(connect, name)? else { return Ok(Outcome::AlreadySo) };
+    if pool.is_active().call("read", "pool", name)? {
+        pool.destroy().call("stop", "pool", name)?;
+    }
+    pool.undefine().call("undefine", "pool", name)?;
+    Ok(Outcome::Done)
+}
+
+/// The file appears whole or not at all: linked or copied under another name, then renamed.
+pub(super) fn execute_install(
+    connect: &Connect,
+    pool: &str,
+    source: &Path,
+    target: &Path,
+) -> Result<Outcome> {
+    if target.exists() {
+        return Ok(Outcome::AlreadySo);
+    }
+    let failed = |what: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |source| LibvirtError::File { what, path, source }
+    };
+    let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
+        return Err(missing("directory of", &target.to_string_lossy()).into());
+    };
+    let part = directory.join(format!(".{}.part", name.to_string_lossy()));
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed("remove", &part)(error));
+        }
+        _ => {}
+    }
+    // A link costs nothing; where it cannot be (another file system), the copy is a reflink if it can.
+    if fs::hard_link(source, &part).is_err() {
+        fs::copy(source, &part).map_err(failed("copy to", &part))?;
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o644))
+            .map_err(failed("set the mode of", &part))?;
+        File::open(&part).and_then(|file| file.sync_all()).map_err(failed("write", &part))?;
+    }
+    fs::rename(&part, target).map_err(failed("rename to", target))?;
+    File::open(directory).and_then(|it| it.sync_all()).map_err(failed("write", directory))?;
+    refresh(&get_pool(connect, pool)?, pool);
+    Ok(Outcome::Done)
+}
+
+pub(super) fn execute_remove(connect: &Connect, pool: &str, target: &Path) -> Result<Outcome> {
+    let outcome = match fs::remove_file(target) {
+        Ok(()) => Outcome::Done,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Outcome::AlreadySo,
+        Err(source) => return Err(LibvirtError::File { what: "remove", path: target.to_owned(), source }),
+    };
+    if let Some(there) = find_pool(connect, pool)? {
+        refresh(&there, pool);
+    }
+    Ok(outcome)
+}
+
+pub(super) fn execute_create_volume(
+    connect: &Connect,
+    pool: &str,
+    name: &str,
+    capacity: u64,
+    backing: &Path,
+) -> Result<Outcome> {
+    let there = get_pool(connect, pool)?;
+    if find_volume(&there, name)?.is_some() {
+        return Ok(Outcome::AlreadySo);
+    }
+    let directory = backing.parent().unwrap_or(backing);
+    let free = observe::free_bytes(directory);
+    if free < 1 << 20 {
+        return Err(disk_full(directory, 1 << 20, free).into());
+    }
+    let xml = volume_xml(name, capacity, backing).call("write", "volume", name)?;
+    StorageVol::create_xml(&there, &xml, 0).call("create", "volume", name)?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn execute_grow_volume(
+    connect: &Connect,
+    pool: &str,
+    name: &str,
+    capacity: u64,
+    reference: &DomainRef,
+) -> Result<Outcome> {
+    let there = get_pool(connect, pool)?;
+    let volume = find_volume(&there, name)?.ok_or_else(|| missing("volume", name))?;
+    if volume.info().call("read", "volume", name)?.capacity >= capacity {
+        return Ok(Outcome::AlreadySo);
+    }
+    match domain::find_ours(connect, reference)? {
+        // QEMU has the file open: it must be the one that changes it.
+        Some(domain) if domain.is_active().call("read", "domain", &reference.name)? => {
+            domain.block_resize("vda", capacity, virt::sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES).call(
+                "grow the disk of",
+                "domain",
+                &reference.name,
+            )?;
+            refresh(&there, pool);
+        }
+        _ => volume.resize(capacity, 0).call("grow", "volume", name)?,
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn execute_delete_volume(connect: &Connect, pool: &str, name: &str) -> Result<Outcome> {
+    let Some(there) = find_pool(connect, pool)? else { return Ok(Outcome::AlreadySo) };
+    match find_volume(&there, name)? {
+        Some(volume) => {
+            volume.delete(0).call("delete", "volume", name)?;
+            Ok(Outcome::Done)
+        }
+        // Unknown to libvirt, but perhaps a file that it has not seen.
+        None => {
+            let xml = there.xml_desc(0).call("read", "pool", pool)?;
+            match read_pool_path(&xml).call("read", "pool", pool)? {
+                Some(path) => execute_remove(connect, pool, &path.join(name)),
+                None => Ok(Outcome::AlreadySo),
+            }
+        }
+    }
+}

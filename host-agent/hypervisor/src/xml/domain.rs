@@ -1,0 +1,492 @@
+//! The domain document: a node's VM as it is written, anybody's as it is read.
+//!
+//! Why it is as it is: machine `pc`, because under emulation its firmware and its few PCI devices
+//! are through about a second before those of `q35`; direct kernel boot; disk cache `writeback`,
+//! because the base image is then read once for all VMs and the guest's flushes still reach the
+//! disk; no USB, graphics or balloon, because each costs boot time or memory; the console is a pty
+//! for people, and libvirt's log daemon keeps a file of it for us.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::owner::{Metadata, Owner, read_owner};
+use super::{Empty, FileSource, Typed, XmlError, read, write};
+use crate::accelerator::Accelerator;
+use crate::observed::{DomainState, ObservedDomain};
+
+/// Name of the virtio-serial port of the join channel, in the VM and in the domain.
+pub const JOIN_CHANNEL: &str = "org.k8sctl.join.0";
+
+/// A node's VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DomainPlan {
+    /// libvirt's name.
+    pub name: String,
+    /// UUID of domain and machine.
+    pub uuid: String,
+    /// For people: `node of cluster home`.
+    pub description: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// KVM or emulation.
+    pub accelerator: Accelerator,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in bytes, whole MiB.
+    pub memory_bytes: u64,
+    /// The overlay.
+    pub disk: PathBuf,
+    /// Kernel for direct boot.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: PathBuf,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// libvirt's name of the network.
+    pub network: String,
+    /// MAC address.
+    pub mac: String,
+}
+
+#[derive(Serialize)]
+struct DomainElement {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    name: String,
+    uuid: String,
+    metadata: Metadata,
+    description: String,
+    memory: Memory,
+    vcpu: u32,
+    os: Os,
+    features: Features,
+    cpu: Cpu,
+    clock: Clock,
+    on_poweroff: &'static str,
+    on_reboot: &'static str,
+    on_crash: &'static str,
+    devices: Devices,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    #[serde(rename = "@unit")]
+    unit: &'static str,
+    #[serde(rename = "$text")]
+    value: u64,
+}
+
+#[derive(Serialize)]
+struct Os {
+    #[serde(rename = "type")]
+    kind: OsType,
+    kernel: String,
+    initrd: String,
+    cmdline: String,
+}
+
+#[derive(Serialize)]
+struct OsType {
+    #[serde(rename = "@arch")]
+    arch: &'static str,
+    #[serde(rename = "@machine")]
+    machine: &'static str,
+    #[serde(rename = "$text")]
+    value: &'static str,
+}
+
+#[derive(Serialize)]
+struct Features {
+    acpi: Empty,
+    apic: Empty,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    #[serde(rename = "@mode")]
+    mode: &'static str,
+}
+
+#[derive(Serialize)]
+struct Clock {
+    #[serde(rename = "@offset")]
+    offset: &'static str,
+}
+
+#[derive(Serialize)]
+struct Devices {
+    disk: Disk,
+    controller: Controller,
+    interface: Interface,
+    serial: Serial,
+    console: Console,
+    channel: Channel,
+    rng: Rng,
+    memballoon: Model,
+}
+
+#[derive(Serialize)]
+struct Disk {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@device")]
+    device: &'static str,
+    driver: DiskDriver,
+    source: FileSource,
+    target: DiskTarget,
+}
+
+#[derive(Serialize)]
+struct DiskDriver {
+    #[serde(rename = "@name")]
+    name: &'static str,
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@cache")]
+    cache: &'static str,
+    #[serde(rename = "@discard")]
+    discard: &'static str,
+}
+
+#[derive(Serialize)]
+struct DiskTarget {
+    #[serde(rename = "@dev")]
+    dev: &'static str,
+    #[serde(rename = "@bus")]
+    bus: &'static str,
+}
+
+#[derive(Serialize)]
+struct Controller {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@model")]
+    model: &'static str,
+}
+
+#[derive(Serialize)]
+struct Interface {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    mac: Address,
+    source: NetworkSource,
+    model: Typed,
+}
+
+#[derive(Serialize)]
+struct Address {
+    #[serde(rename = "@address")]
+    address: String,
+}
+
+#[derive(Serialize)]
+struct NetworkSource {
+    #[serde(rename = "@network")]
+    network: String,
+}
+
+#[derive(Serialize)]
+struct Serial {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    log: Log,
+    target: Port,
+}
+
+#[derive(Serialize)]
+struct Console {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    log: Log,
+    target: ConsoleTarget,
+}
+
+#[derive(Clone, Serialize)]
+struct Log {
+    #[serde(rename = "@file")]
+    file: String,
+    #[serde(rename = "@append")]
+    append: &'static str,
+}
+
+#[derive(Serialize)]
+struct Port {
+    #[serde(rename = "@port")]
+    port: u32,
+}
+
+#[derive(Serialize)]
+struct ConsoleTarget {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@port")]
+    port: u32,
+}
+
+#[derive(Serialize)]
+struct Channel {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    target: ChannelTarget,
+}
+
+#[derive(Serialize)]
+struct ChannelTarget {
+    #[serde(rename = "@type")]
+    kind: &'static str,
+    #[serde(rename = "@name")]
+    name: &'static str,
+}
+
+#[derive(Serialize)]
+struct Rng {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    backend: RngBackend,
+}
+
+#[derive(Serialize)]
+struct RngBackend {
+    #[serde(rename = "@model")]
+    model: &'static str,
+    #[serde(rename = "$text")]
+    value: &'static str,
+}
+
+#[derive(Serialize)]
+struct Model {
+    #[serde(rename = "@model")]
+    model: &'static str,
+}
+
+impl DomainPlan {
+    /// The document for libvirt; `console_log` is where the console goes.
+    pub fn to_xml(&self, console_log: &std::path::Path) -> Result<String, XmlError> {
+        let log = Log { file: console_log.to_string_lossy().into_owned(), append: "on" };
+        let path = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let element = DomainElement {
+            kind: self.accelerator.domain_type(),
+            name: self.name.clone(),
+            uuid: self.uuid.clone(),
+            metadata: Metadata::from(&self.owner),
+            description: self.description.clone(),
+            memory: Memory { unit: "KiB", value: self.memory_bytes / 1024 },
+            vcpu: self.vcpus,
+            os: Os {
+                kind: OsType { arch: "x86_64", machine: "pc", value: "hvm" },
+                kernel: path(&self.kernel),
+                initrd: path(&self.initrd),
+                cmdline: self.cmdline.clone(),
+            },
+            features: Features { acpi: Empty {}, apic: Empty {} },
+            cpu: Cpu { mode: self.accelerator.cpu_mode() },
+            clock: Clock { offset: "utc" },
+            on_poweroff: "destroy",
+            on_reboot: "restart",
+            on_crash: "restart",
+            devices: Devices {
+                disk: Disk {
+                    kind: "file",
+                    device: "disk",
+                    driver: DiskDriver { name: "qemu", kind: "qcow2", cache: "writeback", discard: "unmap" },
+                    source: FileSource { file: path(&self.disk) },
+                    target: DiskTarget { dev: "vda", bus: "virtio" },
+                },
+                controller: Controller { kind: "usb", model: "none" },
+                interface: Interface {
+                    kind: "network",
+                    mac: Address { address: self.mac.clone() },
+                    source: NetworkSource { network: self.network.clone() },
+                    model: Typed { kind: "virtio" },
+                },
+                serial: Serial { kind: "pty", log: log.clone(), target: Port { port: 0 } },
+                console: Console { kind: "pty", log, target: ConsoleTarget { kind: "serial", port: 0 } },
+                channel: Channel {
+                    kind: "unix",
+                    target: ChannelTarget { kind: "virtio", name: JOIN_CHANNEL },
+                },
+                rng: Rng { model: "virtio", backend: RngBackend { model: "random", value: "/dev/urandom" } },
+                memballoon: Model { model: "none" },
+            },
+        };
+        write("a domain", "domain", &element)
+    }
+}
+
+#[derive(Deserialize)]
+struct ReadDomain {
+    name: String,
+    uuid: String,
+    memory: ReadMemory,
+    #[serde(rename = "currentMemory", default)]
+    current_memory: Option<ReadMemory>,
+    vcpu: ReadVcpu,
+    #[serde(default)]
+    os: ReadOs,
+    #[serde(default)]
+    devices: ReadDevices,
+}
+
+#[derive(Deserialize)]
+struct ReadMemory {
+    #[serde(rename = "@unit", default)]
+    unit: Option<String>,
+    #[serde(rename = "$text")]
+    value: u64,
+}
+
+#[derive(Deserialize)]
+struct ReadVcpu {
+    #[serde(rename = "@current", default)]
+    current: Option<u32>,
+    #[serde(rename = "$text")]
+    value: u32,
+}
+
+#[derive(Default, Deserialize)]
+struct ReadOs {
+    #[serde(default)]
+    kernel: Option<PathBuf>,
+    #[serde(default)]
+    initrd: Option<PathBuf>,
+    #[serde(default)]
+    cmdline: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct ReadDevices {
+    #[serde(default)]
+    disk: Vec<ReadDisk>,
+    #[serde(default)]
+    interface: Vec<ReadInterface>,
+    #[serde(default)]
+    serial: Vec<ReadCharacter>,
+    #[serde(default)]
+    channel: Vec<ReadCharacter>,
+}
+
+#[derive(Deserialize)]
+struct ReadDisk {
+    #[serde(default)]
+    source: Option<ReadSource>,
+}
+
+#[derive(Deserialize)]
+struct ReadInterface {
+    #[serde(default)]
+    mac: Option<ReadAddress>,
+    #[serde(default)]
+    source: Option<ReadSource>,
+}
+
+#[derive(Deserialize)]
+struct ReadAddress {
+    #[serde(rename = "@address")]
+    address: String,
+}
+
+#[derive(Default, Deserialize)]
+struct ReadSource {
+    #[serde(rename = "@file", default)]
+    file: Option<PathBuf>,
+    #[serde(rename = "@network", default)]
+    network: Option<String>,
+    #[serde(rename = "@path", default)]
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct ReadCharacter {
+    #[serde(default)]
+    source: Option<ReadSource>,
+    #[serde(default)]
+    target: Option<ReadTarget>,
+    #[serde(default)]
+    log: Option<ReadLog>,
+}
+
+#[derive(Deserialize)]
+struct ReadTarget {
+    #[serde(rename = "@name", default)]
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ReadLog {
+    #[serde(rename = "@file")]
+    file: PathBuf,
+}
+
+impl ReadMemory {
+    fn bytes(&self) -> u64 {
+        match self.unit.as_deref() {
+            Some("b" | "bytes") => self.value,
+            Some("MiB") => self.value << 20,
+            Some("GiB") => self.value << 30,
+            _ => self.value << 10,
+        }
+    }
+}
+
+impl ReadDomain {
+    fn memory_bytes(&self) -> u64 {
+        self.current_memory.as_ref().unwrap_or(&self.memory).bytes()
+    }
+
+    fn vcpus(&self) -> u32 {
+        self.vcpu.current.unwrap_or(self.vcpu.value)
+    }
+}
+
+/// A domain out of its persistent XML, and its live XML where it runs.
+pub fn read_domain(
+    inactive: &str,
+    live: Option<&str>,
+    state: DomainState,
+    autostart: bool,
+) -> Result<ObservedDomain, XmlError> {
+    let domain: ReadDomain = read("domain", inactive)?;
+    let live: Option<ReadDomain> = live.map(|xml| read("domain", xml)).transpose()?;
+    let source = |disk: &ReadDisk| disk.source.as_ref().and_then(|source| source.file.clone());
+    let network =
+        |interface: &ReadInterface| interface.source.as_ref().and_then(|source| source.network.clone());
+    Ok(ObservedDomain {
+        ours: read_owner(inactive)?,
+        state,
+        autostart,
+        vcpus: domain.vcpus(),
+        memory_bytes: domain.memory_bytes(),
+        live_vcpus: live.as_ref().map(ReadDomain::vcpus),
+        live_memory_bytes: live.as_ref().map(ReadDomain::memory_bytes),
+        mac: domain
+            .devices
+            .interface
+            .iter()
+            .find_map(|it| it.mac.as_ref())
+            .map(|mac| mac.address.clone())
+            .unwrap_or_default(),
+        networks: domain.devices.interface.iter().filter_map(network).collect(),
+        disk: domain.devices.disk.iter().find_map(source),
+        kernel: domain.os.kernel,
+        initrd: domain.os.initrd,
+        cmdline: domain.os.cmdline.unwrap_or_default(),
+        name: domain.name,
+        uuid: domain.uuid,
+    })
+}
+
+/// The socket of the join channel out of a running domain's live XML.
+pub fn read_join_channel(live: &str) -> Result<Option<PathBuf>, XmlError> {
+    let domain: ReadDomain = read("domain", live)?;
+    let ours = |it: &&ReadCharacter| {
+        it.target.as_ref().and_then(|target| target.name.as_deref()) == Some(JOIN_CHANNEL)
+    };
+    Ok(domain.devices.channel.iter().find(ours).and_then(|it| it.source.as_ref()?.path.clone()))
+}
+
+/// The file of the console's log out of a domain's XML.
+pub fn read_console_log(xml: &str) -> Result<Option<PathBuf>, XmlError> {
+    let domain: ReadDomain = read("domain", xml)?;
+    Ok(domain.devices.serial.into_iter().find_map(|it| Some(it.log?.file)))
+}

@@ -1,0 +1,148 @@
+//! The real hypervisor on libvirt's test driver, which keeps a host in the memory of this process.
+//!
+//! One connection is held open: with the last one the driver forgets everything. What it lacks
+//! (files, console, channels) is proven in the lab.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use host_hypervisor::adoption::Adoption;
+use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
+use host_hypervisor::observed::{DomainState, ObservedHost};
+use host_hypervisor::plan::{plan_host, plan_teardown};
+use host_hypervisor::real::HypervisorConfig;
+use host_hypervisor::{Hypervisor, RealHypervisor};
+use k8sctl_types::spec::{AddressRange, NetworkSpec, NodeSpec, Role};
+
+fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
+    let file = |name: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, name).unwrap();
+        path
+    };
+    let cidr: ipnet::Ipv4Net = cidr.parse().unwrap();
+    let at = |last: u32| std::net::Ipv4Addr::from(u32::from(cidr.network()) + last);
+    let node = |name: &str, last: u32| DesiredNode {
+        node_id: format!("id-{name}"),
+        spec: NodeSpec {
+            name: name.into(),
+            role: Role::Worker,
+            vcpus: 2,
+            memory_bytes: 1 << 30,
+            disk_bytes: 10 << 30,
+            ip: at(last),
+            mac: format!("52:54:00:00:01:{last:02x}"),
+            labels: Vec::new(),
+            taints: Vec::new(),
+        },
+        machine_uuid: format!("00000000-0000-4000-8000-0000000000{last:02x}"),
+        powered: true,
+        cmdline: String::new(),
+    };
+    std::fs::create_dir_all(directory.join("pool")).unwrap();
+    DesiredHost {
+        cluster_id: "0192f0c1-0000-7000-8000-000000000001".into(),
+        cluster_name: "home".into(),
+        generation: 1,
+        network: NetworkSpec {
+            name: network.into(),
+            cidr,
+            pods: "10.244.0.0/16".parse().unwrap(),
+            services: "10.96.0.0/12".parse().unwrap(),
+            load_balancer: Some(AddressRange { first: at(100), last: at(150) }),
+            dhcp: None,
+        },
+        nodes: vec![node("cp-1", 10), node("worker-1", 11)],
+        image: DesiredImage {
+            id: "0123456789abcdef0123".into(),
+            disk: file("root.qcow2"),
+            kernel: file("vmlinuz"),
+            initrd: file("initrd"),
+            cmdline: "root=/dev/vda console=ttyS0".into(),
+            size_bytes: 30,
+        },
+        pool: DesiredPool { name: "k8s-myhome".into(), path: directory.join("pool") },
+    }
+}
+
+async fn converge(host: &RealHypervisor, desired: &DesiredHost, adoption: &mut Adoption) -> usize {
+    let observed = host.observe(&desired.pool).await.unwrap();
+    let plan = plan_host(desired, &observed, adoption).unwrap();
+    adoption.clone_from(&plan.adoption);
+    for change in &plan.changes {
+        host.execute(&change.op).await.unwrap_or_else(|failure| panic!("{change:?}: {failure:?}"));
+        // Executing again is a success, too.
+        host.execute(&change.op).await.unwrap_or_else(|failure| panic!("again: {change:?}: {failure:?}"));
+    }
+    plan.changes.len()
+}
+
+async fn tear_down(host: &RealHypervisor, desired: &DesiredHost, adoption: &mut Adoption) {
+    let observed = host.observe(&desired.pool).await.unwrap();
+    let plan = plan_teardown(&desired.cluster_id, &desired.pool, &observed, adoption);
+    for change in &plan.changes {
+        host.execute(&change.op).await.unwrap_or_else(|failure| panic!("{change:?}: {failure:?}"));
+        host.execute(&change.op).await.unwrap_or_else(|failure| panic!("again: {change:?}: {failure:?}"));
+    }
+    adoption.clone_from(&plan.adoption);
+}
+
+fn comparable(observed: ObservedHost) -> ObservedHost {
+    ObservedHost { pool_free_bytes: 0, ..observed }
+}
+
+/// Own and adopted network in one test: the driver's host is one per process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_comes_changes_and_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        HypervisorConfig { uri: "test:///default".into(), console_dir: directory.path().join("console") };
+    let host = RealHypervisor::start(config).unwrap();
+    let own = desired(directory.path(), "k8s-own", "192.168.130.0/24");
+    let before = host.observe(&own.pool).await.unwrap();
+    let mut events = host.changes();
+    events.mark_unchanged();
+
+    let default = before.network("default").expect("the driver brings one");
+    let adopted = desired(directory.path(), "default", &default.cidr.unwrap().to_string());
+    for wanted in [own, adopted] {
+        let mut adoption = Adoption::default();
+        assert_ne!(converge(&host, &wanted, &mut adoption).await, 0);
+        assert_eq!(converge(&host, &wanted, &mut adoption).await, 0, "there is nothing left to do");
+        events.changed().await.unwrap();
+
+        let observed = host.observe(&wanted.pool).await.unwrap();
+        let domain = observed.domain("worker-1").unwrap();
+        assert_eq!((domain.state, domain.vcpus, domain.memory_bytes), (DomainState::Running, 2, 1 << 30));
+        assert_eq!(domain.ours.as_ref().unwrap().node_id, "id-worker-1");
+        assert!(observed.domain("test").unwrap().ours.is_none(), "the driver's own domain is not ours");
+
+        let mut changed = wanted.clone();
+        changed.generation = 2;
+        changed.nodes[1].spec.vcpus = 1;
+        changed.nodes[0].powered = false;
+        assert_ne!(converge(&host, &changed, &mut adoption).await, 0);
+        assert_eq!(converge(&host, &changed, &mut adoption).await, 0);
+        let observed = host.observe(&wanted.pool).await.unwrap();
+        assert_eq!(observed.domain("cp-1").unwrap().state, DomainState::Off);
+        assert_eq!(observed.domain("worker-1").unwrap().live_vcpus, Some(1));
+
+        tear_down(&host, &wanted, &mut adoption).await;
+        let after = host.observe(&wanted.pool).await.unwrap();
+        assert_eq!(comparable(after), comparable(before.clone()), "all that is ours is gone, nothing else");
+        assert_eq!(adoption, Adoption::default());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_libvirt_that_is_away_is_a_failure_with_a_next_step() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("no-such-socket");
+    let uri = format!("test+unix:///default?socket={}", socket.display());
+    let config = HypervisorConfig { uri, console_dir: directory.path().join("console") };
+    let host = RealHypervisor::start(config).unwrap();
+    let pool = DesiredPool { name: "k8s-myhome".into(), path: directory.path().join("pool") };
+    let failure = host.observe(&pool).await.unwrap_err();
+    assert_eq!(failure.id, "LIBVIRT-UNREACHABLE");
+    assert!(failure.next_step.contains("libvirtd"), "{failure:?}");
+}

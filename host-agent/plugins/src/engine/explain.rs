@@ -1,0 +1,73 @@
+//! Why is an object not ready? Asks for the pods of a workload and for warning events, once, when a wait has
+//! failed. What it finds is evidence for a person; nothing decides by it.
+
+use kube::Api;
+use kube::api::ListParams;
+use kube::core::DynamicObject;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use serde_json::Value;
+
+use super::Engine;
+use crate::plan::ObjectKey;
+
+/// Pods and events that are shown.
+const SHOWN: usize = 5;
+
+impl Engine {
+    /// What the first blocked pod says, and all that was found, line by line. Requests that fail are left out:
+    /// the failure that is being explained matters more.
+    pub(super) async fn explain(&self, key: &ObjectKey, live: Option<&DynamicObject>) -> (Option<String>, String) {
+        if key.namespace.is_empty() {
+            return (None, String::new());
+        }
+        let mut lines = Vec::new();
+        if let Some(selector) = live.and_then(selector_of) {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+            let list = pods.list(&ListParams::default().labels(&selector).limit(50)).await;
+            let pods = list.map(|list| list.items).unwrap_or_default();
+            let complaints = pods.iter().filter_map(|pod| complaint(&serde_json::to_value(pod).ok()?));
+            lines.extend(complaints.take(SHOWN));
+        }
+        let first = lines.first().cloned();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &key.namespace);
+        let warnings = events.list(&ListParams::default().fields("type=Warning").limit(100)).await;
+        let mut warnings = warnings.map(|list| list.items).unwrap_or_default();
+        warnings.sort_by(|a, b| a.last_timestamp.cmp(&b.last_timestamp));
+        for event in warnings.iter().rev().take(SHOWN) {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let about = &event.involved_object;
+            let (kind, name) = (text(&about.kind), text(&about.name));
+            lines.push(format!("event {kind} {name}: {}: {}", text(&event.reason), text(&event.message)));
+        }
+        (first, lines.join("\n"))
+    }
+}
+
+fn selector_of(live: &DynamicObject) -> Option<String> {
+    let labels = live.data.pointer("/spec/selector/matchLabels")?.as_object()?;
+    let pairs = labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
+    Some(pairs.collect::<Vec<_>>().join(","))
+}
+
+/// What a pod that is not ready says: its containers' waiting reasons, else its conditions.
+fn complaint(pod: &Value) -> Option<String> {
+    let name = pod.pointer("/metadata/name")?.as_str()?;
+    let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let containers = list("/status/initContainerStatuses").into_iter().chain(list("/status/containerStatuses"));
+    for container in containers.filter(|container| container["ready"] != true) {
+        for state in ["waiting", "terminated"] {
+            if let Some(reason) = container["state"][state]["reason"].as_str() {
+                let message = container["state"][state]["message"].as_str().unwrap_or_default();
+                let container = container["name"].as_str().unwrap_or_default();
+                return Some(format!("pod {name}, container {container}: {reason} {message}").trim_end().to_owned());
+            }
+        }
+    }
+    for condition in list("/status/conditions").iter().filter(|condition| condition["status"] == "False") {
+        if let Some(reason) = condition["reason"].as_str() {
+            let message = condition["message"].as_str().unwrap_or_default();
+            return Some(format!("pod {name}: {reason}: {message}").trim_end().to_owned());
+        }
+    }
+    None
+}

@@ -1,0 +1,79 @@
+//! Hostile programs in the real sandbox: what they try is refused, and what they do ends with them.
+
+mod common;
+
+use std::path::Path;
+
+use common::{hostile_program, host, impatient_host, plugin_folder};
+use k8sctl_types::failure::Failure;
+
+async fn run(behaviour: &str) -> Failure {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = hostile_program(behaviour, folder.path()).await;
+    plugin_folder(&folder.path().join("hello"), &program, |manifest| manifest);
+    impatient_host(folder.path()).describe("hello").await.expect_err("it is no plugin")
+}
+
+#[tokio::test]
+async fn it_reaches_nothing_but_its_socket() {
+    let failure = run("probe_and_fail").await;
+    assert_eq!(failure.id, "PLUGIN-CRASHED", "{failure:?}");
+    assert!(failure.reason.contains("exit status 7"), "{failure}");
+    let said = failure.evidence;
+    for denied in [
+        "read-file",
+        "read-own-program",
+        "list-folder",
+        "create-file",
+        "tcp-connect",
+        "tcp-listen",
+        "udp",
+        "unix-connect",
+        "unix-listen",
+        "run-program",
+        "chmod",
+    ] {
+        assert!(said.contains(&format!("{denied}: PermissionDenied")), "{denied} in:\n{said}");
+    }
+    for allowed in ["socket-pair", "thread"] {
+        assert!(said.contains(&format!("{allowed}: allowed")), "{allowed} in:\n{said}");
+    }
+    assert!(said.contains("environment: K8SCTL_PLUGIN_FD K8SCTL_PROTOCOLS LC_ALL RUST_BACKTRACE TZ"), "{said}");
+    assert!(said.contains("arguments: k8sctl-plugin"), "{said}");
+    assert!(!Path::new("/tmp/k8sctl-probe").exists());
+}
+
+#[tokio::test]
+async fn one_that_never_answers_is_ended_at_the_deadline() {
+    let failure = run("hang").await;
+    assert_eq!((failure.id.as_str(), failure.evidence.as_str()), ("PLUGIN-DEADLINE", "hanging"));
+}
+
+#[tokio::test]
+async fn a_flood_is_bounded_and_made_visible() {
+    let failure = run("flood").await;
+    assert_eq!(failure.id, "PLUGIN-CRASHED", "{failure:?}");
+    assert!(failure.reason.contains("signal 6"), "{failure}");
+    assert!(failure.evidence.len() <= 10 * 1024, "{}", failure.evidence.len());
+    assert!(!failure.evidence.contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn memory_without_end_ends_the_process() {
+    let failure = run("memory").await;
+    assert_eq!(failure.id, "PLUGIN-CRASHED", "{failure:?}");
+}
+
+#[tokio::test]
+async fn noise_on_the_socket_is_a_broken_protocol() {
+    let failure = run("babble").await;
+    assert_eq!(failure.id, "PLUGIN-PROTOCOL", "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_program_with_shared_libraries_is_refused_before_it_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    plugin_folder(&folder.path().join("hello"), Path::new("/bin/true"), |manifest| manifest);
+    let failure = host(folder.path()).describe("hello").await.expect_err("it is dynamic");
+    assert_eq!(failure.id, "PLUGIN-DYNAMIC", "{failure:?}");
+}

@@ -1,0 +1,111 @@
+//! The agent's few settings: flags with environment variables, defaults that fit the node image.
+//!
+//! Read by `main`; tests build a [`Config`] themselves.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::machine::Machine;
+
+/// Where the host agent hands out the secret.
+pub const DEFAULT_PORT: &str = "/dev/virtio-ports/org.k8sctl.join.0";
+
+/// Everything that [`crate::run`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A virtio-serial port, or a Unix socket with the same lines.
+    pub port: PathBuf,
+    /// Key and certificate, kept over restarts and reboots.
+    pub state_dir: PathBuf,
+    /// The directory that stands for `/`.
+    pub root: PathBuf,
+    /// What converges the node.
+    pub steps: Steps,
+    /// Whether the clock may be set.
+    pub step_clock: bool,
+    /// Ids of this machine.
+    pub machine: Machine,
+}
+
+/// Which steps run.
+#[derive(Clone, Debug)]
+pub enum Steps {
+    /// The real ones.
+    Real,
+    /// Steps that only take time, for tests without a VM.
+    Simulated(Simulation),
+}
+
+/// How simulated steps behave.
+#[derive(Clone, Debug, Default)]
+pub struct Simulation {
+    /// How long each apply takes.
+    pub delay: Duration,
+    /// Steps whose first apply fails.
+    pub fail_once: Vec<String>,
+    /// Steps whose every apply fails.
+    pub fail_always: Vec<String>,
+}
+
+/// The command line of `k8s-node-agent`.
+#[derive(Debug, clap::Parser)]
+#[command(name = "k8s-node-agent", version, about = "Makes this machine a node of a k8s-myhome cluster")]
+pub struct Arguments {
+    /// Port or Unix socket that hands out the join secret.
+    #[arg(long, env = "K8S_NODE_AGENT_PORT", default_value = DEFAULT_PORT)]
+    port: PathBuf,
+    /// Directory for key and certificate.
+    #[arg(long, env = "K8S_NODE_AGENT_STATE_DIR", default_value = "/var/lib/k8s-myhome")]
+    state_dir: PathBuf,
+    /// Directory that stands for `/`.
+    #[arg(long, default_value = "/", hide = true)]
+    root: PathBuf,
+    /// Run steps that only take time.
+    #[arg(long, hide = true)]
+    simulate: bool,
+    /// How long a simulated step takes.
+    #[arg(long, default_value_t = 0, hide = true)]
+    simulate_delay_ms: u64,
+    /// A simulated step that fails the first time.
+    #[arg(long, hide = true)]
+    simulate_fail_once: Vec<String>,
+    /// A simulated step that always fails.
+    #[arg(long, hide = true)]
+    simulate_fail_always: Vec<String>,
+    /// Machine UUID instead of the firmware's.
+    #[arg(long, hide = true)]
+    machine_uuid: Option<String>,
+    /// Boot id instead of the kernel's.
+    #[arg(long, hide = true)]
+    boot_id: Option<String>,
+}
+
+impl From<Arguments> for Config {
+    fn from(arguments: Arguments) -> Self {
+        let mut machine = Machine::read();
+        if let Some(uuid) = arguments.machine_uuid {
+            machine.machine_uuid = uuid.to_lowercase();
+        }
+        if let Some(boot_id) = arguments.boot_id {
+            machine.boot_id = boot_id;
+        }
+        let steps = if arguments.simulate {
+            Steps::Simulated(Simulation {
+                delay: Duration::from_millis(arguments.simulate_delay_ms),
+                fail_once: arguments.simulate_fail_once,
+                fail_always: arguments.simulate_fail_always,
+            })
+        } else {
+            Steps::Real
+        };
+        Self {
+            port: arguments.port,
+            state_dir: arguments.state_dir,
+            // A simulated agent shares its machine with others.
+            step_clock: !arguments.simulate && arguments.root == std::path::Path::new("/"),
+            root: arguments.root,
+            steps,
+            machine,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Files that are there whole or not at all: written beside, synced, renamed.
+//!
+//! Called by everything that writes to the node's disk. Blocking: the files are small.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// The directory that stands for `/`: `/` itself, or a temporary one in tests.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// Everything is written below this directory.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Whether this is the machine's own root, so that the live system may be touched.
+    pub fn is_live(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    /// The real place of an absolute path. `..` never leads out of the root.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let mut real = self.0.clone();
+        real.extend(path.as_ref().components().filter(|part| matches!(part, Component::Normal(_))));
+        real
+    }
+
+    /// Content of a file; `None` means: not there.
+    pub fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.path(path)) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Text of a file; empty when it is not there.
+    pub fn read_text(&self, path: impl AsRef<Path>) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.read(path)?.unwrap_or_default()).into_owned())
+    }
+
+    /// Whether there is a file or directory.
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.path(path).exists()
+    }
+
+    /// Whether the file has exactly this content and these permission bits.
+    pub fn is(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> io::Result<bool> {
+        let path = path.as_ref();
+        if self.read(path)?.as_deref() != Some(content) {
+            return Ok(false);
+        }
+        Ok(fs::metadata(self.path(path))?.mode() & 0o7777 == mode)
+    }
+
+    /// Writes a file whole, making its directories.
+    pub fn write(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> io::Result<()> {
+        write(&self.path(path), content, mode)
+    }
+
+    /// Removes a file if it is there.
+    pub fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        remove(&self.path(path))
+    }
+}
+
+/// Writes a file whole: a crash leaves the old or the new one. Directories that it needs get 0755,
+/// or 0700 when the file is for its owner only.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let dir_mode = if mode & 0o077 == 0 { 0o700 } else { 0o755 };
+    DirBuilder::new().recursive(true).mode(dir_mode).create(parent)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = parent.join(format!(".{name}.new"));
+    remove(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    // The umask may have taken bits away.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// Removes a file if it is there.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_content_and_mode_and_never_outside_the_root() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        root.write("/etc/a/key", b"secret", 0o600).expect("written");
+        assert!(root.is("/etc/a/key", b"secret", 0o600).expect("read"));
+        assert!(!root.is("/etc/a/key", b"secret", 0o644).expect("read"));
+        assert!(!root.is("/etc/a/other", b"", 0o600).expect("read"));
+        assert!(root.path("/../../etc/passwd").starts_with(dir.path()));
+    }
+
+    #[test]
+    fn a_leftover_of_a_crash_is_no_obstacle() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join(".f.new"), "half").expect("written");
+        write(&dir.path().join("f"), b"whole", 0o644).expect("written");
+        assert_eq!(fs::read(dir.path().join("f")).expect("read"), b"whole");
+    }
+}

@@ -1,0 +1,158 @@
+//! Streams logs that the host asked for: lines from a source, batched into frames, on a call of their own.
+//!
+//! Memory is bounded: when the host reads slowly, HTTP/2 flow control fills the few frames here, then the source's
+//! pipe, and the source waits; journald keeps what is not read yet. The stream ends when the host ends the call.
+
+pub mod journal;
+pub mod simulated;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
+use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector, StartLogStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+/// A frame is sent when it holds this many bytes of text.
+const FRAME_BYTES: usize = 64 * 1024;
+/// Or when its first line has waited this long.
+const FRAME_WAIT: Duration = Duration::from_millis(20);
+/// Frames on their way.
+const FRAMES: usize = 4;
+/// Lines between source and frame.
+const LINES: usize = 256;
+
+/// Reading logs failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The reader could not be started.
+    #[error("cannot start {program}")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its output could not be read.
+    #[error("cannot read the output of {program}")]
+    Read {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It ended badly.
+    #[error("{program} failed: {says}")]
+    Failed {
+        /// Its name.
+        program: &'static str,
+        /// Its last words.
+        says: String,
+    },
+}
+
+/// Where log lines come from.
+#[async_trait]
+pub trait LogSources: Send + Sync {
+    /// Sends the selected lines, oldest first, until there are no more or nobody receives.
+    async fn read(&self, selector: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError>;
+}
+
+/// One log stream, from the host's request to its end.
+pub async fn stream(channel: Channel, sources: Arc<dyn LogSources>, start: StartLogStream) {
+    let (frames, outgoing) = mpsc::channel(FRAMES);
+    let produce = produce(sources, start.clone(), frames);
+    let mut client = NodeServiceClient::new(channel);
+    let push = client.push_logs(ReceiverStream::new(outgoing));
+    let mut produce = std::pin::pin!(produce);
+    let mut push = std::pin::pin!(push);
+    // Cancel-safe: whichever ends first ends the stream; dropping `produce` ends the source.
+    let ended = tokio::select! {
+        ended = &mut push => ended,
+        () = &mut produce => push.await,
+    };
+    match ended {
+        Ok(_) => tracing::debug!(stream.id = start.stream_id, "log stream ended"),
+        Err(status) => tracing::debug!(stream.id = start.stream_id, code = ?status.code(), "log stream cut"),
+    }
+}
+
+async fn produce(sources: Arc<dyn LogSources>, start: StartLogStream, frames: mpsc::Sender<LogFrame>) {
+    let first = LogFrame { stream_id: start.stream_id, ..LogFrame::default() };
+    if frames.send(first).await.is_err() {
+        return;
+    }
+    let (sender, receiver) = mpsc::channel(LINES);
+    let read = sources.read(start.selector.unwrap_or_default(), sender);
+    let (read, ()) = tokio::join!(read, batch(receiver, &frames));
+    if let Err(error) = read {
+        let error = k8sctl_rpc::chain(&error).to_string();
+        tracing::warn!(error, "log stream failed");
+        // The host may be gone already.
+        let _ = frames.send(LogFrame { error, ..LogFrame::default() }).await;
+    }
+}
+
+/// Gathers lines into frames until the lines end or nobody takes frames.
+async fn batch(mut receiver: mpsc::Receiver<LogLine>, frames: &mpsc::Sender<LogFrame>) {
+    while let Some(line) = receiver.recv().await {
+        let deadline = Instant::now() + FRAME_WAIT;
+        let mut bytes = line.text.len();
+        let mut lines = vec![line];
+        while bytes < FRAME_BYTES {
+            let Ok(Some(line)) = timeout_at(deadline, receiver.recv()).await else { break };
+            bytes += line.text.len();
+            lines.push(line);
+        }
+        if frames.send(LogFrame { lines, ..LogFrame::default() }).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_are_gathered_by_size_and_time() {
+        let (sender, receiver) = mpsc::channel(LINES);
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let line = |size: usize| LogLine { text: "x".repeat(size), ..LogLine::default() };
+        for size in [FRAME_BYTES - 1, 1, 5, 5] {
+            sender.send(line(size)).await.expect("taken");
+        }
+        drop(sender);
+        batch(receiver, &frames).await;
+        drop(frames);
+        let mut counts = Vec::new();
+        while let Some(frame) = outgoing.recv().await {
+            counts.push(frame.lines.len());
+        }
+        assert_eq!(counts, [2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_failing_source_says_so_in_the_last_frame() {
+        struct Broken;
+        #[async_trait]
+        impl LogSources for Broken {
+            async fn read(&self, _: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError> {
+                lines.send(LogLine { text: "one".into(), ..LogLine::default() }).await.expect("taken");
+                Err(LogError::Failed { program: "journalctl", says: "no journal".into() })
+            }
+        }
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let start = StartLogStream { stream_id: "s".into(), selector: None };
+        produce(Arc::new(Broken), start, frames).await;
+        assert_eq!(outgoing.recv().await.expect("the first").stream_id, "s");
+        assert_eq!(outgoing.recv().await.expect("the lines").lines[0].text, "one");
+        assert_eq!(outgoing.recv().await.expect("the error").error, "journalctl failed: no journal");
+    }
+}

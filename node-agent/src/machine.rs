@@ -1,0 +1,72 @@
+//! What the agent sees of its own machine: identity for joining, facts for `Hello`.
+//!
+//! Reads `/proc` and `/sys`; never fails: what cannot be read is left empty.
+
+use std::path::Path;
+
+use k8sctl_proto::node::v1::NodeFacts;
+
+/// Who this machine is, from the kernel and the firmware.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Changes with every boot.
+    pub boot_id: String,
+    /// DMI product UUID, lower case.
+    pub machine_uuid: String,
+}
+
+impl Machine {
+    /// Reads both ids.
+    pub fn read() -> Self {
+        Self {
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            machine_uuid: line("/sys/class/dmi/id/product_uuid").to_lowercase(),
+        }
+    }
+}
+
+/// Facts as of now.
+pub fn facts(root: &Path) -> NodeFacts {
+    let disk = rustix::fs::statvfs(root).map(|stat| stat.f_blocks * stat.f_frsize).unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map(usize::from).unwrap_or_default();
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    NodeFacts {
+        vcpus: cpus as u32,
+        memory_bytes: meminfo("MemTotal"),
+        disk_bytes: disk,
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        os: pretty_name(),
+        hostname: line("/proc/sys/kernel/hostname"),
+        boot_to_agent: Some(prost_types::Duration { seconds: boot.tv_sec, nanos: boot.tv_nsec as i32 }),
+    }
+}
+
+/// A value of `/proc/meminfo` in bytes; 0 when it is not there.
+pub fn meminfo(key: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024)
+}
+
+fn pretty_name() -> String {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    value.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+fn line(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_processors_and_memory() {
+        let facts = facts(Path::new("/"));
+        assert!(facts.vcpus > 0 && facts.memory_bytes > 0 && facts.disk_bytes > 0, "{facts:?}");
+    }
+}

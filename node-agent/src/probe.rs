@@ -1,0 +1,191 @@
+//! A tiny HTTP client for probes and a few API objects on this node: one request per connection, bounded answer.
+//!
+//! Used by steps and health. It is no Kubernetes client: it knows no objects.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::kubeconfig::Kubeconfig;
+
+/// Longest that one request may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest answer that is read.
+const LIMIT: u64 = 1024 * 1024;
+
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 200
+    pub status: u16,
+    /// The body, whole.
+    pub body: Vec<u8>,
+}
+
+/// No answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Connection refused, broken and so on.
+    #[error("cannot talk to {address}")]
+    Io {
+        /// Who was asked.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Too slow.
+    #[error("no answer from {address} within {DEADLINE:?}")]
+    Slow {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+    /// Not HTTP.
+    #[error("the answer of {address} is no HTTP")]
+    Malformed {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+    /// Certificates of the kubeconfig are unusable.
+    #[error("the credentials for {address} are unusable: {reason}")]
+    Credentials {
+        /// Who would have been asked.
+        address: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// `GET` over plain HTTP.
+pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, ProbeError> {
+    let work = async {
+        let stream = TcpStream::connect(address).await?;
+        exchange(stream, &request("GET", address, path, "", b"")).await
+    };
+    bounded(address, work).await
+}
+
+/// Talks to one API server with one kubeconfig's credentials.
+#[derive(Clone)]
+pub struct ApiClient {
+    address: SocketAddr,
+    connector: TlsConnector,
+}
+
+impl ApiClient {
+    /// A client for the server at `address`, whose certificate must name that IP.
+    pub fn new(address: SocketAddr, kubeconfig: &Kubeconfig) -> Result<Self, ProbeError> {
+        let bad = |reason: String| ProbeError::Credentials { address, reason };
+        k8sctl_rpc::provider::install();
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&kubeconfig.ca_pem) {
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        }
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&kubeconfig.certificate_pem).collect();
+        let chain = chain.map_err(|error| bad(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(&kubeconfig.key_pem).map_err(|error| bad(error.to_string()))?;
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| bad(error.to_string()))?;
+        Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// `GET` a path.
+    pub async fn get(&self, path: &str) -> Result<Answer, ProbeError> {
+        self.send(request("GET", self.address, path, "", b"")).await
+    }
+
+    /// `PATCH` a path with a JSON merge patch.
+    pub async fn merge_patch(&self, path: &str, patch: &serde_json::Value) -> Result<Answer, ProbeError> {
+        let body = patch.to_string();
+        let kind = "Content-Type: application/merge-patch+json\r\n";
+        self.send(request("PATCH", self.address, path, kind, body.as_bytes())).await
+    }
+
+    async fn send(&self, request: Vec<u8>) -> Result<Answer, ProbeError> {
+        let work = async {
+            let stream = TcpStream::connect(self.address).await?;
+            let stream = self.connector.connect(ServerName::from(self.address.ip()), stream).await?;
+            exchange(stream, &request).await
+        };
+        bounded(self.address, work).await
+    }
+}
+
+/// HTTP/1.0, so that the answer is neither chunked nor kept alive.
+fn request(method: &str, address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json, */*\r\n\
+         User-Agent: k8s-node-agent\r\n{headers}Content-Length: {length}\r\n\r\n"
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
+    let mut answer = Vec::new();
+    match stream.take(LIMIT).read_to_end(&mut answer).await {
+        // Some servers end TLS without saying so.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !answer.is_empty() => Ok(answer),
+        Err(error) => Err(error),
+        Ok(_) => Ok(answer),
+    }
+}
+
+async fn bounded(
+    address: SocketAddr,
+    work: impl Future<Output = std::io::Result<Vec<u8>>>,
+) -> Result<Answer, ProbeError> {
+    let answer = tokio::time::timeout(DEADLINE, work).await.map_err(|_| ProbeError::Slow { address })?;
+    parse(&answer.map_err(|source| ProbeError::Io { address, source })?)
+        .ok_or(ProbeError::Malformed { address })
+}
+
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&bytes[..end]).ok()?;
+    let mut words = head.lines().next()?.split(' ');
+    words.next().filter(|version| version.starts_with("HTTP/1."))?;
+    let status = words.next()?.parse().ok()?;
+    Some(Answer { status, body: bytes[end + 4..].to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_read_to_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut seen = [0; 16];
+            stream.read_exact(&mut seen).await.expect("a request");
+            stream.write_all(b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nok").await.expect("written");
+            assert_eq!(&seen, b"GET /healthz HTT");
+        };
+        let (answer, ()) = tokio::join!(get(address, "/healthz"), server);
+        assert_eq!(answer.expect("an answer"), Answer { status: 200, body: b"ok".to_vec() });
+    }
+
+    #[test]
+    fn other_protocols_are_no_answer() {
+        assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
+        assert_eq!(parse(b"HTTP/1.1 200"), None);
+    }
+}

@@ -1,0 +1,263 @@
+//! The one session with the host agent: desired state in, status out, dialled again forever.
+//!
+//! [`Session::run`] owns bootstrap, so that nobody else dials. It hands desired state to converge through a
+//! `watch` and starts log streams; it converges nothing itself.
+
+mod renew;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8sctl_proto::node::v1::host_message::Message as FromHost;
+use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
+use k8sctl_proto::node::v1::{
+    AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, StatusReport, agent_message,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::bootstrap::identity::Identity;
+use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
+use crate::config::Config;
+use crate::logs::LogSources;
+use crate::retry::{self, Backoff};
+use crate::status::Board;
+use crate::{clock, machine};
+
+/// Shortest time between two reports.
+const REPORT_PAUSE: Duration = Duration::from_millis(100);
+/// A report goes out at least this often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Failed dials in a row after which the port is asked for a fresh secret: the certificate may be refused in a way
+/// that looks like a broken connection, or the host agent may have another address.
+const DIALS_BEFORE_REJOIN: u32 = 8;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No connection.
+    #[error("cannot open a session")]
+    Dial(#[from] DialError),
+    /// The certificate is no longer accepted.
+    #[error("the host agent refuses this node's certificate: {}", .0.message())]
+    Refused(Box<tonic::Status>),
+    /// The connection broke.
+    #[error("the session broke ({:?}): {}", .0.code(), .0.message())]
+    Broken(Box<tonic::Status>),
+    /// The host ended the call.
+    #[error("the host agent ended the session")]
+    Ended,
+}
+
+enum End {
+    Renewed(Identity),
+    Removed,
+    Drained,
+}
+
+/// The session and all that it needs.
+pub struct Session {
+    /// Gets the identity.
+    pub bootstrap: Bootstrap,
+    /// Opens connections.
+    pub dialer: Arc<dyn Dialer>,
+    /// What the host wants, for converge.
+    pub desired: watch::Sender<Option<DesiredState>>,
+    /// What is reported.
+    pub board: Board,
+    /// Where logs come from.
+    pub logs: Arc<dyn LogSources>,
+    /// The agent's settings.
+    pub config: Config,
+    /// Asks the session to end.
+    pub shutdown: CancellationToken,
+}
+
+impl Session {
+    /// Runs until shutdown, or until the host says that this node is removed.
+    pub async fn run(mut self) {
+        let shutdown = self.shutdown.clone();
+        let mut backoff = Backoff::new(retry::DIAL);
+        // Cancel-safe: bootstrap keeps its state on disk.
+        let mut identity = tokio::select! {
+            identity = self.bootstrap.identity() => identity,
+            () = shutdown.cancelled() => return,
+        };
+        loop {
+            self.report_certificate(&identity);
+            let started = Instant::now();
+            let error = match self.once(&identity).await {
+                Ok(End::Renewed(renewed)) => {
+                    identity = renewed;
+                    backoff.reset();
+                    continue;
+                }
+                Ok(End::Removed | End::Drained) => return,
+                Err(error) => error,
+            };
+            if started.elapsed() > REPORT_INTERVAL {
+                backoff.reset();
+            }
+            tracing::warn!(error = %k8sctl_rpc::chain(&error), "no session");
+            let pause = backoff.next_pause();
+            let rejoin = matches!(error, SessionError::Refused(_)) || identity.is_expired(SystemTime::now());
+            // Cancel-safe: nothing is in flight, and bootstrap keeps its state on disk.
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let work = async {
+                if rejoin {
+                    self.bootstrap.join().await
+                } else if backoff.failures().is_multiple_of(DIALS_BEFORE_REJOIN) {
+                    self.bootstrap.try_join().await.unwrap_or(identity.clone())
+                } else {
+                    identity.clone()
+                }
+            };
+            // Cancel-safe for the same reason.
+            identity = tokio::select! {
+                identity = work => identity,
+                () = shutdown.cancelled() => return,
+            };
+        }
+    }
+
+    /// One connection, from Hello to its end.
+    async fn once(&self, identity: &Identity) -> Result<End, SessionError> {
+        let connection = self.dialer.dial(identity).await?;
+        let mut client = NodeServiceClient::new(connection.channel.clone());
+        let (outbox, outgoing) = mpsc::channel(4);
+        send(&outbox, agent_message::Message::Hello(self.hello())).await?;
+        let mut inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
+        tracing::info!(node.id = identity.node_id, "session open");
+
+        let mut report = self.board.subscribe();
+        report.mark_changed();
+        let mut tick = tokio::time::interval_at(Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut not_before = Instant::now();
+        let renewed = renew::renew_when_due(connection.channel.clone(), self.bootstrap.store(), identity);
+        let mut renewed = std::pin::pin!(renewed);
+        loop {
+            // In order: the host's word first, so that a removed node stops at once. Every arm is cancel-safe:
+            // `message` and `changed` lose nothing, `renewed` is pinned outside, sleeps start over.
+            tokio::select! {
+                biased;
+                message = inbox.message() => match message.map_err(ended)? {
+                    None => return Err(SessionError::Ended),
+                    Some(message) => if let Some(end) = self.receive(message, &connection.channel) {
+                        return Ok(end);
+                    },
+                },
+                () = self.shutdown.cancelled() => {
+                    let last = report.borrow_and_update().clone();
+                    send(&outbox, agent_message::Message::Status(last)).await?;
+                    return Ok(End::Drained);
+                }
+                renewed = &mut renewed => return Ok(End::Renewed(renewed)),
+                () = wait_for_change(&mut report, not_before) => {
+                    let now = report.borrow_and_update().clone();
+                    self.send_report(&outbox, now).await?;
+                    not_before = Instant::now() + REPORT_PAUSE;
+                    tick.reset();
+                }
+                _ = tick.tick() => {
+                    let now = report.borrow_and_update().clone();
+                    self.send_report(&outbox, now).await?;
+                }
+            }
+        }
+    }
+
+    async fn send_report(&self, outbox: &mpsc::Sender<AgentMessage>, report: StatusReport) -> Result<(), SessionError> {
+        send(outbox, agent_message::Message::Status(report)).await
+    }
+
+    /// Acts on a message; `Some` ends the session.
+    fn receive(&self, message: HostMessage, channel: &Channel) -> Option<End> {
+        match message.message? {
+            FromHost::Desired(desired) => {
+                tracing::info!(generation = desired.generation, "desired state");
+                self.desired.send_if_modified(|known| {
+                    let modified = known.as_ref() != Some(&desired);
+                    *known = Some(desired);
+                    modified
+                });
+            }
+            FromHost::StartLogStream(start) => {
+                let name = format!("logs-{}", start.stream_id);
+                let (channel, sources) = (channel.clone(), Arc::clone(&self.logs));
+                k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, start));
+            }
+            FromHost::HostTime(time) => self.compare_clock(time.now.as_ref()),
+            FromHost::Goodbye(goodbye) => {
+                tracing::warn!(reason = goodbye.reason, "the host removed this node");
+                if let Err(error) = self.bootstrap.store().forget() {
+                    tracing::warn!(error = %k8sctl_rpc::chain(&error), "cannot forget the identity");
+                }
+                return Some(End::Removed);
+            }
+        }
+        None
+    }
+
+    fn compare_clock(&self, host: Option<&prost_types::Timestamp>) {
+        let Some(host) = host.map(clock::system_time) else { return };
+        let offset = clock::offset_millis(SystemTime::now(), host);
+        let message = format!("{offset} ms from the host");
+        if !clock::needs_step(offset) {
+            self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
+            return;
+        }
+        if self.config.step_clock && clock::step_to(host).is_ok() {
+            tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
+            self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
+        } else {
+            self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+        }
+    }
+
+    fn report_certificate(&self, identity: &Identity) {
+        let until = jiff::Timestamp::try_from(identity.not_after).unwrap_or_default();
+        if identity.is_expired(SystemTime::now()) {
+            self.board.condition("CertificateValid", ConditionStatus::False, "Expired", format!("ended {until:.0}"));
+        } else {
+            self.board.condition("CertificateValid", ConditionStatus::True, "Valid", format!("until {until:.0}"));
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            boot_id: self.config.machine.boot_id.clone(),
+            machine_uuid: self.config.machine.machine_uuid.clone(),
+            facts: Some(machine::facts(&self.config.root)),
+        }
+    }
+}
+
+async fn wait_for_change(report: &mut watch::Receiver<StatusReport>, not_before: Instant) {
+    if report.changed().await.is_err() {
+        // The board is gone only when the agent ends.
+        return std::future::pending().await;
+    }
+    // A change is still unseen for the caller, who marks it seen after this pause: changes in between join it.
+    report.mark_changed();
+    tokio::time::sleep_until(not_before).await;
+}
+
+async fn send(outbox: &mpsc::Sender<AgentMessage>, message: agent_message::Message) -> Result<(), SessionError> {
+    outbox.send(AgentMessage { message: Some(message) }).await.map_err(|_| SessionError::Ended)
+}
+
+fn ended(status: tonic::Status) -> SessionError {
+    match status.code() {
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => SessionError::Refused(Box::new(status)),
+        _ => SessionError::Broken(Box::new(status)),
+    }
+}

@@ -1,0 +1,152 @@
+//! The board on which the agent's own tasks write what they know, and from which the session reports.
+//!
+//! Written by converge (steps) and health (conditions), read by session. It keeps, it does not judge.
+
+use std::sync::Arc;
+
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, StatusReport, StepState, StepStatus};
+use tokio::sync::watch;
+
+use crate::clock;
+
+/// Where status is written. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Board(Arc<watch::Sender<StatusReport>>);
+
+impl Default for Board {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(StatusReport::default())))
+    }
+}
+
+impl Board {
+    /// A reader that wakes on every change.
+    pub fn subscribe(&self) -> watch::Receiver<StatusReport> {
+        self.0.subscribe()
+    }
+
+    /// Lists the steps anew, in order, and says which generation they belong to. What is known of a step is kept.
+    pub fn observe(&self, generation: u64, names: &[&'static str]) {
+        self.0.send_if_modified(|report| {
+            let steps: Vec<StepStatus> = names
+                .iter()
+                .map(|name| {
+                    let known = report.steps.iter().find(|step| step.name == *name).cloned();
+                    known.unwrap_or_else(|| StepStatus {
+                        name: (*name).to_owned(),
+                        state: StepState::Pending.into(),
+                        ..StepStatus::default()
+                    })
+                })
+                .collect();
+            let modified = report.observed_generation != generation || report.steps != steps;
+            report.observed_generation = generation;
+            report.steps = steps;
+            modified
+        });
+    }
+
+    /// Changes one step's status.
+    pub fn step(&self, name: &str, change: impl FnOnce(&mut StepStatus)) {
+        self.0.send_if_modified(|report| {
+            let Some(step) = report.steps.iter_mut().find(|step| step.name == name) else { return false };
+            let before = step.clone();
+            change(step);
+            *step != before
+        });
+    }
+
+    /// What is known of a step.
+    pub fn step_status(&self, name: &str) -> StepStatus {
+        self.0.borrow().steps.iter().find(|step| step.name == name).cloned().unwrap_or_default()
+    }
+
+    /// Sets one condition; `since` moves only when its status changes.
+    pub fn condition(&self, kind: &str, status: ConditionStatus, reason: &str, message: impl Into<String>) {
+        let message = message.into();
+        self.0.send_if_modified(|report| {
+            let fresh = Condition {
+                r#type: kind.to_owned(),
+                status: status.into(),
+                reason: reason.to_owned(),
+                message,
+                since: Some(clock::now()),
+            };
+            match report.conditions.iter_mut().find(|known| known.r#type == kind) {
+                None => {
+                    tracing::info!(condition = kind, condition.status = status.as_str_name(), reason, "condition");
+                    report.conditions.push(fresh);
+                    true
+                }
+                Some(known) if known.status == fresh.status => {
+                    let modified = known.reason != fresh.reason || known.message != fresh.message;
+                    known.reason = fresh.reason;
+                    known.message = fresh.message;
+                    modified
+                }
+                Some(known) => {
+                    tracing::info!(condition = kind, condition.status = status.as_str_name(), reason, "condition");
+                    *known = fresh;
+                    true
+                }
+            }
+        });
+    }
+}
+
+/// Lets a running step say what it is doing.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    board: Board,
+    step: &'static str,
+}
+
+impl Progress {
+    /// Progress of one step.
+    pub fn new(board: Board, step: &'static str) -> Self {
+        Self { board, step }
+    }
+
+    /// One line for a person.
+    pub fn say(&self, message: impl Into<String>) {
+        let message = message.into();
+        self.board.step(self.step, |status| status.message = message);
+    }
+}
+
+/// The evidence of a command as the wire has it.
+pub fn wire_evidence(evidence: &k8sctl_command::Evidence) -> Evidence {
+    Evidence {
+        argv: evidence.argv.clone(),
+        exit_status: evidence.exit_status,
+        output_tail: evidence.output_tail.clone(),
+        journal_tail: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_moves_only_with_the_status() {
+        let board = Board::default();
+        board.condition("DiskOK", ConditionStatus::True, "Free", "50 %");
+        let first = board.subscribe().borrow().conditions[0].since;
+        board.condition("DiskOK", ConditionStatus::True, "Free", "49 %");
+        let report = board.subscribe().borrow().clone();
+        assert_eq!((report.conditions[0].since, report.conditions[0].message.as_str()), (first, "49 %"));
+    }
+
+    #[test]
+    fn the_same_again_wakes_nobody() {
+        let board = Board::default();
+        board.observe(3, &["host-os"]);
+        board.condition("DiskOK", ConditionStatus::True, "Free", "");
+        let mut reader = board.subscribe();
+        reader.mark_unchanged();
+        board.observe(3, &["host-os"]);
+        board.condition("DiskOK", ConditionStatus::True, "Free", "");
+        assert!(!reader.has_changed().expect("the board lives"));
+    }
+}

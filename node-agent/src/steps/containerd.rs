@@ -1,0 +1,185 @@
+//! Step `containerd`: its configuration for Kubernetes, the unit running, the CRI answering.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8sctl_proto::node::v1::DesiredState;
+
+use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until};
+use crate::converge::step::{Check, Step, StepError};
+use crate::durable::Root;
+use crate::status::Progress;
+
+/// The CRI socket.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
+const UNIT: &str = "containerd.service";
+const CONFIG: &str = "/etc/containerd/config.toml";
+/// Longest wait for the CRI after the unit started.
+const ANSWERS: Duration = Duration::from_secs(120);
+
+/// The configuration's language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// containerd before 2.0.
+    Two,
+    /// containerd 2.0 and later.
+    Three,
+}
+
+/// The step.
+pub struct Containerd {
+    root: Root,
+}
+
+impl Containerd {
+    /// Works below this root.
+    pub fn new(root: Root) -> Self {
+        Self { root }
+    }
+
+    fn config(&self, desired: &DesiredState, format: Format) -> OwnedFile {
+        OwnedFile::public(CONFIG, render(&desired.pause_image, &plugin_dir(&self.root), format))
+    }
+
+    /// Whether the file is right in one of the languages: asking containerd for its version takes a second.
+    fn config_is_right(&self, desired: &DesiredState) -> Result<bool, StepError> {
+        for format in [Format::Two, Format::Three] {
+            let file = self.config(desired, format);
+            if self.root.is(CONFIG, &file.content, file.mode).map_err(StepError::read(CONFIG))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Where the CNI programs lie: upstream's place, or Debian's.
+pub fn plugin_dir(root: &Root) -> String {
+    let place = ["/opt/cni/bin", "/usr/lib/cni"].into_iter().find(|dir| root.exists(format!("{dir}/bridge")));
+    place.unwrap_or("/opt/cni/bin").to_owned()
+}
+
+/// `containerd github.com/containerd/containerd 1.6.20~ds1 …`; what is not understood counts as old, which every
+/// containerd reads.
+fn format_of(version: &str) -> Format {
+    let number = version.split_whitespace().nth(2).unwrap_or_default().trim_start_matches('v');
+    let major = number.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    if major.is_some_and(|major| major >= 2) { Format::Three } else { Format::Two }
+}
+
+fn render(pause_image: &str, plugin_dir: &str, format: Format) -> String {
+    match format {
+        Format::Two => format!(
+            r#"# Written by k8s-node-agent.
+version = 2
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause_image}"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{plugin_dir}"
+  conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = true
+
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"
+"#
+        ),
+        Format::Three => format!(
+            r#"# Written by k8s-node-agent.
+version = 3
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{pause_image}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "/etc/containerd/certs.d"
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dir = "{plugin_dir}"
+  conf_dir = "/etc/cni/net.d"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  SystemdCgroup = true
+"#
+        ),
+    }
+}
+
+#[async_trait]
+impl Step for Containerd {
+    fn name(&self) -> &'static str {
+        "containerd"
+    }
+
+    fn unit(&self) -> Option<&'static str> {
+        Some(UNIT)
+    }
+
+    fn members_only(&self) -> bool {
+        false
+    }
+
+    async fn check(&self, desired: &DesiredState) -> Result<Check, StepError> {
+        if !self.config_is_right(desired)? {
+            return Ok(Check::False(CONFIG.to_owned()));
+        }
+        if !self.root.is_live() {
+            return Ok(Check::True);
+        }
+        Ok(match cri::version(&self.root.path(SOCKET)).await {
+            Ok(_) => Check::True,
+            Err(error) => Check::False(k8sctl_rpc::chain(&error).to_string()),
+        })
+    }
+
+    async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        let changed = !self.config_is_right(desired)?;
+        if changed {
+            let version = if self.root.is_live() { run("containerd", &["--version"]).await? } else { String::new() };
+            let file = self.config(desired, format_of(&version));
+            self.root.write(&file.path, &file.content, file.mode).map_err(StepError::write(CONFIG))?;
+        }
+        if !self.root.is_live() {
+            return Ok(());
+        }
+        if changed && unit_is_active(UNIT).await {
+            progress.say("restarting containerd");
+            systemctl(&["restart", UNIT]).await?;
+        } else {
+            progress.say("starting containerd");
+            systemctl(&["start", UNIT]).await?;
+        }
+        let socket = self.root.path(SOCKET);
+        wait_until("the CRI answers", ANSWERS, || async {
+            cri::version(&socket).await.map(drop).map_err(|error| k8sctl_rpc::chain(&error).to_string())
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_follows_the_version() {
+        assert_eq!(format_of("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1"), Format::Two);
+        assert_eq!(format_of("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7"), Format::Three);
+        assert_eq!(format_of(""), Format::Two);
+    }
+
+    #[test]
+    fn both_languages_are_golden() {
+        insta::assert_snapshot!("containerd-2", render("k8s.gcr.io/pause:3.2", "/usr/lib/cni", Format::Two));
+        insta::assert_snapshot!("containerd-3", render("registry.k8s.io/pause:3.10", "/opt/cni/bin", Format::Three));
+    }
+}

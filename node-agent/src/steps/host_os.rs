@@ -1,0 +1,222 @@
+//! Step `host-os`: name, `/etc/hosts`, kernel modules, sysctls, swap, size of the root file system, pod routes.
+
+use async_trait::async_trait;
+use k8sctl_proto::node::v1::DesiredState;
+
+use super::network::{self, Route};
+use super::{OwnedFile, SHORT, rootfs, run, write_files, wrong_files};
+use crate::converge::step::{Check, Step, StepError};
+use crate::durable::Root;
+use crate::status::Progress;
+
+const MODULES: [&str; 2] = ["br_netfilter", "overlay"];
+const SYSCTLS: [(&str, &str); 3] = [
+    ("net.bridge.bridge-nf-call-iptables", "1"),
+    ("net.bridge.bridge-nf-call-ip6tables", "1"),
+    ("net.ipv4.ip_forward", "1"),
+];
+const HOSTS: &str = "/etc/hosts";
+const BEGIN: &str = "# BEGIN k8s-myhome";
+const END: &str = "# END k8s-myhome";
+
+/// The step.
+pub struct HostOs {
+    root: Root,
+}
+
+impl HostOs {
+    /// Works below this root.
+    pub fn new(root: Root) -> Self {
+        Self { root }
+    }
+
+    fn files(&self, desired: &DesiredState) -> Result<Vec<OwnedFile>, StepError> {
+        let hosts = self.root.read_text(HOSTS).map_err(StepError::read(HOSTS))?;
+        let modules: String = MODULES.iter().map(|module| format!("{module}\n")).collect();
+        let sysctls: String = SYSCTLS.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        Ok(vec![
+            OwnedFile::public("/etc/hostname", format!("{}\n", desired.node_name)),
+            OwnedFile::public(HOSTS, plan_hosts(&hosts, desired)),
+            OwnedFile::public("/etc/modules-load.d/k8s-myhome.conf", modules),
+            OwnedFile::public("/etc/sysctl.d/90-k8s-myhome.conf", sysctls),
+        ])
+    }
+
+    async fn live_wrongs(&self, desired: &DesiredState) -> Result<Vec<String>, StepError> {
+        let mut wrong = Vec::new();
+        if read_proc("sys/kernel/hostname") != desired.node_name {
+            wrong.push("hostname".to_owned());
+        }
+        wrong.extend(missing_modules().iter().map(|module| format!("module {module}")));
+        for (key, value) in SYSCTLS {
+            if read_proc(&sysctl_file(key)) != value {
+                wrong.push(format!("sysctl {key}"));
+            }
+        }
+        if swap_is_on() {
+            wrong.push("swap is on".to_owned());
+        }
+        if let Some(growth) = rootfs::observe() {
+            wrong.push(format!("root file system has {} of {} bytes", growth.used, growth.available));
+        }
+        let plan = network::plan_routes(&network::observe_routes().await?, &wanted_routes(desired));
+        if !plan.is_empty() {
+            wrong.push(format!("{} pod routes", plan.replace.len() + plan.remove.len()));
+        }
+        Ok(wrong)
+    }
+
+    async fn apply_live(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        rustix::system::sethostname(desired.node_name.as_bytes())
+            .map_err(|error| StepError::write("/proc/sys/kernel/hostname")(error.into()))?;
+        let modules = missing_modules();
+        if !modules.is_empty() {
+            let mut args = vec!["-a"];
+            args.extend(modules);
+            run("modprobe", &args).await?;
+        }
+        for (key, value) in SYSCTLS {
+            let path = format!("/proc/{}", sysctl_file(key));
+            std::fs::write(&path, value).map_err(StepError::write(path))?;
+        }
+        if swap_is_on() {
+            run("swapoff", &["-a"]).await?;
+        }
+        if let Some(growth) = rootfs::observe() {
+            progress.say("growing the root file system");
+            k8sctl_command::Program::new("resize2fs", SHORT * 5).arg(growth.device).run().await?;
+        }
+        let plan = network::plan_routes(&network::observe_routes().await?, &wanted_routes(desired));
+        network::execute_routes(&plan).await
+    }
+}
+
+#[async_trait]
+impl Step for HostOs {
+    fn name(&self) -> &'static str {
+        "host-os"
+    }
+
+    fn unit(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn members_only(&self) -> bool {
+        false
+    }
+
+    async fn check(&self, desired: &DesiredState) -> Result<Check, StepError> {
+        let files = self.files(desired)?;
+        let mut wrong: Vec<String> =
+            wrong_files(&self.root, &files)?.iter().map(|file| file.path.clone()).collect();
+        if self.root.is_live() {
+            wrong.extend(self.live_wrongs(desired).await?);
+        }
+        Ok(Check::from_missing(wrong))
+    }
+
+    async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        write_files(&self.root, &self.files(desired)?)?;
+        if self.root.is_live() {
+            self.apply_live(desired, progress).await?;
+        }
+        Ok(())
+    }
+}
+
+/// `/etc/hosts` with our block replaced or appended, and everything else kept.
+fn plan_hosts(current: &str, desired: &DesiredState) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in current.lines() {
+        match line.trim() {
+            BEGIN => inside = true,
+            END => inside = false,
+            _ if inside => {}
+            _ => {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+    }
+    if !kept.lines().any(|line| line.split_whitespace().any(|word| word == "localhost")) {
+        kept.insert_str(0, "127.0.0.1 localhost\n");
+    }
+    let mut block = format!("{BEGIN}\n");
+    for entry in &desired.hosts {
+        block.push_str(&format!("{} {}\n", entry.ip, entry.name));
+    }
+    if !desired.hosts.iter().any(|entry| entry.name == desired.node_name) {
+        block.push_str(&format!("{} {}\n", desired.node_ip, desired.node_name));
+    }
+    format!("{kept}{block}{END}\n")
+}
+
+fn wanted_routes(desired: &DesiredState) -> Vec<Route> {
+    let route = |route: &k8sctl_proto::node::v1::PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
+    desired.pod_routes.iter().map(route).collect()
+}
+
+fn missing_modules() -> Vec<&'static str> {
+    let filesystems = read_proc("filesystems");
+    let there = |module: &&&str| {
+        std::path::Path::new("/sys/module").join(module).exists()
+            || filesystems.split_whitespace().any(|word| word == **module)
+    };
+    MODULES.iter().filter(|module| !there(module)).copied().collect()
+}
+
+fn sysctl_file(key: &str) -> String {
+    format!("sys/{}", key.replace('.', "/"))
+}
+
+fn swap_is_on() -> bool {
+    read_proc("swaps").lines().count() > 1
+}
+
+fn read_proc(path: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{path}")).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8sctl_proto::node::v1::HostEntry;
+
+    use super::*;
+
+    fn desired() -> DesiredState {
+        let entry = |ip: &str, name: &str| HostEntry { ip: ip.into(), name: name.into() };
+        DesiredState {
+            node_name: "k8s-worker-1".into(),
+            node_ip: "192.168.122.11".into(),
+            hosts: vec![entry("192.168.122.10", "k8s-control-plane-1")],
+            ..DesiredState::default()
+        }
+    }
+
+    #[test]
+    fn hosts_keep_what_is_not_ours_and_settle() {
+        let before = "127.0.0.1 localhost\n# BEGIN k8s-myhome\n1.2.3.4 old\n# END k8s-myhome\n10.0.0.1 mine\n";
+        let after = plan_hosts(before, &desired());
+        assert_eq!(
+            after,
+            "127.0.0.1 localhost\n10.0.0.1 mine\n# BEGIN k8s-myhome\n192.168.122.10 k8s-control-plane-1\n\
+             192.168.122.11 k8s-worker-1\n# END k8s-myhome\n"
+        );
+        assert_eq!(plan_hosts(&after, &desired()), after);
+        assert!(plan_hosts("", &desired()).starts_with("127.0.0.1 localhost\n"));
+    }
+
+    #[tokio::test]
+    async fn files_below_a_root_are_made_and_repaired() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        let step = HostOs::new(root.clone());
+        let progress = Progress::new(crate::status::Board::default(), "host-os");
+        assert!(matches!(step.check(&desired()).await.expect("checked"), Check::False(_)));
+        step.apply(&desired(), &progress).await.expect("applied");
+        assert_eq!(step.check(&desired()).await.expect("checked"), Check::True);
+        root.write("/etc/hostname", b"other\n", 0o644).expect("written");
+        assert_eq!(step.check(&desired()).await.expect("checked"), Check::False("/etc/hostname".into()));
+    }
+}

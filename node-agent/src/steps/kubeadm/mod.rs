@@ -1,0 +1,198 @@
+//! Step `kubeadm`: membership, by kubeadm's own phases.
+//!
+//! Level-triggered within itself too: look ([`observe`]), decide ([`plan`]), do one thing, look again. So it does
+//! not matter where an earlier try was interrupted. Certificates and kubeconfigs are there already (step `files`),
+//! which is why a worker's join finds credentials and waits for no TLS bootstrap.
+
+pub mod config;
+pub mod observe;
+pub mod plan;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use k8sctl_command::{CommandError, Program};
+use k8sctl_proto::node::v1::{DesiredState, NodeRole};
+use k8sctl_types::version::KubernetesVersion;
+use tokio::sync::mpsc;
+
+use super::containerd::SOCKET;
+use super::files::KUBELET_CONF;
+use super::{LOOK_AGAIN, kubelet, systemctl};
+use crate::converge::step::{Check, Step, StepError};
+use crate::durable::Root;
+use crate::status::Progress;
+use observe::Observer;
+use plan::{Next, decide_init, decide_join};
+
+/// kubeadm's configuration, on tmpfs.
+const CONFIG: &str = "/run/k8s-myhome/kubeadm.yaml";
+/// The kubeconfig that a worker joins with, on tmpfs.
+const DISCOVERY: &str = "/run/k8s-myhome/discovery.conf";
+/// Left behind by a kubeadm that was killed in the middle of a join.
+const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// Longest that one kubeadm may run.
+const KUBEADM: Duration = Duration::from_secs(15 * 60);
+/// Longest wait for the API server or the Node object while nothing else can be done.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The step.
+pub struct Kubeadm {
+    root: Root,
+}
+
+/// Files that are gone when this is dropped, however kubeadm ended.
+struct Temporary(Vec<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            if let Err(error) = crate::durable::remove(path) {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a temporary file");
+            }
+        }
+    }
+}
+
+impl Kubeadm {
+    /// Works below this root.
+    pub fn new(root: Root) -> Self {
+        Self { root }
+    }
+
+    async fn next(&self, desired: &DesiredState) -> Result<Next, StepError> {
+        let version = version(desired)?;
+        Ok(match desired.role() {
+            NodeRole::ControlPlane => {
+                let observer = Observer::of_control_plane(&self.root, desired, &version)?;
+                decide_init(&observer.init(desired.coredns).await, desired.coredns)
+            }
+            NodeRole::Worker => decide_join(&Observer::of_worker(&self.root, desired, &version)?.join().await),
+            NodeRole::Unspecified => return Err(StepError::Desired("no role".to_owned())),
+        })
+    }
+
+    async fn init(&self, desired: &DesiredState, skip: &[&str], progress: &Progress) -> Result<(), StepError> {
+        let _gone_after = self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
+        let program = Program::new("kubeadm", KUBEADM)
+            .args(["init", "--skip-token-print", "--config", CONFIG])
+            .arg(format!("--skip-phases={}", skip.join(",")));
+        run_kubeadm(program, progress).await
+    }
+
+    async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        let credentials = observe::delivered(desired, KUBELET_CONF)?.content.clone();
+        let config = config::render_join(desired, &version(desired)?, DISCOVERY).into_bytes();
+        let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
+        let program = Program::new("kubeadm", KUBEADM)
+            .args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
+        run_kubeadm(program, progress).await
+    }
+
+    fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
+        let mut paths: Vec<PathBuf> = files.iter().map(|(path, _)| self.root.path(path)).collect();
+        paths.push(self.root.path(BOOTSTRAP_CONF));
+        let temporary = Temporary(paths);
+        for (path, content) in files {
+            self.root.write(path, content, 0o600).map_err(StepError::write(path))?;
+        }
+        Ok(temporary)
+    }
+
+    async fn annotate(&self, desired: &DesiredState) -> Result<(), StepError> {
+        let version = version(desired)?;
+        let scheme = if version.minor() >= 24 { "unix://" } else { "" };
+        let observer = Observer::of_worker(&self.root, desired, &version)?;
+        observer.annotate(&format!("{scheme}{SOCKET}")).await.map_err(|last| StepError::Waited {
+            what: "the node is annotated",
+            waited: Duration::ZERO,
+            last,
+        })
+    }
+}
+
+fn version(desired: &DesiredState) -> Result<KubernetesVersion, StepError> {
+    desired.kubernetes_version.parse().map_err(|error| StepError::Desired(format!("{error}")))
+}
+
+/// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.
+async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), CommandError> {
+    let (sender, mut lines) = mpsc::channel(64);
+    let show = async {
+        while let Some(line) = lines.recv().await {
+            if line.starts_with('[') {
+                progress.say(line);
+            }
+        }
+    };
+    let (ended, ()) = tokio::join!(program.lines_to(sender).run(), show);
+    ended.map(drop)
+}
+
+#[async_trait]
+impl Step for Kubeadm {
+    fn name(&self) -> &'static str {
+        "kubeadm"
+    }
+
+    fn unit(&self) -> Option<&'static str> {
+        Some(kubelet::UNIT)
+    }
+
+    fn members_only(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, desired: &DesiredState) -> Result<Check, StepError> {
+        if !self.root.is_live() {
+            return Ok(Check::True);
+        }
+        Ok(match self.next(desired).await? {
+            Next::Done => Check::True,
+            Next::Init { doing, .. } => Check::False(doing.to_owned()),
+            Next::Join => Check::False("joining".to_owned()),
+            Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
+            Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
+            Next::Wait { doing, last } => Check::False(format!("{doing}: {last}")),
+        })
+    }
+
+    async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        let mut waiting: Option<(&'static str, Instant)> = None;
+        loop {
+            let next = self.next(desired).await?;
+            if !matches!(next, Next::Wait { .. }) {
+                waiting = None;
+            }
+            match next {
+                Next::Done => return Ok(()),
+                Next::Init { doing, skip } => {
+                    progress.say(doing);
+                    self.init(desired, &skip, progress).await?;
+                }
+                Next::Join => {
+                    progress.say("joining");
+                    self.join(desired, progress).await?;
+                }
+                Next::StartKubelet => {
+                    progress.say("starting the kubelet");
+                    systemctl(&["start", kubelet::UNIT]).await?;
+                }
+                Next::Annotate => self.annotate(desired).await?,
+                Next::Wait { doing, last } => {
+                    let since = match waiting {
+                        Some((what, since)) if what == doing => since,
+                        _ => Instant::now(),
+                    };
+                    waiting = Some((doing, since));
+                    if since.elapsed() >= PATIENCE {
+                        return Err(StepError::Waited { what: doing, waited: since.elapsed(), last });
+                    }
+                    progress.say(doing);
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+    }
+}

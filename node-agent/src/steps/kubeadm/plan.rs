@@ -1,0 +1,209 @@
+//! Decides from what was observed what comes next on the way to membership. Pure.
+//!
+//! kubeadm is started as seldom as can be (each start takes a second or two on an emulated machine): once for all
+//! that the API server does not need, once for all that it does. Both may be repeated after an interruption.
+
+/// A control plane as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InitObserved {
+    /// All four static pod manifests are there.
+    pub manifests: bool,
+    /// The kubelet's configuration and flags are there.
+    pub kubelet_config: bool,
+    /// The kubelet's unit runs.
+    pub kubelet_active: bool,
+    /// The API server says that it is ready; `Err` is what it says instead.
+    pub api: Option<ApiObserved>,
+    /// What the API server, or the attempt to reach it, said last.
+    pub api_says: String,
+}
+
+/// What is in the API of a control plane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApiObserved {
+    /// ConfigMaps kubeadm-config and kubelet-config.
+    pub configs: bool,
+    /// ConfigMap cluster-info in kube-public.
+    pub cluster_info: bool,
+    /// DaemonSet kube-proxy.
+    pub kube_proxy: bool,
+    /// Deployment coredns; `true` when it is not wanted.
+    pub coredns: bool,
+    /// The Node object.
+    pub node: NodeObserved,
+}
+
+/// The node's object in the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeObserved {
+    /// The kubelet has registered it.
+    pub registered: bool,
+    /// kubeadm has put the CRI socket on it.
+    pub annotated: bool,
+    /// It has a control plane's label.
+    pub marked: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Done,
+    /// `kubeadm init` without these phases.
+    Init {
+        /// For a person.
+        doing: &'static str,
+        /// `--skip-phases`
+        skip: Vec<&'static str>,
+    },
+    /// `kubeadm join`
+    Join,
+    /// Start the kubelet's unit.
+    StartKubelet,
+    /// Put the CRI socket on the Node object.
+    Annotate,
+    /// Nothing but looking again.
+    Wait {
+        /// For a person.
+        doing: &'static str,
+        /// What was seen last.
+        last: String,
+    },
+}
+
+/// Phases that need no API server. `preflight` asks for crictl, which not every bundle has: the steps before this
+/// one checked what matters.
+const OFFLINE: [&str; 6] = ["preflight", "certs", "kubeconfig", "kubelet-start", "control-plane", "etcd"];
+/// Phases that need it. The certificates of the kubelet come from the host in their final form, so that
+/// `kubelet-finalize` would only restart the kubelet.
+const ONLINE: [&str; 6] =
+    ["upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize", "addon"];
+
+/// The next thing to do on a control plane.
+pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
+    if !observed.manifests || !observed.kubelet_config {
+        let mut skip = vec!["preflight", "wait-control-plane"];
+        skip.extend(ONLINE);
+        return Next::Init { doing: "writing manifests and starting the kubelet", skip };
+    }
+    if !observed.kubelet_active {
+        return Next::StartKubelet;
+    }
+    let Some(api) = observed.api else {
+        return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
+    };
+    let addons = api.cluster_info && api.kube_proxy && api.coredns;
+    if !api.configs || !addons || !api.node.annotated || !api.node.marked {
+        let mut skip: Vec<&'static str> = OFFLINE.to_vec();
+        skip.extend(["wait-control-plane", "upload-certs", "kubelet-finalize"]);
+        if addons {
+            skip.extend(["bootstrap-token", "addon"]);
+        } else if !coredns {
+            skip.push("addon/coredns");
+        }
+        // It is begun before the kubelet has registered the node: kubeadm looks for it twice a second itself,
+        // after the objects that need no node.
+        return Next::Init { doing: "configuring the cluster", skip };
+    }
+    Next::Done
+}
+
+/// A worker as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinObserved {
+    /// The kubelet's configuration and flags are there.
+    pub kubelet_config: bool,
+    /// The kubelet's unit runs.
+    pub kubelet_active: bool,
+    /// The node's object; `None` when the API server cannot be asked.
+    pub node: Option<NodeObserved>,
+    /// What the API server, or the attempt to reach it, said last.
+    pub api_says: String,
+}
+
+/// The next thing to do on a worker.
+pub fn decide_join(observed: &JoinObserved) -> Next {
+    // A kubelet that runs can go on without the API server; joining cannot begin without it.
+    let Some(node) = observed.node else {
+        return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
+    };
+    if !observed.kubelet_config {
+        return Next::Join;
+    }
+    if !observed.kubelet_active {
+        return Next::StartKubelet;
+    }
+    if !node.registered {
+        return Next::Wait { doing: "waiting for the kubelet to register the node", last: "no Node object".into() };
+    }
+    if !node.annotated { Next::Annotate } else { Next::Done }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMBER: NodeObserved = NodeObserved { registered: true, annotated: true, marked: true };
+    const COMPLETE: ApiObserved =
+        ApiObserved { configs: true, cluster_info: true, kube_proxy: true, coredns: true, node: MEMBER };
+
+    fn running(api: Option<ApiObserved>) -> InitObserved {
+        InitObserved { manifests: true, kubelet_config: true, kubelet_active: true, api, api_says: "refused".into() }
+    }
+
+    fn skipped(next: Next) -> Vec<&'static str> {
+        match next {
+            Next::Init { skip, .. } => skip,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_there_means_everything_offline() {
+        let skip = skipped(decide_init(&InitObserved::default(), false));
+        assert!(skip.contains(&"wait-control-plane") && skip.contains(&"addon") && !skip.contains(&"etcd"), "{skip:?}");
+    }
+
+    #[test]
+    fn an_interrupted_start_is_repeated() {
+        let observed = InitObserved { manifests: false, ..running(None) };
+        assert!(!skipped(decide_init(&observed, false)).contains(&"control-plane"));
+    }
+
+    #[test]
+    fn a_stopped_kubelet_is_started_not_configured_again() {
+        let observed = InitObserved { kubelet_active: false, ..running(None) };
+        assert_eq!(decide_init(&observed, false), Next::StartKubelet);
+        assert!(matches!(decide_init(&running(None), false), Next::Wait { .. }));
+    }
+
+    #[test]
+    fn what_is_in_the_api_already_is_left_out() {
+        let api = ApiObserved { coredns: true, ..ApiObserved::default() };
+        let skip = skipped(decide_init(&running(Some(api)), false));
+        assert!(!skip.contains(&"mark-control-plane") && !skip.contains(&"upload-config"), "{skip:?}");
+        assert!(skip.contains(&"addon/coredns") && !skip.contains(&"addon"), "{skip:?}");
+        assert!(OFFLINE.iter().all(|phase| skip.contains(phase)), "{skip:?}");
+
+        let api = ApiObserved { node: NodeObserved { marked: false, ..MEMBER }, ..COMPLETE };
+        let skip = skipped(decide_init(&running(Some(api)), true));
+        assert!(skip.contains(&"addon") && !skip.contains(&"mark-control-plane"), "{skip:?}");
+        assert_eq!(decide_init(&running(Some(COMPLETE)), true), Next::Done);
+    }
+
+    #[test]
+    fn a_worker_joins_once_and_resumes() {
+        let mut observed = JoinObserved::default();
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.node = Some(NodeObserved::default());
+        assert_eq!(decide_join(&observed), Next::Join);
+        observed.kubelet_config = true;
+        assert_eq!(decide_join(&observed), Next::StartKubelet);
+        observed.kubelet_active = true;
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.node = Some(NodeObserved { registered: true, ..NodeObserved::default() });
+        assert_eq!(decide_join(&observed), Next::Annotate);
+        observed.node = Some(NodeObserved { registered: true, annotated: true, marked: false });
+        assert_eq!(decide_join(&observed), Next::Done);
+    }
+}

@@ -1,0 +1,107 @@
+//! The real steps, in the order in which they run:
+//! [`host_os`] → [`containerd`] → [`cni`] → [`files`] → [`kubeadm`] → [`kubelet`].
+//!
+//! Each decides from what is really there. Files are written below a [`Root`]; the live system (sysctls, routes,
+//! units) is only touched when that is `/`.
+
+pub mod cni;
+pub mod containerd;
+pub mod cri;
+pub mod files;
+pub mod host_os;
+pub mod kubeadm;
+pub mod kubelet;
+pub mod network;
+pub mod rootfs;
+
+use std::time::{Duration, Instant};
+
+use k8sctl_command::{CommandError, Output, Program};
+
+use crate::converge::step::{Step, StepError};
+use crate::durable::Root;
+
+/// Pause between two looks at something that is about to become true.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Longest that a small program may run. Generous: emulated machines are slow.
+const SHORT: Duration = Duration::from_secs(60);
+/// Longest that starting a unit may take.
+const UNIT_START: Duration = Duration::from_secs(180);
+
+/// All real steps.
+pub fn real(root: &Root) -> Vec<Box<dyn Step>> {
+    vec![
+        Box::new(host_os::HostOs::new(root.clone())),
+        Box::new(containerd::Containerd::new(root.clone())),
+        Box::new(cni::Cni::new(root.clone())),
+        Box::new(files::Files::new(root.clone())),
+        Box::new(kubeadm::Kubeadm::new(root.clone())),
+        Box::new(kubelet::Kubelet::new(root.clone())),
+    ]
+}
+
+/// A file that a step keeps exactly so.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnedFile {
+    /// Absolute path, below the root.
+    pub path: String,
+    /// Whole content.
+    pub content: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+impl OwnedFile {
+    /// A world-readable file.
+    pub fn public(path: &str, content: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.to_owned(), content: content.into(), mode: 0o644 }
+    }
+}
+
+/// Those that are not as they should be.
+pub fn wrong_files<'a>(root: &Root, files: &'a [OwnedFile]) -> Result<Vec<&'a OwnedFile>, StepError> {
+    let mut wrong = Vec::new();
+    for file in files {
+        if !root.is(&file.path, &file.content, file.mode).map_err(StepError::read(&file.path))? {
+            wrong.push(file);
+        }
+    }
+    Ok(wrong)
+}
+
+/// Writes those that are not as they should be; says whether there were any.
+pub fn write_files(root: &Root, files: &[OwnedFile]) -> Result<bool, StepError> {
+    let wrong = wrong_files(root, files)?;
+    for file in &wrong {
+        root.write(&file.path, &file.content, file.mode).map_err(StepError::write(&file.path))?;
+    }
+    Ok(!wrong.is_empty())
+}
+
+async fn run(program: &str, args: &[&str]) -> Result<Output, CommandError> {
+    Program::new(program, SHORT).args(args.iter().copied()).run().await
+}
+
+async fn systemctl(args: &[&str]) -> Result<Output, CommandError> {
+    Program::new("systemctl", UNIT_START).args(args.iter().copied()).run().await
+}
+
+async fn unit_is_active(unit: &str) -> bool {
+    run("systemctl", &["is-active", "--quiet", unit]).await.is_ok()
+}
+
+/// Looks until it is so, at short intervals. `look` says `Err` with what it saw instead.
+async fn wait_until<F>(what: &'static str, limit: Duration, mut look: impl FnMut() -> F) -> Result<(), StepError>
+where
+    F: Future<Output = Result<(), String>>,
+{
+    let begun = Instant::now();
+    loop {
+        let Err(last) = look().await else { return Ok(()) };
+        let waited = begun.elapsed();
+        if waited >= limit {
+            return Err(StepError::Waited { what, waited, last });
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}

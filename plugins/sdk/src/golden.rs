@@ -1,0 +1,27 @@
+//! Compares a plan with a file in the plugin's crate, for the plugin's own tests. `K8SCTL_GOLDEN=write` writes the
+//! file anew, to be read before it is committed.
+
+use std::path::Path;
+
+use crate::plugin::{Facts, Plan, Plugin};
+
+/// Plans with this config and compares with the file at `path`.
+///
+/// # Panics
+/// If the config is refused, the file is missing, or the plan differs from it.
+pub fn assert_plan<P: Plugin>(plugin: &P, config_json: &str, facts: &Facts, path: impl AsRef<Path>) {
+    let config = serde_json::from_str(config_json).expect("the config of a golden test parses");
+    let plan = plugin.plan(&config, facts).unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
+    compare(&plan, path.as_ref());
+}
+
+fn compare(plan: &Plan, path: &Path) {
+    let mut got = serde_json::to_string_pretty(plan).expect("a plan is JSON");
+    got.push('\n');
+    if std::env::var_os("K8SCTL_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::write(path, &got).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+    }
+    let wanted = std::fs::read_to_string(path)
+        .unwrap_or_else(|error| panic!("{}: {error}; K8SCTL_GOLDEN=write makes it", path.display()));
+    assert_eq!(wanted, got, "the plan is not what {} holds; K8SCTL_GOLDEN=write updates it", path.display());
+}
