@@ -35,12 +35,19 @@ fn sound(dir: &Path, name: &str, version: &str, trial: bool) -> PathBuf {
         });
     }
     let (layer, config) = (b"layer".as_slice(), b"{}".as_slice());
-    let part = |bytes: &[u8]| format!(r#"{{"mediaType":"x","digest":"sha256:{}","size":{}}}"#, sha256(bytes), bytes.len());
-    let image = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, part(config), part(layer)).into_bytes();
+    let part = |bytes: &[u8]| {
+        format!(r#"{{"mediaType":"x","digest":"sha256:{}","size":{}}}"#, sha256(bytes), bytes.len())
+    };
+    let image =
+        format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, part(config), part(layer)).into_bytes();
     let blobs = [layer, config, &image].map(|bytes| (sha256(bytes), put(&sha256(bytes), bytes)));
     let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
-    let index =
-        IndexEntry { name: "k8s/pause:1".to_owned(), media_type, sha256: sha256(&image), size: image.len() as u64 };
+    let index = IndexEntry {
+        name: "k8s/pause:1".to_owned(),
+        media_type,
+        sha256: sha256(&image),
+        size: image.len() as u64,
+    };
     let manifest = Manifest {
         format: 1,
         kubernetes: version.parse().unwrap(),
@@ -122,7 +129,8 @@ fn the_newest_is_by_number_and_trials_come_last() {
     }
     fs::write(dir.path().join("kubernetes-v1.40.0.k8sbundle"), "rubbish").unwrap();
     let bundles = BundleStore::new(dir.path());
-    let names: Vec<_> = bundles.list().unwrap().bundles.into_iter().map(|bundle| bundle.manifest.name).collect();
+    let names: Vec<_> =
+        bundles.list().unwrap().bundles.into_iter().map(|bundle| bundle.manifest.name).collect();
     assert_eq!(names, ["c", "b", "d", "a"]);
     assert_eq!(bundles.newest().unwrap().unwrap().manifest.name, "c");
     assert_eq!(bundles.by_name("d").unwrap().manifest.name, "d");
@@ -183,7 +191,12 @@ fn missing_extra_double_and_misplaced_entries_are_refused() {
 fn links_and_long_names_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = sound(dir.path(), "sound", "v1.30.1", false);
-    for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Directory, tar::EntryType::GNULongName] {
+    for kind in [
+        tar::EntryType::Symlink,
+        tar::EntryType::Link,
+        tar::EntryType::Directory,
+        tar::EntryType::GNULongName,
+    ] {
         let changed = rewritten(&path, |mut header, name, mut bytes| {
             if name == "bin/kubelet" {
                 header.set_entry_type(kind);

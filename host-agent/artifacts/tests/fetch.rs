@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 const KUBELET: &str = "/release/v1.34.1/bin/linux/amd64/kubelet";
 
-async fn fetch_into(dir: &std::path::Path, sources: &FetchSources) -> Result<host_artifacts::bundle::Bundle, Failure> {
+async fn fetch_into(
+    dir: &std::path::Path,
+    sources: &FetchSources,
+) -> Result<host_artifacts::bundle::Bundle, Failure> {
     let (progress, _lines) = mpsc::channel(256);
     fetch::fetch(&BundleStore::new(dir), &"v1.34.1".parse().unwrap(), sources, progress).await
 }
@@ -28,7 +31,9 @@ async fn a_bundle_is_fetched_checked_and_installed() {
     assert_eq!(bundle.manifest.image(Role::Etcd).unwrap().name, "registry.k8s.io/etcd:3.6.5-0");
     assert!(bundle.manifest.image(Role::Coredns).is_some() && !bundle.manifest.trial);
     let paths: Vec<_> = bundle.manifest.components.iter().map(|part| part.path.as_str()).collect();
-    assert!(paths.contains(&"cni/bridge") && paths.contains(&"bin/crictl") && !paths.contains(&"cni/LICENSE"));
+    assert!(
+        paths.contains(&"cni/bridge") && paths.contains(&"bin/crictl") && !paths.contains(&"cni/LICENSE")
+    );
     assert!(!paths.contains(&"bin/containerd-stress"));
     let left: Vec<_> = std::fs::read_dir(dir.path().join("partial")).unwrap().flatten().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -110,8 +115,9 @@ async fn an_unknown_minor_names_the_known_ones() {
     let dir = tempfile::tempdir().unwrap();
     let (progress, _lines) = mpsc::channel(1);
     let version = "v1.20.2".parse().unwrap();
-    let failure =
-        fetch::fetch(&BundleStore::new(dir.path()), &version, &FetchSources::default(), progress).await.unwrap_err();
+    let failure = fetch::fetch(&BundleStore::new(dir.path()), &version, &FetchSources::default(), progress)
+        .await
+        .unwrap_err();
     assert_eq!(failure.id, "BUNDLE-UNSUPPORTED");
     assert!(failure.reason.contains("v1.29"), "{failure}");
 }

@@ -141,7 +141,11 @@ impl Reader<'_> {
         Ok(bytes)
     }
 
-    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>, content: &mut Content) -> Result<(), BundleError> {
+    fn entry<R: Read>(
+        &mut self,
+        mut entry: tar::Entry<'_, R>,
+        content: &mut Content,
+    ) -> Result<(), BundleError> {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let refuse = |reason: String| BundleError::corrupt(self.path, format!("entry {name:?} {reason}"));
         if !entry.header().entry_type().is_file() {
@@ -161,7 +165,10 @@ impl Reader<'_> {
         let size = entry.header().size().map_err(|error| self.corrupt(error))?;
         let expected = content.expect(&name).map_err(refuse)?;
         if expected.size.is_some_and(|expected| expected != size) {
-            return Err(refuse(format!("has {size} bytes, expected {:?}", expected.size.unwrap_or_default())));
+            return Err(refuse(format!(
+                "has {size} bytes, expected {:?}",
+                expected.size.unwrap_or_default()
+            )));
         }
         if size > expected.limit {
             return Err(refuse(format!("has {size} bytes, more than {} are not allowed", expected.limit)));
@@ -254,7 +261,9 @@ struct Descriptor {
 
 impl Descriptor {
     fn hex(&self) -> Result<String, String> {
-        digest::of_oci(&self.digest).map(str::to_owned).ok_or_else(|| format!("{:?} is no sha256 digest", self.digest))
+        digest::of_oci(&self.digest)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("{:?} is no sha256 digest", self.digest))
     }
 }
 
@@ -292,7 +301,10 @@ impl Content {
         if name == "images/oci-layout" {
             let layout: Layout = serde_json::from_slice(bytes).map_err(bad)?;
             if layout.image_layout_version != "1.0.0" {
-                return Err(format!("{name}: version is {:?}, expected \"1.0.0\"", layout.image_layout_version));
+                return Err(format!(
+                    "{name}: version is {:?}, expected \"1.0.0\"",
+                    layout.image_layout_version
+                ));
             }
             self.has_layout = true;
         } else if name == "images/index.json" {

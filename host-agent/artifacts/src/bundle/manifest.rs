@@ -139,7 +139,10 @@ impl Manifest {
         let mut names = BTreeSet::new();
         for image in &self.images {
             if digest::of_oci(&image.manifest).is_none() {
-                return Err(format!("image {}: manifest {:?} is no sha256 digest", image.name, image.manifest));
+                return Err(format!(
+                    "image {}: manifest {:?} is no sha256 digest",
+                    image.name, image.manifest
+                ));
             }
             if !names.insert(&image.name) {
                 return Err(format!("image {} is listed twice", image.name));
@@ -166,5 +169,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 100
         && !text.starts_with('.')
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte))
 }

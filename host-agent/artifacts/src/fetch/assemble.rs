@@ -77,11 +77,8 @@ async fn fetch_impl(
     let components = unpack(&files, work.path())?;
     let names = image_names(version, companions, &components, &progress).await;
     let registry = Registry::new(&sources.registry, &downloader);
-    let pulled: Vec<(String, PulledManifest, Vec<PathBuf>)> = futures::stream::iter(names)
-        .map(|name| pull(&registry, name))
-        .buffered(2)
-        .try_collect()
-        .await?;
+    let pulled: Vec<(String, PulledManifest, Vec<PathBuf>)> =
+        futures::stream::iter(names).map(|name| pull(&registry, name)).buffered(2).try_collect().await?;
 
     let _ = progress.try_send("writing the bundle".to_owned());
     let source = format!("{} and {}", host_of(&sources.kubernetes), host_of(&sources.registry));
@@ -166,7 +163,8 @@ type Components = BTreeMap<String, (PathBuf, String)>;
 fn unpack(files: &[(Asset, PathBuf)], work: &Path) -> Result<Components, BundleError> {
     let mut components = Components::new();
     for (asset, path) in files {
-        let corrupt = |error: io::Error| BundleError::corrupt(path, format!("{}: {error}", asset.file_name()));
+        let corrupt =
+            |error: io::Error| BundleError::corrupt(path, format!("{}: {error}", asset.file_name()));
         if let Take::Whole(name) = asset.take {
             components.insert(format!("bin/{name}"), (path.clone(), asset.version.clone()));
             continue;
@@ -206,7 +204,8 @@ async fn image_names(
         Ok(names) => names,
         Err(reason) => {
             tracing::warn!(reason, "kubeadm cannot be asked for its images, using the table");
-            let _ = progress.try_send(format!("kubeadm cannot be asked for its images ({reason}), using a table"));
+            let _ = progress
+                .try_send(format!("kubeadm cannot be asked for its images ({reason}), using a table"));
             releases::plan_images(version, companions)
         }
     }
@@ -234,8 +233,12 @@ async fn ask_kubeadm(version: &KubernetesVersion, components: &Components) -> Re
     let version = version.to_string();
     let program = program.args(["config", "images", "list", "--kubernetes-version", version.as_str()]);
     let output = program.env("HOME", "/nonexistent").run().await.map_err(|error| error.to_string())?;
-    let names: Vec<String> =
-        output.lines().map(str::trim).filter(|line| line.starts_with("registry.k8s.io/")).map(str::to_owned).collect();
+    let names: Vec<String> = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("registry.k8s.io/"))
+        .map(str::to_owned)
+        .collect();
     if names.iter().any(|name| name.contains("/kube-apiserver:")) {
         Ok(names)
     } else {
@@ -343,7 +346,10 @@ mod tests {
     fn checksum_files_of_every_kind_are_read() {
         let sum = "a".repeat(64);
         assert_eq!(find_sum(&sum, "kubeadm"), Some(sum.clone()));
-        let text = format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{}  runc.arm64\n{sum} *runc.amd64\n", "b".repeat(64));
+        let text = format!(
+            "-----BEGIN PGP SIGNED MESSAGE-----\n\n{}  runc.arm64\n{sum} *runc.amd64\n",
+            "b".repeat(64)
+        );
         assert_eq!(find_sum(&text, "runc.amd64"), Some(sum));
         assert_eq!(find_sum(&text, "runc.s390x"), None);
     }

@@ -100,7 +100,8 @@ impl Downloader {
         send.retry(policy())
             .when(|error| {
                 unreachable += u32::from(matches!(error, FetchError::Unreachable { .. }));
-                let busy = matches!(error, FetchError::Upstream { reason, .. } if reason.starts_with("answered"));
+                let busy =
+                    matches!(error, FetchError::Upstream { reason, .. } if reason.starts_with("answered"));
                 (error.is_retryable() || busy) && unreachable < 2
             })
             .await
@@ -125,7 +126,9 @@ impl Downloader {
         let attempt = || self.attempt(url, &part, bearer);
         attempt.retry(policy()).when(|error| matches!(error, FetchError::Interrupted { .. })).await?;
         let path = part.clone();
-        let got = tokio::task::spawn_blocking(move || sha256_file(&path)).await.unwrap_or_else(|_| Ok(String::new()));
+        let got = tokio::task::spawn_blocking(move || sha256_file(&path))
+            .await
+            .unwrap_or_else(|_| Ok(String::new()));
         let got = got.map_err(BundleError::io("read", &part))?;
         if got != sha256 {
             fs::remove_file(&part).await.map_err(BundleError::io("remove", &part))?;
@@ -150,7 +153,10 @@ impl Downloader {
                 .and_then(|value| value.to_str().ok())
                 .is_some_and(|value| value.starts_with(&format!("bytes {have}-")));
         if response.status() == StatusCode::PARTIAL_CONTENT && !resumes {
-            return Err(FetchError::Upstream { url: url.to_owned(), reason: "sent another range".to_owned() });
+            return Err(FetchError::Upstream {
+                url: url.to_owned(),
+                reason: "sent another range".to_owned(),
+            });
         }
         let mut got = if resumes { have } else { 0 };
         let total = response.content_length().map(|length| length + got);
@@ -159,8 +165,14 @@ impl Downloader {
         let verb = if resumes { "resuming" } else { "downloading" };
         let _ = self.progress.try_send(format!("{verb} {name}{mebibytes}"));
         let io = |source| FetchError::from(BundleError::io("write", part)(source));
-        let mut file =
-            fs::File::options().create(true).write(true).append(resumes).truncate(!resumes).open(part).await.map_err(io)?;
+        let mut file = fs::File::options()
+            .create(true)
+            .write(true)
+            .append(resumes)
+            .truncate(!resumes)
+            .open(part)
+            .await
+            .map_err(io)?;
         let mut body = response.bytes_stream();
         let mut broken = None;
         while let Some(chunk) = body.next().await {
@@ -198,7 +210,10 @@ pub(super) async fn small(url: &str, response: Response) -> Result<Vec<u8>, Fetc
     while let Some(chunk) = body.next().await {
         bytes.extend_from_slice(&chunk.map_err(|error| FetchError::request(url, error))?);
         if bytes.len() > SMALL_LIMIT {
-            return Err(FetchError::Upstream { url: url.to_owned(), reason: "is larger than 4 MiB".to_owned() });
+            return Err(FetchError::Upstream {
+                url: url.to_owned(),
+                reason: "is larger than 4 MiB".to_owned(),
+            });
         }
     }
     Ok(bytes)

@@ -63,7 +63,10 @@ impl FetchError {
     pub(super) fn request(url: &str, source: reqwest::Error) -> Self {
         let source = source.without_url();
         if is_tls(&source) {
-            return Self::Upstream { url: url.to_owned(), reason: format!("no trusted TLS: {}", chain(&source)) };
+            return Self::Upstream {
+                url: url.to_owned(),
+                reason: format!("no trusted TLS: {}", chain(&source)),
+            };
         }
         if source.is_builder() {
             return Self::Upstream { url: url.to_owned(), reason: chain(&source) };

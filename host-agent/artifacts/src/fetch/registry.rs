@@ -151,10 +151,12 @@ impl<'a> Registry<'a> {
 
     async fn token(&self, url: &str, challenge: &str) -> Result<String, FetchError> {
         let refuse = |reason: &str| FetchError::Upstream { url: url.to_owned(), reason: reason.to_owned() };
-        let asked = plan_token_url(challenge).ok_or_else(|| refuse("asks for a login that is no bearer token"))?;
+        let asked =
+            plan_token_url(challenge).ok_or_else(|| refuse("asks for a login that is no bearer token"))?;
         let response = succeed(&asked, self.downloader.request(&asked, None, None, 0).await?)?;
         let bytes = small(&asked, response).await?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| refuse("its token service sent no token"))?;
+        let token: Token =
+            serde_json::from_slice(&bytes).map_err(|_| refuse("its token service sent no token"))?;
         token.token.or(token.access_token).ok_or_else(|| refuse("its token service sent no token"))
     }
 }
@@ -179,8 +181,10 @@ fn plan_token_url(challenge: &str) -> Option<String> {
 }
 
 fn parse(url: &str, bytes: &[u8]) -> Result<AnyManifest, FetchError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| FetchError::Upstream { url: url.to_owned(), reason: format!("is no manifest: {error}") })
+    serde_json::from_slice(bytes).map_err(|error| FetchError::Upstream {
+        url: url.to_owned(),
+        reason: format!("is no manifest: {error}"),
+    })
 }
 
 fn hex_of(url: &str, digest: &str) -> Result<String, FetchError> {
@@ -196,9 +200,13 @@ mod tests {
 
     #[test]
     fn a_challenge_becomes_a_token_url() {
-        let challenge = r#"Bearer realm="https://auth.test/token",service="reg.test",scope="repository:etcd:pull""#;
+        let challenge =
+            r#"Bearer realm="https://auth.test/token",service="reg.test",scope="repository:etcd:pull""#;
         let url = plan_token_url(challenge);
-        assert_eq!(url.as_deref(), Some("https://auth.test/token?service=reg.test&scope=repository:etcd:pull"));
+        assert_eq!(
+            url.as_deref(),
+            Some("https://auth.test/token?service=reg.test&scope=repository:etcd:pull")
+        );
     }
 
     #[test]

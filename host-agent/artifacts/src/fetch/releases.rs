@@ -67,10 +67,11 @@ pub fn supported() -> String {
 
 /// The images by the table, for a kubeadm that cannot be asked.
 pub fn plan_images(version: &KubernetesVersion, companions: &Companions) -> Vec<String> {
-    let mut images: Vec<String> = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"]
-        .iter()
-        .map(|name| format!("registry.k8s.io/{name}:{version}"))
-        .collect();
+    let mut images: Vec<String> =
+        ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"]
+            .iter()
+            .map(|name| format!("registry.k8s.io/{name}:{version}"))
+            .collect();
     images.push(format!("registry.k8s.io/coredns/coredns:{}", companions.coredns));
     images.push(format!("registry.k8s.io/pause:{}", companions.pause));
     images.push(format!("registry.k8s.io/etcd:{}", companions.etcd));
@@ -84,7 +85,9 @@ mod tests {
     #[test]
     fn the_default_can_be_fetched() {
         let companions = companions(&default_release()).expect("it is in the table");
-        assert!(plan_images(&default_release(), companions).contains(&"registry.k8s.io/etcd:3.6.4-0".to_owned()));
+        assert!(
+            plan_images(&default_release(), companions).contains(&"registry.k8s.io/etcd:3.6.4-0".to_owned())
+        );
     }
 
     #[test]

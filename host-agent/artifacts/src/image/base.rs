@@ -21,8 +21,24 @@ const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 const RECIPE: u32 = 1;
 
 const PACKAGES: [&str; 18] = [
-    "systemd", "systemd-sysv", "dbus", "udev", "kmod", "iproute2", "iptables", "conntrack", "ebtables", "ethtool",
-    "socat", "mount", "util-linux", "procps", "libseccomp2", "ca-certificates", "e2fsprogs", "busybox-static",
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "udev",
+    "kmod",
+    "iproute2",
+    "iptables",
+    "conntrack",
+    "ebtables",
+    "ethtool",
+    "socat",
+    "mount",
+    "util-linux",
+    "procps",
+    "libseccomp2",
+    "ca-certificates",
+    "e2fsprogs",
+    "busybox-static",
 ];
 
 /// What an operating system's files need not hold in a node.
@@ -59,7 +75,10 @@ pub fn suites() -> impl Iterator<Item = &'static str> {
 impl Suite {
     /// The suite of this name.
     pub fn find(name: &str) -> Result<&'static Self, ImageError> {
-        SUITES.iter().find(|suite| suite.name == name).ok_or_else(|| ImageError::Suite { suite: name.to_owned() })
+        SUITES
+            .iter()
+            .find(|suite| suite.name == name)
+            .ok_or_else(|| ImageError::Suite { suite: name.to_owned() })
     }
 
     /// What is installed; apt adds what these depend on.
@@ -102,7 +121,8 @@ impl HostApt {
                 sources.push((suffix == "sources", text));
             }
         }
-        let dump = Program::new("apt-config", Duration::from_secs(20)).arg("dump").run().await.unwrap_or_default();
+        let dump =
+            Program::new("apt-config", Duration::from_secs(20)).arg("dump").run().await.unwrap_or_default();
         let wanted = ["Acquire::http", "Acquire::https", "Acquire::Retries"];
         let options = dump
             .lines()
@@ -145,7 +165,8 @@ impl Source {
         if !self.components.iter().any(|component| component == "main") {
             return Vec::new();
         }
-        let options = if self.options.is_empty() { String::new() } else { format!("[{}] ", self.options.join(" ")) };
+        let options =
+            if self.options.is_empty() { String::new() } else { format!("[{}] ", self.options.join(" ")) };
         let mut lines = Vec::new();
         for uri in &self.uris {
             for suite in &self.suites {
@@ -201,7 +222,11 @@ fn stanza(text: &str) -> Option<Source> {
 }
 
 /// The base tar in `dir`, made now unless it is there.
-pub async fn provide(dir: &Path, suite: &Suite, progress: &mpsc::Sender<String>) -> Result<PathBuf, ImageError> {
+pub async fn provide(
+    dir: &Path,
+    suite: &Suite,
+    progress: &mpsc::Sender<String>,
+) -> Result<PathBuf, ImageError> {
     let host = HostApt::read().await;
     let sources = plan_sources(&host, suite);
     let packages = suite.packages().join(",");
@@ -212,7 +237,10 @@ pub async fn provide(dir: &Path, suite: &Suite, progress: &mpsc::Sender<String>)
         return Ok(path);
     }
     say(progress, format!("making the base system ({}) with mmdebstrap", suite.name));
-    let work = tempfile::Builder::new().prefix(".build-base-").tempdir_in(dir).map_err(ImageError::io("write to", dir))?;
+    let work = tempfile::Builder::new()
+        .prefix(".build-base-")
+        .tempdir_in(dir)
+        .map_err(ImageError::io("write to", dir))?;
     let output = work.path().join("base.tar");
     let mut program = Program::new("mmdebstrap", STEP_DEADLINE)
         .args(["--mode=root", "--variant=minbase", "--format=tar"])
@@ -246,7 +274,11 @@ mod tests {
     use super::*;
 
     fn host(deb822: bool, text: &str) -> HostApt {
-        HostApt { codename: "bookworm".to_owned(), sources: vec![(deb822, text.to_owned())], options: Vec::new() }
+        HostApt {
+            codename: "bookworm".to_owned(),
+            sources: vec![(deb822, text.to_owned())],
+            options: Vec::new(),
+        }
     }
 
     const DEB822: &str = "# a remark\nTypes: deb deb-src\nURIs: http://mirror.test/debian\n\

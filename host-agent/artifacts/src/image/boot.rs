@@ -26,7 +26,8 @@ pub(super) async fn make(root: &Path, kernel: &Path, initrd: &Path) -> Result<()
     let image = boot.join(format!("vmlinuz-{version}"));
     fs::copy(&image, kernel).map_err(ImageError::io("copy", &image))?;
 
-    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|path| root.join(path)).into_iter().find(|path| path.exists());
+    let busybox =
+        ["usr/bin/busybox", "bin/busybox"].map(|path| root.join(path)).into_iter().find(|path| path.exists());
     let busybox = busybox.ok_or_else(|| missing("static busybox"))?;
     let dir = modules.join(&version);
     let dependencies = dir.join("modules.dep");

@@ -19,9 +19,10 @@ use crate::bundle::{Bundle, BundleError, Role};
 pub(super) fn unpack(bundle: &Bundle, root: &Path, images: &Path) -> Result<(), ImageError> {
     let path = &bundle.path;
     let file = File::open(path).map_err(|error| ImageError::Bundle(BundleError::io("open", path)(error)))?;
-    let mut sink = Unpack { bin: root.join("usr/bin"), cni: root.join("opt/cni/bin"), images: images.to_owned() };
-    let head =
-        archive::read(path, BufReader::with_capacity(1 << 20, file), &mut sink).map_err(ImageError::Bundle)?;
+    let mut sink =
+        Unpack { bin: root.join("usr/bin"), cni: root.join("opt/cni/bin"), images: images.to_owned() };
+    let head = archive::read(path, BufReader::with_capacity(1 << 20, file), &mut sink)
+        .map_err(ImageError::Bundle)?;
     if head.digest == bundle.digest {
         Ok(())
     } else {

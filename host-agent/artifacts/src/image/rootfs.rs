@@ -142,7 +142,11 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         file!("etc/systemd/system/k8s-modules.service", 0o644, "k8s-modules.service"),
         file!("etc/systemd/system/k8s-power-button.timer", 0o644, "k8s-power-button.timer"),
         link(format!("{UNITS}/multi-user.target.wants/systemd-logind.service"), "/dev/null"),
-        file!("etc/systemd/system/systemd-udev-trigger.service.d/k8s-myhome.conf", 0o644, "udev-trigger.conf"),
+        file!(
+            "etc/systemd/system/systemd-udev-trigger.service.d/k8s-myhome.conf",
+            0o644,
+            "udev-trigger.conf"
+        ),
         file!("etc/tmpfiles.d/static-nodes-k8s-myhome.conf", 0o644, "static-nodes.conf"),
         file!("etc/systemd/system/k8s-resolv.path", 0o644, "k8s-resolv.path"),
         file!("etc/systemd/system/k8s-resolv.service", 0o644, "k8s-resolv.service"),
@@ -151,7 +155,9 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
     ];
     items.extend(MASKED.iter().map(|unit| link(format!("{UNITS}/{unit}"), "/dev/null")));
     items.extend(
-        WANTED.iter().map(|(wanting, unit, dir)| link(format!("{UNITS}/{wanting}/{unit}"), &format!("{dir}/{unit}"))),
+        WANTED
+            .iter()
+            .map(|(wanting, unit, dir)| link(format!("{UNITS}/{wanting}/{unit}"), &format!("{dir}/{unit}"))),
     );
     if debug_unit {
         let device = r"dev-virtio\x2dports-org.k8sctl.debug.0.device.wants";
@@ -239,6 +245,9 @@ mod tests {
     #[test]
     fn kubelet_and_containerd_wait_for_the_agent() {
         let wanted: Vec<_> = paths(true).into_iter().filter(|path| path.contains(".wants/")).collect();
-        assert!(!wanted.iter().any(|path| path.contains("kubelet") || path.contains("containerd")), "{wanted:?}");
+        assert!(
+            !wanted.iter().any(|path| path.contains("kubelet") || path.contains("containerd")),
+            "{wanted:?}"
+        );
     }
 }

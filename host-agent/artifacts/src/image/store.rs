@@ -93,7 +93,8 @@ impl ImageStore {
     /// Every image, by id.
     pub fn list(&self) -> Result<Vec<Image>, Failure> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(Vec::new()) };
-        let mut names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         Ok(names.iter().filter_map(|name| self.load(name)).collect())
@@ -126,7 +127,11 @@ impl ImageStore {
         Ok(self.build_impl(inputs, &progress).await?)
     }
 
-    async fn build_impl(&self, inputs: BuildInputs, progress: &mpsc::Sender<String>) -> Result<Image, ImageError> {
+    async fn build_impl(
+        &self,
+        inputs: BuildInputs,
+        progress: &mpsc::Sender<String>,
+    ) -> Result<Image, ImageError> {
         let identified = inputs.clone();
         let (id, suite, node_agent_sha256) = blocking(move || identify(&identified)).await?;
         if let Some(image) = self.load(&id) {
@@ -199,7 +204,8 @@ impl ImageStore {
         let text = fs::read_to_string(dir.join(DESCRIPTION)).ok()?;
         let description: Description = toml::from_str(&text).ok()?;
         let [disk, kernel, initrd] = ["disk.qcow2", "vmlinuz", "initrd.img"].map(|name| dir.join(name));
-        let size = [&disk, &kernel, &initrd].into_iter().map(|path| fs::metadata(path).map(|data| data.len()));
+        let size =
+            [&disk, &kernel, &initrd].into_iter().map(|path| fs::metadata(path).map(|data| data.len()));
         let size = size.sum::<Result<u64, _>>().ok()?;
         (description.id == id).then_some(Image {
             id: description.id,

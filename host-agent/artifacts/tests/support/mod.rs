@@ -74,7 +74,10 @@ impl Upstream {
                 {"mediaType": manifest_type, "digest": format!("sha256:{}", "0".repeat(64)), "size": 1, "platform": {"architecture": "arm64", "os": "linux"}},
                 {"mediaType": manifest_type, "digest": format!("sha256:{digest}"), "size": manifest.len(), "platform": {"architecture": "amd64", "os": "linux"}},
             ]});
-            self.files.insert(format!("{base}/{tag}"), (index.to_string().into_bytes(), "application/vnd.oci.image.index.v1+json".to_owned()));
+            self.files.insert(
+                format!("{base}/{tag}"),
+                (index.to_string().into_bytes(), "application/vnd.oci.image.index.v1+json".to_owned()),
+            );
         } else {
             self.files.insert(format!("{base}/{tag}"), (manifest.clone(), manifest_type.to_owned()));
         }
@@ -86,17 +89,30 @@ impl Upstream {
         let mut upstream = Self::default();
         let kubeadm = "#!/bin/sh\nfor n in kube-apiserver:v1.34.1 kube-controller-manager:v1.34.1 kube-scheduler:v1.34.1 \
             kube-proxy:v1.34.1 coredns/coredns:v1.12.1 pause:3.10.1 etcd:3.6.5-0; do echo registry.k8s.io/$n; done\n";
-        for (name, bytes) in [("kubeadm", kubeadm.as_bytes().to_vec()), ("kubectl", vec![b'c'; 5000]), ("kubelet", big())] {
+        for (name, bytes) in
+            [("kubeadm", kubeadm.as_bytes().to_vec()), ("kubectl", vec![b'c'; 5000]), ("kubelet", big())]
+        {
             let path = format!("/release/v1.34.1/bin/linux/amd64/{name}");
             upstream.release(&path, bytes, &format!("{path}.sha256"), false);
         }
-        let containerd = targz(&["bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/containerd-stress"]);
+        let containerd =
+            targz(&["bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/containerd-stress"]);
         let path = "/containerd/containerd/releases/download/v2.1.4/containerd-2.1.4-linux-amd64.tar.gz";
         upstream.release(path, containerd, &format!("{path}.sha256sum"), true);
         let base = "/opencontainers/runc/releases/download/v1.3.0";
-        upstream.release(&format!("{base}/runc.amd64"), b"runc".to_vec(), &format!("{base}/runc.sha256sum"), true);
+        upstream.release(
+            &format!("{base}/runc.amd64"),
+            b"runc".to_vec(),
+            &format!("{base}/runc.sha256sum"),
+            true,
+        );
         let path = "/containernetworking/plugins/releases/download/v1.7.1/cni-plugins-linux-amd64-v1.7.1.tgz";
-        upstream.release(path, targz(&["./bridge", "./host-local", "./loopback"]), &format!("{path}.sha256"), true);
+        upstream.release(
+            path,
+            targz(&["./bridge", "./host-local", "./loopback"]),
+            &format!("{path}.sha256"),
+            true,
+        );
         let path = "/kubernetes-sigs/cri-tools/releases/download/v1.34.0/crictl-v1.34.0-linux-amd64.tar.gz";
         upstream.release(path, targz(&["crictl"]), &format!("{path}.sha256"), true);
         for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"] {
@@ -113,7 +129,13 @@ impl Upstream {
     }
 
     pub fn ranges_of(&self, path: &str) -> Vec<String> {
-        self.asked.lock().unwrap().iter().filter(|(asked, _)| asked == path).map(|(_, range)| range.clone()).collect()
+        self.asked
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(asked, _)| asked == path)
+            .map(|(_, range)| range.clone())
+            .collect()
     }
 
     /// Serves on loopback until the test's runtime ends.
@@ -133,12 +155,18 @@ impl Upstream {
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = TowerToHyperService::new(app);
-                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                    let _ = Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
-        let sources =
-            FetchSources { kubernetes: base.clone(), github: base.clone(), registry: base, extra_ca_pem: Some(ca) };
+        let sources = FetchSources {
+            kubernetes: base.clone(),
+            github: base.clone(),
+            registry: base,
+            extra_ca_pem: Some(ca),
+        };
         (upstream, sources)
     }
 }
@@ -170,11 +198,15 @@ pub fn certificates() -> (Vec<u8>, rustls::ServerConfig) {
     let ca = params.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::from_params(&params, &ca_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
     let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_no_client_auth().with_single_cert(chain, private).unwrap();
     (ca.pem().into_bytes(), config)
 }
@@ -191,7 +223,10 @@ async fn answer(State(upstream): State<Arc<Upstream>>, request: Request) -> Resp
     if path == "/token" {
         return status(200).body(Body::from(format!("{{\"token\":\"{TOKEN}\"}}"))).unwrap();
     }
-    if path.starts_with("/v2/") && authorization != format!("Bearer {TOKEN}") && !path.starts_with("/v2/redirected") {
+    if path.starts_with("/v2/")
+        && authorization != format!("Bearer {TOKEN}")
+        && !path.starts_with("/v2/redirected")
+    {
         let challenge = format!("Bearer realm=\"{base}/token\",service=\"fake\",scope=\"repository:x:pull\"");
         return status(401).header("www-authenticate", challenge).body(Body::empty()).unwrap();
     }
@@ -208,20 +243,31 @@ async fn answer(State(upstream): State<Arc<Upstream>>, request: Request) -> Resp
     if fault == Some(Fault::Wrong) {
         bytes.iter_mut().for_each(|byte| *byte ^= 1);
     }
-    let from: usize = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).map_or(0, |from| from.parse().unwrap());
+    let from: usize = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.strip_suffix('-'))
+        .map_or(0, |from| from.parse().unwrap());
     let total = bytes.len();
     let rest = bytes.split_off(from);
-    let mut response = status(if from > 0 { 206 } else { 200 }).header("content-type", kind).header("content-length", rest.len());
+    let mut response = status(if from > 0 { 206 } else { 200 })
+        .header("content-type", kind)
+        .header("content-length", rest.len());
     if from > 0 {
         response = response.header("content-range", format!("bytes {from}-{}/{total}", total - 1));
     }
-    if let Some(Fault::Cut { after, times }) = fault.filter(|fault| matches!(fault, Fault::Cut { times: 1.., .. })) {
+    if let Some(Fault::Cut { after, times }) =
+        fault.filter(|fault| matches!(fault, Fault::Cut { times: 1.., .. }))
+    {
         upstream.faults.lock().unwrap().insert(path, Fault::Cut { after, times: times - 1 });
         let head = Bytes::from(rest[..after].to_vec());
         let body = futures::stream::iter([Ok(head), Err(std::io::Error::other("cut"))]);
         // Give the first part its own turn, so that it is sent before the connection breaks.
-        return response.body(Body::from_stream(body.then(|part| async { tokio::task::yield_now().await; part }))).unwrap();
+        return response
+            .body(Body::from_stream(body.then(|part| async {
+                tokio::task::yield_now().await;
+                part
+            })))
+            .unwrap();
     }
     response.body(Body::from(rest)).unwrap()
 }
-
