@@ -71,7 +71,7 @@ fn limit(resource: libc::__rlimit_resource_t, value: u64) -> (libc::__rlimit_res
 
 /// Handles every right that this kernel knows and grants none.
 fn landlock_ruleset() -> Result<OwnedFd, SandboxError> {
-    let abi = ABI::V7;
+    let abi = ABI::V6;
     let created = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))?
         .handle_access(AccessNet::from_all(abi))?
