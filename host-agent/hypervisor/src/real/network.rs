@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use virt::connect::Connect;
+use virt::error::ErrorNumber;
 use virt::network::Network;
 use virt::sys;
 
@@ -76,30 +77,44 @@ pub(super) fn execute_delete(connect: &Connect, name: &str, cluster_id: &str) ->
     Ok(Outcome::Done)
 }
 
+/// The persistent XML of a network, or what is in force. Drivers that do not know the difference
+/// have one for both.
+pub(super) fn network_xml(
+    network: &Network,
+    persistent: bool,
+) -> std::result::Result<String, virt::error::Error> {
+    if !persistent {
+        return network.xml_desc(0);
+    }
+    match network.xml_desc(sys::VIR_NETWORK_XML_INACTIVE) {
+        Err(error) if error.code() == ErrorNumber::InvalidArg.into() => network.xml_desc(0),
+        result => result,
+    }
+}
+
 /// One of the two configurations of a network, in the terms of `virNetworkUpdate`. They are changed
 /// apart: after a crash between the two, each is found as it is.
 struct Side<'a> {
     network: &'a Network,
     name: &'a str,
-    show: sys::virNetworkXMLFlags,
+    persistent: bool,
     affect: sys::virNetworkUpdateFlags,
 }
 
 fn sides<'a>(network: &'a Network, name: &'a str) -> Result<Vec<Side<'a>>> {
     let mut sides = Vec::new();
-    if network.is_persistent().call("read", "network", name)? {
-        let (show, affect) = (sys::VIR_NETWORK_XML_INACTIVE, sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG);
-        sides.push(Side { network, name, show, affect });
-    }
     if network.is_active().call("read", "network", name)? {
-        sides.push(Side { network, name, show: 0, affect: sys::VIR_NETWORK_UPDATE_AFFECT_LIVE });
+        sides.push(Side { network, name, persistent: false, affect: sys::VIR_NETWORK_UPDATE_AFFECT_LIVE });
+    }
+    if network.is_persistent().call("read", "network", name)? {
+        sides.push(Side { network, name, persistent: true, affect: sys::VIR_NETWORK_UPDATE_AFFECT_CONFIG });
     }
     Ok(sides)
 }
 
 impl Side<'_> {
     fn xml(&self) -> Result<String> {
-        self.network.xml_desc(self.show).call("read", "network", self.name)
+        network_xml(self.network, self.persistent).call("read", "network", self.name)
     }
 
     fn dhcp(&self) -> Result<(Vec<DhcpRange>, Vec<DhcpHost>)> {

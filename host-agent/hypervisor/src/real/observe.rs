@@ -13,6 +13,7 @@ use virt::network::Network;
 use virt::sys;
 
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
+use super::network::network_xml;
 use crate::accelerator;
 use crate::desired::DesiredPool;
 use crate::observed::{
@@ -51,8 +52,7 @@ fn observe_network(network: &Network) -> Result<ObservedNetwork> {
     let active = network.is_active().call("read", "network", &name)?;
     // A transient network has no persistent configuration; what runs is all there is.
     let persistent = network.is_persistent().call("read", "network", &name)?;
-    let flags = if persistent { sys::VIR_NETWORK_XML_INACTIVE } else { 0 };
-    let inactive = network.xml_desc(flags).call("read", "network", &name)?;
+    let inactive = network_xml(network, persistent).call("read", "network", &name)?;
     let live = active.then(|| network.xml_desc(0)).transpose().call("read", "network", &name)?;
     let autostart = persistent && network.autostart().unwrap_or(false);
     read_network(&inactive, live.as_deref(), autostart).call("read", "network", &name)
