@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use host_hypervisor::Hypervisor;
 use k8sctl_proto::control::v1::{Check, CheckState};
 
 use crate::cluster::desired::host_pool;
@@ -19,28 +20,23 @@ const PROGRAMS: [(&str, &str); 6] = [
 ];
 
 /// All checks, in the order in which one would mend them.
-pub async fn check(config: &HostConfig) -> Vec<Check> {
+pub async fn check(config: &HostConfig, hypervisor: &dyn Hypervisor) -> Vec<Check> {
     let mut checks: Vec<Check> = PROGRAMS.iter().map(|(name, package)| program(name, package)).collect();
-    checks.extend(
-        host_hypervisor::doctor::check(&config.libvirt_uri, &host_pool(config))
-            .await
-            .into_iter()
-            .map(from_hypervisor),
-    );
+    let found = host_hypervisor::doctor::examine(hypervisor, &host_pool(config)).await;
+    checks.extend(found.into_iter().map(from_hypervisor));
     checks.push(file("node-agent", &config.node_agent, "install it with `make build`, or set `node_agent`"));
     checks.push(file("plugin-dir", &config.plugin_dir, "install the plugins with `make build`, or set `plugin_dir`"));
     checks
 }
 
-fn from_hypervisor(finding: host_hypervisor::doctor::Finding) -> Check {
+fn from_hypervisor(finding: host_hypervisor::doctor::Check) -> Check {
     use host_hypervisor::doctor::State;
     let state = match finding.state {
         State::Ok => CheckState::Ok,
         State::Warning => CheckState::Warning,
         State::Failed => CheckState::Failed,
-        State::Skipped => CheckState::Skipped,
     };
-    Check { id: finding.id.to_owned(), state: state.into(), message: finding.message, hint: finding.hint }
+    Check { id: finding.id, state: state.into(), message: finding.message, hint: finding.hint }
 }
 
 fn program(name: &str, package: &str) -> Check {

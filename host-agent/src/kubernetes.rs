@@ -115,16 +115,7 @@ impl Backoff for ShortPause {
 impl Kubernetes {
     /// A client for that kubeconfig, watching from now on. The API server need not be up yet.
     pub async fn connect(kubeconfig_yaml: &str) -> Result<Self, KubernetesError> {
-        let config = Kubeconfig::from_yaml(kubeconfig_yaml)
-            .map_err(|error| KubernetesError::Client(Box::new(error)))?;
-        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| KubernetesError::Client(Box::new(error)))?;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        // The API server is in our own VM network: an outside proxy never leads there.
-        config.proxy_url = None;
-        let client = Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))?;
-
+        let client = client(kubeconfig_yaml).await?;
         let (sender, view) = watch::channel(KubernetesView::default());
         let mut watches = JoinSet::new();
         watches.spawn(watch_nodes(Api::all(client.clone()), sender.clone()));
@@ -232,6 +223,19 @@ impl Kubernetes {
         }
         Ok(())
     }
+}
+
+/// A client for that kubeconfig. The API server need not be up yet.
+pub async fn client(kubeconfig_yaml: &str) -> Result<Client, KubernetesError> {
+    let config =
+        Kubeconfig::from_yaml(kubeconfig_yaml).map_err(|error| KubernetesError::Client(Box::new(error)))?;
+    let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| KubernetesError::Client(Box::new(error)))?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    // The API server is in our own VM network: an outside proxy never leads there.
+    config.proxy_url = None;
+    Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
 }
 
 fn request_error(what: &'static str, object: &str, source: kube::Error) -> KubernetesError {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use host_agent::cluster::manager::{Manager, Shared};
+use host_agent::cluster::desired::host_pool;
 use host_agent::config::HostConfig;
 use host_agent::events::EventLog;
 use host_agent::nodes::registry::NodeRegistry;
@@ -18,9 +19,10 @@ use host_agent::records::Records;
 use host_agent::{control, events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
-use host_hypervisor::RealHypervisor;
+use host_hypervisor::{Hypervisor, RealHypervisor};
+use host_hypervisor::real::HypervisorConfig;
 use host_pki::join::JoinAuthority;
-use host_plugins::PluginHost;
+use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -62,9 +64,14 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let registry = NodeRegistry::new(changes);
     let pki = PkiStore::new(config.state_dir.join("pki"));
     let records = Records::new(store.clone());
-    let hypervisor = Arc::new(RealHypervisor::connect(&config.libvirt_uri));
-    let machines = Arc::new(nodes::machines::RunningMachines::new(records.clone(), hypervisor.clone(), &config));
-    let authority = Arc::new(JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines));
+    let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
+        uri: config.libvirt_uri.clone(),
+        console_dir: config.pool_dir.join("console"),
+    })?);
+    let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
+    let (join_events, joins) = mpsc::unbounded_channel();
+    let authority = JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_events);
+    let authority = Arc::new(authority);
     let shared = Arc::new(Shared {
         records: records.clone(),
         events: event_log.clone(),
@@ -74,11 +81,12 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         bundles: BundleStore::new(&config.bundle_dir),
         pki,
         authority,
-        plugins: PluginHost::new(&config.plugin_dir, store),
+        plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store),
         operations: watch::Sender::new(BTreeMap::new()),
         config,
     });
-    k8sctl_rpc::task::spawn("node-events", nodes::node_events::record_changes(records, event_log, receiver));
+    k8sctl_rpc::task::spawn("node-events", nodes::node_events::record_changes(records.clone(), event_log.clone(), receiver));
+    k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
     let manager = Manager::start(shared).await?;
 

@@ -50,3 +50,16 @@ pub fn condition(
         since: Some(timestamp(since)),
     }
 }
+
+/// A plugin's status on the wire.
+pub fn plugin_status(status: host_plugins::PluginStatus) -> control::PluginStatus {
+    let installed = status.installed.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    control::PluginStatus {
+        name: status.name,
+        version: status.version,
+        state: status.state.as_str().to_owned(),
+        message: status.message,
+        objects: status.objects,
+        installed: installed.map(timestamp),
+    }
+}

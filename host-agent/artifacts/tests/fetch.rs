@@ -3,8 +3,14 @@
 
 mod support;
 
+use std::time::Duration;
+
 use host_artifacts::bundle::{BundleStore, Role, store};
+use host_artifacts::digest::sha256;
+use host_artifacts::fetch::download::Downloader;
+use host_artifacts::fetch::registry::Registry;
 use host_artifacts::fetch::{self, FetchSources};
+use k8sctl_command::Program;
 use k8sctl_types::failure::Failure;
 use support::{Fault, Upstream};
 use tokio::sync::mpsc;
@@ -74,8 +80,9 @@ async fn wrong_bytes_are_named_and_thrown_away() {
     let failure = fetch_into(dir.path(), &sources).await.unwrap_err();
     assert_eq!(failure.id, "BUNDLE-DIGEST");
     assert!(failure.object.contains(KUBELET) && failure.reason.contains("expected"), "{failure:?}");
-    let names = std::fs::read_dir(dir.path().join("partial")).unwrap().flatten();
-    assert!(!names.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(".part")));
+    // Its own only: what else was under way may be resumed.
+    let part = format!("{}.part", sha256(&support::big()));
+    assert!(!dir.path().join("partial").join(part).exists());
     assert!(BundleStore::new(dir.path()).newest().unwrap().is_none());
 }
 
@@ -120,4 +127,89 @@ async fn an_unknown_minor_names_the_known_ones() {
         .unwrap_err();
     assert_eq!(failure.id, "BUNDLE-UNSUPPORTED");
     assert!(failure.reason.contains("v1.29"), "{failure}");
+}
+
+/// What a real registry needs to run on loopback, and its address once it says so.
+async fn debian_registry(
+    dir: &std::path::Path,
+    certificates: &support::Certificates,
+) -> (impl Future<Output = Result<String, k8sctl_command::CommandError>> + use<>, mpsc::Receiver<String>) {
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("cert.pem"), &certificates.certificate).unwrap();
+    std::fs::write(path("key.pem"), &certificates.key).unwrap();
+    let config = format!(
+        "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+         http: {{addr: '127.0.0.1:0', tls: {{certificate: {}, key: {}}}}}\n",
+        path("data"),
+        path("cert.pem"),
+        path("key.pem")
+    );
+    std::fs::write(path("config.yml"), config).unwrap();
+    let (sender, lines) = mpsc::channel(256);
+    let program =
+        Program::new("docker-registry", Duration::from_secs(120)).args(["serve", &path("config.yml")]);
+    (program.lines_to(sender).run(), lines)
+}
+
+#[tokio::test]
+async fn images_come_from_a_real_registry() {
+    let version = Program::new("docker-registry", Duration::from_secs(20)).arg("--version").run().await;
+    if version.is_err() {
+        eprintln!("skipped: the package docker-registry is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = support::certificates();
+    let (registry, mut lines) = debian_registry(dir.path(), &certificates).await;
+    let test = async {
+        let base = loop {
+            let line = lines.recv().await.expect("the registry says where it listens");
+            if let Some((_, rest)) = line.split_once("listening on 127.0.0.1:") {
+                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                break format!("https://localhost:{port}");
+            }
+        };
+        let ca = certificates.ca.clone().into_bytes();
+        let client = reqwest::Client::builder()
+            .tls_certs_merge(reqwest::Certificate::from_pem_bundle(&ca).unwrap())
+            .build()
+            .unwrap();
+        let (layer, config) = (b"a layer".to_vec(), b"{}".to_vec());
+        for blob in [&layer, &config] {
+            let start = client.post(format!("{base}/v2/etcd/blobs/uploads/")).send().await.unwrap();
+            let place = start.headers()["location"].to_str().unwrap().to_owned();
+            let put = client.put(format!("{place}&digest=sha256:{}", sha256(blob))).body(blob.clone());
+            assert!(put.send().await.unwrap().status().is_success());
+        }
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let part = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": kind, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()});
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": kind,
+            "config": part("application/vnd.oci.image.config.v1+json", &config),
+            "layers": [part("application/vnd.oci.image.layer.v1.tar", &layer)],
+        })
+        .to_string();
+        let put = client.put(format!("{base}/v2/etcd/manifests/3.6.5-0")).header("content-type", kind);
+        assert!(put.body(manifest.clone()).send().await.unwrap().status().is_success());
+
+        let sources =
+            FetchSources { registry: base.clone(), extra_ca_pem: Some(ca), ..FetchSources::default() };
+        let (progress, _lines) = mpsc::channel(16);
+        let downloader = Downloader::new(&sources, dir.path().join("partial"), progress).unwrap();
+        let registry = Registry::new(&base, &downloader);
+        let pulled = registry.manifest("etcd", "3.6.5-0").await.unwrap();
+        assert_eq!(
+            (pulled.sha256.as_str(), pulled.bytes.as_slice()),
+            (&*sha256(manifest.as_bytes()), manifest.as_bytes())
+        );
+        let path = registry.blob("etcd", &sha256(&layer), &pulled).await.unwrap();
+        assert_eq!(std::fs::read(path).unwrap(), layer);
+        let missing = Failure::from(registry.manifest("etcd", "none").await.unwrap_err());
+        assert_eq!(missing.id, "BUNDLE-UPSTREAM", "{missing}");
+    };
+    // Whichever ends first: dropping the registry's future ends its process.
+    tokio::select! {
+        () = test => {}
+        ended = registry => panic!("the registry ended: {ended:?}"),
+    }
 }

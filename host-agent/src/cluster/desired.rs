@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
+use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use ipnet::Ipv4Net;
 use k8sctl_proto::node::v1::{DesiredState, HostEntry, ManagedFile, NodeRole, PodRoute, Target};
+use k8sctl_proto::plugin::v1::ClusterFacts;
 use k8sctl_types::spec::{ClusterSpec, Role};
 
 use crate::config::HostConfig;
@@ -36,8 +39,12 @@ pub fn desired_host(
     config: &HostConfig,
     cluster: &ClusterRecord,
     image: &Image,
+    accelerator: Accelerator,
     powered: impl Fn(&NodeRecord) -> bool,
 ) -> DesiredHost {
+    // Emulation runs one guest at a time in its own address space: the kernel's defences against leaks between
+    // address spaces cost a tenth of the boot there and defend nothing.
+    let cmdline = if accelerator == Accelerator::Tcg { "mitigations=off" } else { "" };
     let staying = cluster.nodes.iter().filter(|node| node.state != NodeState::Removing);
     DesiredHost {
         cluster_id: cluster.id.clone(),
@@ -50,18 +57,53 @@ pub fn desired_host(
                 spec: node.spec.clone(),
                 machine_uuid: node.machine_uuid.clone(),
                 powered: powered(node),
-                cmdline: String::new(),
+                cmdline: cmdline.to_owned(),
             })
             .collect(),
         image: DesiredImage {
             id: image.id.clone(),
-            disk: image.disk(),
-            kernel: image.kernel(),
-            initrd: image.initrd(),
-            cmdline: image.cmdline(),
-            size_bytes: image.size_bytes(),
+            disk: image.disk.clone(),
+            kernel: image.kernel.clone(),
+            initrd: image.initrd.clone(),
+            cmdline: image.cmdline.clone(),
+            size_bytes: image.size,
         },
         pool: host_pool(config),
+    }
+}
+
+/// What agents need to know of the image.
+pub fn image_facts(image: &Image) -> ImageFacts {
+    let name = |role| image.images.get(&role).cloned().unwrap_or_default();
+    let repository = name(ImageRole::KubeApiserver);
+    ImageFacts {
+        pause_image: name(ImageRole::Pause),
+        coredns: image.images.contains_key(&ImageRole::Coredns),
+        image_repository: repository.split_once("/kube-apiserver").map(|(r, _)| r.to_owned()).unwrap_or_default(),
+    }
+}
+
+/// What plugins are told of a cluster.
+pub fn cluster_facts(cluster: &ClusterRecord, image: Option<&Image>) -> ClusterFacts {
+    let network = &cluster.spec.network;
+    let end = |range: Option<k8sctl_types::spec::AddressRange>, last: bool| {
+        range.map(|range| if last { range.last } else { range.first }.to_string()).unwrap_or_default()
+    };
+    let role_name = |role: &ImageRole| {
+        serde_json::to_value(role).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    };
+    ClusterFacts {
+        cluster_name: cluster.name.clone(),
+        kubernetes_version: cluster.kubernetes.clone(),
+        pod_cidr: network.pods.to_string(),
+        service_cidr: network.services.to_string(),
+        node_cidr: network.cidr.to_string(),
+        node_names: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
+        load_balancer_first: end(network.load_balancer, false),
+        load_balancer_last: end(network.load_balancer, true),
+        images: image
+            .map(|image| image.images.iter().map(|(role, name)| (role_name(role), name.clone())).collect())
+            .unwrap_or_default(),
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::{Image, ImageStore};
+use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use host_hypervisor::Hypervisor;
 use host_pki::join::JoinAuthority;
-use host_plugins::PluginHost;
+use host_plugins::{ClusterAccess, PluginHost};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_types::failure::Failure;
@@ -189,9 +190,9 @@ impl Manager {
         }
         warnings.extend(more_warnings);
 
-        let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes_version());
+        let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
         let adoption = stored_adoption(&would_be)?;
-        let desired = desired_host(&self.shared.config, &would_be, &image, |_| true);
+        let desired = desired_host(&self.shared.config, &would_be, &image, observed.accelerator, |_| true);
         let host = plan_host(&desired, &observed, &adoption)?;
         let mut changes = node_changes(&would_be, record.as_ref());
         changes.extend(host.changes.iter().map(wire_change));
@@ -200,7 +201,7 @@ impl Manager {
             digest: plan_digest(&changes),
             changes,
             notices: notices(&observed, &image),
-            kubernetes_version: image.kubernetes_version(),
+            kubernetes_version: image.kubernetes.to_string(),
             image_id: image.id.clone(),
         };
         Ok(PlannedUp { plan, warnings, spec, image })
@@ -238,8 +239,8 @@ impl Manager {
             .records
             .begin_up(NewGeneration {
                 spec,
-                kubernetes: image.kubernetes_version(),
-                trial: image.is_trial(),
+                kubernetes: image.kubernetes.to_string(),
+                trial: image.trial,
                 image_id: image.id,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
             })
@@ -346,6 +347,22 @@ impl Manager {
         Ok(self.shared.pki.open(&record)?.admin_kubeconfig(&record)?)
     }
 
+    /// A running cluster for the plugin engine.
+    pub async fn cluster_access(&self, name: &str) -> Result<ClusterAccess, RequestError> {
+        let record = self.find(name).await?;
+        let pki = self.shared.pki.open(&record)?;
+        let kubeconfig = pki.admin_kubeconfig(&record)?;
+        let unreachable = |error: crate::kubernetes::KubernetesError| {
+            let next = "check the cluster with `k8sctl status`";
+            Failure::new("KUBERNETES-API", format!("cluster {}", record.name), k8sctl_rpc::chain(&error).to_string(), next)
+        };
+        let client = crate::kubernetes::client(&kubeconfig).await.map_err(unreachable)?;
+        let images = self.shared.images.list()?;
+        let image = images.iter().find(|image| image.id == record.image_id);
+        let facts = super::desired::cluster_facts(&record, image);
+        Ok(ClusterAccess { cluster_id: record.id.clone(), client, facts })
+    }
+
     /// Opens a log stream of a node.
     pub async fn open_logs(
         &self,
@@ -399,8 +416,8 @@ impl Manager {
         let images = self.shared.images.list()?;
         let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
         let fits = |image: &&Image| {
-            wanted.as_ref().is_none_or(|version| image.kubernetes_version() == *version)
-                && image.suite() == spec.image.suite
+            wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
+                && image.suite == spec.image.suite
         };
         let current = record
             .and_then(|record| images.iter().find(|image| image.id == record.image_id))
@@ -411,7 +428,7 @@ impl Manager {
         if let Some(record) = record.filter(|_| wanted.as_ref().is_none_or(|v| *v == record.kubernetes)) {
             tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
         }
-        if let Some(image) = images.iter().filter(fits).max_by_key(|image| image.rank()) {
+        if let Some(image) = images.iter().filter(fits).max_by(|a, b| (!a.trial, &a.kubernetes).cmp(&(!b.trial, &b.kubernetes))) {
             return Ok(image.clone());
         }
         Err(no_image(spec, wanted.as_deref(), &self.shared.bundles).into())
@@ -419,7 +436,7 @@ impl Manager {
 }
 
 fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Failure {
-    let has_bundle = bundles.list().unwrap_or_default().iter().any(|bundle| {
+    let has_bundle = bundles.list().map(|listing| listing.bundles).unwrap_or_default().iter().any(|bundle| {
         wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version)
     });
     let suite = &spec.image.suite;
@@ -558,13 +575,13 @@ fn plan_digest(changes: &[control::Change]) -> String {
 
 fn notices(observed: &host_hypervisor::observed::ObservedHost, image: &Image) -> Vec<String> {
     let mut notices = Vec::new();
-    if let Some(notice) = observed.accelerator.notice() {
-        notices.push(notice);
+    if observed.accelerator == Accelerator::Tcg {
+        notices.push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
     }
-    if image.is_trial() {
+    if image.trial {
         notices.push(format!(
             "trial bundle, Kubernetes {}: for trying things out, not for use",
-            image.kubernetes_version()
+            image.kubernetes.to_string()
         ));
     }
     notices

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::crash;
-use super::desired::{ImageFacts, desired_host, desired_state, host_pool};
+use super::desired::{desired_host, desired_state, host_pool, image_facts};
 use super::execute::execute_changes;
 use super::manager::{Shared, stored_adoption, teardown, wire_operation};
 use super::progress::{self, Observed, VmView};
@@ -261,7 +261,7 @@ impl ClusterTask {
         let observed = self.observe_host().await?;
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
-        let desired = desired_host(&self.shared.config, cluster, image, powered);
+        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, powered);
         let plan = plan_host(&desired, &observed, &stored_adoption(cluster)?)?;
         let changes: Vec<_> = plan
             .changes
@@ -524,6 +524,7 @@ impl ClusterTask {
         };
         let facts = self.image(cluster).map(|image| image_facts(&image)).unwrap_or_default();
         let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
+        let plugins = plugins.into_iter().map(wire::plugin_status).collect();
         let new = super::progress::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
         self.status.send_if_modified(|status| {
             let mut new = new;
@@ -601,18 +602,6 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
     runs || node.spec.role == Role::ControlPlane
         || wanted <= host.host_cpus
         || progress::control_plane_is_starting(cluster, agents)
-}
-
-fn image_facts(image: &Image) -> ImageFacts {
-    ImageFacts {
-        pause_image: image.image_name("pause").unwrap_or_default().to_owned(),
-        coredns: image.image_name("coredns").is_some(),
-        image_repository: image
-            .image_name("kube-apiserver")
-            .and_then(|name| name.split_once("/kube-apiserver"))
-            .map(|(repository, _)| repository.to_owned())
-            .unwrap_or_default(),
-    }
 }
 
 /// With simulated agents there is no Kubernetes: a node is Ready when its agent has done its steps.

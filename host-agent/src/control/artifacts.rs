@@ -11,7 +11,6 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::DEFAULT_SUITE;
 use k8sctl_types::version::KubernetesVersion;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
@@ -19,6 +18,9 @@ use tonic::{Request, Response, Status};
 use super::{LINES, Reply, broken, forward, refused, stream};
 use crate::cluster::manager::Manager;
 use crate::wire;
+
+/// Suite of an image when the user names none.
+const DEFAULT_SUITE: &str = "bookworm";
 
 /// See [`ImageService`].
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl ImageService for Images {
                 progress,
                 image: None,
             });
-            let build = async { shared.images.build(&inputs, lines).await };
+            let build = async { shared.images.build(inputs, lines).await };
             let (image, ()) = tokio::join!(build, progress);
             let image = image.map_err(|failure| refused(&failure))?;
             let response =
@@ -201,12 +203,17 @@ fn wire_bundle(bundle: &Bundle) -> control::Bundle {
 fn wire_image(image: &Image, used_by: &[String]) -> control::Image {
     control::Image {
         id: image.id.clone(),
-        kubernetes_version: image.kubernetes_version(),
-        bundle: image.bundle().to_owned(),
-        suite: image.suite().to_owned(),
-        size_bytes: image.size_bytes(),
-        created: image.created().map(wire::timestamp),
-        trial: image.is_trial(),
+        kubernetes_version: image.kubernetes.to_string(),
+        bundle: image.bundle.clone(),
+        suite: image.suite.clone(),
+        size_bytes: image.size,
+        created: created(image),
+        trial: image.trial,
         used_by: used_by.to_vec(),
     }
+}
+
+fn created(image: &Image) -> Option<prost_types::Timestamp> {
+    let modified = std::fs::metadata(&image.disk).and_then(|data| data.modified()).ok()?;
+    jiff::Timestamp::try_from(modified).ok().map(wire::timestamp)
 }

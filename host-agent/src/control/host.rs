@@ -28,7 +28,8 @@ impl HostService for Host {
     }
 
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Result<Response<DoctorResponse>, Status> {
-        let checks = crate::doctor::check(self.manager.config()).await;
+        let shared = self.manager.shared();
+        let checks = crate::doctor::check(&shared.config, &*shared.hypervisor).await;
         Ok(Response::new(DoctorResponse { checks }))
     }
 }

@@ -34,7 +34,7 @@ pub async fn serve(
     manager: Arc<Manager>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let incoming = k8sctl_rpc::unix::listen(socket)?;
+    let incoming = k8sctl_rpc::unix::listen(socket, roles::socket_group())?;
     let guard = roles::RoleLayer::new(manager.config().reader_group.clone());
     k8sctl_rpc::limits::server()
         .layer(guard)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use host_plugins::InstallError;
+use host_plugins::{Diagnostic, InstallError, Offer};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::plugin_service_server::PluginService;
 use tokio::sync::mpsc;
@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 
 use super::{LINES, Reply, forward, refused, stream};
 use crate::cluster::manager::Manager;
+use crate::wire;
 
 /// See [`PluginService`].
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl PluginService for Plugins {
             // Sending fails only when the client is gone; an installation once begun goes on.
             let _ = sender
                 .send(Ok(control::AddPluginResponse {
-                    offer: Some(offer),
+                    offer: Some(wire_offer(offer)),
                     ..control::AddPluginResponse::default()
                 }))
                 .await;
@@ -56,7 +57,7 @@ impl PluginService for Plugins {
             match installed {
                 Ok(status) => {
                     let response =
-                        control::AddPluginResponse { status: Some(status), ..control::AddPluginResponse::default() };
+                        control::AddPluginResponse { status: Some(wire::plugin_status(status)), ..control::AddPluginResponse::default() };
                     let _ = sender.send(Ok(response)).await;
                     Ok(())
                 }
@@ -73,6 +74,7 @@ impl PluginService for Plugins {
         let cluster = self.manager.find(&request.get_ref().cluster_name).await?;
         let plugins =
             self.manager.shared().plugins.list(&cluster.id).await.map_err(|failure| refused(&failure))?;
+        let plugins = plugins.into_iter().map(wire::plugin_status).collect();
         Ok(Response::new(control::ListPluginsResponse { plugins }))
     }
 
@@ -104,7 +106,8 @@ async fn install_error(
 ) -> Result<(), Status> {
     match error {
         InstallError::Failure(failure) => Err(refused(&failure)),
-        InstallError::Diagnostics(diagnostics) => {
+        InstallError::Config(mistakes) => {
+            let diagnostics = mistakes.into_iter().map(wire_diagnostic).collect();
             let response =
                 control::AddPluginResponse { diagnostics, ..control::AddPluginResponse::default() };
             // The client may be gone.
@@ -114,3 +117,24 @@ async fn install_error(
     }
 }
 
+
+fn wire_offer(offer: Offer) -> control::PluginOffer {
+    control::PluginOffer {
+        name: offer.name,
+        version: offer.version,
+        permissions: offer.permissions,
+        permissions_digest: offer.digest,
+        objects: offer.objects,
+    }
+}
+
+fn wire_diagnostic(diagnostic: Diagnostic) -> control::Diagnostic {
+    control::Diagnostic {
+        id: "PLUGIN-CONFIG".to_owned(),
+        field: diagnostic.path,
+        message: diagnostic.message,
+        hint: diagnostic.hint,
+        warning: diagnostic.warning,
+        ..control::Diagnostic::default()
+    }
+}

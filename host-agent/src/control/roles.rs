@@ -125,6 +125,11 @@ pub fn role_of(uid: u32, groups: &[String], reader_group: Option<&str>) -> Role 
     }
 }
 
+/// Group of the control socket, where this host has it.
+pub fn socket_group() -> Option<u32> {
+    Group::from_name(OPERATOR_GROUP).ok().flatten().map(|group| group.gid.as_raw())
+}
+
 /// Names of all groups of a user, as the host's user database has them now.
 fn group_names(uid: u32, gid: u32) -> Vec<String> {
     let primary = Gid::from_raw(gid);

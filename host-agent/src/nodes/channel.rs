@@ -126,7 +126,7 @@ async fn answer(
                 "a VM names another machine UUID than its domain has");
             continue;
         }
-        match authority.offer(&template.node_id, &template.machine_uuid).await {
+        match authority.offer(&template.cluster_id, &template.node_id, &template.machine_uuid).await {
             Ok(secret) => write.write_all(offer_line(template, request.sequence, &secret).as_bytes()).await?,
             Err(error) => {
                 let error = k8sctl_rpc::chain(&error).to_string();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use host_pki::join::JoinEvent;
 use k8sctl_proto::node::v1::{ConditionStatus, StatusReport, StepState};
 use tokio::sync::mpsc;
 
@@ -18,20 +19,51 @@ pub async fn record_changes(
     events: EventLog,
     mut changes: mpsc::UnboundedReceiver<(String, NodeChange)>,
 ) {
-    let mut names: HashMap<String, (String, String)> = HashMap::new();
+    let mut names = Names::default();
     while let Some((node_id, change)) = changes.recv().await {
-        if !names.contains_key(&node_id) {
+        let (cluster, object) = names.of(&records, &node_id).await;
+        for (kind, message, warning) in lines(&change) {
+            events.record(NewEvent { cluster: cluster.clone(), object: object.clone(), kind, message, warning }).await;
+        }
+    }
+}
+
+/// Records what the join authority tells until it is gone.
+pub async fn record_joins(records: Records, events: EventLog, mut joins: mpsc::UnboundedReceiver<JoinEvent>) {
+    let mut names = Names::default();
+    while let Some(event) = joins.recv().await {
+        let (node_id, kind, message, warning) = match event {
+            JoinEvent::Joined { node_id, peer } => {
+                (node_id, "NodeJoined", format!("it got its certificate at {peer}"), false)
+            }
+            JoinEvent::Refused { node_id, peer, refusal } => {
+                (node_id, "JoinRefused", format!("an attempt from {peer} was refused: {refusal}"), true)
+            }
+            JoinEvent::Replaced { node_id, serial } => {
+                (node_id, "OldCertificate", format!("the replaced certificate {serial} was shown again"), true)
+            }
+        };
+        let (cluster, object) = names.of(&records, &node_id).await;
+        events.record(NewEvent { cluster, object, kind, message, warning }).await;
+    }
+}
+
+/// Names of clusters and nodes by node id, read when an unknown id comes.
+#[derive(Default)]
+struct Names(HashMap<String, (String, String)>);
+
+impl Names {
+    /// Cluster's name and the node as an object. What a stranger claims to be is shown as it claims it.
+    async fn of(&mut self, records: &Records, node_id: &str) -> (String, String) {
+        if !self.0.contains_key(node_id) {
             for cluster in records.clusters().await.unwrap_or_default() {
                 for node in cluster.nodes {
-                    names.insert(node.id, (cluster.name.clone(), node.name));
+                    self.0.insert(node.id, (cluster.name.clone(), format!("node {}", node.name)));
                 }
             }
         }
-        let (cluster, node) = names.get(&node_id).cloned().unwrap_or_else(|| (String::new(), node_id.clone()));
-        for (kind, message, warning) in lines(&change) {
-            let event = NewEvent { cluster: cluster.clone(), object: format!("node {node}"), kind, message, warning };
-            events.record(event).await;
-        }
+        let unknown = || (String::new(), format!("node {}", node_id.escape_debug()));
+        self.0.get(node_id).cloned().unwrap_or_else(unknown)
     }
 }
 

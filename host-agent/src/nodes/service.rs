@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_pki::join::JoinAuthority;
-use host_pki::service::authenticated_node;
+use host_pki::service::{authenticated_node, join_status};
 use k8sctl_proto::node::v1::node_service_server::NodeService;
 use k8sctl_proto::node::v1::{
     AgentMessage, Goodbye, Hello, HostMessage, HostTime, LogFrame, PushLogsResponse, RenewCertificateRequest,
@@ -55,9 +55,7 @@ impl NodeService for NodeSessions {
             _ => return Err(refuse(Code::InvalidArgument, &identity.node_id, "it did not say hello", "")),
         };
         check_protocol(&identity.node_id, &hello)?;
-        self.authority.session_started(&identity).await.map_err(|error| {
-            refuse(Code::PermissionDenied, &identity.node_id, &k8sctl_rpc::chain(&error), "")
-        })?;
+        self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
         let guard = self.registry.open_session(&identity.node_id, hello);
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
         k8sctl_rpc::task::spawn("node-session", run_session(guard, inbound, outbound));
@@ -69,10 +67,11 @@ impl NodeService for NodeSessions {
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         let identity = authenticated_node(&self.authority, &request).await?;
-        let signed =
-            self.authority.renew(&identity, &request.get_ref().csr_der).await.map_err(|error| {
-                refuse(Code::InvalidArgument, &identity.node_id, &k8sctl_rpc::chain(&error), "")
-            })?;
+        let signed = self
+            .authority
+            .renew(&identity, &request.get_ref().csr_der)
+            .await
+            .map_err(|error| join_status(&error))?;
         Ok(Response::new(RenewCertificateResponse {
             certificate_der: signed.certificate_der,
             not_after: Some(wire::timestamp(signed.not_after)),

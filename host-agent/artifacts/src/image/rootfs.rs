@@ -91,11 +91,26 @@ const MASKED: [&str; 40] = [
     "remote-fs.target",
 ];
 
+/// Each is a process at every boot that finds nothing to generate.
+const MASKED_GENERATORS: [&str; 12] = [
+    "bless-boot",
+    "cryptsetup",
+    "fstab",
+    "getty",
+    "gpt-auto",
+    "hibernate-resume",
+    "integritysetup",
+    "rc-local",
+    "run",
+    "system-update",
+    "sysv",
+    "veritysetup",
+];
+
 /// Started at boot: `(wanting unit, unit, directory of the unit)`.
-const WANTED: [(&str, &str, &str); 7] = [
+const WANTED: [(&str, &str, &str); 6] = [
     ("multi-user.target.wants", "k8s-node-agent.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-grow-root.service", "/etc/systemd/system"),
-    ("multi-user.target.wants", "k8s-modules.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-power-button.timer", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-resolv.path", "/etc/systemd/system"),
     ("multi-user.target.wants", "systemd-networkd.service", "/lib/systemd/system"),
@@ -140,6 +155,7 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         file!("etc/systemd/system/k8s-grow-root.service", 0o644, "k8s-grow-root.service"),
         file!("usr/lib/k8s-myhome/grow-root", 0o755, "grow-root"),
         file!("etc/systemd/system/k8s-modules.service", 0o644, "k8s-modules.service"),
+        file!("etc/systemd/system/k8s-power-button.service", 0o644, "k8s-power-button.service"),
         file!("etc/systemd/system/k8s-power-button.timer", 0o644, "k8s-power-button.timer"),
         link(format!("{UNITS}/multi-user.target.wants/systemd-logind.service"), "/dev/null"),
         file!(
@@ -154,6 +170,11 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         link(format!("{UNITS}/default.target"), "/lib/systemd/system/multi-user.target"),
     ];
     items.extend(MASKED.iter().map(|unit| link(format!("{UNITS}/{unit}"), "/dev/null")));
+    items.extend(
+        MASKED_GENERATORS
+            .iter()
+            .map(|name| link(format!("etc/systemd/system-generators/systemd-{name}-generator"), "/dev/null")),
+    );
     items.extend(
         WANTED
             .iter()

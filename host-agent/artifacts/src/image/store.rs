@@ -3,6 +3,7 @@
 //! One build at a time holds the directory's lock; what a killed build left is removed by the next.
 //! Called by the host agent.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use super::base::{self, Suite};
 use super::inputs::{self, BuildInputs, CMDLINE};
 use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
+use crate::bundle::{Manifest, Role};
 use crate::digest::sha256_file;
 
 const DESCRIPTION: &str = "image.toml";
@@ -50,6 +52,8 @@ pub struct Image {
     pub bundle: String,
     /// Whether the bundle is a lab's.
     pub trial: bool,
+    /// Names of the container images inside, by role; of several for one role the first.
+    pub images: BTreeMap<Role, String>,
     /// `bookworm`.
     pub suite: String,
     /// Whether it has the lab's debug unit.
@@ -71,6 +75,7 @@ struct Description {
     node_agent_sha256: String,
     debug_unit: bool,
     cmdline: String,
+    images: BTreeMap<Role, String>,
 }
 
 /// The images of this host.
@@ -181,6 +186,7 @@ impl ImageStore {
             bundle: inputs.bundle.manifest.name.clone(),
             bundle_digest: inputs.bundle.digest.clone(),
             trial: inputs.bundle.manifest.trial,
+            images: image_names(&inputs.bundle.manifest),
             suite: suite.name.to_owned(),
             node_agent_sha256,
             debug_unit: inputs.debug_unit,
@@ -216,6 +222,7 @@ impl ImageStore {
             kubernetes: description.kubernetes,
             bundle: description.bundle,
             trial: description.trial,
+            images: description.images,
             suite: description.suite,
             debug_unit: description.debug_unit,
             size,
@@ -273,5 +280,107 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The container images' names by role, the first of each.
+fn image_names(manifest: &Manifest) -> BTreeMap<Role, String> {
+    let mut names = BTreeMap::new();
+    for image in &manifest.images {
+        names.entry(image.role).or_insert_with(|| image.name.clone());
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store with images of these ids, as far as listing and removing go.
+    fn store_with(ids: &[&str]) -> (tempfile::TempDir, ImageStore) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for id in ids {
+            let image = dir.path().join(id);
+            fs::create_dir(&image).expect("it is made");
+            for name in ["disk.qcow2", "vmlinuz", "initrd.img"] {
+                fs::write(image.join(name), "1234").expect("it is written");
+            }
+            let description = Description {
+                id: (*id).to_owned(),
+                kubernetes: "v1.30.0".parse().expect("a version"),
+                bundle: "kubernetes-v1.30.0".to_owned(),
+                bundle_digest: String::new(),
+                trial: false,
+                suite: "bookworm".to_owned(),
+                node_agent_sha256: String::new(),
+                debug_unit: false,
+                images: BTreeMap::from([(Role::Pause, "k8s/pause:1".to_owned())]),
+                cmdline: CMDLINE.to_owned(),
+            };
+            fs::write(image.join(DESCRIPTION), toml::to_string(&description).expect("toml"))
+                .expect("it is written");
+        }
+        let store = ImageStore::new(dir.path());
+        (dir, store)
+    }
+
+    #[test]
+    fn whole_images_are_listed_and_halves_are_not() {
+        let (dir, store) = store_with(&["aa11", "bb22"]);
+        fs::remove_file(dir.path().join("bb22/vmlinuz")).expect("it is there");
+        fs::create_dir(dir.path().join(".build-x")).expect("it is made");
+        fs::write(dir.path().join("base-0.tar"), "").expect("it is written");
+        let images = store.list().expect("it lists");
+        assert_eq!(images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(), ["aa11"]);
+        assert_eq!(images[0].size, 12);
+    }
+
+    #[test]
+    fn removing_takes_a_prefix_and_spares_what_is_used() {
+        let (dir, store) = store_with(&["aa11", "aa22", "bb33"]);
+        let id = |result: Result<String, Failure>| result.map_err(|failure| failure.id);
+        assert_eq!(id(store.remove("aa", &[])), Err("IMAGE-UNKNOWN".to_owned()));
+        assert_eq!(id(store.remove("", &[])), Err("IMAGE-UNKNOWN".to_owned()));
+        assert_eq!(id(store.remove("bb", &["bb33".to_owned()])), Err("IMAGE-IN-USE".to_owned()));
+        assert_eq!(id(store.remove("aa1", &["bb33".to_owned()])), Ok("aa11".to_owned()));
+        assert!(!dir.path().join("aa11").exists() && dir.path().join("bb33").exists());
+    }
+
+    #[test]
+    fn leftovers_of_killed_builds_go() {
+        let (dir, store) = store_with(&["aa11"]);
+        fs::create_dir_all(dir.path().join(".build-old/root/etc")).expect("it is made");
+        store.sweep();
+        assert!(!dir.path().join(".build-old").exists() && dir.path().join("aa11").exists());
+    }
+
+    #[test]
+    fn ids_follow_the_inputs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let agent = dir.path().join("agent");
+        let manifest = "format = 1\nkubernetes = \"v1.30.0\"\narch = \"x86_64\"\nname = \"x\"\ntrial = false\n\
+            source = \"\"\nimage = []\ncomponent = []\n";
+        let bundle = |digest: &str| crate::bundle::Bundle {
+            path: PathBuf::new(),
+            digest: digest.to_owned(),
+            size: 0,
+            manifest: toml::from_str(manifest).expect("a manifest"),
+        };
+        let inputs = |digest: &str, debug_unit| BuildInputs {
+            bundle: bundle(digest),
+            suite: "bookworm".to_owned(),
+            node_agent: agent.clone(),
+            debug_unit,
+        };
+        let store = ImageStore::new(dir.path());
+        let id = |digest, debug_unit| store.id_of(&inputs(digest, debug_unit)).expect("an id");
+        fs::write(&agent, "one").expect("it is written");
+        let first = id("d", false);
+        assert_eq!((first.len(), id("d", false)), (32, first.clone()));
+        let others = [id("e", false), id("d", true), {
+            fs::write(&agent, "two").expect("it is written");
+            id("d", false)
+        }];
+        assert!(!others.contains(&first), "{first} {others:?}");
     }
 }

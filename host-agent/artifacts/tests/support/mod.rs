@@ -16,6 +16,7 @@ use futures::StreamExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use host_artifacts::digest::sha256;
@@ -140,7 +141,9 @@ impl Upstream {
 
     /// Serves on loopback until the test's runtime ends.
     pub async fn serve(self) -> (Arc<Self>, FetchSources) {
-        let (ca, config) = certificates();
+        let certificates = certificates();
+        let config = server_config(&certificates);
+        let ca = certificates.ca.into_bytes();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let base = format!("https://localhost:{}", address.port());
@@ -191,24 +194,32 @@ fn targz(names: &[&str]) -> Vec<u8> {
     gz.finish().unwrap()
 }
 
-pub fn certificates() -> (Vec<u8>, rustls::ServerConfig) {
+/// A CA and a certificate of localhost's, all PEM.
+pub struct Certificates {
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
+}
+
+pub fn certificates() -> Certificates {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::from_params(&params, &ca_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&key, &issuer)
-        .unwrap();
-    let chain: Vec<CertificateDer<'static>> = vec![leaf.der().clone()];
-    let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap();
+    Certificates { ca: ca.pem(), certificate: leaf.pem(), key: key.serialize_pem() }
+}
+
+fn server_config(certificates: &Certificates) -> rustls::ServerConfig {
+    let chain = vec![CertificateDer::from_pem_slice(certificates.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(certificates.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config =
         rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(chain, private).unwrap();
-    (ca.pem().into_bytes(), config)
+    config.with_no_client_auth().with_single_cert(chain, key).unwrap()
 }
 
 async fn answer(State(upstream): State<Arc<Upstream>>, request: Request) -> Response<Body> {
