@@ -1,0 +1,141 @@
+//! The certificate authorities of each cluster on this host's disk: one for node agents, one set for Kubernetes.
+//!
+//! Files lie in one directory per cluster, mode 0700, and are made when a cluster is first looked at. Certificates
+//! are made by `host_pki`; this room only knows where they are kept and for which cluster.
+
+use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use host_pki::PkiError;
+use host_pki::ca::{NodeCa, ServerIdentity};
+use host_pki::join::Authorities;
+use host_pki::kubernetes::KubernetesPki;
+use k8sctl_proto::node::v1::ManagedFile;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::Role;
+use k8sctl_types::version::{KubernetesVersion, VersionError};
+
+use crate::cluster::desired::control_plane_endpoint;
+use crate::records::{ClusterRecord, NodeRecord};
+
+/// How long an administrator's certificate lives. It is the user's kubeconfig, so it lasts for a while.
+const ADMIN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
+
+/// Both authorities of one cluster. Clones share them.
+#[derive(Clone, Debug)]
+pub struct ClusterPki {
+    node: Arc<NodeCa>,
+    kubernetes: Arc<KubernetesPki>,
+}
+
+/// The authorities of all clusters. Clones share what is open.
+#[derive(Clone, Debug)]
+pub struct PkiStore {
+    dir: PathBuf,
+    open: Arc<Mutex<HashMap<String, ClusterPki>>>,
+}
+
+impl PkiStore {
+    /// Authorities below this directory.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, open: Arc::default() }
+    }
+
+    /// The authorities of a cluster, made now if it has none.
+    pub fn open(&self, cluster: &ClusterRecord) -> Result<ClusterPki, Failure> {
+        // Whole entries are inserted and removed, so what a panic leaves behind is sound.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pki) = open.get(&cluster.id) {
+            return Ok(pki.clone());
+        }
+        let dir = self.dir.join(&cluster.id);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+        made.map_err(|error| self.failure(&cluster.name, &error))?;
+        let opened = NodeCa::open(&dir.join("node-ca.pem"), &cluster.id)
+            .and_then(|node| Ok((node, KubernetesPki::open(&dir.join("kubernetes.json"))?)));
+        let (node, kubernetes) = opened.map_err(|error| self.failure(&cluster.name, &error))?;
+        let pki = ClusterPki { node: Arc::new(node), kubernetes: Arc::new(kubernetes) };
+        open.insert(cluster.id.clone(), pki.clone());
+        Ok(pki)
+    }
+
+    /// Removes the authorities of a cluster that is gone.
+    pub fn remove(&self, cluster_id: &str) -> Result<(), Failure> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
+        match std::fs::remove_dir_all(self.dir.join(cluster_id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failure(cluster_id, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failure(&self, cluster: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+        Failure::new(
+            "HOST-PKI",
+            format!("certificate authorities of cluster {cluster}"),
+            k8sctl_rpc::chain(error).to_string(),
+            format!("check the disk under {}, or restore it from a backup", self.dir.display()),
+        )
+    }
+}
+
+impl Authorities for PkiStore {
+    fn node_ca(&self, cluster_id: &str) -> Result<Option<Arc<NodeCa>>, PkiError> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(open.get(cluster_id).map(|pki| Arc::clone(&pki.node)))
+    }
+}
+
+impl ClusterPki {
+    /// The only root that node agents trust.
+    pub fn node_ca_der(&self) -> &[u8] {
+        self.node.certificate_der()
+    }
+
+    /// The name in the node port's certificate.
+    pub fn server_name(&self) -> &str {
+        self.node.server_name()
+    }
+
+    /// A new certificate for the node port.
+    pub fn server_certificate(&self, cluster: &ClusterRecord, address: IpAddr) -> Result<ServerIdentity, Failure> {
+        self.node
+            .server_certificate(address, jiff::Timestamp::now())
+            .map_err(|error| issue_failure(&cluster.name, &error))
+    }
+
+    /// All files that a node shall have.
+    pub fn node_files(&self, cluster: &ClusterRecord, node: &NodeRecord) -> Result<Vec<ManagedFile>, Failure> {
+        let endpoint = control_plane_endpoint(&cluster.spec);
+        let version: KubernetesVersion =
+            cluster.kubernetes.parse().map_err(|error: VersionError| issue_failure(&cluster.name, &error))?;
+        let services = cluster.spec.network.services;
+        let files = match node.spec.role {
+            Role::ControlPlane => {
+                self.kubernetes.control_plane_files(&node.name, node.spec.ip, services, &endpoint, &version)
+            }
+            Role::Worker => self.kubernetes.worker_files(&node.name, &endpoint),
+        };
+        files.map_err(|error| issue_failure(&cluster.name, &error))
+    }
+
+    /// A kubeconfig with a fresh administrator certificate.
+    pub fn admin_kubeconfig(&self, cluster: &ClusterRecord) -> Result<String, Failure> {
+        let endpoint = control_plane_endpoint(&cluster.spec);
+        self.kubernetes
+            .admin_kubeconfig(&endpoint, &cluster.name, ADMIN_LIFETIME)
+            .map_err(|error| issue_failure(&cluster.name, &error))
+    }
+}
+
+fn issue_failure(cluster: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::new(
+        "HOST-PKI",
+        format!("certificate authorities of cluster {cluster}"),
+        k8sctl_rpc::chain(error).to_string(),
+        "look into the host agent's log",
+    )
+}
