@@ -2,7 +2,7 @@
 //!
 //! - [`manifest`]: `bundle.toml`, typed and strict
 //! - [`archive`]: reads a bundle entry by entry, checking every digest on the way
-//! - [`write`]: writes one, in the order that readers insist on
+//! - [`mod@write`]: writes one, in the order that readers insist on
 //! - [`store`]: the directory of installed bundles
 //!
 //! The format is described in `docs/bundles-and-images.md`. Nothing here touches a network.
