@@ -2,7 +2,7 @@
 //!
 //! Mirrors, keys and proxies come from the host's own apt configuration; where that is of another
 //! distribution, mmdebstrap's defaults are used. The tar is keyed by suite, packages and sources, and
-//! made anew when it is older than [`MAX_AGE`]. Called by [`super::store`].
+//! made anew when it is older than two weeks. Called by [`super::store`].
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What is laid over the base system: units, configuration, masks, the node agent.
 //!
-//! [`plan_overlay`] is pure, so that a test can tell what a product image holds; [`apply`] is dumb.
+//! [`plan_overlay`] is pure, so that a test can tell what a product image holds; `apply` is dumb.
 //! Called by [`super::store`]. Programs and CNI plugins come from the bundle, see [`super::content`].
 
 use std::fs;
