@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(next("good").await, Outcome::Done);
         supervisor.spawn("bad", async { Err(std::io::Error::other("disk full")) });
         assert_eq!(next("bad").await, Outcome::Failed("disk full".into()));
-        supervisor.spawn("ugly", async { panic!("index {}", 7) });
+        let names = ["one"];
+        supervisor.spawn("ugly", async move { assert!(names.is_empty(), "index {}", 7) });
         assert_eq!(next("ugly").await, Outcome::Panicked("index 7".into()));
     }
 }
