@@ -111,7 +111,11 @@ pub enum Verb {
     /// Print a completion script: source <(k8sctl completion bash)
     Completion(CompletionArgs),
     /// Show the versions of k8sctl and of the host agent
-    Version,
+    Version {
+        /// Do not ask the host agent
+        #[arg(long)]
+        client: bool,
+    },
     /// Show help on a verb, or on: exit-codes
     Help(HelpArgs),
 }
@@ -316,6 +320,9 @@ pub enum PluginVerb {
     Remove {
         /// Name of the plugin
         name: String,
+        /// Taken for granted: naming it is consent
+        #[arg(short, long, hide = true)]
+        yes: bool,
         /// Name of the cluster [default: the only one]
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,

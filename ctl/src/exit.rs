@@ -55,7 +55,7 @@ mod tests {
             Exit::Interrupted,
             Exit::ReaderGone,
         ];
-        let rows: Vec<_> =
+        let rows: Vec<u8> =
             TABLE.lines().filter_map(|line| line.split('|').nth(1)?.trim().parse().ok()).collect();
         assert_eq!(rows, all.map(|exit| exit as u8));
     }

@@ -161,7 +161,12 @@ pub async fn install(own: &str, cluster: &str, force_context: bool) -> Result<In
     let path = user_file()?;
     install_at(&path, own, cluster, force_context).await.map_err(|error| {
         let next = "mend or move the file, then run: k8sctl kubeconfig";
-        Failure::new("HOST-KUBECONFIG", format!("file {}", path.display()), k8sctl_rpc::chain(&error).to_string(), next)
+        Failure::new(
+            "HOST-KUBECONFIG",
+            format!("file {}", path.display()),
+            k8sctl_rpc::chain(&error).to_string(),
+            next,
+        )
     })
 }
 

@@ -121,7 +121,8 @@ pub mod styles {
     /// Names of sources, links.
     pub const NAME: Style = AnsiColor::Cyan.on_default();
     /// Cannot be missed.
-    pub const BOX: Style = AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();
+    pub const BOX: Style =
+        AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();
 }
 
 /// Text of strangers with everything made visible that would move the cursor, colour or reorder text: control

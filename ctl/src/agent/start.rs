@@ -60,7 +60,9 @@ pub(super) async fn start(context: &Context, settings: &Settings) -> Result<(), 
     match way {
         Way::Systemd => {
             let argv = ["systemctl", "start", UNIT].map(str::to_owned);
-            run(sudo, &argv).await.map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
+            run(sudo, &argv)
+                .await
+                .map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
             wait(settings, &way, None).await
         }
         Way::Detached { ref program } => {
@@ -71,8 +73,9 @@ pub(super) async fn start(context: &Context, settings: &Settings) -> Result<(), 
             if let Some(config) = &settings.config {
                 argv.extend(["--config".to_owned(), config.display().to_string()]);
             }
-            let pid =
-                run(sudo, &argv).await.map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
+            let pid = run(sudo, &argv)
+                .await
+                .map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
             wait(settings, &way, pid.trim().parse().ok()).await
         }
     }

@@ -19,7 +19,12 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
     if args.print {
         let text = kubeconfig::renamed(&own, &kubeconfig::context_name(&name)).map_err(|error| {
             let next = "compare the versions with: k8sctl version";
-            Failure::new("HOST-KUBECONFIG", format!("kubeconfig of {name}"), k8sctl_rpc::chain(&error).to_string(), next)
+            Failure::new(
+                "HOST-KUBECONFIG",
+                format!("kubeconfig of {name}"),
+                k8sctl_rpc::chain(&error).to_string(),
+                next,
+            )
         })?;
         context.out.raw(text)?;
         return Ok(Exit::Ok);

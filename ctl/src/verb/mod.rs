@@ -36,7 +36,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<Exit, Ended> {
         Verb::Image(verb) => image::run(context, verb).await,
         Verb::Plugin(verb) => plugin::run(context, verb).await,
         Verb::Completion(args) => completion::run(context, &args),
-        Verb::Version => version::run(context).await,
+        Verb::Version { client } => version::run(context, client).await,
         Verb::Help(args) => help::run(context, &args),
     }
 }

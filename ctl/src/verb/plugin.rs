@@ -25,7 +25,7 @@ pub(super) async fn run(context: &Context, verb: PluginVerb) -> Result<Exit, End
     match verb {
         PluginVerb::Add(args) => add(context, &args).await,
         PluginVerb::List { cluster } => list(context, cluster.as_deref()).await,
-        PluginVerb::Remove { name, cluster } => remove(context, name, cluster.as_deref()).await,
+        PluginVerb::Remove { name, cluster, yes: _ } => remove(context, name, cluster.as_deref()).await,
     }
 }
 

@@ -12,10 +12,11 @@ use crate::view::{ProgramView, VersionView};
 /// Control protocol that this program speaks.
 const PROTOCOL: u32 = 1;
 
-pub(super) async fn run(context: &Context) -> Result<Exit, Ended> {
+pub(super) async fn run(context: &Context, client_only: bool) -> Result<Exit, Ended> {
     let k8sctl = ProgramView { version: env!("CARGO_PKG_VERSION").to_owned(), protocol: PROTOCOL };
-    let asked = ask(context).await;
-    let version = VersionView { k8sctl, host_agent: asked.as_ref().ok().cloned() };
+    let asked = if client_only { None } else { Some(ask(context).await) };
+    let host_agent = asked.as_ref().and_then(|asked| asked.as_ref().ok()).cloned();
+    let version = VersionView { k8sctl, host_agent };
     if context.format.is_structured() {
         output::document(&context.out, context.format, &version)?;
         return Ok(Exit::Ok);
@@ -25,11 +26,12 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Ended> {
     };
     line("k8sctl", &version.k8sctl)?;
     match asked {
-        Ok(host_agent) => line("host agent", &host_agent)?,
-        Err(Ended::Problem(problem)) => {
+        None => {}
+        Some(Ok(host_agent)) => line("host agent", &host_agent)?,
+        Some(Err(Ended::Problem(problem))) => {
             context.out.line(format!("host agent  - ({})", visible(&problem.failure.reason)))?
         }
-        Err(other) => return Err(other),
+        Some(Err(other)) => return Err(other),
     }
     Ok(Exit::Ok)
 }

@@ -1,0 +1,108 @@
+//! The fake's cluster service.
+
+use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
+use k8sctl_proto::control::v1::*;
+use k8sctl_types::failure::Failure;
+use tonic::{Code, Request, Response, Status};
+
+use super::{FakeHostAgent, Reply, stream};
+
+#[tonic::async_trait]
+impl ClusterService for FakeHostAgent {
+    async fn plan(&self, request: Request<PlanRequest>) -> Result<Response<PlanResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        let plan = Some(answers.plan);
+        Ok(Response::new(PlanResponse { diagnostics: answers.diagnostics, plan }))
+    }
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        if answers.changed_plans > 0 {
+            self.answers.lock().unwrap().changed_plans -= 1;
+            let failure = Failure::new("PLAN-CHANGED", "cluster home", "it has changed", "plan again");
+            return Err(k8sctl_rpc::status::status(Code::FailedPrecondition, &failure));
+        }
+        Ok(Response::new(answers.apply))
+    }
+
+    async fn plan_destroy(
+        &self,
+        request: Request<PlanDestroyRequest>,
+    ) -> Result<Response<PlanDestroyResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        Ok(Response::new(PlanDestroyResponse { plan: Some(answers.plan) }))
+    }
+
+    async fn destroy(&self, request: Request<DestroyRequest>) -> Result<Response<DestroyResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        Ok(Response::new(DestroyResponse { operation_id: answers.apply.operation_id }))
+    }
+
+    type WatchOperationStream = Reply<WatchOperationResponse>;
+    async fn watch_operation(
+        &self,
+        request: Request<WatchOperationRequest>,
+    ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let answers = self.called(request.into_inner())?;
+        let broken = self.answers.lock().unwrap().broken_after.take();
+        let states = answers.operation.into_iter().take(broken.unwrap_or(usize::MAX));
+        let states = states.map(|operation| WatchOperationResponse { operation: Some(operation) }).collect();
+        Ok(Response::new(stream(states, answers.pace, answers.endless)))
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<ListClustersRequest>,
+    ) -> Result<Response<ListClustersResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        let summary = |name| ClusterSummary { name, ..Default::default() };
+        Ok(Response::new(ListClustersResponse {
+            clusters: answers.clusters.into_iter().map(summary).collect(),
+        }))
+    }
+
+    type WatchStatusStream = Reply<WatchStatusResponse>;
+    async fn watch_status(
+        &self,
+        request: Request<WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let request = request.into_inner();
+        let answers = self.called(request.clone())?;
+        let wanted = if request.watch { usize::MAX } else { 1 };
+        let states = answers.status.into_iter().take(wanted);
+        let states = states.map(|status| WatchStatusResponse { status: Some(status) }).collect();
+        Ok(Response::new(stream(states, answers.pace, answers.endless && request.watch)))
+    }
+
+    type StreamEventsStream = Reply<StreamEventsResponse>;
+    async fn stream_events(
+        &self,
+        request: Request<StreamEventsRequest>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let request = request.into_inner();
+        let answers = self.called(request.clone())?;
+        let events = answers.events.into_iter().filter(|event| event.number >= request.from);
+        let events = events.map(|event| StreamEventsResponse { event: Some(event) }).collect();
+        Ok(Response::new(stream(events, answers.pace, answers.endless && request.follow)))
+    }
+
+    async fn get_kubeconfig(
+        &self,
+        request: Request<GetKubeconfigRequest>,
+    ) -> Result<Response<GetKubeconfigResponse>, Status> {
+        let answers = self.called(request.into_inner())?;
+        Ok(Response::new(GetKubeconfigResponse { kubeconfig_yaml: answers.kubeconfig }))
+    }
+
+    type StreamLogsStream = Reply<StreamLogsResponse>;
+    async fn stream_logs(
+        &self,
+        request: Request<StreamLogsRequest>,
+    ) -> Result<Response<Self::StreamLogsStream>, Status> {
+        let request = request.into_inner();
+        let follow = request.selector.as_ref().is_some_and(|selector| selector.follow);
+        let answers = self.called(request)?;
+        let lines = answers.logs.into_iter().map(|line| StreamLogsResponse { lines: vec![line] }).collect();
+        Ok(Response::new(stream(lines, answers.pace, answers.endless && follow)))
+    }
+}

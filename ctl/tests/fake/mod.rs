@@ -1,0 +1,111 @@
+//! A host agent that answers what it was told to, over a real unix socket. For the tests of `k8sctl` and for looking
+//! at it by hand (`examples/fake_host_agent.rs`). It decides nothing.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+mod cluster;
+mod others;
+pub mod story;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8sctl_proto::control::v1::bundle_service_server::BundleServiceServer;
+use k8sctl_proto::control::v1::cluster_service_server::ClusterServiceServer;
+use k8sctl_proto::control::v1::host_service_server::HostServiceServer;
+use k8sctl_proto::control::v1::image_service_server::ImageServiceServer;
+use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
+use k8sctl_proto::control::v1::{self as control, Operation};
+use k8sctl_types::failure::Failure;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+/// What the fake answers.
+#[derive(Clone, Default)]
+pub struct Answers {
+    pub clusters: Vec<String>,
+    pub plan: control::Plan,
+    pub diagnostics: Vec<control::Diagnostic>,
+    pub apply: control::ApplyResponse,
+    /// Refuses so many applies with PLAN-CHANGED first.
+    pub changed_plans: usize,
+    /// What a watched operation looks like, one after the other.
+    pub operation: Vec<Operation>,
+    /// The first watch ends after so many states, as when the host agent dies.
+    pub broken_after: Option<usize>,
+    /// The stream stays open after the last state.
+    pub endless: bool,
+    /// Between two states.
+    pub pace: Option<Duration>,
+    pub status: Vec<control::ClusterStatus>,
+    pub events: Vec<control::Event>,
+    pub logs: Vec<k8sctl_proto::node::v1::LogLine>,
+    pub kubeconfig: String,
+    pub checks: Vec<control::Check>,
+    pub bundles: Vec<control::Bundle>,
+    pub images: Vec<control::Image>,
+    pub plugins: Vec<control::PluginStatus>,
+    pub offer: Option<control::PluginOffer>,
+    pub plugin_diagnostics: Vec<control::Diagnostic>,
+    /// Every method that changes or reads a cluster fails so.
+    pub failure: Option<(Code, Failure)>,
+}
+
+/// The fake and what it was asked.
+#[derive(Clone, Default)]
+pub struct FakeHostAgent {
+    pub answers: Arc<Mutex<Answers>>,
+    pub calls: Arc<Mutex<Vec<String>>>,
+}
+
+impl FakeHostAgent {
+    pub fn new(answers: Answers) -> Self {
+        Self { answers: Arc::new(Mutex::new(answers)), calls: Arc::default() }
+    }
+
+    /// Serves on this socket until the task is dropped.
+    pub async fn serve(self, socket: &Path) {
+        let incoming = k8sctl_rpc::unix::listen(socket, None).unwrap();
+        tonic::transport::Server::builder()
+            .add_service(HostServiceServer::new(self.clone()))
+            .add_service(ClusterServiceServer::new(self.clone()))
+            .add_service(ImageServiceServer::new(self.clone()))
+            .add_service(BundleServiceServer::new(self.clone()))
+            .add_service(PluginServiceServer::new(self))
+            .serve_with_incoming(incoming)
+            .await
+            .unwrap();
+    }
+
+    fn called(&self, call: impl std::fmt::Debug) -> Result<Answers, Status> {
+        self.calls.lock().unwrap().push(format!("{call:?}"));
+        let answers = self.answers.lock().unwrap().clone();
+        match &answers.failure {
+            Some((code, failure)) => Err(k8sctl_rpc::status::status(*code, failure)),
+            None => Ok(answers),
+        }
+    }
+}
+
+type Reply<T> = ReceiverStream<Result<T, Status>>;
+
+/// A stream of these messages; `endless` keeps it open.
+fn stream<T: Send + 'static>(messages: Vec<T>, pace: Option<Duration>, endless: bool) -> Reply<T> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        for (index, message) in messages.into_iter().enumerate() {
+            if let (Some(pace), true) = (pace, index > 0) {
+                tokio::time::sleep(pace).await;
+            }
+            if sender.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+        if endless {
+            sender.closed().await;
+        }
+    });
+    ReceiverStream::new(receiver)
+}

@@ -1,0 +1,119 @@
+//! Runs the real `k8sctl` against the fake host agent, off any terminal.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use k8sctl_types::failure::Failure;
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::task::AbortHandle;
+use tonic::Code;
+
+use crate::fake::{Answers, FakeHostAgent};
+
+/// A directory, and in it a served socket and a home.
+pub struct Bench {
+    pub dir: TempDir,
+    pub fake: FakeHostAgent,
+    server: AbortHandle,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    /// It ended with this code; gives standard output.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{}\n{}", self.out, self.err);
+        self.out
+    }
+
+    /// It ended with this code and said all this on standard error.
+    #[track_caller]
+    pub fn fails(self, code: i32, said: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{}\n{}", self.out, self.err);
+        for text in said {
+            assert!(self.err.contains(text), "{text:?} is not in:\n{}", self.err);
+        }
+        self
+    }
+}
+
+impl Bench {
+    pub fn new(answers: Answers) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = FakeHostAgent::new(answers);
+        let serving = fake.clone();
+        let socket = dir.path().join("api.sock");
+        // Listening begins before the first await of the server, and the runs wait for the task to begin.
+        let server = tokio::spawn(async move { serving.serve(&socket).await }).abort_handle();
+        Self { dir, fake, server }
+    }
+
+    pub fn failing(code: Code, failure: Failure) -> Self {
+        Self::new(Answers { failure: Some((code, failure)), ..Answers::default() })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = bare(self.dir.path());
+        command.arg("--socket").arg(self.path("api.sock")).args(args);
+        command
+    }
+
+    pub async fn run(&self, args: &[&str]) -> Run {
+        // Lets the server begin to listen.
+        while !self.path("api.sock").exists() {
+            tokio::task::yield_now().await;
+        }
+        finish(self.command(args)).await
+    }
+
+    pub async fn json(&self, args: &[&str]) -> serde_json::Value {
+        let out = self.run(&[args, &["-o", "json"]].concat()).await.expect(0);
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
+    }
+
+    /// Everything that the fake was asked, in words.
+    pub fn calls(&self) -> String {
+        self.fake.calls.lock().unwrap().join("\n")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// `k8sctl` with nothing of this process's environment that it heeds.
+pub fn bare(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k8sctl"));
+    for name in ["K8SCTL_SOCKET", "K8SCTL_CONFIG", "K8SCTL_LOG", "KUBECONFIG", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+pub async fn finish(mut command: Command) -> Run {
+    let output = command.output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}

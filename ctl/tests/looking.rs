@@ -1,0 +1,254 @@
+//! The verbs that look, and bundles, images and plugins, of the real binary against the fake host agent.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod harness;
+
+use fake::{Answers, story};
+use harness::{Bench, bare, finish};
+use k8sctl_proto::control::v1::Diagnostic;
+use k8sctl_types::failure::Failure;
+use serde_json::Value;
+use tokio::process::Command;
+use tonic::Code;
+
+fn bench() -> Bench {
+    Bench::new(story::answers())
+}
+
+#[tokio::test]
+async fn status_as_table() {
+    let bench = bench();
+    let out = bench.run(&["status"]).await.expect(0);
+    assert!(out.contains("k8s-worker-1         worker         192.168.122.11  running  Ready"), "{out}");
+    assert!(out.contains("connected") && out.contains("1h06m") && out.contains("hello"), "{out}");
+    let wide = bench.run(&["status", "home", "-o", "wide"]).await.expect(0);
+    assert!(wide.contains("4.0 GiB") && wide.contains("6.1.0-41-amd64"), "{wide}");
+}
+
+#[tokio::test]
+async fn status_with_trouble_says_what_and_why() {
+    let bench = Bench::new(Answers { status: vec![story::troubled_status()], ..story::answers() });
+    let out = bench.run(&["status"]).await.expect(0);
+    for text in [
+        "trial bundle, Kubernetes 1.20",
+        "0198-op is running",
+        "NODE-SILENT: node k8s-worker-1",
+        "next: look at its console",
+        "ClusterDNS=False (NotInBundle): the bundle has no CoreDNS",
+        "DiskOK=False (Full): 3 % free on /var\\x1b[2J",
+        "seen 1m1",
+    ] {
+        assert!(out.contains(text), "{text:?} is not in:\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn status_for_programs() {
+    let bench = bench();
+    let status = bench.json(&["status"]).await;
+    assert_eq!(status["nodes"][0]["role"], "control-plane");
+    assert_eq!(status["nodes"][0]["facts"]["boot_to_agent_seconds"], 7.25);
+    assert_eq!(status["operation_id"], Value::Null);
+    let powered_on = status["nodes"][1]["powered_on"].as_str().unwrap();
+    assert!(powered_on.ends_with(".5Z") && powered_on.contains('T'), "{powered_on}");
+    let yaml = bench.run(&["status", "-o", "yaml"]).await.expect(0);
+    assert_eq!(serde_yaml_ng::from_str::<Value>(&yaml).unwrap(), bench.json(&["status"]).await);
+    bench.fake.answers.lock().unwrap().status.push(story::troubled_status());
+    let watched = bench.run(&["status", "-w", "-o", "json"]).await.expect(0);
+    assert_eq!(watched.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).count(), 2);
+}
+
+#[tokio::test]
+async fn the_cluster_must_be_clear() {
+    let bench = Bench::new(Answers { clusters: Vec::new(), ..story::answers() });
+    bench.run(&["status"]).await.fails(1, &["CLUSTER-NONE", "k8sctl up"]);
+    bench.fake.answers.lock().unwrap().clusters = vec!["home".to_owned(), "den".to_owned()];
+    bench.run(&["status"]).await.fails(1, &["CLUSTER-WHICH", "home, den"]);
+    bench.run(&["status", "den"]).await.expect(0);
+}
+
+#[tokio::test]
+async fn events_as_lines_and_as_json() {
+    let bench = bench();
+    let out = bench.run(&["events", "home", "--from", "8", "--tail", "5"]).await.expect(0);
+    assert_eq!(out.lines().count(), 2, "{out}");
+    assert!(
+        out.contains("! StepFailed") && out.contains("node k8s-worker-2: kubeadm: exit status 1"),
+        "{out}"
+    );
+    assert!(bench.calls().contains("tail: Some(5)"));
+    let json = bench.run(&["events", "-o", "json"]).await.expect(0);
+    let numbers: Vec<_> = json
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["number"].as_u64().unwrap())
+        .collect();
+    assert_eq!(numbers, [7, 8, 9]);
+}
+
+#[tokio::test]
+async fn logs_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
+    let bench = bench();
+    let out =
+        bench.run(&["logs", "k8s-worker-1", "--source", "kubelet,agent", "--tail", "3"]).await.expect(0);
+    assert!(out.contains("kubelet    started") && out.contains("evil \x1b[31mred"), "{out:?}");
+    assert!(
+        bench.calls().contains("sources: [Kubelet, Agent], follow: false, tail: Some(3)"),
+        "{}",
+        bench.calls()
+    );
+    let json = bench.run(&["logs", "k8s-worker-1", "-o", "json"]).await.expect(0);
+    assert_eq!(
+        serde_json::from_str::<Value>(json.lines().last().unwrap()).unwrap()["text"],
+        "evil \x1b[31mred"
+    );
+    // `script` gives it a terminal.
+    let line = format!(
+        "{} --socket {} logs k8s-worker-1",
+        env!("CARGO_BIN_EXE_k8sctl"),
+        bench.path("api.sock").display()
+    );
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().await.unwrap();
+    let seen = String::from_utf8(output.stdout).unwrap();
+    assert!(seen.contains("evil \\x1b[31mred"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_it_quietly() {
+    let events = (1..20_000).map(|number| k8sctl_proto::control::v1::Event { number, ..Default::default() });
+    let bench = Bench::new(Answers { events: events.collect(), ..story::answers() });
+    bench.run(&["version"]).await.expect(0);
+    let line = format!(
+        "{{ {} --socket {} events; echo \"ended $?\" >&2; }} | head -1",
+        env!("CARGO_BIN_EXE_k8sctl"),
+        bench.path("api.sock").display()
+    );
+    let output = Command::new("sh").args(["-c", &line]).output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "ended 141\n");
+}
+
+#[tokio::test]
+async fn kubeconfig_is_printed_or_merged_beside_others() {
+    let bench = bench();
+    let printed = bench.run(&["kubeconfig", "--print"]).await.expect(0);
+    assert!(printed.contains("current-context: k8s-myhome-home"), "{printed}");
+    assert!(!bench.path(".kube").exists());
+    let theirs = "current-context: work\ncontexts: [{name: work, context: {cluster: c, user: u}}]\n";
+    std::fs::create_dir(bench.path(".kube")).unwrap();
+    bench.file(".kube/config", theirs);
+    let out = bench.run(&["kubeconfig"]).await.expect(0);
+    assert!(out.contains("your current context stays"), "{out}");
+    let merged: Value =
+        serde_yaml_ng::from_str(&std::fs::read_to_string(bench.path(".kube/config")).unwrap()).unwrap();
+    assert_eq!(
+        (&merged["current-context"], &merged["contexts"][0]["name"]),
+        (&"work".into(), &"work".into())
+    );
+    assert_eq!(merged["contexts"][1]["name"], "k8s-myhome-home");
+    assert_eq!(bench.json(&["kubeconfig", "--force-context"]).await["current"], true);
+}
+
+#[tokio::test]
+async fn doctor_ends_badly_only_where_something_failed() {
+    let bench = bench();
+    let out = bench.run(&["doctor"]).await.expect(0);
+    assert!(out.contains("! kvm") && out.contains("next: turn on virtualisation"), "{out}");
+    bench.fake.answers.lock().unwrap().checks.push(story::failed_check());
+    let out = bench.run(&["doctor"]).await.expect(1);
+    assert!(out.contains("✗ libvirtd-running") && out.contains("1 check(s) failed"), "{out}");
+}
+
+#[tokio::test]
+async fn bundles() {
+    let bench = bench();
+    let out = bench.run(&["bundle", "list"]).await.expect(0);
+    assert!(out.contains("kubernetes-v1.29.0-x86_64") && out.contains("500.0 MiB"), "{out}");
+    let out = bench.run(&["bundle", "fetch", "--kubernetes", "v1.29.0"]).await.expect(0);
+    assert!(out.lines().count() < 10 && out.contains("fetched kubernetes-v1.29.0"), "{out}");
+    let file = bench.file("x.k8sbundle", "no bundle");
+    let out = bench.run(&["bundle", "import", &file]).await.expect(0);
+    assert!(out.contains("imported"), "{out}");
+    bench.run(&["bundle", "inspect", &file]).await.fails(1, &["error BUNDLE-", "next: "]);
+    bench.run(&["bundle", "verify", &file]).await.fails(1, &["error BUNDLE-", "next: "]);
+}
+
+#[tokio::test]
+async fn images() {
+    let bench = bench();
+    let out = bench.run(&["image", "list"]).await.expect(0);
+    assert!(out.contains("abababababab ") && out.contains("1d1h"), "{out}");
+    let out = bench.run(&["image", "build", "--suite", "bookworm"]).await.expect(0);
+    assert!(out.contains("importing container images") && out.contains("image abababababab"), "{out}");
+    bench.run(&["image", "remove", "abab"]).await.expect(0);
+    assert!(bench.calls().contains("RemoveImageRequest { id: \"abab\" }"));
+}
+
+#[tokio::test]
+async fn plugins_need_consent_to_what_they_ask_for() {
+    let bench = bench();
+    let file = bench.file("hello.toml", "replicas = 1\n[page]\ntitle = 'x'\n");
+    let add = ["plugin", "add", "hello", "--config", &file, "--set", "replicas=3"];
+    let run = bench.run(&add).await;
+    assert!(run.out.contains("+ create and own apps/v1 Deployment"), "{}", run.out);
+    run.fails(6, &["plugin hello", "--yes"]);
+    assert!(!bench.calls().contains("dry_run: false"));
+    let out = bench.run(&[&add[..], &["--yes"]].concat()).await.expect(0);
+    assert!(out.contains("plugin hello 0.1.0 is Ready (2 objects)"), "{out}");
+    let calls = bench.calls();
+    assert!(calls.contains("approved_permissions: \"digest-of-the-permissions\""), "{calls}");
+    assert!(calls.contains(r#"{\"page\":{\"title\":\"x\"},\"replicas\":3}"#), "{calls}");
+    assert!(bench.run(&["plugin", "list"]).await.expect(0).contains("hello"));
+    bench.run(&["plugin", "remove", "hello", "--yes"]).await.expect(0);
+    let mistake = Diagnostic {
+        id: "PLUGIN-CONFIG-INVALID".to_owned(),
+        field: "/replicas".to_owned(),
+        message: "3 is more than 2".to_owned(),
+        ..Default::default()
+    };
+    bench.fake.answers.lock().unwrap().plugin_diagnostics = vec![mistake];
+    bench.run(&add).await.fails(3, &["error PLUGIN-CONFIG-INVALID /replicas: 3 is more than 2"]);
+}
+
+#[tokio::test]
+async fn refusals_have_their_exit_codes() {
+    let failure = |id| Failure::new(id, "method Apply", "needs the role operator", "ask an admin");
+    let denied = Bench::failing(Code::PermissionDenied, failure("AUTH-ROLE"));
+    denied
+        .run(&["events"])
+        .await
+        .fails(5, &["error AUTH-ROLE: method Apply: needs the role operator\nnext: ask an admin"]);
+    let failed = Bench::failing(Code::FailedPrecondition, failure("HOST-X"));
+    failed.run(&["image", "list"]).await.fails(1, &["error HOST-X"]);
+}
+
+#[tokio::test]
+async fn what_needs_no_host_agent_works_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &'static [&'static str]| {
+        let mut command = bare(dir.path());
+        command.args(["--socket", "/no/such/socket"]).args(args);
+        finish(command)
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = bare(dir.path());
+        command.args(["completion", shell]);
+        assert!(finish(command).await.expect(0).contains("kubeconfig"), "{shell}");
+    }
+    assert!(run(&["version"]).await.expect(0).contains("host agent  - (no host agent answers"));
+    assert!(!run(&["version", "--client"]).await.expect(0).contains("host agent"));
+    assert!(run(&["help", "exit-codes"]).await.expect(0).contains("consent is missing"));
+    assert!(run(&["help", "up"]).await.expect(0).contains("--deadline"));
+    run(&["frobnicate"]).await.fails(2, &["frobnicate"]);
+    run(&["status"]).await.fails(4, &["error HOST-AGENT-UNREACHABLE: socket /no/such/socket"]);
+}
+
+#[tokio::test]
+async fn versions_of_both() {
+    let bench = bench();
+    let versions = bench.json(&["version"]).await;
+    assert_eq!(
+        (&versions["host_agent"]["version"], &versions["k8sctl"]["protocol"]),
+        (&"9.9.9".into(), &1.into())
+    );
+}

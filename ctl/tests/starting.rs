@@ -1,0 +1,75 @@
+//! Starting a host agent where none runs: `k8sctl` finds the program beside itself.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod harness;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use fake::{FakeHostAgent, story};
+use harness::finish;
+use tokio::process::Command;
+
+/// A directory with `k8sctl`, a host agent that is this script, and its config.
+fn install(dir: &Path, script: &str) -> Command {
+    let program = dir.join("k8sctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_k8sctl"), &program).unwrap();
+    let agent = dir.join("k8s-host-agent");
+    std::fs::write(&agent, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = dir.join("host-agent.toml");
+    let (run, state) = (dir.join("run"), dir.join("state"));
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(&config, format!("run_dir = '{}'\nstate_dir = '{}'\n", run.display(), state.display()))
+        .unwrap();
+    let mut command = Command::new(program);
+    for name in ["K8SCTL_SOCKET", "K8SCTL_LOG"] {
+        command.env_remove(name);
+    }
+    command.env("K8SCTL_CONFIG", config).env("HOME", dir).stdin(std::process::Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_host_agent_that_cannot_start_is_shown_with_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = install(dir.path(), "echo \"no libvirt here: $*\"; exit 1");
+    command.arg("status");
+    let run = finish(command).await.fails(4, &["error HOST-AGENT-START: host agent", "it ended at once"]);
+    assert!(
+        run.err.contains("  | no libvirt here: --config ") && run.err.contains("host-agent.log"),
+        "{}",
+        run.err
+    );
+    let log = dir.path().join("state/host-agent.log");
+    assert_eq!(std::fs::metadata(log).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_host_agent_is_started_and_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    // The script stands for a host agent: it says that it runs, and this test serves the socket for it until the
+    // script is told to end.
+    let (begun, end) = (dir.path().join("begun"), dir.path().join("end"));
+    let made = Command::new("mkfifo").args([&begun, &end]).status().await.unwrap();
+    assert!(made.success());
+    let script = format!("echo begun >'{}'; read -r _ <'{}'", begun.display(), end.display());
+    let mut command = install(dir.path(), &script);
+    command.args(["image", "list"]);
+    let socket: PathBuf = dir.path().join("run/api.sock");
+    let serve = async {
+        let text =
+            tokio::task::spawn_blocking(move || std::fs::read_to_string(begun)).await.unwrap().unwrap();
+        assert_eq!(text, "begun\n");
+        FakeHostAgent::new(story::answers()).serve(&socket).await;
+    };
+    let run = tokio::select! {
+        run = finish(command) => run,
+        () = serve => panic!("the fake ended"),
+    };
+    tokio::task::spawn_blocking(move || std::fs::write(end, "end\n")).await.unwrap().unwrap();
+    assert!(run.err.contains("starting the host agent"), "{}", run.err);
+    assert!(run.expect(0).contains("abababababab"));
+}

@@ -1,0 +1,222 @@
+//! `up`, `down` and `plan` of the real binary against the fake host agent.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod harness;
+
+use fake::{Answers, story};
+use harness::Bench;
+use k8sctl_proto::control::v1::{ApplyResponse, Diagnostic, Plan};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+const HOME: &str = include_str!("../../examples/home.toml");
+
+fn bench(change: impl FnOnce(&mut Answers)) -> (Bench, String) {
+    let mut answers = story::answers();
+    change(&mut answers);
+    let bench = Bench::new(answers);
+    let file = bench.file("cluster.toml", HOME);
+    (bench, file)
+}
+
+#[tokio::test]
+async fn up_shows_the_plan_and_plain_progress_and_merges_the_kubeconfig() {
+    let (bench, file) = bench(|_| {});
+    let out = bench.run(&["up", "-f", &file, "--deadline", "30m"]).await.expect(0);
+    for text in [
+        "+ create  domain  k8s-worker-2",
+        "5 changes: 4 to create, 1 to adopt",
+        "note: no KVM on this host",
+        "k8s-worker-1: step kubeadm running",
+        "k8s-worker-1: Ready",
+        "cluster home is up after 4m1",
+        "3 of 3 nodes Ready",
+        "kubectl get nodes",
+    ] {
+        assert!(out.contains(text), "{text:?} is not in:\n{out}");
+    }
+    assert!(!out.contains('\x1b') && !out.contains('\r'), "{out:?}");
+    assert_eq!(out.matches("k8s-worker-1: step cni done").count(), 1, "{out}");
+    let calls = bench.calls();
+    assert!(
+        calls.contains("plan_digest: \"digest-of-the-plan\"") && calls.contains("seconds: 1800"),
+        "{calls}"
+    );
+    let merged = std::fs::read_to_string(bench.path(".kube/config")).unwrap();
+    assert!(merged.contains("current-context: k8s-myhome-home"), "{merged}");
+}
+
+#[tokio::test]
+async fn up_as_json_is_one_document_with_the_story_elsewhere() {
+    let (bench, file) = bench(|_| {});
+    let document = bench.json(&["up", "-f", &file]).await;
+    assert_eq!(document["operation"]["state"], "succeeded");
+    assert_eq!(document["plan"]["changes"][0]["action"], "adopt");
+    assert_eq!(document["kubeconfig"]["context"], "k8s-myhome-home");
+}
+
+#[tokio::test]
+async fn up_without_changes_ends_at_once() {
+    let (bench, file) = bench(|answers| {
+        answers.plan = Plan { changes: Vec::new(), ..story::plan() };
+        answers.apply = ApplyResponse { no_changes: true, ..Default::default() };
+    });
+    let out = bench.run(&["up", "-f", &file, "--no-kubeconfig"]).await.expect(0);
+    assert!(out.contains("no changes") && out.contains("as it should be"), "{out}");
+    assert!(!bench.path(".kube").exists());
+    assert!(!bench.calls().contains("WatchOperationRequest"));
+}
+
+#[tokio::test]
+async fn up_without_waiting_leaves_at_once() {
+    let (bench, file) = bench(|_| {});
+    let out = bench.run(&["up", "-f", &file, "--no-wait"]).await.expect(0);
+    assert!(out.contains(story::OPERATION), "{out}");
+    assert!(!bench.calls().contains("WatchOperationRequest"));
+}
+
+#[tokio::test]
+async fn a_failed_operation_is_told_with_evidence_and_next_step() {
+    let (bench, file) = bench(|answers| answers.operation = story::operation_failed());
+    let run = bench.run(&["up", "-f", &file]).await;
+    let run = run.fails(
+        1,
+        &[
+            "error NODE-SILENT: node k8s-worker-1: its agent has not called home",
+            "  | [    1.0] Kernel panic\\x1b[31m - not syncing\n  | end of console",
+            "next: look at its console: k8sctl logs k8s-worker-1",
+            "go on from there with: k8sctl up -f ",
+        ],
+    );
+    assert!(!run.err.contains('\x1b'), "{run:?}");
+    assert!(!bench.path(".kube").exists());
+}
+
+#[tokio::test]
+async fn destructive_changes_need_consent() {
+    let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());
+    let run = bench.run(&["up", "-f", &file]).await;
+    run.fails(6, &["error PLAN-CONSENT: cluster home: 1 change destroys data", "no terminal", "--yes"]);
+    assert!(!bench.calls().contains("ApplyRequest"), "{}", bench.calls());
+    bench.run(&["up", "-f", &file, "--yes"]).await.expect(0);
+    assert!(bench.calls().contains("allow_destructive: true"), "{}", bench.calls());
+}
+
+#[tokio::test]
+async fn every_mistake_is_shown_with_its_place() {
+    let (bench, _) = bench(|_| {});
+    let file = bench.file("bad.toml", &HOME.replace("name = \"home\"", "name = \"Home!\"\ncolour = 1"));
+    let run = bench
+        .run(&["up", "-f", &file])
+        .await
+        .fails(3, &["SPEC-NAME", "SPEC-UNKNOWN-KEY", "hint: ", "2 mistakes in"]);
+    assert!(run.err.contains("bad.toml:") && run.err.contains(" | colour = 1"), "{}", run.err);
+    assert!(bench.calls().is_empty(), "{}", bench.calls());
+}
+
+#[tokio::test]
+async fn mistakes_that_only_the_host_agent_sees_end_it_too() {
+    let mistake = Diagnostic {
+        id: "SPEC-HOST-MEMORY".to_owned(),
+        field: "node".to_owned(),
+        line: 1,
+        column: 1,
+        message: "the nodes want 16 GiB, this host has 4 GiB".to_owned(),
+        hint: "give the nodes less memory".to_owned(),
+        warning: false,
+    };
+    let (bench, file) = bench(|answers| answers.diagnostics = vec![mistake]);
+    bench
+        .run(&["plan", "-f", &file])
+        .await
+        .fails(3, &["cluster.toml:1:1: error SPEC-HOST-MEMORY", "hint: give"]);
+    let run = bench.run(&["plan", "-f", &file, "-o", "json"]).await;
+    let document: serde_json::Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!((run.code, &document["diagnostics"][0]["line"]), (3, &1.into()));
+}
+
+#[tokio::test]
+async fn a_missing_file_says_where_to_begin() {
+    let (bench, _) = bench(|_| {});
+    bench.run(&["up", "-f", "/no/such.toml"]).await.fails(3, &["SPEC-UNREADABLE", "examples/home.toml"]);
+}
+
+#[tokio::test]
+async fn a_plan_that_changed_is_made_again() {
+    let (bench, file) = bench(|answers| answers.changed_plans = 1);
+    let out = bench.run(&["up", "-f", &file]).await.expect(0);
+    assert!(out.contains("making it again"), "{out}");
+    assert_eq!(bench.calls().matches("ApplyRequest").count(), 2);
+}
+
+#[tokio::test]
+async fn watching_goes_on_when_the_host_agent_comes_back() {
+    let (bench, file) = bench(|answers| answers.broken_after = Some(2));
+    let out = bench.run(&["up", "-f", &file]).await.expect(0);
+    assert!(out.contains("went away") && out.contains("is back") && out.contains("is up after"), "{out}");
+}
+
+#[tokio::test]
+async fn an_interrupted_up_says_how_to_come_back() {
+    let (bench, file) = bench(|answers| {
+        answers.operation.truncate(2);
+        answers.endless = true;
+    });
+    while !bench.path("api.sock").exists() {
+        tokio::task::yield_now().await;
+    }
+    let mut command = bench.command(&["up", "-f", &file]);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("k8s-worker-2: Booting") {
+            break;
+        }
+    }
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("goes on without you") && err.contains("k8sctl up -f"), "{err}");
+}
+
+#[tokio::test]
+async fn a_trial_bundle_cannot_be_missed() {
+    let notice = "trial bundle, Kubernetes v1.20.2: for trying things out, not for use".to_owned();
+    let (bench, file) = bench(|answers| {
+        answers.plan =
+            Plan { notices: vec![notice], kubernetes_version: "v1.20.2".to_owned(), ..story::plan() };
+    });
+    let out = bench.run(&["up", "-f", &file]).await.expect(0);
+    assert!(out.contains("║  trial bundle, Kubernetes 1.20 "), "{out}");
+}
+
+#[tokio::test]
+async fn plan_changes_nothing_and_tells_scripts() {
+    let (bench, file) = bench(|_| {});
+    bench.run(&["plan", "-f", &file]).await.expect(0);
+    bench.run(&["plan", "-f", &file, "--exit-code"]).await.expect(7);
+    assert_eq!(bench.json(&["plan", "-f", &file]).await["changes"].as_array().unwrap().len(), 5);
+    assert!(!bench.calls().contains("ApplyRequest"));
+    bench.fake.answers.lock().unwrap().plan.changes.clear();
+    bench.run(&["plan", "-f", &file, "--exit-code"]).await.expect(0);
+}
+
+#[tokio::test]
+async fn down_lists_and_asks() {
+    let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());
+    let run = bench.run(&["down"]).await;
+    assert!(run.out.contains("- delete  domain k8s-worker-2  it left the file (destructive)"), "{}", run.out);
+    run.fails(6, &["PLAN-CONSENT", "k8sctl down home --yes"]);
+    assert!(!bench.calls().contains("DestroyRequest {"), "{}", bench.calls());
+    let out = bench.run(&["down", "-f", &file, "--yes"]).await.expect(0);
+    assert!(out.contains("cluster home is gone"), "{out}");
+    assert!(
+        bench
+            .calls()
+            .contains("DestroyRequest { cluster_name: \"home\", plan_digest: \"digest-of-the-plan\"")
+    );
+}
