@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::ErrorResponse;
+use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -88,7 +88,6 @@ pub enum KubernetesError {
 }
 
 /// A cluster's API. Dropping it ends its watches.
-#[derive(Debug)]
 pub struct Kubernetes {
     client: Client,
     view: watch::Receiver<KubernetesView>,
@@ -185,7 +184,7 @@ impl Kubernetes {
             for pod in &leaving {
                 if pod.metadata.deletion_timestamp.is_none() {
                     if let Err(error) = self.evict(pod).await {
-                        why = k8sctl_rpc::chain(&error);
+                        why = k8sctl_rpc::chain(&error).to_string();
                     }
                 }
             }
@@ -325,11 +324,11 @@ fn watch_error(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => api_error(status),
-        other => k8sctl_rpc::chain(other),
+        other => k8sctl_rpc::chain(other).to_string(),
     }
 }
 
-fn api_error(status: &ErrorResponse) -> String {
+fn api_error(status: &Status) -> String {
     format!("{} {}", status.code, status.message)
 }
 

@@ -41,7 +41,7 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    k8sctl_rpc::telemetry::init("k8s-host-agent")?;
+    k8sctl_rpc::telemetry::init("k8s-host-agent");
     k8sctl_rpc::provider::install();
     let config = HostConfig::load(args.config.as_deref())?;
     for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {

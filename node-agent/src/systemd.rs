@@ -104,7 +104,7 @@ pub struct Watched {
 
 impl Watched {
     /// Asks systemd.
-    pub async fn state(&self) -> Result<UnitState, SystemdError> {
+    pub async fn state(&mut self) -> Result<UnitState, SystemdError> {
         let failed = |source| SystemdError::Unit { unit: self.unit, source };
         Ok(UnitState {
             active: self.proxy.active_state().await.map_err(failed)?,

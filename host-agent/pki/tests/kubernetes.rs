@@ -279,3 +279,45 @@ async fn openssl_verifies_every_chain() {
         .arg(pki.join("apiserver.crt"));
     wrong.run().await.expect_err("another CA");
 }
+
+/// kubeadm's own word on it: it reuses every file and changes none.
+#[tokio::test]
+async fn kubeadm_reuses_every_file() {
+    if !is_installed("kubeadm") {
+        eprintln!("kubeadm is not installed: the structure is checked by the other tests alone");
+        return;
+    }
+    let kubeadm = || Program::new("kubeadm", Duration::from_secs(60));
+    let release = kubeadm().args(["version", "-o", "short"]).run().await.expect("tells its version");
+    let release = version(release.trim());
+    let room = Room::new();
+    let root = room.dir.path().join("root");
+    let before = files(&room.pki, &release.to_string());
+    lay_out(&before, &root);
+    let kubernetes = root.join("etc/kubernetes");
+    let config = room.dir.path().join("kubeadm.yaml");
+    let form = match release.minor() {
+        ..22 => "v1beta2",
+        22..31 => "v1beta3",
+        _ => "v1beta4",
+    };
+    let text = format!(
+        "apiVersion: kubeadm.k8s.io/{form}\nkind: InitConfiguration\n\
+         localAPIEndpoint: {{advertiseAddress: 192.168.122.10}}\n\
+         nodeRegistration: {{name: {NODE}, criSocket: \"unix:///run/containerd/containerd.sock\"}}\n---\n\
+         apiVersion: kubeadm.k8s.io/{form}\nkind: ClusterConfiguration\nkubernetesVersion: {release}\n\
+         controlPlaneEndpoint: \"{ENDPOINT}\"\ncertificatesDir: {}\n\
+         networking: {{serviceSubnet: 10.96.0.0/12}}\n",
+        kubernetes.join("pki").display()
+    );
+    std::fs::write(&config, text).expect("writes");
+    let run = |phase: &str| kubeadm().args(["init", "phase", phase, "all", "--config"]).arg(config.clone());
+    let mut said = run("certs").run().await.expect("accepts the certificates");
+    let kubeconfigs = run("kubeconfig").arg("--kubeconfig-dir").arg(kubernetes.clone());
+    said.push_str(&kubeconfigs.run().await.expect("accepts the kubeconfigs"));
+    assert!(!said.contains("Generat") && !said.contains("Writing"), "{said}");
+    for file in &before {
+        let path = root.join(file.path.trim_start_matches('/'));
+        assert_eq!(std::fs::read(&path).expect("is there"), file.content, "{}", file.path);
+    }
+}

@@ -425,7 +425,7 @@ impl Manager {
         if let Some(image) = current {
             return Ok(image.clone());
         }
-        if let Some(record) = record.filter(|_| wanted.as_ref().is_none_or(|v| *v == record.kubernetes)) {
+        if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| *v == old.kubernetes)) {
             tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
         }
         if let Some(image) = images.iter().filter(fits).max_by(|a, b| (!a.trial, &a.kubernetes).cmp(&(!b.trial, &b.kubernetes))) {

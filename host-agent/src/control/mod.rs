@@ -94,7 +94,7 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Status {
     let failure = Failure::new(
         "HOST-INTERNAL",
         "host agent",
-        k8sctl_rpc::chain(error),
+        k8sctl_rpc::chain(error).to_string(),
         "look into the host agent's log; `k8sctl doctor` checks what it needs",
     );
     status(Code::Internal, &failure)

@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::service::NodeSessions;
 use crate::cluster::manager::Shared;
+use crate::pki::ClusterPki;
 use crate::records::ClusterRecord;
 
 /// How often the server certificate is made anew, well within its seven days.
@@ -82,20 +83,10 @@ impl NodeListener {
         let server = k8sctl_rpc::task::spawn(format!("node-port-{address}"), serve);
         let ca_der = pki.node_ca_der().to_vec();
         let server_name = pki.server_name().to_owned();
-        let cluster = cluster.clone();
-        let renewal = k8sctl_rpc::task::spawn(format!("node-port-certificate-{address}"), async move {
-            loop {
-                tokio::time::sleep(CERTIFICATE_RENEWAL).await;
-                match pki.server_certificate(&cluster, address.ip()) {
-                    Ok(new) => {
-                        if let Err(error) = certificate.replace(&new.certificate_der, &new.key_der) {
-                            tracing::error!(error = %k8sctl_rpc::chain(&error), "cannot renew the node port's certificate");
-                        }
-                    }
-                    Err(error) => tracing::error!(error = %error, "cannot renew the node port's certificate"),
-                }
-            }
-        });
+        let renewal = k8sctl_rpc::task::spawn(
+            format!("node-port-certificate-{address}"),
+            renew(pki, cluster.clone(), address, certificate),
+        );
         Ok(Self { address, ca_der, server_name, _shutdown: shutdown, server, renewal })
     }
 
@@ -124,6 +115,22 @@ impl Drop for NodeListener {
     fn drop(&mut self) {
         self.renewal.abort();
         self.server.abort();
+    }
+}
+
+/// Replaces the server certificate now and then; ends with the listener.
+async fn renew(pki: ClusterPki, cluster: ClusterRecord, address: SocketAddr, certificate: Arc<ServerCertificate>) {
+    let mut interval = tokio::time::interval(CERTIFICATE_RENEWAL);
+    loop {
+        interval.tick().await;
+        let renewed = pki.server_certificate(&cluster, address.ip()).map_err(|failure| failure.to_string());
+        let replaced = renewed.and_then(|new| {
+            let replaced = certificate.replace(&new.certificate_der, &new.key_der);
+            replaced.map_err(|error| k8sctl_rpc::chain(&error).to_string())
+        });
+        if let Err(error) = replaced {
+            tracing::error!(cluster.name = %cluster.name, error, "cannot renew the node port's certificate");
+        }
     }
 }
 

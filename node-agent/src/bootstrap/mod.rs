@@ -110,7 +110,7 @@ impl Bootstrap {
             Ok(Some(identity)) if !identity.is_expired(SystemTime::now()) => return identity,
             Ok(Some(_)) => tracing::warn!("the node's certificate has expired; joining again"),
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = k8sctl_rpc::chain(&error), "cannot read the identity"),
+            Err(error) => tracing::warn!(error = %k8sctl_rpc::chain(&error), "cannot read the identity"),
         }
         self.join().await
     }
@@ -122,7 +122,7 @@ impl Bootstrap {
             match self.try_join().await {
                 Ok(identity) => return identity,
                 Err(error) => {
-                    tracing::warn!(error = k8sctl_rpc::chain(&error), "joining failed");
+                    tracing::warn!(error = %k8sctl_rpc::chain(&error), "joining failed");
                     tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
@@ -183,7 +183,7 @@ impl Bootstrap {
         }
         match clock::step_to(host_time) {
             Ok(()) => tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's"),
-            Err(error) => tracing::warn!(error = k8sctl_rpc::chain(&error), "the clock is off"),
+            Err(error) => tracing::warn!(error = %k8sctl_rpc::chain(&error), "the clock is off"),
         }
     }
 }

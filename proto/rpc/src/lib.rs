@@ -6,7 +6,7 @@
 //! - [`limits`]: every limit of every server, in one place
 //! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
 //! - [`task`]: supervised tasks
-//! - [`telemetry`]: logs
+//! - [`telemetry`]: how every program logs
 //! - [`chain()`]: an error with all its causes on one line
 //!
 //! Nothing here decides who may do what: that is the business of the services.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use k8sctl_command::{CommandError, Program};
+use k8sctl_command::Program;
 use k8sctl_proto::node::v1::{DesiredState, NodeRole};
 use k8sctl_types::version::KubernetesVersion;
 use tokio::sync::mpsc;
@@ -117,8 +117,8 @@ fn version(desired: &DesiredState) -> Result<KubernetesVersion, StepError> {
 }
 
 /// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.
-async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), CommandError> {
-    let (sender, mut lines) = mpsc::channel(64);
+async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), StepError> {
+    let (sender, mut lines) = mpsc::channel::<String>(64);
     let show = async {
         while let Some(line) = lines.recv().await {
             if line.starts_with('[') {
@@ -127,7 +127,7 @@ async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), Comman
         }
     };
     let (ended, ()) = tokio::join!(program.lines_to(sender).run(), show);
-    ended.map(drop)
+    ended.map(drop).map_err(StepError::from)
 }
 
 #[async_trait]
