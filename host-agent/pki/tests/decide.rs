@@ -163,7 +163,8 @@ fn each_reason_is_found_in_its_order() {
         change(&mut attempt);
         decide(&attempt, now)
     };
-    let cases: [(&dyn Fn(&mut Attempt), Timestamp, Refusal); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut Attempt);
+    let cases: [(Change<'_>, Timestamp, Refusal); 7] = [
         (&|a| a.revoked = true, start, Refusal::Removed),
         (&|a| a.proven = None, end, Refusal::Proof),
         (&|a| a.proven = Some([0; 32]), start, Refusal::Proof),

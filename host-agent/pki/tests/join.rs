@@ -192,6 +192,22 @@ async fn a_thousand_replays_over_restarts_get_nothing() {
 }
 
 #[tokio::test]
+async fn a_token_burned_without_a_certificate_is_finished_with_its_own_serial() {
+    let world = World::new();
+    let secret = world.offer().await;
+    let first = request(&secret, &EXPORTER, &csr());
+    let signed = world.authority.join(&first, &EXPORTER, peer()).await.expect("joins");
+    // As if signing had failed after the burn.
+    world.sql("UPDATE join_token SET certificate = NULL; DELETE FROM node_serial");
+    let other = request(&secret, &EXPORTER, &csr());
+    assert_eq!(refusal(world.authority.join(&other, &EXPORTER, peer()).await), Refusal::OtherKey);
+    world.pass(SignedDuration::from_mins(5));
+    let again = world.authority.join(&first, &EXPORTER, peer()).await.expect("is finished");
+    assert_eq!((again.serial, again.not_after), (signed.serial, signed.not_after));
+    world.authority.identify(&again.certificate_der).await.expect("is good");
+}
+
+#[tokio::test]
 async fn a_restart_voids_secrets_on_their_way() {
     let mut world = World::new();
     let secret = world.offer().await;

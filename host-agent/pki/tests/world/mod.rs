@@ -73,6 +73,11 @@ impl World {
         (self.authority, self.events) = start(&self.path, &self.authorities, &self.machines, &self.clock);
     }
 
+    /// Runs SQL on the database, to make what a crash leaves.
+    pub fn sql(&self, text: &str) {
+        rusqlite::Connection::open(&self.path).and_then(|c| c.execute_batch(text)).expect("runs");
+    }
+
     pub fn run_machine(&self, node_id: &str, machine_uuid: &str) {
         self.machines.0.lock().expect("no panic").insert((node_id.to_owned(), machine_uuid.to_owned()));
     }
