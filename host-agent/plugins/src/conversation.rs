@@ -138,7 +138,10 @@ async fn describe(
         }
     }
     if answer.config_schema_json.len() > SCHEMA_LIMIT {
-        let reason = format!("its schema has {} bytes, expected at most {SCHEMA_LIMIT}", answer.config_schema_json.len());
+        let reason = format!(
+            "its schema has {} bytes, expected at most {SCHEMA_LIMIT}",
+            answer.config_schema_json.len()
+        );
         return Err(ConversationError::Contract(reason));
     }
     let config_schema = serde_json::from_str(&answer.config_schema_json)
@@ -149,7 +152,8 @@ async fn describe(
 /// Every place at which the config breaks the schema.
 fn schema_mistakes(schema: &Value, config_json: &str) -> Result<Vec<Diagnostic>, ConversationError> {
     use jsonschema::error::ValidationErrorKind;
-    let mistake = |path: String, message: String| Diagnostic { path, message, hint: String::new(), warning: false };
+    let mistake =
+        |path: String, message: String| Diagnostic { path, message, hint: String::new(), warning: false };
     let config: Value = match serde_json::from_str(config_json) {
         Ok(config) => config,
         Err(error) => return Ok(vec![mistake(String::new(), format!("not JSON: {error}"))]),
@@ -208,7 +212,9 @@ async fn plan(
                 answer.diagnostics.push(Diagnostic { path, message, hint, warning });
             }
             Some(Item::Readiness(_) | Item::Diagnostic(_)) => {}
-            None => return Err(ConversationError::Contract("an item of its plan is of no known kind".to_owned())),
+            None => {
+                return Err(ConversationError::Contract("an item of its plan is of no known kind".to_owned()));
+            }
         }
     }
     Ok(answer)

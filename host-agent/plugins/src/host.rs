@@ -96,8 +96,11 @@ impl PluginHost {
 
     /// Plugins of a cluster, and those that it could have. Reads the disk; starts nothing.
     pub async fn list(&self, cluster_id: &str) -> Result<Vec<PluginStatus>, Failure> {
-        let installs = inventory::installs(&self.store, cluster_id).await.map_err(|error| store_failure("list", &error))?;
-        let mut statuses: Vec<_> = installs.into_iter().map(|install| self.status(cluster_id, install)).collect();
+        let installs = inventory::installs(&self.store, cluster_id)
+            .await
+            .map_err(|error| store_failure("list", &error))?;
+        let mut statuses: Vec<_> =
+            installs.into_iter().map(|install| self.status(cluster_id, install)).collect();
         let (found, broken) = self.plugins.scan();
         for Found { manifest, .. } in found {
             if !statuses.iter().any(|status| status.name == manifest.name) {
@@ -139,7 +142,12 @@ impl PluginHost {
     }
 
     /// What the plugin would do with this config. Changes nothing.
-    pub async fn offer(&self, cluster: &ClusterAccess, plugin: &str, config_json: &str) -> Result<Offer, InstallError> {
+    pub async fn offer(
+        &self,
+        cluster: &ClusterAccess,
+        plugin: &str,
+        config_json: &str,
+    ) -> Result<Offer, InstallError> {
         let proposal = self.propose(&cluster.facts, plugin, config_json).await?;
         let manifest = &proposal.found.manifest;
         Ok(Offer {
@@ -203,7 +211,8 @@ impl PluginHost {
             }
         }
         let install = inventory.install().await.map_err(|error| store_failure(name, &error))?;
-        let gone = || Failure::new("PLUGIN-STORE", format!("plugin {name}"), "its row is gone", "add it again");
+        let gone =
+            || Failure::new("PLUGIN-STORE", format!("plugin {name}"), "its row is gone", "add it again");
         Ok(self.status(&cluster.cluster_id, install.ok_or_else(gone)?))
     }
 
@@ -267,7 +276,12 @@ impl PluginHost {
         inventory.set_state(state, message).await.map_err(|error| store_failure(plugin, &error))
     }
 
-    async fn propose(&self, facts: &ClusterFacts, plugin: &str, config_json: &str) -> Result<Proposal, InstallError> {
+    async fn propose(
+        &self,
+        facts: &ClusterFacts,
+        plugin: &str,
+        config_json: &str,
+    ) -> Result<Proposal, InstallError> {
         let found = self.plugins.find(plugin)?;
         let config_json = if config_json.trim().is_empty() { "{}" } else { config_json };
         let (_, answer, binary_sha256) = self.ask(&found, config_json, facts.clone()).await?;

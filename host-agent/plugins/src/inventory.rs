@@ -142,7 +142,8 @@ impl Inventory {
 
     /// Sets the state; `Ready` sets the time of installation the first time.
     pub(crate) async fn set_state(&self, state: PluginState, message: &str) -> Result<(), StoreError> {
-        let (cluster_id, plugin, message) = (self.cluster_id.clone(), self.plugin.clone(), message.to_owned());
+        let (cluster_id, plugin, message) =
+            (self.cluster_id.clone(), self.plugin.clone(), message.to_owned());
         let now = (state == PluginState::Ready).then(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -193,7 +194,12 @@ impl Inventory {
         self.on_object("DELETE FROM plugin_object", key, None).await
     }
 
-    async fn on_object(&self, what: &'static str, key: &ObjectKey, uid: Option<String>) -> Result<(), StoreError> {
+    async fn on_object(
+        &self,
+        what: &'static str,
+        key: &ObjectKey,
+        uid: Option<String>,
+    ) -> Result<(), StoreError> {
         let (cluster_id, plugin, key) = (self.cluster_id.clone(), self.plugin.clone(), key.clone());
         self.store
             .call(move |connection| {
@@ -203,10 +209,11 @@ impl Inventory {
                 );
                 let place = format!("{}/{}", key.namespace, key.name);
                 match uid {
-                    Some(uid) => {
-                        connection.execute(&sql, params![cluster_id, plugin, key.group, key.kind, place, uid])?
+                    Some(uid) => connection
+                        .execute(&sql, params![cluster_id, plugin, key.group, key.kind, place, uid])?,
+                    None => {
+                        connection.execute(&sql, params![cluster_id, plugin, key.group, key.kind, place])?
                     }
-                    None => connection.execute(&sql, params![cluster_id, plugin, key.group, key.kind, place])?,
                 };
                 Ok(())
             })

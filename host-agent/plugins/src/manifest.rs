@@ -148,7 +148,9 @@ impl PluginDir {
         if let Some(found) = found.into_iter().find(|found| found.manifest.name == plugin) {
             return Ok(found);
         }
-        if let Some(failure) = failures.into_iter().find(|failure| failure.object == format!("plugin {plugin}")) {
+        if let Some(failure) =
+            failures.into_iter().find(|failure| failure.object == format!("plugin {plugin}"))
+        {
             return Err(failure);
         }
         let folders: Vec<_> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
@@ -172,7 +174,8 @@ fn read(folder: &Path) -> Result<Found, Failure> {
     if size > FILE_LIMIT {
         return Err(refuse(format!("{FILE} has {size} bytes, expected at most {FILE_LIMIT}")));
     }
-    let text = std::fs::read_to_string(&file).map_err(|error| refuse(format!("{}: {error}", file.display())))?;
+    let text =
+        std::fs::read_to_string(&file).map_err(|error| refuse(format!("{}: {error}", file.display())))?;
     let manifest: Manifest = toml::from_str(&text).map_err(|error| refuse(error.to_string()))?;
     let mistakes = mistakes(&manifest);
     if !mistakes.is_empty() {
@@ -194,18 +197,26 @@ fn mistakes(manifest: &Manifest) -> Vec<String> {
         mistakes.push(format!("binary {binary:?}: expected the name of a file beside {FILE}"));
     }
     if !manifest.protocol.iter().any(|version| PROTOCOL_VERSIONS.contains(version)) {
-        mistakes.push(format!("protocol {:?}: this host agent speaks {PROTOCOL_VERSIONS:?}", manifest.protocol));
+        mistakes
+            .push(format!("protocol {:?}: this host agent speaks {PROTOCOL_VERSIONS:?}", manifest.protocol));
     }
     for permission in &manifest.permissions {
-        for verb in permission.verbs.iter().filter(|verb| !["get", "create", "patch", "delete"].contains(&verb.as_str())) {
-            mistakes.push(format!("verb {verb:?} of {}: expected get, create, patch or delete", permission.kind));
+        for verb in permission
+            .verbs
+            .iter()
+            .filter(|verb| !["get", "create", "patch", "delete"].contains(&verb.as_str()))
+        {
+            mistakes
+                .push(format!("verb {verb:?} of {}: expected get, create, patch or delete", permission.kind));
         }
         let wild = |text: &String| text.contains('*') || text.contains('\n');
         if permission.kind.is_empty()
             || [&permission.group, &permission.kind].into_iter().any(wild)
             || permission.namespaces.iter().chain(&permission.names).any(wild)
         {
-            mistakes.push(format!("permission {permission}: kind, group and namespaces are spelled out, without *"));
+            mistakes.push(format!(
+                "permission {permission}: kind, group and namespaces are spelled out, without *"
+            ));
         }
     }
     mistakes
@@ -242,7 +253,9 @@ mod tests {
 
     #[test]
     fn a_manifest_may_not_reach_out_of_its_folder_or_ask_for_everything() {
-        let text = HELLO.replace("binary = \"hello\"", "binary = \"../../bin/sh\"").replace("[\"hello\"]", "[\"*\"]");
+        let text = HELLO
+            .replace("binary = \"hello\"", "binary = \"../../bin/sh\"")
+            .replace("[\"hello\"]", "[\"*\"]");
         let manifest: Manifest = toml::from_str(&text).expect("parses");
         let said = mistakes(&manifest).join("\n");
         assert!(said.contains("../../bin/sh") && said.contains("without *"), "{said}");

@@ -84,7 +84,11 @@ pub fn check_plan(
     for (index, object) in objects.into_iter().enumerate() {
         match key_of(&object) {
             Ok(key) => {
-                refusals.extend(refusals_of(manifest, &key, &object, readiness).into_iter().map(|why| format!("{key}: {why}")));
+                refusals.extend(
+                    refusals_of(manifest, &key, &object, readiness)
+                        .into_iter()
+                        .map(|why| format!("{key}: {why}")),
+                );
                 if planned.iter().any(|other| other.key.same_object(&key)) {
                     refusals.push(format!("{key}: planned twice"));
                 }
@@ -119,7 +123,12 @@ fn key_of(object: &Value) -> Result<ObjectKey, String> {
     Ok(ObjectKey { group: group.to_owned(), version: version.to_owned(), kind, namespace, name })
 }
 
-fn refusals_of(manifest: &Manifest, key: &ObjectKey, object: &Value, readiness: &[ReadinessRule]) -> Vec<String> {
+fn refusals_of(
+    manifest: &Manifest,
+    key: &ObjectKey,
+    object: &Value,
+    readiness: &[ReadinessRule],
+) -> Vec<String> {
     let mut why = Vec::new();
     let covered = manifest.permissions.iter().any(|permission| {
         let placed = if permission.namespaces.is_empty() {
@@ -150,7 +159,8 @@ fn refusals_of(manifest: &Manifest, key: &ObjectKey, object: &Value, readiness: 
         "creationTimestamp",
         "deletionTimestamp",
     ];
-    for field in SERVERS.iter().filter(|field| object["metadata"].get(**field).is_some_and(|v| !v.is_null())) {
+    for field in SERVERS.iter().filter(|field| object["metadata"].get(**field).is_some_and(|v| !v.is_null()))
+    {
         why.push(format!("a plugin may not set metadata.{field}"));
     }
     if object.get("status").is_some() {
@@ -186,7 +196,11 @@ fn privileges(object: &Value) -> Vec<String> {
             if context["privileged"] == true {
                 found.push("a privileged container".to_owned());
             }
-            if context.pointer("/capabilities/add").and_then(Value::as_array).is_some_and(|add| !add.is_empty()) {
+            if context
+                .pointer("/capabilities/add")
+                .and_then(Value::as_array)
+                .is_some_and(|add| !add.is_empty())
+            {
                 found.push("added capabilities".to_owned());
             }
             let ports = container["ports"].as_array().into_iter().flatten();
@@ -241,7 +255,8 @@ mod tests {
 
     #[test]
     fn a_namespace_comes_before_what_lies_in_it() {
-        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "hello"}});
+        let service =
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "hello"}});
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "hello"}});
         let planned = check_plan(&manifest(), vec![service, namespace], &[]).expect("it is covered");
         let kinds: Vec<_> = planned.iter().map(|planned| planned.key.kind.as_str()).collect();
@@ -267,7 +282,10 @@ mod tests {
             (json!({"containers": [], "hostNetwork": true}), "hostNetwork"),
             (json!({"containers": [], "volumes": [{"hostPath": {"path": "/"}}]}), "hostPath"),
             (json!({"containers": [{"securityContext": {"privileged": true}}]}), "privileged container"),
-            (json!({"containers": [], "initContainers": [{"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]}), "capabilities"),
+            (
+                json!({"containers": [], "initContainers": [{"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}]}),
+                "capabilities",
+            ),
             (json!({"containers": [{"ports": [{"hostPort": 22}]}]}), "hostPort"),
         ] {
             assert!(refusal(deployment(spec)).contains(privilege), "{privilege}");

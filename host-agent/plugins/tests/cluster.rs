@@ -88,8 +88,12 @@ impl Bench {
     async fn versions(&self) -> [Option<String>; 3] {
         let client = &self.cluster.client;
         let namespace = Api::<Namespace>::all(client.clone()).get("hello").await.expect("the namespace");
-        let deployment = Api::<Deployment>::namespaced(client.clone(), "hello").get("hello").await.expect("the deployment");
-        let service = Api::<Service>::namespaced(client.clone(), "hello").get("hello").await.expect("the service");
+        let deployment = Api::<Deployment>::namespaced(client.clone(), "hello")
+            .get("hello")
+            .await
+            .expect("the deployment");
+        let service =
+            Api::<Service>::namespaced(client.clone(), "hello").get("hello").await.expect("the service");
         [namespace.metadata, deployment.metadata, service.metadata].map(|metadata| metadata.resource_version)
     }
 }
@@ -138,7 +142,11 @@ async fn hello_comes_stays_changes_and_goes() {
     let order: Vec<_> = said.iter().map(String::as_str).filter(|line| line.starts_with("deleted")).collect();
     assert_eq!(
         order,
-        ["deleted apps/v1 Deployment hello/hello", "deleted v1 Service hello/hello", "deleted v1 Namespace hello"]
+        [
+            "deleted apps/v1 Deployment hello/hello",
+            "deleted v1 Service hello/hello",
+            "deleted v1 Namespace hello"
+        ]
     );
     assert!(Api::<Namespace>::all(client).get_opt("hello").await.expect("the API answers").is_none());
     let list = bench.host.list("cluster-1").await.expect("it lists");

@@ -29,7 +29,10 @@ async fn an_offer_shows_permissions_and_objects_and_changes_nothing() {
     plugin_folder(&folder.path().join("hello"), &hello_program().await, |manifest| manifest);
     let host = host(folder.path());
     let offer = host.offer(&nowhere(), "hello", "").await.expect("it offers");
-    assert_eq!(offer.objects, ["v1 Namespace hello", "v1 Service hello/hello", "apps/v1 Deployment hello/hello"]);
+    assert_eq!(
+        offer.objects,
+        ["v1 Namespace hello", "v1 Service hello/hello", "apps/v1 Deployment hello/hello"]
+    );
     assert_eq!(offer.permissions.len(), 3);
     let list = host.list("c").await.expect("it lists");
     assert_eq!((list.len(), list[0].state), (1, PluginState::Available));

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{hostile_program, host, impatient_host, plugin_folder};
+use common::{host, hostile_program, impatient_host, plugin_folder};
 use k8sctl_types::failure::Failure;
 
 async fn run(behaviour: &str) -> Failure {
@@ -22,7 +22,7 @@ async fn it_reaches_nothing_but_its_socket() {
     let said = failure.evidence;
     for denied in [
         "read-file",
-        "read-own-program",
+        "read-agent",
         "list-folder",
         "create-file",
         "tcp-connect",
@@ -38,7 +38,10 @@ async fn it_reaches_nothing_but_its_socket() {
     for allowed in ["socket-pair", "thread"] {
         assert!(said.contains(&format!("{allowed}: allowed")), "{allowed} in:\n{said}");
     }
-    assert!(said.contains("environment: K8SCTL_PLUGIN_FD K8SCTL_PROTOCOLS LC_ALL RUST_BACKTRACE TZ"), "{said}");
+    assert!(
+        said.contains("environment: K8SCTL_PLUGIN_FD K8SCTL_PROTOCOLS LC_ALL RUST_BACKTRACE TZ"),
+        "{said}"
+    );
     assert!(said.contains("arguments: k8sctl-plugin"), "{said}");
     assert!(!Path::new("/tmp/k8sctl-probe").exists());
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Namespace, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SecurityContext, Service, ServicePort, ServiceSpec, TopologySpreadConstraint, Volume,
-    VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, Namespace,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SecurityContext, Service, ServicePort, ServiceSpec,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -73,10 +73,9 @@ impl Plugin for Hello {
         }
         let image = facts.images.get(IMAGE_ROLE).filter(|image| !image.is_empty());
         match image {
-            Some(image) if mistakes.is_empty() => Ok(Plan::default()
-                .object(namespace())
-                .object(deployment(config, image))
-                .object(service())),
+            Some(image) if mistakes.is_empty() => {
+                Ok(Plan::default().object(namespace()).object(deployment(config, image)).object(service()))
+            }
             Some(_) => Err(mistakes),
             None => {
                 let message = "the cluster's bundle has no workload image";
@@ -164,9 +163,8 @@ fn deployment(config: &Config, image: &str) -> Deployment {
 /// busybox's httpd over a page that the shell writes first. The message is the shell's `$1`, so no quoting of it
 /// can ever become a command.
 fn container(config: &Config, image: &str) -> Container {
-    let script = format!(
-        "printf '%s\\n' \"$1\" >{WWW}/index.html && exec /bin/busybox httpd -f -p {PORT} -h {WWW}"
-    );
+    let script =
+        format!("printf '%s\\n' \"$1\" >{WWW}/index.html && exec /bin/busybox httpd -f -p {PORT} -h {WWW}");
     // Kubernetes expands $(NAME) in args; $$ keeps a message that holds one as it is.
     let message = config.message.replace('$', "$$");
     Container {
@@ -194,7 +192,10 @@ fn container(config: &Config, image: &str) -> Container {
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
             ..SecurityContext::default()
         }),
         volume_mounts: Some(vec![VolumeMount {

@@ -11,7 +11,8 @@ use crate::plugin::{Facts, Plan, Plugin};
 /// If the config is refused, the file is missing, or the plan differs from it.
 pub fn assert_plan<P: Plugin>(plugin: &P, config_json: &str, facts: &Facts, path: impl AsRef<Path>) {
     let config = serde_json::from_str(config_json).expect("the config of a golden test parses");
-    let plan = plugin.plan(&config, facts).unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
+    let plan =
+        plugin.plan(&config, facts).unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
     compare(&plan, path.as_ref());
 }
 

@@ -112,7 +112,8 @@ pub struct Plan {
 impl Plan {
     /// Adds an object: a typed one of `k8s-openapi`, or a JSON value.
     pub fn object(mut self, object: impl Serialize) -> Self {
-        let value = serde_json::to_value(object).expect("Kubernetes objects have string keys, so they are JSON");
+        let value =
+            serde_json::to_value(object).expect("Kubernetes objects have string keys, so they are JSON");
         self.objects.push(value);
         self
     }

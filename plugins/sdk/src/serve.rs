@@ -51,9 +51,9 @@ pub async fn serve<P: Plugin>(plugin: P, stream: UnixStream) -> Result<(), tonic
     let (open, closed) = oneshot::channel();
     let connection = Connection { stream, _open: open };
     // Without the pending tail the server would end, and drop the connection, as soon as it has accepted it.
-    let incoming =
-        tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending());
-    let service = PluginServiceServer::new(Service { plugin: Arc::new(plugin), greeted: AtomicBool::new(false) });
+    let incoming = tokio_stream::once(Ok::<_, io::Error>(connection)).chain(tokio_stream::pending());
+    let service =
+        PluginServiceServer::new(Service { plugin: Arc::new(plugin), greeted: AtomicBool::new(false) });
     let server = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
     // Both arms end the process; a dropped server loses nothing that anybody could still read.
     tokio::select! {
@@ -80,7 +80,11 @@ impl<P: Plugin> Service<P> {
     fn config(&self, json: &str) -> Result<P::Config, Vec<Diagnostic>> {
         let json = if json.is_empty() { "{}" } else { json };
         serde_json::from_str(json).map_err(|error| {
-            vec![Diagnostic::error("", error.to_string(), "see the config's schema: k8sctl plugin add NAME --help")]
+            vec![Diagnostic::error(
+                "",
+                error.to_string(),
+                "see the config's schema: k8sctl plugin add NAME --help",
+            )]
         })
     }
 }
@@ -133,10 +137,7 @@ impl<P: Plugin> PluginService for Service<P> {
         Ok(Response::new(wire::ValidateConfigResponse { diagnostics }))
     }
 
-    async fn plan(
-        &self,
-        request: Request<wire::PlanRequest>,
-    ) -> Result<Response<Self::PlanStream>, Status> {
+    async fn plan(&self, request: Request<wire::PlanRequest>) -> Result<Response<Self::PlanStream>, Status> {
         use wire::plan_response::Item;
         self.after_handshake()?;
         let request = request.into_inner();
@@ -170,15 +171,17 @@ impl<P: Plugin> PluginService for Service<P> {
     ) -> Result<Response<wire::AssessResponse>, Status> {
         self.after_handshake()?;
         let request = request.into_inner();
-        let config = self
-            .config(&request.config_json)
-            .map_err(|_| Status::invalid_argument("config_json is not a config that this plugin planned with"))?;
+        let config = self.config(&request.config_json).map_err(|_| {
+            Status::invalid_argument("config_json is not a config that this plugin planned with")
+        })?;
         let objects = request
             .objects_json
             .iter()
             .map(|json| serde_json::from_str(json))
             .collect::<Result<Vec<serde_json::Value>, _>>()
-            .map_err(|error| Status::invalid_argument(format!("objects_json holds something else than JSON: {error}")))?;
+            .map_err(|error| {
+                Status::invalid_argument(format!("objects_json holds something else than JSON: {error}"))
+            })?;
         let assessment = self.plugin.assess(&config, &facts(request.facts), &objects);
         let health = match assessment.health {
             Health::Ready => wire::Health::Ready,
@@ -201,7 +204,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -32,7 +32,11 @@ impl Engine {
     pub(super) async fn api(&self, key: &ObjectKey) -> Result<Api<DynamicObject>, Failure> {
         self.served(key).await?.ok_or_else(|| {
             let reason = format!("this cluster serves no {} {}", key.api_version(), key.kind);
-            self.failure("PLUGIN-KIND-UNKNOWN", reason, "install the plugin that brings this kind, or a newer Kubernetes")
+            self.failure(
+                "PLUGIN-KIND-UNKNOWN",
+                reason,
+                "install the plugin that brings this kind, or a newer Kubernetes",
+            )
         })
     }
 

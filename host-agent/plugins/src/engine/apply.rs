@@ -33,7 +33,11 @@ pub(crate) struct Applied {
 
 impl Engine {
     /// Applies the plan and waits until all of it is ready. The inventory holds every key already.
-    pub(crate) async fn install(&self, planned: &[Planned], rules: &[ReadinessRule]) -> Result<Applied, Failure> {
+    pub(crate) async fn install(
+        &self,
+        planned: &[Planned],
+        rules: &[ReadinessRule],
+    ) -> Result<Applied, Failure> {
         let entries = self.inventory.entries().await.map_err(|error| store_failure(&self.plugin, &error))?;
         self.check_ownership(planned, &entries).await?;
 
@@ -73,7 +77,8 @@ impl Engine {
         if foreign.is_empty() {
             return Ok(());
         }
-        let reason = format!("objects of these names exist and were not made by this plugin: {}", foreign.join(", "));
+        let reason =
+            format!("objects of these names exist and were not made by this plugin: {}", foreign.join(", "));
         let next = "nothing was changed; rename or delete them, then run the same command again";
         Err(self.failure("PLUGIN-OBJECT-FOREIGN", reason, next))
     }
@@ -93,12 +98,21 @@ impl Engine {
         if annotated && managed { Ownership::Ours } else { Ownership::Foreign }
     }
 
-    pub(super) async fn get(&self, api: &Api<DynamicObject>, key: &ObjectKey) -> Result<Option<DynamicObject>, Failure> {
+    pub(super) async fn get(
+        &self,
+        api: &Api<DynamicObject>,
+        key: &ObjectKey,
+    ) -> Result<Option<DynamicObject>, Failure> {
         api.get_opt(&key.name).await.map_err(|error| self.api_failure(key, "read", &error))
     }
 
     /// Applies one object; `false`: it was as it should be, and nothing was written.
-    async fn apply(&self, planned: &Planned, entries: &[Entry], wait_for_kind: bool) -> Result<bool, Failure> {
+    async fn apply(
+        &self,
+        planned: &Planned,
+        entries: &[Entry],
+        wait_for_kind: bool,
+    ) -> Result<bool, Failure> {
         let key = &planned.key;
         if wait_for_kind {
             self.wait_served(key).await?;
@@ -159,8 +173,13 @@ impl Engine {
 
     /// Deletes what an earlier plan had and this one does not; never what holds other things or data.
     async fn prune(&self, planned: &[Planned], entries: &[Entry]) -> Result<usize, Failure> {
-        const KEPT: [&str; 5] =
-            ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim", "StorageClass"];
+        const KEPT: [&str; 5] = [
+            "Namespace",
+            "CustomResourceDefinition",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+            "StorageClass",
+        ];
         let mut pruned = 0;
         for entry in entries.iter().rev() {
             if planned.iter().any(|planned| planned.key.same_object(&entry.key)) {

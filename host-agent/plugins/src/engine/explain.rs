@@ -1,10 +1,10 @@
 //! Why is an object not ready? Asks for the pods of a workload and for warning events, once, when a wait has
 //! failed. What it finds is evidence for a person; nothing decides by it.
 
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
-use k8s_openapi::api::core::v1::{Event, Pod};
 use serde_json::Value;
 
 use super::Engine;
@@ -16,7 +16,11 @@ const SHOWN: usize = 5;
 impl Engine {
     /// What the first blocked pod says, and all that was found, line by line. Requests that fail are left out:
     /// the failure that is being explained matters more.
-    pub(super) async fn explain(&self, key: &ObjectKey, live: Option<&DynamicObject>) -> (Option<String>, String) {
+    pub(super) async fn explain(
+        &self,
+        key: &ObjectKey,
+        live: Option<&DynamicObject>,
+    ) -> (Option<String>, String) {
         if key.namespace.is_empty() {
             return (None, String::new());
         }
@@ -53,13 +57,16 @@ fn selector_of(live: &DynamicObject) -> Option<String> {
 fn complaint(pod: &Value) -> Option<String> {
     let name = pod.pointer("/metadata/name")?.as_str()?;
     let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-    let containers = list("/status/initContainerStatuses").into_iter().chain(list("/status/containerStatuses"));
+    let containers =
+        list("/status/initContainerStatuses").into_iter().chain(list("/status/containerStatuses"));
     for container in containers.filter(|container| container["ready"] != true) {
         for state in ["waiting", "terminated"] {
             if let Some(reason) = container["state"][state]["reason"].as_str() {
                 let message = container["state"][state]["message"].as_str().unwrap_or_default();
                 let container = container["name"].as_str().unwrap_or_default();
-                return Some(format!("pod {name}, container {container}: {reason} {message}").trim_end().to_owned());
+                return Some(
+                    format!("pod {name}, container {container}: {reason} {message}").trim_end().to_owned(),
+                );
             }
         }
     }

@@ -26,7 +26,9 @@ impl Engine {
         for resource in resources {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             match api.list_metadata(&ListParams::default()).await {
-                Ok(list) => found.extend(list.items.into_iter().map(|item| (resource.kind.clone(), item.metadata))),
+                Ok(list) => {
+                    found.extend(list.items.into_iter().map(|item| (resource.kind.clone(), item.metadata)))
+                }
                 Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
                 Err(error) => {
                     let key = ObjectKey {
@@ -75,7 +77,9 @@ fn decide_foreign(found: &[(String, ObjectMeta)]) -> Vec<String> {
         let everywhere = match kind.as_str() {
             "ServiceAccount" => name == "default",
             "ConfigMap" => name == "kube-root-ca.crt",
-            "Secret" => token_of("kubernetes.io/service-account.name").is_some_and(|account| account == "default"),
+            "Secret" => {
+                token_of("kubernetes.io/service-account.name").is_some_and(|account| account == "default")
+            }
             kind => BY_CONTROLLERS.contains(&kind),
         };
         // Whatever owns an object of a namespace lies in the same namespace, or is a thing of the whole cluster.
@@ -101,7 +105,8 @@ mod tests {
     #[test]
     fn what_kubernetes_makes_in_every_namespace_is_not_foreign() {
         let mut pod = object("Pod", "hello-1");
-        pod.1.owner_references = Some(vec![OwnerReference { kind: "ReplicaSet".to_owned(), ..OwnerReference::default() }]);
+        pod.1.owner_references =
+            Some(vec![OwnerReference { kind: "ReplicaSet".to_owned(), ..OwnerReference::default() }]);
         let found = [
             object("ServiceAccount", "default"),
             object("ConfigMap", "kube-root-ca.crt"),

@@ -50,7 +50,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { ready: Duration::from_secs(600), gone: Duration::from_secs(180), kind: Duration::from_secs(60) }
+        Self {
+            ready: Duration::from_secs(600),
+            gone: Duration::from_secs(180),
+            kind: Duration::from_secs(60),
+        }
     }
 }
 

@@ -23,7 +23,10 @@ fn exists_is_enough(key: &ObjectKey) -> bool {
             key.kind.as_str(),
             "ConfigMap" | "Secret" | "ServiceAccount" | "ResourceQuota" | "LimitRange" | "PersistentVolume"
         ),
-        "rbac.authorization.k8s.io" | "admissionregistration.k8s.io" | "scheduling.k8s.io" | "node.k8s.io" => true,
+        "rbac.authorization.k8s.io"
+        | "admissionregistration.k8s.io"
+        | "scheduling.k8s.io"
+        | "node.k8s.io" => true,
         "storage.k8s.io" => matches!(key.kind.as_str(), "StorageClass" | "CSIDriver"),
         "networking.k8s.io" => matches!(key.kind.as_str(), "NetworkPolicy" | "IngressClass" | "Ingress"),
         "policy" => key.kind == "PodDisruptionBudget",
@@ -115,7 +118,9 @@ fn condition(object: &Value, name: &str) -> Readiness {
 fn phase(object: &Value, wanted: &str) -> Readiness {
     match object.pointer("/status/phase").and_then(Value::as_str) {
         Some(phase) if phase == wanted => Readiness::Ready,
-        phase => Readiness::Waiting(format!("its phase is {}, expected {wanted}", phase.unwrap_or("not set"))),
+        phase => {
+            Readiness::Waiting(format!("its phase is {}, expected {wanted}", phase.unwrap_or("not set")))
+        }
     }
 }
 
@@ -251,7 +256,8 @@ mod tests {
     fn a_running_job_is_not_ready_and_a_failed_one_never_will_be() {
         let job = key("batch/v1", "Job");
         assert!(matches!(decide_ready(&job, &json!({"status": {"active": 1}}), &[]), Readiness::Waiting(_)));
-        let failed = json!({"status": {"conditions": [{"type": "Failed", "status": "True", "message": "m"}]}});
+        let failed =
+            json!({"status": {"conditions": [{"type": "Failed", "status": "True", "message": "m"}]}});
         assert_eq!(decide_ready(&job, &failed, &[]), Readiness::Failed("m".to_owned()));
     }
 

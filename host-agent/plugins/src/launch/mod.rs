@@ -210,7 +210,11 @@ pub(crate) fn launch_failure(plugin: &str, error: &LaunchError) -> Failure {
 }
 
 /// What a person meets when a plugin's process did not hold the conversation.
-pub(crate) fn broken_failure<E: std::fmt::Display>(plugin: &str, broken: Broken<E>, deadlines: Deadlines) -> Failure {
+pub(crate) fn broken_failure<E: std::fmt::Display>(
+    plugin: &str,
+    broken: Broken<E>,
+    deadlines: Deadlines,
+) -> Failure {
     let object = format!("plugin {plugin}");
     let next = "nothing was changed on the cluster; report this to the plugin's author with what it said";
     match broken {
@@ -219,8 +223,13 @@ pub(crate) fn broken_failure<E: std::fmt::Display>(plugin: &str, broken: Broken<
                 (Some(signal), _) => format!("signal {signal}"),
                 (None, code) => format!("exit status {}", code.unwrap_or_default()),
             };
-            Failure::new("PLUGIN-CRASHED", object, format!("its process ended with {how} before it had answered"), next)
-                .with_evidence(stderr)
+            Failure::new(
+                "PLUGIN-CRASHED",
+                object,
+                format!("its process ended with {how} before it had answered"),
+                next,
+            )
+            .with_evidence(stderr)
         }
         Broken::Deadline { stderr } => {
             let reason = format!("it had not answered after {:?} and was ended", deadlines.conversation);

@@ -37,6 +37,7 @@ impl Cluster {
         let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
         std::fs::write(at("tls.crt"), identity.cert.pem()).expect("written");
         std::fs::write(at("tls.key"), identity.signing_key.serialize_pem()).expect("written");
+        std::fs::write(at("accounts.pub"), identity.signing_key.public_key_pem()).expect("written");
         std::fs::write(at("tokens"), format!("{TOKEN},admin,1,system:masters\n")).expect("written");
 
         let [etcd_port, peer_port, port] = free_ports();
@@ -44,29 +45,41 @@ impl Cluster {
         let peer_url = format!("http://127.0.0.1:{peer_port}");
         let url = format!("https://127.0.0.1:{port}");
         let mut servers = JoinSet::new();
-        serve(&mut servers, Program::new(etcd, LIFETIME).args([
-            "--data-dir".to_owned(), at("etcd"),
-            "--listen-client-urls".to_owned(), etcd_url.clone(),
-            "--advertise-client-urls".to_owned(), etcd_url.clone(),
-            "--listen-peer-urls".to_owned(), peer_url.clone(),
-            "--initial-advertise-peer-urls".to_owned(), peer_url.clone(),
-            "--initial-cluster".to_owned(), format!("default={peer_url}"),
-        ]));
-        serve(&mut servers, Program::new(apiserver, LIFETIME).args([
-            format!("--etcd-servers={etcd_url}"),
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            format!("--secure-port={port}"),
-            format!("--tls-cert-file={}", at("tls.crt")),
-            format!("--tls-private-key-file={}", at("tls.key")),
-            format!("--token-auth-file={}", at("tokens")),
-            "--authorization-mode=RBAC".to_owned(),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-signing-key-file={}", at("tls.key")),
-            format!("--service-account-key-file={}", at("tls.key")),
-        ]));
+        serve(
+            &mut servers,
+            Program::new(etcd, LIFETIME).args([
+                "--data-dir".to_owned(),
+                at("etcd"),
+                "--listen-client-urls".to_owned(),
+                etcd_url.clone(),
+                "--advertise-client-urls".to_owned(),
+                etcd_url.clone(),
+                "--listen-peer-urls".to_owned(),
+                peer_url.clone(),
+                "--initial-advertise-peer-urls".to_owned(),
+                peer_url.clone(),
+                "--initial-cluster".to_owned(),
+                format!("default={peer_url}"),
+            ]),
+        );
+        serve(
+            &mut servers,
+            Program::new(apiserver, LIFETIME).args([
+                format!("--etcd-servers={etcd_url}"),
+                "--bind-address=127.0.0.1".to_owned(),
+                "--advertise-address=127.0.0.1".to_owned(),
+                "--endpoint-reconciler-type=none".to_owned(),
+                format!("--secure-port={port}"),
+                format!("--tls-cert-file={}", at("tls.crt")),
+                format!("--tls-private-key-file={}", at("tls.key")),
+                format!("--token-auth-file={}", at("tokens")),
+                "--authorization-mode=RBAC".to_owned(),
+                "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+                format!("--service-account-signing-key-file={}", at("tls.key")),
+                format!("--service-account-key-file={}", at("accounts.pub")),
+            ]),
+        );
         let mut config = Config::new(url.parse().expect("a URL"));
         config.root_cert = Some(vec![identity.cert.der().to_vec()]);
         config.auth_info.token = Some(TOKEN.to_owned().into());
@@ -151,11 +164,16 @@ fn cache() -> PathBuf {
 /// A program of the Kubernetes that the lab builds.
 fn kubernetes(program: &str) -> PathBuf {
     let built = cache().join("kubernetes");
-    let versions = std::fs::read_dir(&built).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut found: Vec<_> = versions.map(|version| version.join("bin").join(program)).filter(|p| p.is_file()).collect();
+    let versions =
+        std::fs::read_dir(&built).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut found: Vec<_> =
+        versions.map(|version| version.join("bin").join(program)).filter(|p| p.is_file()).collect();
     found.sort();
     found.pop().unwrap_or_else(|| {
-        panic!("no {program} under {}: run `make test`, which builds it, or set K8S_MYHOME_NO_LAB=1", built.display())
+        panic!(
+            "no {program} under {}: run `make test`, which builds it, or set K8S_MYHOME_NO_LAB=1",
+            built.display()
+        )
     })
 }
 

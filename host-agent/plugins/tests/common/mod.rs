@@ -15,7 +15,11 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("two levels below the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("two levels below the workspace")
+        .to_owned()
 }
 
 /// The program `hello`, static, with the same command as `make build`: nothing to do after that.
@@ -55,7 +59,8 @@ pub async fn hostile_program(behaviour: &str, folder: &Path) -> PathBuf {
 
 /// A plugin folder with a program and the manifest of `hello`, changed by `edit`.
 pub fn plugin_folder(path: &Path, program: &Path, edit: impl FnOnce(String) -> String) {
-    let manifest = std::fs::read_to_string(workspace().join("plugins/hello/plugin.toml")).expect("hello's manifest");
+    let manifest =
+        std::fs::read_to_string(workspace().join("plugins/hello/plugin.toml")).expect("hello's manifest");
     std::fs::create_dir_all(path).expect("the folder is made");
     std::fs::write(path.join("plugin.toml"), edit(manifest)).expect("the manifest is written");
     std::fs::copy(program, path.join("hello")).expect("the program is copied");
