@@ -23,7 +23,7 @@ use crate::cluster::desired::control_plane_endpoint;
 use crate::records::{ClusterRecord, NodeRecord};
 
 /// How long an administrator's certificate lives. It is the user's kubeconfig, so it lasts for a while.
-const ADMIN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
+const ADMIN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 /// Both authorities of one cluster. Clones share them.
 #[derive(Clone, Debug)]

@@ -58,7 +58,7 @@ use status::Board;
 pub async fn run(config: Config, shutdown: CancellationToken) {
     let board = Board::default();
     let root = Root::new(&config.root);
-    let (desired, wanted) = watch::channel(None);
+    let (desired, wanted) = watch::channel(session::remembered::load(&config.state_dir));
     let (steps, journal, logs): (_, Arc<dyn Journal>, Arc<dyn LogSources>) = match &config.steps {
         Steps::Real => (steps::real(&root), Arc::new(RealJournal), Arc::new(logs::journal::RealLogs)),
         Steps::Simulated(simulation) => (

@@ -195,7 +195,7 @@ impl Manager {
         let desired = desired_host(&self.shared.config, &would_be, &image, observed.accelerator, |_| true);
         let host = plan_host(&desired, &observed, &adoption)?;
         let mut changes = node_changes(&would_be, record.as_ref());
-        changes.extend(host.changes.iter().map(wire_change));
+        changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
         let plan = control::Plan {
             cluster_name: spec.name.clone(),
             digest: plan_digest(&changes),
@@ -255,7 +255,7 @@ impl Manager {
         let record = self.find(name).await?;
         let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
         let host = teardown(&self.shared.config, &record, &observed)?;
-        let changes: Vec<_> = host.changes.iter().map(wire_change).collect();
+        let changes: Vec<_> = host.changes.iter().map(|change| wire_change(change, &record.id)).collect();
         Ok(control::Plan {
             cluster_name: record.name.clone(),
             digest: plan_digest(&changes),
@@ -546,8 +546,11 @@ fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec
         .collect()
 }
 
-fn wire_change(change: &host_hypervisor::change::HostChange) -> control::Change {
+/// A change as the user sees it. Volumes carry the cluster's id in their names, which says nothing to a person and
+/// is not decided yet when a new cluster is planned.
+fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -> control::Change {
     use host_hypervisor::change::Action;
+    let id_prefix = format!("{}-", cluster_id.replace('-', ""));
     let action = match change.action {
         Action::Create => control::Action::Create,
         Action::Update => control::Action::Update,
@@ -559,7 +562,7 @@ fn wire_change(change: &host_hypervisor::change::HostChange) -> control::Change 
     control::Change {
         action: action.into(),
         kind: change.kind.to_string(),
-        name: change.name.clone(),
+        name: change.name.strip_prefix(&id_prefix).unwrap_or(&change.name).to_owned(),
         reason: change.reason.clone(),
         destructive: change.destructive,
     }

@@ -59,7 +59,7 @@ pub enum PortError {
 
 /// Asks for a secret.
 #[async_trait]
-pub trait SecretPort: Send {
+pub trait SecretPort: Send + Sync {
     /// Writes the request until its offer comes, for a bounded time. Counts `request.sequence` up at each write.
     async fn exchange(&mut self, request: &mut Request) -> Result<Offer, PortError>;
 }

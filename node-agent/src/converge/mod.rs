@@ -5,6 +5,8 @@
 
 pub mod simulated;
 pub mod step;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

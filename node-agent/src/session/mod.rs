@@ -3,6 +3,7 @@
 //! [`Session::run`] owns bootstrap, so that nobody else dials. It hands desired state to converge through a
 //! `watch` and starts log streams; it converges nothing itself.
 
+pub mod remembered;
 mod renew;
 
 use std::sync::Arc;
@@ -182,11 +183,16 @@ impl Session {
         match message.message? {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
-                self.desired.send_if_modified(|known| {
+                let modified = self.desired.send_if_modified(|known| {
                     let modified = known.as_ref() != Some(&desired);
-                    *known = Some(desired);
+                    if modified {
+                        *known = Some(desired.clone());
+                    }
                     modified
                 });
+                if modified {
+                    remembered::keep(&self.config.state_dir, &desired);
+                }
             }
             FromHost::StartLogStream(start) => {
                 let name = format!("logs-{}", start.stream_id);
@@ -199,6 +205,7 @@ impl Session {
                 if let Err(error) = self.bootstrap.store().forget() {
                     tracing::warn!(error = %k8sctl_rpc::chain(&error), "cannot forget the identity");
                 }
+                remembered::forget(&self.config.state_dir);
                 return Some(End::Removed);
             }
         }

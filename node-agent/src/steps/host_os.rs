@@ -56,7 +56,7 @@ impl HostOs {
         if swap_is_on() {
             wrong.push("swap is on".to_owned());
         }
-        if let Some(growth) = rootfs::observe() {
+        if let Some(growth) = growth_that_is_ours().await {
             wrong.push(format!("root file system has {} of {} bytes", growth.used, growth.available));
         }
         let plan = network::plan_routes(&network::observe_routes().await?, &wanted_routes(desired));
@@ -82,7 +82,7 @@ impl HostOs {
         if swap_is_on() {
             run("swapoff", &["-a"]).await?;
         }
-        if let Some(growth) = rootfs::observe() {
+        if let Some(growth) = growth_that_is_ours().await {
             progress.say("growing the root file system");
             k8sctl_command::Program::new("resize2fs", SHORT * 5).arg(growth.device).run().await?;
         }
@@ -150,6 +150,15 @@ fn plan_hosts(current: &str, desired: &DesiredState) -> String {
         block.push_str(&format!("{} {}\n", desired.node_ip, desired.node_name));
     }
     format!("{kept}{block}{END}\n")
+}
+
+/// A root file system that can grow, unless the image's own unit is about to see to it: that one waits until the
+/// machine has time, and two growers at once disturb each other.
+async fn growth_that_is_ours() -> Option<rootfs::Growth> {
+    let growth = rootfs::observe()?;
+    let shown = run("systemctl", &["show", "--property=Job,ActiveState", "k8s-grow-root.service"]).await;
+    let busy = shown.is_ok_and(|text| text.lines().any(|line| line.starts_with("Job=") || line.ends_with("=activating")));
+    (!busy).then_some(growth)
 }
 
 fn wanted_routes(desired: &DesiredState) -> Vec<Route> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use k8sctl_types::failure::Failure;
 
 use super::{change, destructive};
+use crate::accelerator::Accelerator;
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
 use crate::desired::{DesiredHost, DesiredNode, image_file_names, image_of_base, volume_name, volume_prefix};
 use crate::observed::{DomainState, ObservedDomain, ObservedHost, ObservedVolume};
@@ -231,19 +232,32 @@ fn image_of(volume: &ObservedVolume) -> Option<&str> {
     image_of_base(volume.backing.as_ref()?.file_name()?.to_str()?)
 }
 
+/// A busy host gives an emulated VM no timer interrupt in time, and the kernel's check of it then
+/// panics: "IO-APIC + timer doesn't work". Under KVM the kernel leaves the check out by itself.
+fn for_accelerator(accelerator: Accelerator) -> &'static str {
+    match accelerator {
+        Accelerator::Kvm => "",
+        Accelerator::Tcg => "no_timer_check",
+    }
+}
+
 /// Kernel, initrd and command line: of the image that the disk was made from.
 fn boot_files(
     desired: &DesiredHost,
     node: &DesiredNode,
     domain: Option<&ObservedDomain>,
     volume: Option<&ObservedVolume>,
+    accelerator: Accelerator,
 ) -> (PathBuf, PathBuf, String) {
     let current = short_id(desired);
     let short = volume.and_then(image_of).unwrap_or(&current);
     let [_, kernel, initrd] = image_file_names(short);
     let cmdline = match domain {
         Some(domain) if short != current => domain.cmdline.clone(),
-        _ => [desired.image.cmdline.as_str(), &node.cmdline].join(" ").trim().to_owned(),
+        _ => {
+            let words = [desired.image.cmdline.as_str(), &node.cmdline, for_accelerator(accelerator)];
+            words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
+        }
     };
     (desired.pool.path.join(kernel), desired.pool.path.join(initrd), cmdline)
 }
@@ -257,7 +271,7 @@ fn plan_domain(
     action: Action,
     changes: &mut Vec<HostChange>,
 ) {
-    let (kernel, initrd, cmdline) = boot_files(desired, node, domain, volume);
+    let (kernel, initrd, cmdline) = boot_files(desired, node, domain, volume, observed.accelerator);
     let spec = &node.spec;
     let plan = DomainPlan {
         name: spec.name.clone(),

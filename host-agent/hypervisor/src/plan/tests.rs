@@ -235,15 +235,17 @@ fn another_image_is_for_new_nodes_only() {
     assert_eq!(host.observed, empty_host().observed);
 }
 
+type Meddle<'a> = &'a dyn Fn(&mut ObservedHost, &mut DesiredHost);
+
 #[test]
 fn what_stands_in_the_way_is_named() {
-    let refused = |meddle: &dyn Fn(&mut ObservedHost, &mut DesiredHost)| {
+    let refused = |meddle: Meddle<'_>| {
         let (mut host, mut desired) = (host_with_foreign_things(), three());
         meddle(&mut host.observed, &mut desired);
         plan_host(&desired, &host.observed, &Adoption::default()).expect_err("it stands in the way").id
     };
     let owner = |cluster: &str| Owner { cluster_id: cluster.into(), ..Owner::default() };
-    let cases: [(&str, &dyn Fn(&mut ObservedHost, &mut DesiredHost)); 12] = [
+    let cases: [(&str, Meddle<'_>); 12] = [
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].name = "worker-1".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].mac = "52:54:00:00:00:0B".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| {

@@ -78,7 +78,9 @@ impl NetworkPlan {
             name: self.name.clone(),
             metadata: Metadata::from(&self.owner),
             forward: Forward { mode: "nat" },
-            bridge: Bridge { name: self.bridge.clone(), stp: "on", delay: 0 },
+            // One bridge with nothing behind it makes no loop; with STP each VM's port would stay
+            // closed for its first seconds.
+            bridge: Bridge { name: self.bridge.clone(), stp: "off", delay: 0 },
             ip: IpElement {
                 address: self.gateway,
                 netmask: self.cidr.netmask(),
