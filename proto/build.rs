@@ -34,9 +34,8 @@ fn main() {
 
 /// A Rust slice literal `[("/package.Service/Method", Role::…), …]` over every method of the control package.
 fn role_table(pool: &DescriptorPool) -> String {
-    let option = pool
-        .get_extension_by_name("k8sctl.options.v1.role")
-        .expect("options.proto defines the role option");
+    let option =
+        pool.get_extension_by_name("k8sctl.options.v1.role").expect("options.proto defines the role option");
     let role = |method: &MethodDescriptor| match method.options().get_extension(&option).into_owned() {
         Value::EnumNumber(number) => number,
         _ => 0,

@@ -25,7 +25,11 @@ pub async fn check(config: &HostConfig, hypervisor: &dyn Hypervisor) -> Vec<Chec
     let found = host_hypervisor::doctor::examine(hypervisor, &host_pool(config)).await;
     checks.extend(found.into_iter().map(from_hypervisor));
     checks.push(file("node-agent", &config.node_agent, "install it with `make build`, or set `node_agent`"));
-    checks.push(file("plugin-dir", &config.plugin_dir, "install the plugins with `make build`, or set `plugin_dir`"));
+    checks.push(file(
+        "plugin-dir",
+        &config.plugin_dir,
+        "install the plugins with `make build`, or set `plugin_dir`",
+    ));
     checks
 }
 
@@ -42,7 +46,8 @@ fn from_hypervisor(finding: host_hypervisor::doctor::Check) -> Check {
 fn program(name: &str, package: &str) -> Check {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/sbin", "/sbin"].map(Into::into);
-    let found = std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(name)).find(|file| file.is_file());
+    let found =
+        std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(name)).find(|file| file.is_file());
     let id = format!("program-{name}");
     match found {
         Some(found) => check_of(&id, CheckState::Ok, found.display().to_string(), String::new()),
@@ -72,7 +77,10 @@ mod tests {
     #[test]
     fn a_missing_program_names_its_package() {
         let check = program("no-such-program", "some-package");
-        assert_eq!((check.state(), check.hint.as_str()), (CheckState::Failed, "apt-get install some-package"));
+        assert_eq!(
+            (check.state(), check.hint.as_str()),
+            (CheckState::Failed, "apt-get install some-package")
+        );
         assert_eq!(program("sh", "dash").state(), CheckState::Ok);
     }
 }

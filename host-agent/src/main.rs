@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use host_agent::cluster::manager::{Manager, Shared};
 use host_agent::cluster::desired::host_pool;
+use host_agent::cluster::manager::{Manager, Shared};
 use host_agent::config::HostConfig;
 use host_agent::events::EventLog;
 use host_agent::nodes::registry::NodeRegistry;
@@ -19,8 +19,8 @@ use host_agent::records::Records;
 use host_agent::{control, events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
-use host_hypervisor::{Hypervisor, RealHypervisor};
 use host_hypervisor::real::HypervisorConfig;
+use host_hypervisor::{Hypervisor, RealHypervisor};
 use host_pki::join::JoinAuthority;
 use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
@@ -70,7 +70,8 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     })?);
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_events, joins) = mpsc::unbounded_channel();
-    let authority = JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_events);
+    let authority =
+        JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_events);
     let authority = Arc::new(authority);
     let shared = Arc::new(Shared {
         records: records.clone(),
@@ -85,7 +86,10 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         operations: watch::Sender::new(BTreeMap::new()),
         config,
     });
-    k8sctl_rpc::task::spawn("node-events", nodes::node_events::record_changes(records.clone(), event_log.clone(), receiver));
+    k8sctl_rpc::task::spawn(
+        "node-events",
+        nodes::node_events::record_changes(records.clone(), event_log.clone(), receiver),
+    );
     k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
     let manager = Manager::start(shared).await?;

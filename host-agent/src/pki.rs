@@ -67,7 +67,9 @@ impl PkiStore {
     pub fn remove(&self, cluster_id: &str) -> Result<(), Failure> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(cluster_id);
         match std::fs::remove_dir_all(self.dir.join(cluster_id)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failure(cluster_id, &error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.failure(cluster_id, &error))
+            }
             _ => Ok(()),
         }
     }
@@ -101,14 +103,22 @@ impl ClusterPki {
     }
 
     /// A new certificate for the node port.
-    pub fn server_certificate(&self, cluster: &ClusterRecord, address: IpAddr) -> Result<ServerIdentity, Failure> {
+    pub fn server_certificate(
+        &self,
+        cluster: &ClusterRecord,
+        address: IpAddr,
+    ) -> Result<ServerIdentity, Failure> {
         self.node
             .server_certificate(address, jiff::Timestamp::now())
             .map_err(|error| issue_failure(&cluster.name, &error))
     }
 
     /// All files that a node shall have.
-    pub fn node_files(&self, cluster: &ClusterRecord, node: &NodeRecord) -> Result<Vec<ManagedFile>, Failure> {
+    pub fn node_files(
+        &self,
+        cluster: &ClusterRecord,
+        node: &NodeRecord,
+    ) -> Result<Vec<ManagedFile>, Failure> {
         let endpoint = control_plane_endpoint(&cluster.spec);
         let version: KubernetesVersion =
             cluster.kubernetes.parse().map_err(|error: VersionError| issue_failure(&cluster.name, &error))?;

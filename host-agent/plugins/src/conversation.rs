@@ -213,7 +213,9 @@ async fn plan(
             }
             Some(Item::Readiness(_) | Item::Diagnostic(_)) => {}
             None => {
-                return Err(ConversationError::Contract("an item of its plan is of no known kind".to_owned()));
+                return Err(ConversationError::Contract(
+                    "an item of its plan is of no known kind".to_owned(),
+                ));
             }
         }
     }

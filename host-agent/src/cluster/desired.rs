@@ -79,7 +79,10 @@ pub fn image_facts(image: &Image) -> ImageFacts {
     ImageFacts {
         pause_image: name(ImageRole::Pause),
         coredns: image.images.contains_key(&ImageRole::Coredns),
-        image_repository: repository.split_once("/kube-apiserver").map(|(r, _)| r.to_owned()).unwrap_or_default(),
+        image_repository: repository
+            .split_once("/kube-apiserver")
+            .map(|(r, _)| r.to_owned())
+            .unwrap_or_default(),
     }
 }
 
@@ -90,7 +93,10 @@ pub fn cluster_facts(cluster: &ClusterRecord, image: Option<&Image>) -> ClusterF
         range.map(|range| if last { range.last } else { range.first }.to_string()).unwrap_or_default()
     };
     let role_name = |role: &ImageRole| {
-        serde_json::to_value(role).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+        serde_json::to_value(role)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default()
     };
     ClusterFacts {
         cluster_name: cluster.name.clone(),

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::{Image, ImageStore};
+use host_hypervisor::Hypervisor;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
 use host_hypervisor::plan::{plan_host, plan_teardown};
-use host_hypervisor::Hypervisor;
 use host_pki::join::JoinAuthority;
 use host_plugins::{ClusterAccess, PluginHost};
 use k8sctl_proto::control::v1 as control;
@@ -27,7 +27,9 @@ use crate::config::HostConfig;
 use crate::events::EventLog;
 use crate::nodes::registry::{LogReader, NodeRegistry};
 use crate::pki::PkiStore;
-use crate::records::{ClusterRecord, ClusterState, NewGeneration, NodeState, OperationState, RecordError, Records};
+use crate::records::{
+    ClusterRecord, ClusterState, NewGeneration, NodeState, OperationState, RecordError, Records,
+};
 use crate::wire;
 
 /// Everything that cluster tasks and services share.
@@ -153,8 +155,12 @@ impl Manager {
                     ..control::ClusterStatus::default()
                 });
                 let wake = Arc::new(Notify::new());
-                let task =
-                    ClusterTask::new(Arc::clone(&self.shared), cluster.name.clone(), Arc::clone(&wake), status);
+                let task = ClusterTask::new(
+                    Arc::clone(&self.shared),
+                    cluster.name.clone(),
+                    Arc::clone(&wake),
+                    status,
+                );
                 k8sctl_rpc::task::spawn(format!("cluster-{}", cluster.name), task.run());
                 Handle { wake, status: receiver }
             })
@@ -177,12 +183,8 @@ impl Manager {
         }
         let image = self.choose_image(&spec, record.as_ref())?;
         let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
-        let on_host = spec::check_host(
-            &spec,
-            observed.host_memory_bytes,
-            observed.host_cpus,
-            observed.pool_free_bytes,
-        );
+        let on_host =
+            spec::check_host(&spec, observed.host_memory_bytes, observed.host_cpus, observed.pool_free_bytes);
         let (more_warnings, mistakes): (Vec<_>, Vec<_>) =
             on_host.into_iter().partition(|diagnostic| diagnostic.warning);
         if !mistakes.is_empty() {
@@ -190,7 +192,8 @@ impl Manager {
         }
         warnings.extend(more_warnings);
 
-        let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
+        let would_be =
+            ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
         let adoption = stored_adoption(&would_be)?;
         let desired = desired_host(&self.shared.config, &would_be, &image, observed.accelerator, |_| true);
         let host = plan_host(&desired, &observed, &adoption)?;
@@ -354,7 +357,12 @@ impl Manager {
         let kubeconfig = pki.admin_kubeconfig(&record)?;
         let unreachable = |error: crate::kubernetes::KubernetesError| {
             let next = "check the cluster with `k8sctl status`";
-            Failure::new("KUBERNETES-API", format!("cluster {}", record.name), k8sctl_rpc::chain(&error).to_string(), next)
+            Failure::new(
+                "KUBERNETES-API",
+                format!("cluster {}", record.name),
+                k8sctl_rpc::chain(&error).to_string(),
+                next,
+            )
         };
         let client = crate::kubernetes::client(&kubeconfig).await.map_err(unreachable)?;
         let images = self.shared.images.list()?;
@@ -412,23 +420,30 @@ impl Manager {
     }
 
     /// The image for new nodes: that of the cluster while it fits, else the newest that fits.
-    fn choose_image(&self, spec: &ClusterSpec, record: Option<&ClusterRecord>) -> Result<Image, RequestError> {
+    fn choose_image(
+        &self,
+        spec: &ClusterSpec,
+        record: Option<&ClusterRecord>,
+    ) -> Result<Image, RequestError> {
         let images = self.shared.images.list()?;
         let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
         let fits = |image: &&Image| {
             wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
                 && image.suite == spec.image.suite
         };
-        let current = record
-            .and_then(|record| images.iter().find(|image| image.id == record.image_id))
-            .filter(fits);
+        let current =
+            record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
         if let Some(image) = current {
             return Ok(image.clone());
         }
         if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| *v == old.kubernetes)) {
             tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
         }
-        if let Some(image) = images.iter().filter(fits).max_by(|a, b| (!a.trial, &a.kubernetes).cmp(&(!b.trial, &b.kubernetes))) {
+        if let Some(image) = images
+            .iter()
+            .filter(fits)
+            .max_by(|a, b| (!a.trial, &a.kubernetes).cmp(&(!b.trial, &b.kubernetes)))
+        {
             return Ok(image.clone());
         }
         Err(no_image(spec, wanted.as_deref(), &self.shared.bundles).into())
@@ -436,9 +451,12 @@ impl Manager {
 }
 
 fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Failure {
-    let has_bundle = bundles.list().map(|listing| listing.bundles).unwrap_or_default().iter().any(|bundle| {
-        wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version)
-    });
+    let has_bundle = bundles
+        .list()
+        .map(|listing| listing.bundles)
+        .unwrap_or_default()
+        .iter()
+        .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
     let suite = &spec.image.suite;
     match (has_bundle, wanted) {
         (true, wanted) => Failure::new(
@@ -579,7 +597,8 @@ fn plan_digest(changes: &[control::Change]) -> String {
 fn notices(observed: &host_hypervisor::observed::ObservedHost, image: &Image) -> Vec<String> {
     let mut notices = Vec::new();
     if observed.accelerator == Accelerator::Tcg {
-        notices.push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
+        notices
+            .push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
     }
     if image.trial {
         notices.push(format!(

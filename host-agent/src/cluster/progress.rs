@@ -124,9 +124,10 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
         return NodePhase::new("Configuring", "its agent has not reported its steps yet");
     }
     match observed.kubernetes.nodes.get(&node.name) {
-        _ if !observed.kubernetes.reachable => {
-            NodePhase::new("API", format!("the Kubernetes API does not answer: {}", observed.kubernetes.error))
-        }
+        _ if !observed.kubernetes.reachable => NodePhase::new(
+            "API",
+            format!("the Kubernetes API does not answer: {}", observed.kubernetes.error),
+        ),
         None => NodePhase::new("Registering", "its kubelet has not registered the node yet"),
         Some(seen) if !seen.ready => NodePhase::new("NotReady", seen.why.clone()),
         Some(_) => NodePhase::new("Ready", ""),
@@ -185,8 +186,10 @@ fn step_failure(object: &str, node: &str, step: &StepStatus) -> Failure {
     };
     let reason = format!("step {} failed {} times: {}", step.name, step.attempts, step.message);
     let source = if step.name == "kubeadm" { "kubelet" } else { "agent" };
-    let next = format!("see `k8sctl logs {node} --source {source} --tail 100`; the agent goes on trying, and \
-                        `k8sctl up` waits for it again");
+    let next = format!(
+        "see `k8sctl logs {node} --source {source} --tail 100`; the agent goes on trying, and \
+                        `k8sctl up` waits for it again"
+    );
     let evidence = step.evidence.as_ref().map(evidence_text).unwrap_or_default();
     Failure::new(id, object, reason, next).with_evidence(evidence)
 }
@@ -294,7 +297,9 @@ fn node_ready(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> C
             let error = observed.kubernetes.error.clone();
             wire::condition(kind, ConditionStatus::Unknown, "APINoAnswer", error, now)
         }
-        None => wire::condition(kind, ConditionStatus::False, "NotRegistered", "Kubernetes does not know it", now),
+        None => {
+            wire::condition(kind, ConditionStatus::False, "NotRegistered", "Kubernetes does not know it", now)
+        }
         Some(seen) if seen.ready => wire::condition(kind, ConditionStatus::True, "KubeletReady", "", now),
         Some(seen) => wire::condition(kind, ConditionStatus::False, "KubeletNotReady", seen.why.clone(), now),
     }

@@ -27,7 +27,8 @@ use crate::kubernetes::{Kubernetes, KubernetesError, KubernetesNode, KubernetesV
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
 use crate::records::{
-    ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord, OperationState, RecordError,
+    ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord, OperationState,
+    RecordError,
 };
 use crate::wire;
 
@@ -366,8 +367,13 @@ impl ClusterTask {
                 kubernetes.delete_node(&node.name).await?;
                 crash::point("after-delete-node");
             }
-            self.event(&format!("node {}", node.name), "NodeDrained", "its pods have left, Kubernetes forgot it", false)
-                .await;
+            self.event(
+                &format!("node {}", node.name),
+                "NodeDrained",
+                "its pods have left, Kubernetes forgot it",
+                false,
+            )
+            .await;
             // Revoked before the VM goes: from here on its certificate opens nothing.
             self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
             self.shared.registry.remove(&node.id);
@@ -384,7 +390,8 @@ impl ClusterTask {
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
-            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false).await;
+            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
+                .await;
         }
         self.wake.notify_one();
         Ok(())
@@ -412,7 +419,13 @@ impl ClusterTask {
         self.shared.pki.remove(&cluster.id)?;
         self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
-        self.event(&format!("cluster {}", cluster.name), "ClusterRemoved", "all that was ours is gone", false).await;
+        self.event(
+            &format!("cluster {}", cluster.name),
+            "ClusterRemoved",
+            "all that was ours is gone",
+            false,
+        )
+        .await;
         if let Some(operation) = operation {
             self.publish_operation(&operation.id, Vec::new()).await?;
         }
@@ -429,8 +442,13 @@ impl ClusterTask {
         let now = jiff::Timestamp::now();
         let silence = jiff::SignedDuration::from_mins(self.shared.config.silence_deadline_minutes as i64);
         if progress::missing(cluster, observed).is_none() {
-            self.event(&format!("cluster {}", cluster.name), "OperationSucceeded", "all is as the file says", false)
-                .await;
+            self.event(
+                &format!("cluster {}", cluster.name),
+                "OperationSucceeded",
+                "all is as the file says",
+                false,
+            )
+            .await;
             self.shared.records.finish_operation(&operation.id, None).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
             let failure = self.with_console(cluster, &node_id, failure).await;

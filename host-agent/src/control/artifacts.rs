@@ -134,10 +134,8 @@ impl BundleService for Bundles {
             let work = async { fetch(&shared.bundles, &version, &sources, lines).await };
             let (bundle, ()) = tokio::join!(work, progress);
             let bundle = bundle.map_err(|failure| refused(&failure))?;
-            let response = control::FetchBundleResponse {
-                progress: String::new(),
-                bundle: Some(wire_bundle(&bundle)),
-            };
+            let response =
+                control::FetchBundleResponse { progress: String::new(), bundle: Some(wire_bundle(&bundle)) };
             // The client may be gone; the bundle stays.
             let _ = sender.send(Ok(response)).await;
             Ok(())
@@ -159,7 +157,8 @@ impl BundleService for Bundles {
             let line = control::ImportBundleResponse { progress: format!("verifying {shown}"), bundle: None };
             // The client may be gone; the import goes on.
             let _ = sender.send(Ok(line)).await;
-            let bundle = import.await.map_err(|error| broken(&error))?.map_err(|failure| refused(&failure))?;
+            let bundle =
+                import.await.map_err(|error| broken(&error))?.map_err(|failure| refused(&failure))?;
             let bundle = Some(wire_bundle(&bundle));
             let _ = sender.send(Ok(control::ImportBundleResponse { progress: String::new(), bundle })).await;
             Ok(())

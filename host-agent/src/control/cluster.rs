@@ -227,7 +227,8 @@ impl ClusterService for Clusters {
                 };
                 let Some(frame) = frame else { return Ok(()) };
                 if !frame.error.is_empty() {
-                    let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
+                    let next =
+                        format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
                     return Err(refused(&Failure::new(
                         "NODE-LOGS",
                         format!("node {node}"),

@@ -56,8 +56,10 @@ impl PluginService for Plugins {
             let (installed, ()) = tokio::join!(install, progress);
             match installed {
                 Ok(status) => {
-                    let response =
-                        control::AddPluginResponse { status: Some(wire::plugin_status(status)), ..control::AddPluginResponse::default() };
+                    let response = control::AddPluginResponse {
+                        status: Some(wire::plugin_status(status)),
+                        ..control::AddPluginResponse::default()
+                    };
                     let _ = sender.send(Ok(response)).await;
                     Ok(())
                 }
@@ -116,7 +118,6 @@ async fn install_error(
         }
     }
 }
-
 
 fn wire_offer(offer: Offer) -> control::PluginOffer {
     control::PluginOffer {

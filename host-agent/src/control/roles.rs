@@ -66,9 +66,9 @@ where
         let path = request.uri().path().to_owned();
         let peer = request.extensions().get::<PeerCredentials>().cloned();
         let groups = |peer: &PeerCredentials| group_names(peer.uid, peer.gid);
-        let role = peer.as_ref().map_or(Role::Unspecified, |peer| {
-            role_of(peer.uid, &groups(peer), self.reader_group.as_deref())
-        });
+        let role = peer
+            .as_ref()
+            .map_or(Role::Unspecified, |peer| role_of(peer.uid, &groups(peer), self.reader_group.as_deref()));
         match decide(&path, role) {
             Ok(()) => self.inner.call(request).boxed(),
             Err(failure) => {
@@ -180,6 +180,9 @@ mod tests {
 
     #[test]
     fn unknown_methods_are_refused_even_to_admins() {
-        assert_eq!(decide("/k8sctl.control.v1.ClusterService/Nope", Role::Admin).map_err(|f| f.id), Err("AUTH-UNKNOWN-METHOD".to_owned()));
+        assert_eq!(
+            decide("/k8sctl.control.v1.ClusterService/Nope", Role::Admin).map_err(|f| f.id),
+            Err("AUTH-UNKNOWN-METHOD".to_owned())
+        );
     }
 }

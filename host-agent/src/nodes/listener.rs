@@ -64,17 +64,15 @@ impl NodeListener {
         };
         let certificate = ServerCertificate::new(&issued.certificate_der, &issued.key_der)
             .map_err(|error| tls_failure(&error))?;
-        let config =
-            server_config(pki.node_ca_der(), Arc::clone(&certificate)).map_err(|error| tls_failure(&error))?;
+        let config = server_config(pki.node_ca_der(), Arc::clone(&certificate))
+            .map_err(|error| tls_failure(&error))?;
 
         let join = JoinServer::new(Arc::clone(&shared.authority));
         let sessions =
             NodeSessions { registry: Arc::clone(&shared.registry), authority: Arc::clone(&shared.authority) };
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
-            .add_service(
-                JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES),
-            )
+            .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
             .add_service(NodeServiceServer::new(sessions).max_decoding_message_size(limits::DECODE_BYTES));
         let serve = router.serve_with_incoming_shutdown(incoming(listener, config), async {
             // Resolves when the listener is dropped.
@@ -119,7 +117,12 @@ impl Drop for NodeListener {
 }
 
 /// Replaces the server certificate now and then; ends with the listener.
-async fn renew(pki: ClusterPki, cluster: ClusterRecord, address: SocketAddr, certificate: Arc<ServerCertificate>) {
+async fn renew(
+    pki: ClusterPki,
+    cluster: ClusterRecord,
+    address: SocketAddr,
+    certificate: Arc<ServerCertificate>,
+) {
     let mut interval = tokio::time::interval(CERTIFICATE_RENEWAL);
     loop {
         interval.tick().await;

@@ -23,7 +23,9 @@ pub async fn record_changes(
     while let Some((node_id, change)) = changes.recv().await {
         let (cluster, object) = names.of(&records, &node_id).await;
         for (kind, message, warning) in lines(&change) {
-            events.record(NewEvent { cluster: cluster.clone(), object: object.clone(), kind, message, warning }).await;
+            events
+                .record(NewEvent { cluster: cluster.clone(), object: object.clone(), kind, message, warning })
+                .await;
         }
     }
 }
@@ -39,9 +41,12 @@ pub async fn record_joins(records: Records, events: EventLog, mut joins: mpsc::U
             JoinEvent::Refused { node_id, peer, refusal } => {
                 (node_id, "JoinRefused", format!("an attempt from {peer} was refused: {refusal}"), true)
             }
-            JoinEvent::Replaced { node_id, serial } => {
-                (node_id, "OldCertificate", format!("the replaced certificate {serial} was shown again"), true)
-            }
+            JoinEvent::Replaced { node_id, serial } => (
+                node_id,
+                "OldCertificate",
+                format!("the replaced certificate {serial} was shown again"),
+                true,
+            ),
         };
         let (cluster, object) = names.of(&records, &node_id).await;
         events.record(NewEvent { cluster, object, kind, message, warning }).await;
@@ -116,7 +121,11 @@ fn condition_lines(before: &StatusReport, now: &StatusReport) -> Vec<Line> {
                 ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
             };
             let warning = old.is_some() && new.status() != ConditionStatus::True;
-            Some(("ConditionChanged", format!("{}={status} {}: {}", new.r#type, new.reason, new.message), warning))
+            Some((
+                "ConditionChanged",
+                format!("{}={status} {}: {}", new.r#type, new.reason, new.message),
+                warning,
+            ))
         })
         .collect()
 }
@@ -129,7 +138,11 @@ mod tests {
     fn report(state: StepState, status: ConditionStatus) -> StatusReport {
         StatusReport {
             steps: vec![StepStatus { name: "kubeadm".into(), state: state.into(), ..StepStatus::default() }],
-            conditions: vec![Condition { r#type: "DiskOK".into(), status: status.into(), ..Condition::default() }],
+            conditions: vec![Condition {
+                r#type: "DiskOK".into(),
+                status: status.into(),
+                ..Condition::default()
+            }],
             ..StatusReport::default()
         }
     }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8sctl_proto::node::v1::{Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport};
+use k8sctl_proto::node::v1::{
+    Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
+};
 use tokio::sync::{mpsc, watch};
 
 /// Frames in flight between a node's log stream and its reader.

@@ -328,9 +328,8 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
     let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port, adoption)) = raw else {
         return Ok(None);
     };
-    let damaged = |what| {
-        move |source| RecordError::Damaged { what, object: format!("cluster {name}"), source }
-    };
+    let damaged =
+        |what| move |source| RecordError::Damaged { what, object: format!("cluster {name}"), source };
     let nodes = load_nodes(c, &id)?;
     Ok(Some(ClusterRecord {
         name: name.to_owned(),
@@ -433,7 +432,10 @@ mod tests {
         let first = records.begin_up(generation(&["a"])).await.expect("begins");
         let second = records.begin_up(generation(&["a", "b"])).await.expect("begins");
         let ended = records.operation(&first.id).await.expect("reads").expect("is there");
-        assert!(matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"), "{ended:?}");
+        assert!(
+            matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"),
+            "{ended:?}"
+        );
         let running = records.running_operation(&second.cluster_id).await.expect("reads");
         assert_eq!(running.map(|operation| operation.id), Some(second.id));
     }

@@ -43,7 +43,9 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// A newer host agent wrote this database.
-    #[error("the tables of {room} are at step {found}, newer than this program's {known}: use the newer k8s-host-agent")]
+    #[error(
+        "the tables of {room} are at step {found}, newer than this program's {known}: use the newer k8s-host-agent"
+    )]
     Newer {
         /// The room.
         room: &'static str,

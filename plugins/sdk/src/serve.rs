@@ -83,7 +83,7 @@ impl<P: Plugin> Service<P> {
             vec![Diagnostic::error(
                 "",
                 error.to_string(),
-                "see the config's schema: k8sctl plugin add NAME --help",
+                "a JSON object as the plugin's schema describes it",
             )]
         })
     }

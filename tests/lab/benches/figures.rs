@@ -28,10 +28,15 @@ fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let lab = Lab::here()?;
     let mut figures = Vec::new();
-    let all: [(&str, fn(&Lab, &mut Vec<Figure>) -> Result<()>); 2] = [("up", bench_up), ("running", bench_running)];
+    let all: [(&str, fn(&Lab, &mut Vec<Figure>) -> Result<()>); 2] =
+        [("up", bench_up), ("running", bench_running)];
     let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     for name in &wanted {
-        ensure!(known.contains(&name.as_str()), "there is no bench {name:?}; there are: {}", known.join(", "));
+        ensure!(
+            known.contains(&name.as_str()),
+            "there is no bench {name:?}; there are: {}",
+            known.join(", ")
+        );
     }
     for (name, bench) in all {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
@@ -124,7 +129,12 @@ fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
     let mut ours: Vec<f64> =
         nodes.iter().filter_map(|node| node.pointer("/facts/boot_to_agent_seconds")?.as_f64()).collect();
     if !ours.is_empty() {
-        figures.push(Figure { name: "power-on-to-agent-start", value: median(&mut ours), unit: "s", baseline: None });
+        figures.push(Figure {
+            name: "power-on-to-agent-start",
+            value: median(&mut ours),
+            unit: "s",
+            baseline: None,
+        });
     }
 
     let mut times = Vec::new();
@@ -158,9 +168,12 @@ fn write_figures(figures: &[Figure]) -> Result<()> {
     let mut lines = Vec::new();
     for Figure { name, value, unit, baseline } in figures {
         let ratio = baseline.map(|baseline| value / baseline);
-        let text = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
+        let text =
+            |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
         println!("{name:<26} {value:>10.2} {unit:<4} {:>10} {:>7}", text(*baseline), text(ratio));
-        lines.push(json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }));
+        lines.push(
+            json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }),
+        );
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let dir = target.join("bench");

@@ -90,7 +90,8 @@ impl Lab {
     /// Runs a program that must succeed and print JSON.
     pub fn json(&self, program: &str, args: &[&str]) -> Result<Value> {
         let out = self.run(program, args, Duration::from_secs(120))?;
-        serde_json::from_str(&out).with_context(|| format!("`{program} {}` printed no JSON: {out}", args.join(" ")))
+        serde_json::from_str(&out)
+            .with_context(|| format!("`{program} {}` printed no JSON: {out}", args.join(" ")))
     }
 
     /// `kubectl get ARGS -o json`.
@@ -140,7 +141,12 @@ impl Running {
             }
             if Instant::now() >= end {
                 let printed = self.read()?;
-                bail!("`{}` still runs after {deadline:?}; it printed\n{}\n{}", self.name, printed.0, printed.1);
+                bail!(
+                    "`{}` still runs after {deadline:?}; it printed\n{}\n{}",
+                    self.name,
+                    printed.0,
+                    printed.1
+                );
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -38,15 +38,20 @@ impl SimulatedHost {
             Ok(lab.run("virsh", &["-c", URI, "uri"], MINUTE)?.contains("test"))
         })?;
         let lab_config = fs::read_to_string(std::env::var("K8SCTL_CONFIG")?)?;
-        let inherited = lab_config
-            .lines()
-            .filter(|line| ["image_dir", "bundle_dir", "plugin_dir", "node_agent"].iter().any(|k| line.starts_with(k)));
+        let inherited = lab_config.lines().filter(|line| {
+            ["image_dir", "bundle_dir", "plugin_dir", "node_agent"].iter().any(|k| line.starts_with(k))
+        });
         let config = dir.join("host-agent.toml");
         let mut file = fs::File::create(&config)?;
         for line in inherited {
             writeln!(file, "{line}")?;
         }
-        for (key, part) in [("state_dir", "state"), ("run_dir", "run"), ("pool_dir", "pool"), ("join_channel_dir", "channels")] {
+        for (key, part) in [
+            ("state_dir", "state"),
+            ("run_dir", "run"),
+            ("pool_dir", "pool"),
+            ("join_channel_dir", "channels"),
+        ] {
             writeln!(file, "{key} = {:?}", dir.join(part))?;
         }
         writeln!(file, "libvirt_uri = {URI:?}\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true")?;
@@ -82,7 +87,13 @@ impl SimulatedHost {
     /// Runs `k8sctl` against this host; it must succeed.
     pub fn k8sctl(&self, args: &[&str]) -> Result<String> {
         let printed = self.try_k8sctl(args)?;
-        ensure!(printed.status.success(), "k8sctl {args:?}: {}\n{}\n{}", printed.status, printed.out, printed.err);
+        ensure!(
+            printed.status.success(),
+            "k8sctl {args:?}: {}\n{}\n{}",
+            printed.status,
+            printed.out,
+            printed.err
+        );
         Ok(printed.out)
     }
 
@@ -96,8 +107,12 @@ impl SimulatedHost {
     /// Names of all domains, the test driver's own excepted.
     pub fn domains(&self) -> Result<Vec<String>> {
         let list = self.virsh(&["list", "--all", "--name"])?;
-        let mut names: Vec<String> =
-            list.lines().map(str::trim).filter(|n| !n.is_empty() && *n != "test").map(str::to_owned).collect();
+        let mut names: Vec<String> = list
+            .lines()
+            .map(str::trim)
+            .filter(|n| !n.is_empty() && *n != "test")
+            .map(str::to_owned)
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -105,8 +120,12 @@ impl SimulatedHost {
     /// Does what power does: an agent for every VM that runs, none for the others. Called again and again.
     pub fn power(&mut self) -> Result<()> {
         let list = self.virsh(&["list", "--name"])?;
-        let running: Vec<String> =
-            list.lines().map(str::trim).filter(|n| !n.is_empty() && *n != "test").map(str::to_owned).collect();
+        let running: Vec<String> = list
+            .lines()
+            .map(str::trim)
+            .filter(|n| !n.is_empty() && *n != "test")
+            .map(str::to_owned)
+            .collect();
         self.agents.retain(|name, _| running.contains(name));
         for name in running {
             if self.agents.contains_key(&name) {
@@ -126,8 +145,17 @@ impl SimulatedHost {
         let port = path(&self.dir, &format!("channels/{name}.sock"));
         let (state, root) = (path(&disk, "state"), path(&disk, "root"));
         let args = [
-            "--simulate", "--simulate-delay-ms", "30", "--machine-uuid", uuid, "--port", &port, "--state-dir", &state,
-            "--root", &root,
+            "--simulate",
+            "--simulate-delay-ms",
+            "30",
+            "--machine-uuid",
+            uuid,
+            "--port",
+            &port,
+            "--state-dir",
+            &state,
+            "--root",
+            &root,
         ];
         self.lab.spawn("k8s-node-agent", &args, &[])
     }

@@ -93,7 +93,11 @@ fn vms_have_their_sizes(lab: &Lab) -> Result<()> {
         let addresses = node["status"]["addresses"].to_string();
         ensure!(addresses.contains(&format!("\"{ip}\"")), "{name} has {addresses}, expected {ip}");
         let capacity = &node["status"]["capacity"];
-        ensure!(capacity["cpu"] == vcpus.to_string(), "{name} has {} CPUs, expected {vcpus}", capacity["cpu"]);
+        ensure!(
+            capacity["cpu"] == vcpus.to_string(),
+            "{name} has {} CPUs, expected {vcpus}",
+            capacity["cpu"]
+        );
         // The kernel keeps some memory, and the file system its tables, for themselves.
         within(name, "memory", kib(&capacity["memory"])?, memory_gib << 20)?;
         within(name, "disk", kib(&capacity["ephemeral-storage"])?, disk_gib << 20)?;
@@ -107,7 +111,10 @@ fn kib(quantity: &Value) -> Result<u64> {
 }
 
 fn within(node: &str, what: &str, found: u64, expected: u64) -> Result<()> {
-    ensure!(found <= expected && found >= expected / 100 * 90, "{node}: {what} is {found} KiB of {expected} KiB");
+    ensure!(
+        found <= expected && found >= expected / 100 * 90,
+        "{node}: {what} is {found} KiB of {expected} KiB"
+    );
     Ok(())
 }
 
@@ -117,7 +124,12 @@ fn system_pods_run(lab: &Lab) -> Result<()> {
     // etcd, API server, controller manager, scheduler, and a kube-proxy a node.
     ensure!(pods.len() >= 4 + NODES.len(), "only {} pods in kube-system", pods.len());
     for pod in pods {
-        ensure!(pod["status"]["phase"] == "Running", "{} is {}", pod["metadata"]["name"], pod["status"]["phase"]);
+        ensure!(
+            pod["status"]["phase"] == "Running",
+            "{} is {}",
+            pod["metadata"]["name"],
+            pod["status"]["phase"]
+        );
     }
     Ok(())
 }

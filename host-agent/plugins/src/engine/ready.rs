@@ -148,11 +148,11 @@ fn deployment(object: &Value) -> Readiness {
     if let Some(waiting) = seen_by_controller(object) {
         return waiting;
     }
-    if let Some(progressing) = find_condition(object, "Progressing") {
-        if progressing["reason"] == "ProgressDeadlineExceeded" {
-            let message = progressing["message"].as_str().unwrap_or("its progress deadline has passed");
-            return Readiness::Failed(message.to_owned());
-        }
+    if let Some(progressing) = find_condition(object, "Progressing")
+        && progressing["reason"] == "ProgressDeadlineExceeded"
+    {
+        let message = progressing["message"].as_str().unwrap_or("its progress deadline has passed");
+        return Readiness::Failed(message.to_owned());
     }
     let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     counts(&[

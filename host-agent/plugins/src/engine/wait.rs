@@ -148,13 +148,13 @@ impl Engine {
 async fn changed(api: &Api<DynamicObject>, key: &ObjectKey, version: Option<&str>, at_most: Duration) {
     let watch = async {
         let params = WatchParams::default().fields(&format!("metadata.name={}", key.name)).timeout(30);
-        if let (Some(version), true) = (version, at_most > Duration::ZERO) {
-            if let Ok(stream) = api.watch(&params, version).await {
-                if let Some(Ok(_)) = Box::pin(stream).next().await {
-                    return;
-                }
-            }
+        if let Some(version) = version
+            && let Ok(stream) = api.watch(&params, version).await
+            && let Some(Ok(_)) = Box::pin(stream).next().await
+        {
+            return;
         }
+        // Nothing to watch, or it broke: the time decides.
         std::future::pending::<()>().await;
     };
     let _ = timeout(at_most, watch).await;
