@@ -83,6 +83,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         pki,
         authority,
         plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store),
+        host: tokio::sync::Mutex::default(),
         operations: watch::Sender::new(BTreeMap::new()),
         config,
     });

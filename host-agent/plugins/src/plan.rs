@@ -1,5 +1,5 @@
 //! Is every object of a plan covered by the manifest, and in what order are they applied? Pure; called by
-//! [`crate::host`] before anything is written.
+//! [`crate::PluginHost`] before anything is written.
 
 use std::fmt;
 

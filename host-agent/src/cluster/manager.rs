@@ -11,6 +11,7 @@ use host_hypervisor::Hypervisor;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
+use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use host_pki::join::JoinAuthority;
 use host_plugins::{ClusterAccess, PluginHost};
@@ -54,6 +55,8 @@ pub struct Shared {
     pub authority: Arc<JoinAuthority>,
     /// Plugins.
     pub plugins: PluginHost,
+    /// Held while one cluster's plan for the host is made and carried out: two at once could undo each other.
+    pub host: tokio::sync::Mutex<()>,
     /// Operations by id, as last published.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
 }
@@ -194,7 +197,7 @@ impl Manager {
 
         let would_be =
             ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
-        let adoption = stored_adoption(&would_be)?;
+        let adoption = stored_adoption(&self.shared.records).await?;
         let desired = desired_host(&self.shared.config, &would_be, &image, observed.accelerator, |_| true);
         let host = plan_host(&desired, &observed, &adoption)?;
         let mut changes = node_changes(&would_be, record.as_ref());
@@ -257,7 +260,7 @@ impl Manager {
     pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
         let record = self.find(name).await?;
         let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
-        let host = teardown(&self.shared.config, &record, &observed)?;
+        let host = teardown(&self.shared, &record, &observed).await?;
         let changes: Vec<_> = host.changes.iter().map(|change| wire_change(change, &record.id)).collect();
         Ok(control::Plan {
             cluster_name: record.name.clone(),
@@ -481,26 +484,25 @@ fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> 
 }
 
 /// The changes that take a cluster off the host.
-pub(super) fn teardown(
-    config: &HostConfig,
+pub(super) async fn teardown(
+    shared: &Shared,
     record: &ClusterRecord,
-    observed: &host_hypervisor::observed::ObservedHost,
-) -> Result<HostPlan, Failure> {
-    Ok(plan_teardown(&record.id, &host_pool(config), observed, &stored_adoption(record)?))
+    observed: &ObservedHost,
+) -> Result<HostPlan, RequestError> {
+    let adoption = stored_adoption(&shared.records).await?;
+    Ok(plan_teardown(&record.id, &host_pool(&shared.config), observed, &adoption))
 }
 
-/// What was changed in an adopted network.
-pub(super) fn stored_adoption(record: &ClusterRecord) -> Result<Adoption, Failure> {
-    if record.adoption.is_null() {
+/// What is changed in adopted networks.
+pub(super) async fn stored_adoption(records: &Records) -> Result<Adoption, RequestError> {
+    let stored = records.adoption().await?;
+    if stored.is_null() {
         return Ok(Adoption::default());
     }
-    serde_json::from_value(record.adoption.clone()).map_err(|error| {
-        Failure::new(
-            "HOST-RECORD-DAMAGED",
-            format!("cluster {}", record.name),
-            format!("the record of the adopted network cannot be read: {error}"),
-            "restore the host agent's database from a backup",
-        )
+    serde_json::from_value(stored).map_err(|error| {
+        let reason = format!("it cannot be read: {error}");
+        let next = "restore the host agent's database from a backup";
+        Failure::new("HOST-RECORD-DAMAGED", "record of adopted networks", reason, next).into()
     })
 }
 
@@ -594,7 +596,7 @@ fn plan_digest(changes: &[control::Change]) -> String {
     hex::encode(hash.finalize())
 }
 
-fn notices(observed: &host_hypervisor::observed::ObservedHost, image: &Image) -> Vec<String> {
+fn notices(observed: &ObservedHost, image: &Image) -> Vec<String> {
     let mut notices = Vec::new();
     if observed.accelerator == Accelerator::Tcg {
         notices

@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use super::crash;
 use super::desired::{desired_host, desired_state, host_pool, image_facts};
 use super::execute::execute_changes;
-use super::manager::{Shared, stored_adoption, teardown, wire_operation};
+use super::manager::{RequestError, Shared, stored_adoption, teardown, wire_operation};
 use super::progress::{self, Observed, VmView};
 use crate::events::NewEvent;
 use crate::kubernetes::{Kubernetes, KubernetesError, KubernetesNode, KubernetesView};
@@ -106,6 +106,16 @@ impl From<RecordError> for Trouble {
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         if failure.id == "LIBVIRT-UNREACHABLE" { Self::Passing(failure) } else { Self::Final(failure) }
+    }
+}
+
+impl From<RequestError> for Trouble {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(failure) => failure.into(),
+            RequestError::Records(error) => error.into(),
+            RequestError::Diagnostics(_) => unreachable!("the task parses no spec"),
+        }
     }
 }
 
@@ -259,27 +269,28 @@ impl ClusterTask {
         image: &Image,
         is_up: bool,
     ) -> Result<(), Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
         let observed = self.observe_host().await?;
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
-        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, powered);
-        let plan = plan_host(&desired, &observed, &stored_adoption(cluster)?)?;
+        let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
+        let adopted = stored_adoption(&shared.records).await?;
+        let plan = plan_host(&desired, &observed, &adopted)?;
         let changes: Vec<_> = plan
             .changes
             .into_iter()
             .filter(|change| is_up || matches!(change.op, HostOp::StartDomain { .. }))
             .collect();
+        if is_up && plan.adoption != adopted {
+            crash::point("before-store-adoption");
+            let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+            shared.records.set_adoption(&record).await?;
+            crash::point("after-store-adoption");
+        }
         if !changes.is_empty() {
-            if is_up {
-                let adoption = serde_json::to_value(&plan.adoption).unwrap_or_default();
-                if adoption != cluster.adoption {
-                    crash::point("before-store-adoption");
-                    self.shared.records.set_adoption(&cluster.id, &adoption).await?;
-                    crash::point("after-store-adoption");
-                }
-            }
             self.host = None;
-            execute_changes(&*self.shared.hypervisor, &self.shared.events, &cluster.name, &changes).await?;
+            execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &changes).await?;
         }
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
@@ -412,9 +423,13 @@ impl ClusterTask {
         }
         self.listener = None;
         self.host = None;
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
         let observed = self.observe_host().await?;
-        let plan = teardown(&self.shared.config, cluster, &observed)?;
-        execute_changes(&*self.shared.hypervisor, &self.shared.events, &cluster.name, &plan.changes).await?;
+        let plan = teardown(&shared, cluster, &observed).await?;
+        execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &plan.changes).await?;
+        let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+        shared.records.set_adoption(&record).await?;
         crash::point("before-forget-cluster");
         self.shared.pki.remove(&cluster.id)?;
         self.shared.records.forget_cluster(&cluster.id).await?;

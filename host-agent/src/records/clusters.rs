@@ -49,8 +49,6 @@ pub struct ClusterRecord {
     pub trial: bool,
     /// Port that node agents dial; `None` until first bound.
     pub node_port: Option<u16>,
-    /// What we changed in an adopted network, as the hypervisor room wrote it.
-    pub adoption: serde_json::Value,
     /// In the order of `pod_index`.
     pub nodes: Vec<NodeRecord>,
 }
@@ -193,14 +191,27 @@ impl Records {
         self.execute(sql, vec![cluster_id.to_owned(), port.to_string()]).await
     }
 
-    /// Remembers what is changed in an adopted network, before it is changed.
-    pub async fn set_adoption(
-        &self,
-        cluster_id: &str,
-        adoption: &serde_json::Value,
-    ) -> Result<(), RecordError> {
-        let sql = "UPDATE cluster SET adoption = ?2 WHERE id = ?1";
-        self.execute(sql, vec![cluster_id.to_owned(), to_json(adoption)]).await
+    /// What is changed in adopted networks, of all clusters, as the hypervisor room wrote it; null at first.
+    pub async fn adoption(&self) -> Result<serde_json::Value, RecordError> {
+        self.store
+            .call(|c| {
+                let stored: Option<String> =
+                    c.query_row("SELECT record FROM adoption", [], |row| row.get(0)).optional()?;
+                let damaged = |source| RecordError::Damaged {
+                    what: "record",
+                    object: "adopted networks".to_owned(),
+                    source,
+                };
+                stored.map_or(Ok(serde_json::Value::Null), |text| serde_json::from_str(&text).map_err(damaged))
+            })
+            .await
+    }
+
+    /// Remembers what is changed in adopted networks, before it is changed.
+    pub async fn set_adoption(&self, adoption: &serde_json::Value) -> Result<(), RecordError> {
+        let sql = "INSERT INTO adoption (one, record) VALUES (1, ?1)
+                   ON CONFLICT (one) DO UPDATE SET record = excluded.record";
+        self.execute(sql, vec![to_json(adoption)]).await
     }
 
     /// Moves a node on in its removal.
@@ -246,7 +257,6 @@ impl ClusterRecord {
             kubernetes: kubernetes.to_owned(),
             trial: false,
             node_port: before.and_then(|old| old.node_port),
-            adoption: before.map_or(serde_json::Value::Null, |old| old.adoption.clone()),
             nodes: allocate_nodes(&spec.nodes, before.map(|old| old.nodes.as_slice()).unwrap_or_default()),
         }
     }
@@ -304,10 +314,10 @@ fn write_nodes(t: &Transaction<'_>, cluster_id: &str, nodes: &[NodeRecord]) -> R
 }
 
 fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError> {
-    struct Raw(String, String, i64, String, String, String, bool, Option<u16>, String);
+    struct Raw(String, String, i64, String, String, String, bool, Option<u16>);
     let raw = c
         .query_row(
-            "SELECT id, state, generation, spec, image_id, kubernetes, trial, node_port, adoption
+            "SELECT id, state, generation, spec, image_id, kubernetes, trial, node_port
              FROM cluster WHERE name = ?1",
             [name],
             |r| {
@@ -320,12 +330,11 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
                     r.get(5)?,
                     r.get(6)?,
                     r.get(7)?,
-                    r.get(8)?,
                 ))
             },
         )
         .optional()?;
-    let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port, adoption)) = raw else {
+    let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port)) = raw else {
         return Ok(None);
     };
     let damaged =
@@ -336,7 +345,6 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
         state: if state == "removing" { ClusterState::Removing } else { ClusterState::Present },
         generation: generation as u64,
         spec: serde_json::from_str(&spec).map_err(damaged("spec"))?,
-        adoption: serde_json::from_str(&adoption).map_err(damaged("adoption"))?,
         id,
         image_id,
         kubernetes,

@@ -8,7 +8,6 @@ CREATE TABLE cluster (
     kubernetes TEXT NOT NULL,
     trial      INTEGER NOT NULL,
     node_port  INTEGER,
-    adoption   TEXT NOT NULL DEFAULT 'null',
     created    TEXT NOT NULL
 ) STRICT;
 
@@ -39,3 +38,9 @@ CREATE TABLE operation (
 
 -- At most one operation of a cluster runs at a time.
 CREATE UNIQUE INDEX operation_running ON operation (cluster_id) WHERE state = 'running';
+
+-- What is changed in networks that are not ours; one record for the whole host.
+CREATE TABLE adoption (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    record TEXT NOT NULL
+) STRICT;
