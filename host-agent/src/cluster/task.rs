@@ -465,6 +465,7 @@ impl ClusterTask {
             )
             .await;
             self.shared.records.finish_operation(&operation.id, None).await?;
+            self.publish_operation(&operation.id, Vec::new()).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
             let failure = self.with_console(cluster, &node_id, failure).await;
             self.fail(operation, &failure).await?;

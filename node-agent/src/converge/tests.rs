@@ -1,0 +1,234 @@
+//! The loop against fake steps: order, evidence, retry, drift, interruption, resuming.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use k8sctl_command::Evidence;
+use k8sctl_proto::node::v1::{StatusReport, StepStatus};
+
+use super::*;
+
+/// A step whose truth is a flag, shared with the test as a machine's state would be.
+#[derive(Clone, Default)]
+struct FakeStep {
+    name: &'static str,
+    members_only: bool,
+    truth: Arc<Mutex<bool>>,
+    failures_left: Arc<AtomicU32>,
+    applies: Arc<AtomicU32>,
+    never_ends: bool,
+    /// Runs at the end of apply.
+    then: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl FakeStep {
+    fn new(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    fn failing(self, times: u32) -> Self {
+        self.failures_left.store(times, Ordering::SeqCst);
+        self
+    }
+
+    fn applies(&self) -> u32 {
+        self.applies.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Step for FakeStep {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn unit(&self) -> Option<&'static str> {
+        Some("fake.service")
+    }
+
+    fn members_only(&self) -> bool {
+        self.members_only
+    }
+
+    async fn check(&self, _: &DesiredState) -> Result<Check, StepError> {
+        let truth = *self.truth.lock().expect("not poisoned");
+        Ok(if truth { Check::True } else { Check::False("not yet".into()) })
+    }
+
+    async fn apply(&self, _: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        self.applies.fetch_add(1, Ordering::SeqCst);
+        progress.say("applying");
+        if self.never_ends {
+            std::future::pending::<()>().await;
+        }
+        if self.failures_left.load(Ordering::SeqCst) > 0 {
+            self.failures_left.fetch_sub(1, Ordering::SeqCst);
+            return Err(StepError::Simulated(Evidence {
+                argv: vec!["fake".into()],
+                exit_status: Some(3),
+                output_tail: "why\n".into(),
+            }));
+        }
+        *self.truth.lock().expect("not poisoned") = true;
+        if let Some(then) = &self.then {
+            then();
+        }
+        Ok(())
+    }
+}
+
+struct FakeJournal;
+
+#[async_trait]
+impl Journal for FakeJournal {
+    async fn tail(&self, unit: &str) -> String {
+        format!("journal of {unit}")
+    }
+}
+
+struct Fixture {
+    desired: watch::Sender<Option<DesiredState>>,
+    report: watch::Receiver<StatusReport>,
+    shutdown: CancellationToken,
+}
+
+fn want(generation: u64, target: Target) -> Option<DesiredState> {
+    Some(DesiredState { generation, target: target.into(), ..DesiredState::default() })
+}
+
+fn start(steps: &[FakeStep], wanted: Option<DesiredState>) -> Fixture {
+    let board = Board::default();
+    let (desired, receiver) = watch::channel(wanted);
+    let shutdown = CancellationToken::new();
+    let steps = steps.iter().map(|step| Box::new(step.clone()) as Box<dyn Step>).collect();
+    let converge = Converge::new(steps, receiver, board.clone(), Arc::new(FakeJournal), shutdown.clone());
+    k8sctl_rpc::task::spawn("converge", converge.run());
+    Fixture { desired, report: board.subscribe(), shutdown }
+}
+
+impl Fixture {
+    /// Waits until the report is so; the paused clock runs on by itself meanwhile.
+    async fn until(&mut self, so: impl Fn(&StatusReport) -> bool) -> StatusReport {
+        let waited = timeout(Duration::from_secs(600), self.report.wait_for(|report| so(report))).await;
+        waited.expect("it comes").expect("the board lives").clone()
+    }
+}
+
+fn step<'a>(report: &'a StatusReport, name: &str) -> &'a StepStatus {
+    report.steps.iter().find(|step| step.name == name).expect("a step of this name")
+}
+
+fn states(report: &StatusReport) -> Vec<StepState> {
+    report.steps.iter().map(StepStatus::state).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_steps_become_true_and_members_wait_for_the_target() {
+    let steps = [FakeStep::new("a"), FakeStep { members_only: true, ..FakeStep::new("b") }];
+    let mut fixture = start(&steps, want(1, Target::Prepared));
+    let report = fixture.until(|report| states(report) == [StepState::Done, StepState::Pending]).await;
+    assert_eq!(report.observed_generation, 1);
+    assert_eq!(steps[1].applies(), 0);
+    fixture.desired.send_replace(want(2, Target::Member));
+    let report = fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    assert_eq!((report.observed_generation, steps[0].applies()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_keeps_its_evidence_and_is_tried_again() {
+    let steps = [FakeStep::new("a").failing(2), FakeStep::new("b")];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    let report = fixture.until(|report| states(report) == [StepState::Failed, StepState::Pending]).await;
+    let evidence = step(&report, "a").evidence.clone().expect("evidence");
+    assert_eq!((evidence.exit_status, evidence.output_tail.as_str()), (Some(3), "why\n"));
+    assert_eq!((evidence.argv, evidence.journal_tail.as_str()), (vec!["fake".to_owned()], "journal of fake.service"));
+    let report = fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    assert_eq!((step(&report, "a").attempts, step(&report, "a").evidence.is_none()), (3, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drift_is_repaired() {
+    let steps = [FakeStep::new("a")];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done]).await;
+    *steps[0].truth.lock().expect("not poisoned") = false;
+    let report = fixture.until(|report| step(report, "a").attempts == 2 && states(report) == [StepState::Done]).await;
+    assert_eq!(step(&report, "a").attempts, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_generation_interrupts_between_steps() {
+    let (desired, _) = watch::channel(None);
+    let desired = Arc::new(desired);
+    let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
+    let changer = Arc::clone(&desired);
+    let first = FakeStep { then: Some(Arc::new(move || drop(changer.send_replace(want(2, Target::Member))))), ..first };
+    let board = Board::default();
+    desired.send_replace(want(1, Target::Member));
+    let steps: Vec<Box<dyn Step>> = vec![Box::new(first.clone()), Box::new(second.clone())];
+    let converge =
+        Converge::new(steps, desired.subscribe(), board.clone(), Arc::new(FakeJournal), CancellationToken::new());
+    let wanted = desired.borrow().clone().expect("wanted");
+    let mut converge = converge;
+    converge.desired.borrow_and_update();
+    board.observe(1, &["a", "b"]);
+    assert_eq!(converge.round(&wanted).await, Round::Interrupted);
+    assert_eq!((first.applies(), second.applies()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_hangs_fails_at_its_deadline() {
+    let steps = [FakeStep { never_ends: true, ..FakeStep::new("a") }];
+    let mut wanted = want(1, Target::Member).expect("wanted");
+    wanted.step_deadline = Some(prost_types::Duration { seconds: 30, nanos: 0 });
+    let mut fixture = start(&steps, Some(wanted));
+    let report = fixture.until(|report| states(report) == [StepState::Failed]).await;
+    assert_eq!(step(&report, "a").message, "not done after 30s; at the end: applying");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_that_changes_nothing_is_a_failure() {
+    let truth = FakeStep::new("a");
+    let undo = Arc::clone(&truth.truth);
+    let then = Arc::new(move || *undo.lock().expect("not poisoned") = false);
+    let mut fixture = start(&[FakeStep { then: Some(then), ..truth }], want(1, Target::Member));
+    let report = fixture.until(|report| states(report) == [StepState::Failed]).await;
+    assert_eq!(step(&report, "a").message, "applied, but still not so: not yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_killed_in_the_middle_of_a_step_resumes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let simulation = crate::config::Simulation { delay: Duration::from_secs(30), ..Default::default() };
+    let run = |board: Board, shutdown: CancellationToken| {
+        let (desired, receiver) = watch::channel(want(1, Target::Member));
+        let steps = simulated::steps(&simulation, dir.path());
+        let converge = Converge::new(steps, receiver, board, Arc::new(simulated::NoJournal), shutdown);
+        (desired, k8sctl_rpc::task::spawn("converge", converge.run()))
+    };
+    let first = Board::default();
+    let (_desired, task) = run(first.clone(), CancellationToken::new());
+    let mut report = first.subscribe();
+    report
+        .wait_for(|report| report.steps.get(1).is_some_and(|step| step.message.starts_with("simulating")))
+        .await
+        .expect("the board lives");
+    task.abort();
+
+    let second = Board::default();
+    let (_desired, _task) = run(second.clone(), CancellationToken::new());
+    let mut report = second.subscribe();
+    let report = report.wait_for(|report| states(report).ends_with(&[StepState::Done])).await.expect("lives").clone();
+    assert_eq!((step(&report, "host-os").attempts, step(&report, "containerd").attempts), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_a_hanging_step() {
+    let steps = [FakeStep { never_ends: true, ..FakeStep::new("a") }];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Running]).await;
+    fixture.shutdown.cancel();
+    // The loop's end drops the receiver.
+    fixture.desired.closed().await;
+}
