@@ -75,7 +75,7 @@ async fn events_as_lines_and_as_json() {
     let out = bench.run(&["events", "home", "--from", "8", "--tail", "5"]).await.expect(0);
     assert_eq!(out.lines().count(), 2, "{out}");
     assert!(
-        out.contains("! StepFailed") && out.contains("node k8s-worker-2: kubeadm: exit status 1"),
+        out.contains("!StepFailed") && out.contains("node k8s-worker-2: kubeadm: exit status 1"),
         "{out}"
     );
     assert!(bench.calls().contains("tail: Some(5)"));

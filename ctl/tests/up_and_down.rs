@@ -211,7 +211,7 @@ async fn down_lists_and_asks() {
     let run = bench.run(&["down"]).await;
     assert!(run.out.contains("- delete  domain k8s-worker-2  it left the file (destructive)"), "{}", run.out);
     run.fails(6, &["PLAN-CONSENT", "k8sctl down home --yes"]);
-    assert!(!bench.calls().contains("DestroyRequest {"), "{}", bench.calls());
+    assert!(!bench.calls().contains("\nDestroyRequest {"), "{}", bench.calls());
     let out = bench.run(&["down", "-f", &file, "--yes"]).await.expect(0);
     assert!(out.contains("cluster home is gone"), "{out}");
     assert!(

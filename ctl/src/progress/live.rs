@@ -113,7 +113,8 @@ impl Display for Live {
 
     fn finish(&mut self) -> io::Result<()> {
         self.bars.values().for_each(ProgressBar::abandon);
-        Ok(())
+        // The last line has no end of its own.
+        if self.bars.is_empty() { Ok(()) } else { self.printer.line("") }
     }
 }
 

@@ -57,7 +57,7 @@ pub async fn watch(context: &Context, agent: &Agent, id: &str, again: &str) -> R
     match followed {
         Some(followed) => followed,
         None => {
-            context.err.line(format!("\nleft: operation {id} goes on without you"))?;
+            context.err.line(format!("left: operation {id} goes on without you"))?;
             context.err.line(format!("watch it again with: {again}"))?;
             context.err.line("or look at it with:  k8sctl status -w")?;
             Err(Ended::Reported(Exit::Interrupted))

@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, args: &HelpArgs) -> Result<Exit, Ended> {
             Ended::with(Exit::Usage, failure)
         })?;
     }
-    let help = found.render_long_help();
+    let help = found.render_help();
     context.out.raw(if context.out.color { help.ansi().to_string() } else { help.to_string() })?;
     Ok(Exit::Ok)
 }

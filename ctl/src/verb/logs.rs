@@ -42,7 +42,12 @@ fn print(context: &Context, line: &LogView) -> std::io::Result<()> {
         return output::item(out, context.format, line);
     }
     let text = if out.tty { visible(&line.text) } else { line.text.clone() };
-    let time = out.paint(styles::DIM, line.time.as_deref().unwrap_or("-"));
+    let time = out.paint(styles::DIM, line.time.as_deref().map_or_else(|| "-".to_owned(), millis));
     let source = out.paint(styles::NAME, format!("{:<10}", visible(&line.source)));
     out.line(format!("{time} {source} {text}"))
+}
+
+/// Always three digits of the second, so that lines align.
+fn millis(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map_or_else(|_| visible(time), |time| format!("{time:.3}"))
 }

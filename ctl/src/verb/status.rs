@@ -136,7 +136,7 @@ impl<'a> Screen<'a> {
 fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     let mut lines = Vec::new();
     let mut field = |name: &str, value: String| {
-        lines.push(format!("{} {value}", out.paint(styles::DIM, format!("{name:<12}"))));
+        lines.push(format!("{} {value}", out.paint(styles::DIM, format!("{name:<13}"))));
     };
     let version = visible(&status.kubernetes_version);
     field("cluster", out.paint(styles::STRONG, visible(&status.name)));

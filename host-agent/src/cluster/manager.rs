@@ -605,7 +605,7 @@ fn notices(observed: &ObservedHost, image: &Image) -> Vec<String> {
     if image.trial {
         notices.push(format!(
             "trial bundle, Kubernetes {}: for trying things out, not for use",
-            image.kubernetes.to_string()
+            image.kubernetes
         ));
     }
     notices

@@ -66,8 +66,8 @@ impl Step for SimulatedStep {
     }
 
     async fn check(&self, desired: &DesiredState) -> Result<Check, StepError> {
-        let done = std::fs::read_to_string(self.file("done")).unwrap_or_default();
-        Ok(if done == desired.node_name { Check::True } else { Check::False("simulated".to_owned()) })
+        let done = std::fs::read_to_string(self.file("done")).ok();
+        Ok(if done.as_ref() == Some(&desired.node_name) { Check::True } else { Check::False("simulated".to_owned()) })
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
