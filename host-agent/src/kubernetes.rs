@@ -182,10 +182,10 @@ impl Kubernetes {
             let leaving: Vec<_> = listed.items.iter().filter(|pod| must_leave(pod)).collect();
             let mut why = String::from("it is ending");
             for pod in &leaving {
-                if pod.metadata.deletion_timestamp.is_none() {
-                    if let Err(error) = self.evict(pod).await {
-                        why = k8sctl_rpc::chain(&error).to_string();
-                    }
+                if pod.metadata.deletion_timestamp.is_none()
+                    && let Err(error) = self.evict(pod).await
+                {
+                    why = k8sctl_rpc::chain(&error).to_string();
                 }
             }
             let Some(first) = leaving.first() else { return Ok(()) };

@@ -148,10 +148,15 @@ async fn watch_resources(board: Board, root: PathBuf) {
 }
 
 /// Each pair is free and all. Messages change only with the whole percent, so that they wake nobody for nothing.
-fn judge_disk(blocks: (u64, u64), inodes: (u64, u64), block_size: u64) -> (ConditionStatus, &'static str, String) {
+fn judge_disk(
+    blocks: (u64, u64),
+    inodes: (u64, u64),
+    block_size: u64,
+) -> (ConditionStatus, &'static str, String) {
     let percent = |(free, all): (u64, u64)| (free * 100).checked_div(all).unwrap_or(100);
     let all = blocks.1 * block_size / (1 << 30);
-    let message = format!("{} % of {all} GiB and {} % of the inodes are free", percent(blocks), percent(inodes));
+    let message =
+        format!("{} % of {all} GiB and {} % of the inodes are free", percent(blocks), percent(inodes));
     if percent(blocks) < DISK_FREE {
         (False, "DiskFull", message)
     } else if percent(inodes) < INODES_FREE {

@@ -90,7 +90,8 @@ impl ApiClient {
         }
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&kubeconfig.certificate_pem).collect();
         let chain = chain.map_err(|error| bad(error.to_string()))?;
-        let key = PrivateKeyDer::from_pem_slice(&kubeconfig.key_pem).map_err(|error| bad(error.to_string()))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&kubeconfig.key_pem).map_err(|error| bad(error.to_string()))?;
         let config = rustls::ClientConfig::builder()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
@@ -132,7 +133,10 @@ fn request(method: &str, address: SocketAddr, path: &str, headers: &str, body: &
     request
 }
 
-async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &[u8]) -> std::io::Result<Vec<u8>> {
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) -> std::io::Result<Vec<u8>> {
     stream.write_all(request).await?;
     stream.flush().await?;
     let mut answer = Vec::new();

@@ -74,7 +74,12 @@ impl Board {
             };
             match report.conditions.iter_mut().find(|known| known.r#type == kind) {
                 None => {
-                    tracing::info!(condition = kind, condition.status = status.as_str_name(), reason, "condition");
+                    tracing::info!(
+                        condition = kind,
+                        condition.status = status.as_str_name(),
+                        reason,
+                        "condition"
+                    );
                     report.conditions.push(fresh);
                     true
                 }
@@ -85,7 +90,12 @@ impl Board {
                     modified
                 }
                 Some(known) => {
-                    tracing::info!(condition = kind, condition.status = status.as_str_name(), reason, "condition");
+                    tracing::info!(
+                        condition = kind,
+                        condition.status = status.as_str_name(),
+                        reason,
+                        "condition"
+                    );
                     *known = fresh;
                     true
                 }

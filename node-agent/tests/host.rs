@@ -16,20 +16,21 @@ use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
     AgentMessage, DesiredState, Goodbye, HostMessage, JoinRequest, JoinResponse, LogFrame, PushLogsResponse,
-    RenewCertificateRequest, RenewCertificateResponse, StartLogStream, StepState, Target, agent_message, host_message,
+    RenewCertificateRequest, RenewCertificateResponse, StartLogStream, StepState, Target, agent_message,
+    host_message,
 };
 use node_agent::bootstrap::identity::{Identity, Store};
 use node_agent::bootstrap::port::RealSecretPort;
 use node_agent::bootstrap::wire::Offer;
 use node_agent::bootstrap::{Bootstrap, Connection, DialError, Dialer, JoinError, proof};
+use node_agent::clock;
 use node_agent::config::{Config, Simulation, Steps};
-use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::converge::Converge;
+use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::logs::simulated::SimulatedLogs;
 use node_agent::machine::Machine;
 use node_agent::session::Session;
 use node_agent::status::Board;
-use node_agent::clock;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -46,7 +47,8 @@ struct FakeDialer;
 async fn dial(address: &str) -> Result<Connection, DialError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let channel = endpoint.connect().await;
-    let channel = channel.map_err(|source| DialError { address: address.into(), source: Box::new(source) })?;
+    let channel =
+        channel.map_err(|source| DialError { address: address.into(), source: Box::new(source) })?;
     Ok(Connection { channel, exporter: EXPORTER.to_vec() })
 }
 
@@ -116,7 +118,10 @@ type HostStream = Pin<Box<dyn futures::Stream<Item = Result<HostMessage, Status>
 impl NodeService for Services {
     type SessionStream = HostStream;
 
-    async fn session(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<HostStream>, Status> {
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<HostStream>, Status> {
         if Host::take(&self.0.refused_sessions) {
             return Err(Status::unauthenticated("unknown certificate"));
         }
@@ -144,10 +149,16 @@ impl NodeService for Services {
     ) -> Result<Response<RenewCertificateResponse>, Status> {
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
         self.0.life.store(3600, Ordering::SeqCst);
-        Ok(Response::new(RenewCertificateResponse { certificate_der: vec![9], not_after: self.0.not_after() }))
+        Ok(Response::new(RenewCertificateResponse {
+            certificate_der: vec![9],
+            not_after: self.0.not_after(),
+        }))
     }
 
-    async fn push_logs(&self, request: Request<Streaming<LogFrame>>) -> Result<Response<PushLogsResponse>, Status> {
+    async fn push_logs(
+        &self,
+        request: Request<Streaming<LogFrame>>,
+    ) -> Result<Response<PushLogsResponse>, Status> {
         let mut inbox = request.into_inner();
         while let Some(frame) = inbox.message().await? {
             if let Some(frames) = &*self.0.frames.lock().expect("lock") {
@@ -182,7 +193,10 @@ fn answer_port(host: &Host, address: SocketAddr, stream: std::os::unix::net::Uni
     for line in BufReader::new(stream).lines().map_while(Result::ok) {
         let request: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         let sequence = request["sequence"].as_u64().expect("a sequence");
-        assert_eq!((request["version"].as_u64(), request["machine_uuid"].as_str()), (Some(1), Some("uuid-1")));
+        assert_eq!(
+            (request["version"].as_u64(), request["machine_uuid"].as_str()),
+            (Some(1), Some("uuid-1"))
+        );
         let secret: [u8; 32] = std::array::from_fn(|at| (sequence as u8).wrapping_add(at as u8));
         host.secrets.lock().expect("lock").push(secret);
         let offer = |sequence: u64| {
@@ -315,7 +329,8 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     let host = host(3600);
     let selector = k8sctl_proto::node::v1::LogSelector { tail: Some(3), ..Default::default() };
     let logs = StartLogStream { stream_id: "s1".into(), selector: Some(selector) };
-    *host.desired.lock().expect("lock") = vec![desired(), from_host(host_message::Message::StartLogStream(logs))];
+    *host.desired.lock().expect("lock") =
+        vec![desired(), from_host(host_message::Message::StartLogStream(logs))];
     listen(&host, dir.path()).await;
     let mut agent = start(&host, dir.path());
     let first = agent.heard.recv().await.expect("a message").message;
@@ -337,7 +352,10 @@ async fn a_session_says_hello_converges_and_streams_logs() {
         ids.push(frame.stream_id);
         texts.extend(frame.lines.into_iter().map(|line| line.text));
     }
-    assert_eq!((ids[0].as_str(), texts.as_slice()), ("s1", ["simulated line 8", "simulated line 9", "simulated line 10"].map(str::to_owned).as_slice()));
+    assert_eq!(
+        (ids[0].as_str(), texts.as_slice()),
+        ("s1", ["simulated line 8", "simulated line 9", "simulated line 10"].map(str::to_owned).as_slice())
+    );
     agent.shutdown.cancel();
     tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
 }

@@ -275,10 +275,10 @@ impl Manager {
     /// Begins to remove a cluster, or re-attaches to that.
     pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
         let record = self.find(name).await?;
-        if record.state == ClusterState::Removing {
-            if let Some(operation) = self.shared.records.running_operation(&record.id).await? {
-                return Ok(operation.id);
-            }
+        if record.state == ClusterState::Removing
+            && let Some(operation) = self.shared.records.running_operation(&record.id).await?
+        {
+            return Ok(operation.id);
         }
         let plan = self.plan_down(&record.name).await?;
         if !seen_digest.is_empty() && seen_digest != plan.digest {

@@ -252,10 +252,11 @@ impl ClusterTask {
 
     async fn observe_host(&mut self) -> Result<ObservedHost, Failure> {
         let version = *self.shared.hypervisor.changes().borrow();
-        if let Some((when, seen, host)) = &self.host {
-            if *seen == version && when.elapsed() < RESYNC {
-                return Ok(host.clone());
-            }
+        if let Some((when, seen, host)) = &self.host
+            && *seen == version
+            && when.elapsed() < RESYNC
+        {
+            return Ok(host.clone());
         }
         let host = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
         self.host = Some((Instant::now(), version, host.clone()));

@@ -91,10 +91,10 @@ pub async fn serve_port(port: PortPath, template: OfferTemplate, authority: Arc<
             (_, Some(listener)) => listener.accept().await.map(|(stream, _)| stream),
             (PortPath::Connect(path) | PortPath::Listen(path), None) => UnixStream::connect(path).await,
         };
-        if let Ok(stream) = stream {
-            if let Err(error) = answer(stream, &template, &authority).await {
-                tracing::debug!(node.id = %template.node_id, error = %error, "the join channel closed");
-            }
+        if let Ok(stream) = stream
+            && let Err(error) = answer(stream, &template, &authority).await
+        {
+            tracing::debug!(node.id = %template.node_id, error = %error, "the join channel closed");
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }

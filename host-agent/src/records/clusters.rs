@@ -202,7 +202,8 @@ impl Records {
                     object: "adopted networks".to_owned(),
                     source,
                 };
-                stored.map_or(Ok(serde_json::Value::Null), |text| serde_json::from_str(&text).map_err(damaged))
+                stored
+                    .map_or(Ok(serde_json::Value::Null), |text| serde_json::from_str(&text).map_err(damaged))
             })
             .await
     }

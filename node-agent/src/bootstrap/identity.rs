@@ -180,7 +180,9 @@ impl Store {
         match self.read("pending.json") {
             Ok(Some(pending)) => return Ok(pending),
             Ok(None) => {}
-            Err(IdentityError::Damaged { .. }) => tracing::warn!("the pending key is damaged; making another"),
+            Err(IdentityError::Damaged { .. }) => {
+                tracing::warn!("the pending key is damaged; making another")
+            }
             Err(error) => return Err(error),
         }
         let pending = Pending::make()?;
@@ -193,9 +195,9 @@ impl Store {
         match std::fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(IdentityError::Read { path, source }),
-            Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(|source| IdentityError::Damaged { path, source })
-            }
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| IdentityError::Damaged { path, source }),
         }
     }
 

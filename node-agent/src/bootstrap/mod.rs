@@ -193,7 +193,10 @@ fn is_transient(error: &JoinError) -> bool {
     match error {
         JoinError::Dial(_) => true,
         JoinError::Refused(status) => {
-            matches!(status.code(), tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::ResourceExhausted)
+            matches!(
+                status.code(),
+                tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::ResourceExhausted
+            )
         }
         JoinError::Port(_) | JoinError::Identity(_) => false,
     }

@@ -51,7 +51,9 @@ pub enum OfferError {
     #[error("the answer on the port is no secret offer")]
     Json(#[source] serde_json::Error),
     /// Another version of the exchange.
-    #[error("the host agent speaks version {got} of the secret exchange, this agent version {VERSION}: rebuild the node image")]
+    #[error(
+        "the host agent speaks version {got} of the secret exchange, this agent version {VERSION}: rebuild the node image"
+    )]
     Version {
         /// Its version.
         got: u32,
@@ -90,7 +92,11 @@ struct Line {
 #[serde(untagged)]
 enum Time {
     Text(jiff::Timestamp),
-    Fields { seconds: i64, #[serde(default)] nanos: i32 },
+    Fields {
+        seconds: i64,
+        #[serde(default)]
+        nanos: i32,
+    },
 }
 
 impl Offer {
@@ -148,7 +154,8 @@ mod tests {
     fn both_forms_of_time_are_read() {
         let secret = "ab".repeat(32);
         let text = Offer::parse(line(1, &secret, "\"1970-01-01T00:00:05Z\"").as_bytes()).expect("an offer");
-        let fields = Offer::parse(line(1, &secret, r#"{"seconds":5,"nanos":0}"#).as_bytes()).expect("an offer");
+        let fields =
+            Offer::parse(line(1, &secret, r#"{"seconds":5,"nanos":0}"#).as_bytes()).expect("an offer");
         assert_eq!(text.host_time, fields.host_time);
         assert_eq!((text.sequence, text.secret.len(), text.ca_der.as_slice()), (7, 32, &[0x30, 0][..]));
         assert!(!format!("{text:?}").contains("abab"));
@@ -158,7 +165,10 @@ mod tests {
     fn wrong_lines_are_refused() {
         assert!(matches!(Offer::parse(b"{"), Err(OfferError::Json(_))));
         assert!(matches!(Offer::parse(line(2, "", "null").as_bytes()), Err(OfferError::Version { got: 2 })));
-        assert!(matches!(Offer::parse(line(1, "abcd", "null").as_bytes()), Err(OfferError::Length { got: 2 })));
+        assert!(matches!(
+            Offer::parse(line(1, "abcd", "null").as_bytes()),
+            Err(OfferError::Length { got: 2 })
+        ));
         assert!(matches!(Offer::parse(line(1, "zz", "null").as_bytes()), Err(OfferError::Hex { .. })));
     }
 }

@@ -67,7 +67,11 @@ impl Step for SimulatedStep {
 
     async fn check(&self, desired: &DesiredState) -> Result<Check, StepError> {
         let done = std::fs::read_to_string(self.file("done")).ok();
-        Ok(if done.as_ref() == Some(&desired.node_name) { Check::True } else { Check::False("simulated".to_owned()) })
+        Ok(if done.as_ref() == Some(&desired.node_name) {
+            Check::True
+        } else {
+            Check::False("simulated".to_owned())
+        })
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {

@@ -142,7 +142,10 @@ async fn a_failure_keeps_its_evidence_and_is_tried_again() {
     let report = fixture.until(|report| states(report) == [StepState::Failed, StepState::Pending]).await;
     let evidence = step(&report, "a").evidence.clone().expect("evidence");
     assert_eq!((evidence.exit_status, evidence.output_tail.as_str()), (Some(3), "why\n"));
-    assert_eq!((evidence.argv, evidence.journal_tail.as_str()), (vec!["fake".to_owned()], "journal of fake.service"));
+    assert_eq!(
+        (evidence.argv, evidence.journal_tail.as_str()),
+        (vec!["fake".to_owned()], "journal of fake.service")
+    );
     let report = fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
     assert_eq!((step(&report, "a").attempts, step(&report, "a").evidence.is_none()), (3, true));
 }
@@ -153,7 +156,8 @@ async fn drift_is_repaired() {
     let mut fixture = start(&steps, want(1, Target::Member));
     fixture.until(|report| states(report) == [StepState::Done]).await;
     *steps[0].truth.lock().expect("not poisoned") = false;
-    let report = fixture.until(|report| step(report, "a").attempts == 2 && states(report) == [StepState::Done]).await;
+    let report =
+        fixture.until(|report| step(report, "a").attempts == 2 && states(report) == [StepState::Done]).await;
     assert_eq!(step(&report, "a").attempts, 2);
 }
 
@@ -163,12 +167,20 @@ async fn a_new_generation_interrupts_between_steps() {
     let desired = Arc::new(desired);
     let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
     let changer = Arc::clone(&desired);
-    let first = FakeStep { then: Some(Arc::new(move || drop(changer.send_replace(want(2, Target::Member))))), ..first };
+    let first = FakeStep {
+        then: Some(Arc::new(move || drop(changer.send_replace(want(2, Target::Member))))),
+        ..first
+    };
     let board = Board::default();
     desired.send_replace(want(1, Target::Member));
     let steps: Vec<Box<dyn Step>> = vec![Box::new(first.clone()), Box::new(second.clone())];
-    let converge =
-        Converge::new(steps, desired.subscribe(), board.clone(), Arc::new(FakeJournal), CancellationToken::new());
+    let converge = Converge::new(
+        steps,
+        desired.subscribe(),
+        board.clone(),
+        Arc::new(FakeJournal),
+        CancellationToken::new(),
+    );
     let wanted = desired.borrow().clone().expect("wanted");
     let mut converge = converge;
     converge.desired.borrow_and_update();
@@ -219,7 +231,8 @@ async fn an_agent_killed_in_the_middle_of_a_step_resumes() {
     let second = Board::default();
     let (_desired, _task) = run(second.clone(), CancellationToken::new());
     let mut report = second.subscribe();
-    let report = report.wait_for(|report| states(report).ends_with(&[StepState::Done])).await.expect("lives").clone();
+    let report =
+        report.wait_for(|report| states(report).ends_with(&[StepState::Done])).await.expect("lives").clone();
     assert_eq!((step(&report, "host-os").attempts, step(&report, "containerd").attempts), (0, 1));
 }
 

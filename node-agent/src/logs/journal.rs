@@ -157,7 +157,8 @@ mod tests {
         .expect("a line");
         assert_eq!((line.source.as_str(), line.text.as_str()), ("kubelet", "hello world"));
         assert_eq!(line.time, Some(Timestamp { seconds: 1_700_000_000, nanos: 5_000 }));
-        let bytes = parse(br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":[104,105,255],"UNIT":"containerd.service"}"#);
+        let bytes =
+            parse(br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":[104,105,255],"UNIT":"containerd.service"}"#);
         let bytes = bytes.expect("a line");
         assert_eq!((bytes.source.as_str(), bytes.text.as_str()), ("containerd", "hi\u{fffd}"));
         assert_eq!(parse(br#"{"__REALTIME_TIMESTAMP":"1","MESSAGE":null}"#), None);

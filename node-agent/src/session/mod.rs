@@ -174,7 +174,11 @@ impl Session {
         }
     }
 
-    async fn send_report(&self, outbox: &mpsc::Sender<AgentMessage>, report: StatusReport) -> Result<(), SessionError> {
+    async fn send_report(
+        &self,
+        outbox: &mpsc::Sender<AgentMessage>,
+        report: StatusReport,
+    ) -> Result<(), SessionError> {
         send(outbox, agent_message::Message::Status(report)).await
     }
 
@@ -231,9 +235,19 @@ impl Session {
     fn report_certificate(&self, identity: &Identity) {
         let until = jiff::Timestamp::try_from(identity.not_after).unwrap_or_default();
         if identity.is_expired(SystemTime::now()) {
-            self.board.condition("CertificateValid", ConditionStatus::False, "Expired", format!("ended {until:.0}"));
+            self.board.condition(
+                "CertificateValid",
+                ConditionStatus::False,
+                "Expired",
+                format!("ended {until:.0}"),
+            );
         } else {
-            self.board.condition("CertificateValid", ConditionStatus::True, "Valid", format!("until {until:.0}"));
+            self.board.condition(
+                "CertificateValid",
+                ConditionStatus::True,
+                "Valid",
+                format!("until {until:.0}"),
+            );
         }
     }
 
@@ -258,13 +272,18 @@ async fn wait_for_change(report: &mut watch::Receiver<StatusReport>, not_before:
     tokio::time::sleep_until(not_before).await;
 }
 
-async fn send(outbox: &mpsc::Sender<AgentMessage>, message: agent_message::Message) -> Result<(), SessionError> {
+async fn send(
+    outbox: &mpsc::Sender<AgentMessage>,
+    message: agent_message::Message,
+) -> Result<(), SessionError> {
     outbox.send(AgentMessage { message: Some(message) }).await.map_err(|_| SessionError::Ended)
 }
 
 fn ended(status: tonic::Status) -> SessionError {
     match status.code() {
-        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => SessionError::Refused(Box::new(status)),
+        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+            SessionError::Refused(Box::new(status))
+        }
         _ => SessionError::Broken(Box::new(status)),
     }
 }

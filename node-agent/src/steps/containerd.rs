@@ -144,7 +144,8 @@ impl Step for Containerd {
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         let changed = !self.config_is_right(desired)?;
         if changed {
-            let version = if self.root.is_live() { run("containerd", &["--version"]).await? } else { String::new() };
+            let version =
+                if self.root.is_live() { run("containerd", &["--version"]).await? } else { String::new() };
             let file = self.config(desired, format_of(&version));
             self.root.write(&file.path, &file.content, file.mode).map_err(StepError::write(CONFIG))?;
         }
@@ -172,7 +173,10 @@ mod tests {
 
     #[test]
     fn the_language_follows_the_version() {
-        assert_eq!(format_of("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1"), Format::Two);
+        assert_eq!(
+            format_of("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1"),
+            Format::Two
+        );
         assert_eq!(format_of("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7"), Format::Three);
         assert_eq!(format_of(""), Format::Two);
     }
@@ -180,6 +184,9 @@ mod tests {
     #[test]
     fn both_languages_are_golden() {
         insta::assert_snapshot!("containerd-2", render("k8s.gcr.io/pause:3.2", "/usr/lib/cni", Format::Two));
-        insta::assert_snapshot!("containerd-3", render("registry.k8s.io/pause:3.10", "/opt/cni/bin", Format::Three));
+        insta::assert_snapshot!(
+            "containerd-3",
+            render("registry.k8s.io/pause:3.10", "/opt/cni/bin", Format::Three)
+        );
     }
 }

@@ -55,7 +55,8 @@ pub async fn version(socket: &Path) -> Result<String, CriError> {
     grpc.ready().await.map_err(CriError::Connect)?;
     let path = http::uri::PathAndQuery::from_static("/runtime.v1.RuntimeService/Version");
     let codec: tonic_prost::ProstCodec<VersionRequest, VersionResponse> = tonic_prost::ProstCodec::default();
-    let answer = grpc.unary(tonic::Request::new(VersionRequest::default()), path, codec).await.map_err(refused)?;
+    let answer =
+        grpc.unary(tonic::Request::new(VersionRequest::default()), path, codec).await.map_err(refused)?;
     let answer = answer.into_inner();
     Ok(format!("{} {}", answer.runtime_name, answer.runtime_version))
 }

@@ -157,12 +157,14 @@ fn plan_hosts(current: &str, desired: &DesiredState) -> String {
 async fn growth_that_is_ours() -> Option<rootfs::Growth> {
     let growth = rootfs::observe()?;
     let shown = run("systemctl", &["show", "--property=Job,ActiveState", "k8s-grow-root.service"]).await;
-    let busy = shown.is_ok_and(|text| text.lines().any(|line| line.starts_with("Job=") || line.ends_with("=activating")));
+    let busy = shown
+        .is_ok_and(|text| text.lines().any(|line| line.starts_with("Job=") || line.ends_with("=activating")));
     (!busy).then_some(growth)
 }
 
 fn wanted_routes(desired: &DesiredState) -> Vec<Route> {
-    let route = |route: &k8sctl_proto::node::v1::PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
+    let route =
+        |route: &k8sctl_proto::node::v1::PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
     desired.pod_routes.iter().map(route).collect()
 }
 
@@ -205,7 +207,8 @@ mod tests {
 
     #[test]
     fn hosts_keep_what_is_not_ours_and_settle() {
-        let before = "127.0.0.1 localhost\n# BEGIN k8s-myhome\n1.2.3.4 old\n# END k8s-myhome\n10.0.0.1 mine\n";
+        let before =
+            "127.0.0.1 localhost\n# BEGIN k8s-myhome\n1.2.3.4 old\n# END k8s-myhome\n10.0.0.1 mine\n";
         let after = plan_hosts(before, &desired());
         assert_eq!(
             after,

@@ -91,7 +91,11 @@ async fn unit_is_active(unit: &str) -> bool {
 }
 
 /// Looks until it is so, at short intervals. `look` says `Err` with what it saw instead.
-async fn wait_until<F>(what: &'static str, limit: Duration, mut look: impl FnMut() -> F) -> Result<(), StepError>
+async fn wait_until<F>(
+    what: &'static str,
+    limit: Duration,
+    mut look: impl FnMut() -> F,
+) -> Result<(), StepError>
 where
     F: Future<Output = Result<(), String>>,
 {

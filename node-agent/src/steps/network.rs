@@ -102,7 +102,8 @@ pub fn plan_rules(chain: &str, desired: &DesiredState) -> RulePlan {
     let mut plan = RulePlan::default();
     let mut there = false;
     for line in chain.lines() {
-        let words: Vec<String> = line.split_whitespace().map(|word| word.trim_matches('"').to_owned()).collect();
+        let words: Vec<String> =
+            line.split_whitespace().map(|word| word.trim_matches('"').to_owned()).collect();
         let ours = words.windows(2).any(|pair| pair[0] == "--comment" && pair[1] == COMMENT);
         let Some(rule) = words.get(2..).filter(|_| ours && words[0] == "-A") else { continue };
         if rule == wanted && !there {
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn stale_routes_go_and_moved_ones_are_replaced() {
-        let current = parse_routes("10.244.1.0/24 via 10.0.0.11 dev ens3 \n10.244.9.0/24 via 10.0.0.19 dev ens3\n");
+        let current =
+            parse_routes("10.244.1.0/24 via 10.0.0.11 dev ens3 \n10.244.9.0/24 via 10.0.0.19 dev ens3\n");
         let wanted = [route("10.244.1.0/24", "10.0.0.21"), route("10.244.2.0/24", "10.0.0.12")];
         let plan = plan_routes(&current, &wanted);
         assert_eq!(plan.replace, wanted);

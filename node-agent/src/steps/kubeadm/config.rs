@@ -141,7 +141,8 @@ fn node_labels(desired: &DesiredState) -> String {
     let allowed = |key: &str| {
         let Some((space, _)) = key.split_once('/') else { return true };
         let within = |suffix: &str| space == suffix || space.ends_with(&format!(".{suffix}"));
-        within("node.kubernetes.io") || within("kubelet.kubernetes.io")
+        within("node.kubernetes.io")
+            || within("kubelet.kubernetes.io")
             || !(within("kubernetes.io") || within("k8s.io"))
     };
     let mut labels: Vec<String> = desired
@@ -177,8 +178,9 @@ fn kubelet(desired: &DesiredState) -> Value {
     kubelet
 }
 
+/// JSON documents, which are YAML too: kubeadm's YAML is of an age in which `yes` is no string.
 fn documents(documents: &[Value]) -> String {
-    let text = |document| serde_yaml_ng::to_string(document).expect("JSON values are YAML");
+    let text = |document| serde_json::to_string_pretty(document).expect("JSON values print") + "\n";
     documents.iter().map(text).collect::<Vec<_>>().join("---\n")
 }
 

@@ -68,13 +68,21 @@ impl Kubeadm {
                 let observer = Observer::of_control_plane(&self.root, desired, &version)?;
                 decide_init(&observer.init(desired.coredns).await, desired.coredns)
             }
-            NodeRole::Worker => decide_join(&Observer::of_worker(&self.root, desired, &version)?.join().await),
+            NodeRole::Worker => {
+                decide_join(&Observer::of_worker(&self.root, desired, &version)?.join().await)
+            }
             NodeRole::Unspecified => return Err(StepError::Desired("no role".to_owned())),
         })
     }
 
-    async fn init(&self, desired: &DesiredState, skip: &[&str], progress: &Progress) -> Result<(), StepError> {
-        let _gone_after = self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
+    async fn init(
+        &self,
+        desired: &DesiredState,
+        skip: &[&str],
+        progress: &Progress,
+    ) -> Result<(), StepError> {
+        let _gone_after =
+            self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
         let program = Program::new("kubeadm", KUBEADM)
             .args(["init", "--skip-token-print", "--config", CONFIG])
             .arg(format!("--skip-phases={}", skip.join(",")));
@@ -85,8 +93,8 @@ impl Kubeadm {
         let credentials = observe::delivered(desired, KUBELET_CONF)?.content.clone();
         let config = config::render_join(desired, &version(desired)?, DISCOVERY).into_bytes();
         let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
-        let program = Program::new("kubeadm", KUBEADM)
-            .args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
+        let program =
+            Program::new("kubeadm", KUBEADM).args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
         run_kubeadm(program, progress).await
     }
 

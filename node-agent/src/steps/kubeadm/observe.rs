@@ -90,7 +90,8 @@ impl<'a> Observer<'a> {
     }
 
     fn kubelet_config(&self) -> bool {
-        self.root.exists("/var/lib/kubelet/config.yaml") && self.root.exists("/var/lib/kubelet/kubeadm-flags.env")
+        self.root.exists("/var/lib/kubelet/config.yaml")
+            && self.root.exists("/var/lib/kubelet/kubeadm-flags.env")
     }
 
     async fn control_plane_api(&self, coredns: bool) -> Result<ApiObserved, String> {
@@ -105,10 +106,12 @@ impl<'a> Observer<'a> {
         };
         let config = |name: &str| format!("/api/v1/namespaces/kube-system/configmaps/{name}");
         Ok(ApiObserved {
-            configs: self.there(&config("kubeadm-config")).await? && self.there(&config(&kubelet_config)).await?,
+            configs: self.there(&config("kubeadm-config")).await?
+                && self.there(&config(&kubelet_config)).await?,
             cluster_info: self.there("/api/v1/namespaces/kube-public/configmaps/cluster-info").await?,
             kube_proxy: self.there("/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy").await?,
-            coredns: !coredns || self.there("/apis/apps/v1/namespaces/kube-system/deployments/coredns").await?,
+            coredns: !coredns
+                || self.there("/apis/apps/v1/namespaces/kube-system/deployments/coredns").await?,
             node: self.node().await?,
         })
     }
@@ -152,7 +155,8 @@ fn client(desired: &DesiredState, address: &str, kubeconfig: &str) -> Result<Api
     let unusable = |what: &dyn std::fmt::Display| StepError::Desired(format!("{kubeconfig}: {what}"));
     let address: SocketAddr =
         address.parse().map_err(|_| StepError::Desired(format!("{address:?} is no address with port")))?;
-    let parsed = Kubeconfig::parse(&delivered(desired, kubeconfig)?.content).map_err(|error| unusable(&error))?;
+    let parsed =
+        Kubeconfig::parse(&delivered(desired, kubeconfig)?.content).map_err(|error| unusable(&error))?;
     ApiClient::new(address, &parsed).map_err(|error| unusable(&error))
 }
 

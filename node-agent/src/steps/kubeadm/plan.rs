@@ -134,7 +134,10 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
         return Next::StartKubelet;
     }
     if !node.registered {
-        return Next::Wait { doing: "waiting for the kubelet to register the node", last: "no Node object".into() };
+        return Next::Wait {
+            doing: "waiting for the kubelet to register the node",
+            last: "no Node object".into(),
+        };
     }
     if !node.annotated { Next::Annotate } else { Next::Done }
 }
@@ -148,7 +151,13 @@ mod tests {
         ApiObserved { configs: true, cluster_info: true, kube_proxy: true, coredns: true, node: MEMBER };
 
     fn running(api: Option<ApiObserved>) -> InitObserved {
-        InitObserved { manifests: true, kubelet_config: true, kubelet_active: true, api, api_says: "refused".into() }
+        InitObserved {
+            manifests: true,
+            kubelet_config: true,
+            kubelet_active: true,
+            api,
+            api_says: "refused".into(),
+        }
     }
 
     fn skipped(next: Next) -> Vec<&'static str> {
@@ -161,7 +170,10 @@ mod tests {
     #[test]
     fn nothing_there_means_everything_offline() {
         let skip = skipped(decide_init(&InitObserved::default(), false));
-        assert!(skip.contains(&"wait-control-plane") && skip.contains(&"addon") && !skip.contains(&"etcd"), "{skip:?}");
+        assert!(
+            skip.contains(&"wait-control-plane") && skip.contains(&"addon") && !skip.contains(&"etcd"),
+            "{skip:?}"
+        );
     }
 
     #[test]
