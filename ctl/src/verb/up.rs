@@ -171,11 +171,8 @@ async fn summarise(
     document: &Document,
 ) -> Result<(), Ended> {
     let story = context.story();
-    let status: Option<ClusterView> = match agent.status(cluster).await {
-        Ok(status) => Some(status),
-        // The cluster is up; that it cannot be shown now does not change that.
-        Err(_) => None,
-    };
+    // The cluster is up; that it cannot be shown now does not change that.
+    let status: Option<ClusterView> = agent.status(cluster).await.ok();
     let name = visible(cluster);
     let nodes = status.as_ref().map_or(0, |status| status.nodes.len());
     let ready = status.as_ref().map_or(0, |s| s.nodes.iter().filter(|node| node.phase == "Ready").count());

@@ -102,8 +102,8 @@ pub fn operation_up() -> Vec<Operation> {
     let booting = NODES
         .map(|(name, _)| progress(name, "Booting", "waiting for its agent to call home", false, Vec::new()));
     states.push(operation(OperationState::Running, [vec![network()], booting.to_vec()].concat()));
-    for done in 0..STEPS.len() {
-        let nodes = NODES.map(|(name, _)| progress(name, "Configuring", STEPS[done], false, steps(done)));
+    for (done, step) in STEPS.iter().enumerate() {
+        let nodes = NODES.map(|(name, _)| progress(name, "Configuring", step, false, steps(done)));
         states.push(operation(OperationState::Running, [vec![network()], nodes.to_vec()].concat()));
     }
     let nodes = NODES.map(|(name, _)| progress(name, "Ready", "", true, steps(STEPS.len())));

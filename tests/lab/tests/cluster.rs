@@ -94,7 +94,7 @@ fn vms_have_their_sizes(lab: &Lab) -> Result<()> {
         ensure!(addresses.contains(&format!("\"{ip}\"")), "{name} has {addresses}, expected {ip}");
         let capacity = &node["status"]["capacity"];
         ensure!(
-            capacity["cpu"] == vcpus.to_string(),
+            capacity["cpu"].as_str().and_then(|text| text.parse().ok()) == Some(vcpus),
             "{name} has {} CPUs, expected {vcpus}",
             capacity["cpu"]
         );
@@ -191,7 +191,7 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     let events = k8sctl(lab, &["events", "-o", "json"])?;
     let numbers: Vec<u64> = events
         .lines()
-        .map(|line| Ok(serde_json::from_str::<Value>(line)?["number"].as_u64().context("a number")?))
+        .map(|line| serde_json::from_str::<Value>(line)?["number"].as_u64().context("a number"))
         .collect::<Result<_>>()?;
     ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
