@@ -24,12 +24,14 @@ struct Figure {
     baseline: Option<f64>,
 }
 
+/// Measures and adds its figures.
+type Bench = fn(&Lab, &mut Vec<Figure>) -> Result<()>;
+
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let lab = Lab::here()?;
     let mut figures = Vec::new();
-    let all: [(&str, fn(&Lab, &mut Vec<Figure>) -> Result<()>); 2] =
-        [("up", bench_up), ("running", bench_running)];
+    let all: [(&str, Bench); 2] = [("up", bench_up), ("running", bench_running)];
     let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     for name in &wanted {
         ensure!(

@@ -50,13 +50,13 @@ impl<'a> Observer<'a> {
 
     /// The control plane.
     pub async fn init(&self, coredns: bool) -> InitObserved {
-        let manifest = |name: &&str| self.root.exists(format!("/etc/kubernetes/manifests/{name}.yaml"));
+        let manifest = |name: &str| self.root.exists(format!("/etc/kubernetes/manifests/{name}.yaml"));
         let (api, api_says) = match self.control_plane_api(coredns).await {
             Ok(api) => (Some(api), String::new()),
             Err(says) => (None, says),
         };
         InitObserved {
-            manifests: MANIFESTS.iter().all(|name| manifest(&name)),
+            manifests: MANIFESTS.iter().all(|name| manifest(name)),
             kubelet_config: self.kubelet_config(),
             kubelet_active: unit_is_active(UNIT).await,
             api,
