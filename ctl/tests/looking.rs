@@ -57,7 +57,8 @@ async fn status_for_programs() {
     assert_eq!(serde_yaml_ng::from_str::<Value>(&yaml).unwrap(), bench.json(&["status"]).await);
     bench.fake.answers.lock().unwrap().status.push(story::troubled_status());
     let watched = bench.run(&["status", "-w", "-o", "json"]).await.expect(0);
-    assert_eq!(watched.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).count(), 2);
+    let documents: Vec<Value> = watched.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(documents.len(), 2);
 }
 
 #[tokio::test]
