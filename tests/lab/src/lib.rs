@@ -122,10 +122,11 @@ impl Lab {
     pub fn host_agent(&self, crash_at: Option<&str>) -> Result<Running> {
         let config = self.config.to_string_lossy().into_owned();
         let env: Vec<(&str, &str)> = crash_at.iter().map(|point| ("K8SCTL_CRASH_AT", *point)).collect();
-        let agent = self.spawn("k8s-host-agent", &["--config", &config], &env)?;
+        let mut agent = self.spawn("k8s-host-agent", &["--config", &config], &env)?;
         let socket = Path::new("/run/k8s-myhome/api.sock");
         wait_until("the host agent's socket answers", Duration::from_secs(60), || {
-            Ok(std::os::unix::net::UnixStream::connect(socket).is_ok())
+            let has_crashed = crash_at.is_some() && agent.has_ended()?;
+            Ok(has_crashed || std::os::unix::net::UnixStream::connect(socket).is_ok())
         })?;
         Ok(agent)
     }
