@@ -432,6 +432,7 @@ impl ClusterTask {
         let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
         shared.records.set_adoption(&record).await?;
         crash::point("before-forget-cluster");
+        self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
         self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
