@@ -98,7 +98,7 @@ fn a_killed_node_agent_goes_on() -> Result<()> {
 fn two_clusters_live_side_by_side() -> Result<()> {
     let lab = Lab::here()?;
     let first = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
-    let second = lab.repo("examples/side-by-side.toml").to_string_lossy().into_owned();
+    let second = lab.repo("tests/lab/simulated-second.toml").to_string_lossy().into_owned();
     let mut host = SimulatedHost::new(&lab, "side-by-side")?;
     let _agent = host.host_agent(None)?;
     for spec in [&first, &second] {
