@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use host_agent::cluster::desired::host_pool;
+use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::{Manager, Shared};
 use host_agent::config::HostConfig;
 use host_agent::events::EventLog;
@@ -66,7 +66,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let records = Records::new(store.clone());
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
         uri: config.libvirt_uri.clone(),
-        console_dir: config.pool_dir.join("console"),
+        console_dir: console_dir(&config),
     })?);
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_events, joins) = mpsc::unbounded_channel();

@@ -1,6 +1,7 @@
 //! What each node agent shall be, as pure functions of the cluster's record.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
@@ -31,6 +32,11 @@ pub struct ImageFacts {
 /// Our libvirt pool.
 pub fn host_pool(config: &HostConfig) -> DesiredPool {
     DesiredPool { name: "k8s-myhome".to_owned(), path: config.pool_dir.clone() }
+}
+
+/// Where the consoles of all VMs are logged.
+pub fn console_dir(config: &HostConfig) -> PathBuf {
+    config.pool_dir.join("console")
 }
 
 /// The cluster's share of the host. Nodes that are being drained still have their VM; `powered` says which

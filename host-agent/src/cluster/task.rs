@@ -4,6 +4,7 @@
 //! look. Changes to the host are made only on behalf of an operation, but for starting VMs that shall run.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::crash;
-use super::desired::{desired_host, desired_state, host_pool, image_facts};
+use super::desired::{console_dir, desired_host, desired_state, host_pool, image_facts};
 use super::execute::execute_changes;
 use super::manager::{RequestError, Shared, stored_adoption, teardown, wire_operation};
 use super::progress::{self, Observed, VmView};
@@ -432,6 +433,7 @@ impl ClusterTask {
         let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
         shared.records.set_adoption(&record).await?;
         crash::point("before-forget-cluster");
+        remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
         self.shared.records.forget_cluster(&cluster.id).await?;
@@ -624,6 +626,23 @@ fn authority_trouble(error: &(dyn std::error::Error + 'static)) -> Trouble {
         k8sctl_rpc::chain(error).to_string(),
         "check the disk under the host agent's state directory",
     ))
+}
+
+/// Removes the console logs of VMs that are gone, and the directory after the last one. What cannot be removed is
+/// told: it holds no cluster back.
+fn remove_consoles(dir: &Path, nodes: &[NodeRecord]) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // virtlogd rotates NAME.log into NAME.log.0 and so on.
+        let is_theirs = nodes.iter().any(|node| {
+            name.strip_prefix(&node.name).is_some_and(|rest| rest == ".log" || rest.starts_with(".log."))
+        });
+        if is_theirs && let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), error = %error, "cannot remove a console log");
+        }
+    }
+    // Fails while the consoles of another cluster are in it.
+    let _ = std::fs::remove_dir(dir);
 }
 
 fn past_deadline(operation: &OperationRecord) -> bool {
