@@ -71,12 +71,12 @@ libvirt_uri = "qemu:///system"
 node_agent = "$CACHE/dist/bin/k8s-node-agent"
 plugin_dir = "$CACHE/dist/plugins"
 END
-  export LAB_DIR LAB_BUNDLE=$bundle
+  export LAB_DIR LAB_REPO LAB_BUNDLE=$bundle
   export PATH=$CACHE/dist/bin:$LAB_DIR/bin:$PATH:$CACHE/lab-bin
   export KUBECONFIG=$LAB_DIR/kubeconfig
   export K8SCTL_CONFIG=$LAB_DIR/host-agent.toml
   export LIBVIRT_DEFAULT_URI=qemu:///system
-  declare -px LAB_DIR LAB_BUNDLE PATH KUBECONFIG K8SCTL_CONFIG LIBVIRT_DEFAULT_URI >"$LAB_DIR/environment"
+  declare -px LAB_DIR LAB_REPO LAB_BUNDLE PATH KUBECONFIG K8SCTL_CONFIG LIBVIRT_DEFAULT_URI >"$LAB_DIR/environment"
 }
 
 start_libvirt() {

@@ -51,8 +51,9 @@ impl Lab {
         let dir = std::env::var_os("LAB_DIR")
             .context("this test needs a lab: run it with `tests/lab/run cargo test -p lab-tests`")?;
         let config = std::env::var_os("K8SCTL_CONFIG").context("the lab sets K8SCTL_CONFIG")?;
-        let repo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        Ok(Self { dir: dir.into(), config: config.into(), repo })
+        // Not the directory at build time: clones share cargo's target directory.
+        let repo = std::env::var_os("LAB_REPO").context("the lab sets LAB_REPO")?;
+        Ok(Self { dir: dir.into(), config: config.into(), repo: repo.into() })
     }
 
     /// A file of the repository.
