@@ -58,6 +58,17 @@ fn bench_up(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
         println!("  pair {pair}: plain kubeadm {baseline:.0} s");
         let up = up(lab)?;
         println!("  pair {pair}: k8sctl up     {up:.0} s");
+        // Where the time went, node by node.
+        let events = lab.run("k8sctl", &["events", "-o", "json"], MINUTE)?;
+        fs::write(results()?.join(format!("up-{pair}-events.jsonl")), events)?;
+        for node in lab.get(&["nodes"])?["items"].as_array().context("a list")? {
+            let name = node["metadata"]["name"].as_str().context("a name")?;
+            for source in ["agent", "kubelet"] {
+                let logs =
+                    lab.run("k8sctl", &["logs", name, "--source", source, "--tail", "2000"], 5 * MINUTE)?;
+                fs::write(results()?.join(format!("up-{pair}-{name}-{source}.log")), logs)?;
+            }
+        }
         baselines.push(baseline);
         ups.push(up);
         down(lab)?;
@@ -94,6 +105,11 @@ fn baseline(lab: &Lab) -> Result<f64> {
 }
 
 fn up(lab: &Lab) -> Result<f64> {
+    // The baseline's context is another cluster.
+    let kubeconfig = lab.file("kubeconfig");
+    if kubeconfig.exists() {
+        fs::remove_file(kubeconfig)?;
+    }
     let began = Instant::now();
     lab.run("k8sctl", &["up", "-f", &home(lab), "--yes", "--no-wait"], DEADLINE)?;
     lab.run("k8sctl", &["kubeconfig"], MINUTE)?;
@@ -157,12 +173,53 @@ fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kib: f64 = rss.trim().trim_end_matches(" kB").parse()?;
     figures.push(Figure { name: "host-agent-resident", value: kib / 1024.0, unit: "MiB", baseline: None });
+    let mut agents = Vec::new();
+    for node in nodes {
+        agents.push(node_agent_resident(lab, node["name"].as_str().context("a name")?)?);
+    }
+    let largest = agents.into_iter().fold(0.0, f64::max);
+    figures.push(Figure { name: "node-agent-resident", value: largest, unit: "MiB", baseline: None });
     down(lab)
+}
+
+/// MiB that the node agent holds, read by a pod that sees the node's processes.
+fn node_agent_resident(lab: &Lab, node: &str) -> Result<f64> {
+    let pod = format!("resident-{node}");
+    let look =
+        "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = k8s-node-agent ] && grep VmRSS $p/status; done";
+    let manifest = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
+        "spec": {
+            "nodeName": node, "hostPID": true, "restartPolicy": "Never",
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{
+                "name": "look", "image": "lab.k8s-myhome/busybox:1", "imagePullPolicy": "Never",
+                "command": ["sh", "-c", look],
+            }],
+        },
+    });
+    let file = lab.file(&format!("{pod}.json"));
+    fs::write(&file, manifest.to_string())?;
+    lab.run("kubectl", &["apply", "-f", &file.to_string_lossy()], MINUTE)?;
+    wait_until(&format!("{pod} has looked"), 5 * MINUTE, || {
+        Ok(lab.get(&["pod", &pod])?["status"]["phase"] == "Succeeded")
+    })?;
+    let said = lab.run("kubectl", &["logs", &pod], MINUTE)?;
+    let kib = said.trim().strip_prefix("VmRSS:").with_context(|| format!("{pod} said {said:?}"))?;
+    Ok(kib.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The directory of the results, `bench` under cargo's target directory.
+fn results() -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let dir = target.join("bench");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 fn write_figures(figures: &[Figure]) -> Result<()> {
@@ -177,10 +234,7 @@ fn write_figures(figures: &[Figure]) -> Result<()> {
             json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }),
         );
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let dir = target.join("bench");
-    fs::create_dir_all(&dir)?;
-    let file = dir.join("figures.json");
+    let file = results()?.join("figures.json");
     fs::write(&file, serde_json::to_string_pretty(&lines)?)?;
     println!("written to {}", file.display());
     Ok(())

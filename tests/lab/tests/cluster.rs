@@ -70,18 +70,30 @@ fn up_interrupted(lab: &Lab, home: &str) -> Result<Running> {
     phase("up, killed while kubeadm runs");
     agent = lab.host_agent(None)?;
     wait_until("the control plane's kubeadm step runs", UP_DEADLINE, || {
-        Ok(k8sctl(lab, &["events", "-o", "json"])?.contains("kubeadm started"))
+        step_has_started(lab, "k8s-control-plane-1", "kubeadm")
     })?;
     agent.kill()?;
 
-    phase("up, to its end");
+    phase("up, its k8sctl killed and a VM powered off while it joins");
     agent = lab.host_agent(None)?;
+    let mut first = lab.spawn("k8sctl", &["up", "-f", home, "--yes"], &[])?;
+    wait_until("worker 1 joins", UP_DEADLINE, || step_has_started(lab, "k8s-worker-1", "kubeadm"))?;
+    first.kill()?;
+    lab.run("virsh", &["destroy", "k8s-worker-1"], MINUTE)?;
+
+    phase("up, to its end");
     k8sctl(lab, &["up", "-f", home, "--yes"])?;
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
     let mut names: Vec<&str> = domains.lines().filter(|line| !line.trim().is_empty()).collect();
     names.sort_unstable();
     ensure!(names == ["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-9"], "{names:?}");
     Ok(agent)
+}
+
+/// Whether an event says that this node began that step.
+fn step_has_started(lab: &Lab, node: &str, step: &str) -> Result<bool> {
+    let events = k8sctl(lab, &["events", "-o", "json"])?;
+    Ok(events.lines().any(|line| line.contains(node) && line.contains(&format!("{step} started"))))
 }
 
 fn nodes_are_ready(lab: &Lab, names: &[&str]) -> Result<()> {
