@@ -445,7 +445,7 @@ impl Manager {
         if let Some(image) = images
             .iter()
             .filter(fits)
-            .max_by(|a, b| (!a.trial, &a.kubernetes).cmp(&(!b.trial, &b.kubernetes)))
+            .max_by(|a, b| (!a.trial, &a.kubernetes, a.built).cmp(&(!b.trial, &b.kubernetes, b.built)))
         {
             return Ok(image.clone());
         }

@@ -57,13 +57,16 @@ impl NodePhase {
     }
 }
 
-/// Whether the control plane can take workers: its kubeadm has run to its end.
+/// Whether the control plane can take workers: its API answers while kubeadm fills it, or kubeadm has run to its
+/// end. A worker waits for the objects that its own join reads.
 pub fn control_plane_is_up(cluster: &ClusterRecord, observed: &Observed) -> bool {
-    cluster
-        .nodes
-        .iter()
-        .filter(|node| node.spec.role == Role::ControlPlane)
-        .all(|node| observed.agents.get(&node.id).is_some_and(|view| step_is_done(view, "kubeadm")))
+    let answers = observed.kubernetes.reachable && control_plane_is_starting(cluster, observed);
+    answers
+        || cluster
+            .nodes
+            .iter()
+            .filter(|node| node.spec.role == Role::ControlPlane)
+            .all(|node| observed.agents.get(&node.id).is_some_and(|view| step_is_done(view, "kubeadm")))
 }
 
 /// Whether the control plane has done what needs the host's processors alone: it is past its own boot.

@@ -41,10 +41,10 @@ pub enum CommandError {
         source: std::io::Error,
     },
     /// It ended with another status than 0.
-    #[error("`{}` failed with {}: {}", .0.argv_line(), .0.exit(), .0.last_line())]
+    #[error("`{}` failed with {}: {}", .0.argv_line(), .0.exit(), .0.telling_line())]
     Failed(Evidence),
     /// It was ended at its deadline.
-    #[error("`{}` still ran after {deadline:?} and was ended; its last line: {}", .evidence.argv_line(), .evidence.last_line())]
+    #[error("`{}` still ran after {deadline:?} and was ended; it said last: {}", .evidence.argv_line(), .evidence.telling_line())]
     Deadline {
         /// What it left.
         evidence: Evidence,
@@ -83,8 +83,11 @@ impl Evidence {
         self.exit_status.map_or_else(|| "a signal".to_owned(), |status| format!("exit status {status}"))
     }
 
-    fn last_line(&self) -> &str {
-        self.output_tail.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("(no output)")
+    /// The last line that begins with `error`, since some programs give advice after it; else the last line.
+    fn telling_line(&self) -> &str {
+        let is_error = |line: &&str| line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error"));
+        let mut lines = self.output_tail.lines().rev().filter(|line| !line.trim().is_empty());
+        lines.clone().find(is_error).or_else(|| lines.next()).unwrap_or("(no output)")
     }
 }
 
@@ -261,6 +264,8 @@ mod tests {
         let evidence = error.evidence().expect("it ran");
         assert_eq!((evidence.exit_status, evidence.output_tail.as_str()), (Some(3), "why\n"));
         assert!(error.to_string().contains("exit status 3: why"), "{error}");
+        let advised = shell("echo error: why; echo see --help; exit 3", LONG).run().await;
+        assert!(advised.expect_err("a failure").to_string().ends_with("exit status 3: error: why"));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use k8sctl_command::Program;
 use k8sctl_types::failure::Failure;
@@ -60,6 +61,8 @@ pub struct Image {
     pub debug_unit: bool,
     /// Bytes on disk.
     pub size: u64,
+    /// When it was last built, or asked for again.
+    pub built: SystemTime,
 }
 
 /// `image.toml`.
@@ -139,7 +142,7 @@ impl ImageStore {
     ) -> Result<Image, ImageError> {
         let identified = inputs.clone();
         let (id, suite, node_agent_sha256) = blocking(move || identify(&identified)).await?;
-        if let Some(image) = self.load(&id) {
+        if let Some(image) = self.load_as_newest(&id)? {
             return Ok(image);
         }
         check_tools()?;
@@ -147,7 +150,7 @@ impl ImageStore {
         let dir = self.dir.clone();
         let _lock = blocking(move || lock(&dir)).await?;
         // Whoever held the lock may have built it.
-        if let Some(image) = self.load(&id) {
+        if let Some(image) = self.load_as_newest(&id)? {
             return Ok(image);
         }
         self.sweep();
@@ -226,8 +229,20 @@ impl ImageStore {
             suite: description.suite,
             debug_unit: description.debug_unit,
             size,
+            built: fs::metadata(dir.join(DESCRIPTION)).and_then(|data| data.modified()).ok()?,
             dir,
         })
+    }
+
+    /// The image of that id, if it is there; from now on it counts as the newest.
+    fn load_as_newest(&self, id: &str) -> Result<Option<Image>, ImageError> {
+        if self.load(id).is_none() {
+            return Ok(None);
+        }
+        let path = self.dir.join(id).join(DESCRIPTION);
+        let file = File::options().append(true).open(&path).map_err(ImageError::io("open", &path))?;
+        file.set_modified(SystemTime::now()).map_err(ImageError::io("write to", &path))?;
+        Ok(self.load(id))
     }
 
     /// Removes what killed builds left. Only with the lock held.
@@ -344,6 +359,18 @@ mod tests {
         assert_eq!(id(store.remove("bb", &["bb33".to_owned()])), Err("IMAGE-IN-USE".to_owned()));
         assert_eq!(id(store.remove("aa1", &["bb33".to_owned()])), Ok("aa11".to_owned()));
         assert!(!dir.path().join("aa11").exists() && dir.path().join("bb33").exists());
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_the_newest() {
+        let (dir, store) = store_with(&["aa11", "bb22"]);
+        let old = File::options().append(true).open(dir.path().join("aa11").join(DESCRIPTION));
+        old.and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("it is dated back");
+        let built = |id: &str| store.load(id).expect("it is there").built;
+        assert!(built("aa11") < built("bb22"));
+        assert!(store.load_as_newest("aa11").expect("it is dated").is_some());
+        assert!(built("aa11") >= built("bb22"));
+        assert!(store.load_as_newest("cc33").expect("nothing to date").is_none());
     }
 
     #[test]

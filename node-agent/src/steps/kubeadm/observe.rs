@@ -12,7 +12,7 @@ use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
 use crate::probe::{ApiClient, ProbeError};
 use crate::steps::files::{ADMIN_CONF, KUBELET_CONF};
-use crate::steps::kubelet::UNIT;
+use crate::steps::kubelet::{self, UNIT};
 use crate::steps::unit_is_active;
 
 const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
@@ -58,7 +58,7 @@ impl<'a> Observer<'a> {
         InitObserved {
             manifests: MANIFESTS.iter().all(|name| manifest(name)),
             kubelet_config: self.kubelet_config(),
-            kubelet_active: unit_is_active(UNIT).await,
+            kubelet_active: kubelet_is_active().await,
             api,
             api_says,
         }
@@ -66,13 +66,17 @@ impl<'a> Observer<'a> {
 
     /// The worker.
     pub async fn join(&self) -> JoinObserved {
-        let (node, api_says) = match self.node().await {
-            Ok(node) => (Some(node), String::new()),
+        let kubelet_config = self.kubelet_config();
+        let (api, api_says) = match self.worker_api(kubelet_config).await {
+            Ok(api) => (Some(api), String::new()),
             Err(says) => (None, says),
         };
+        let (configs, node) = api.unzip();
         JoinObserved {
-            kubelet_config: self.kubelet_config(),
-            kubelet_active: unit_is_active(UNIT).await,
+            kubelet_config,
+            configs: configs.unwrap_or(false),
+            // Of no interest before there is an API server to join.
+            kubelet_active: node.is_some() && kubelet_is_active().await,
             node,
             api_says,
         }
@@ -100,20 +104,30 @@ impl<'a> Observer<'a> {
             Ok(answer) => return Err(not_ready(&answer.body)),
             Err(error) => return Err(says(&error)),
         }
-        let kubelet_config = match self.version.minor() {
-            minor @ ..=23 => format!("kubelet-config-1.{minor}"),
-            _ => "kubelet-config".to_owned(),
-        };
-        let config = |name: &str| format!("/api/v1/namespaces/kube-system/configmaps/{name}");
         Ok(ApiObserved {
-            configs: self.there(&config("kubeadm-config")).await?
-                && self.there(&config(&kubelet_config)).await?,
+            configs: self.configs().await?,
             cluster_info: self.there("/api/v1/namespaces/kube-public/configmaps/cluster-info").await?,
             kube_proxy: self.there("/apis/apps/v1/namespaces/kube-system/daemonsets/kube-proxy").await?,
             coredns: !coredns
                 || self.there("/apis/apps/v1/namespaces/kube-system/deployments/coredns").await?,
             node: self.node().await?,
         })
+    }
+
+    /// Whether the configuration that a join reads is there, and the node's object.
+    async fn worker_api(&self, has_joined: bool) -> Result<(bool, NodeObserved), String> {
+        let configs = has_joined || self.configs().await?;
+        Ok((configs, self.node().await?))
+    }
+
+    /// What kubeadm uploads first: its own configuration and the kubelets'.
+    async fn configs(&self) -> Result<bool, String> {
+        let kubelet_config = match self.version.minor() {
+            minor @ ..=23 => format!("kubelet-config-1.{minor}"),
+            _ => "kubelet-config".to_owned(),
+        };
+        let config = |name: &str| format!("/api/v1/namespaces/kube-system/configmaps/{name}");
+        Ok(self.there(&config("kubeadm-config")).await? && self.there(&config(&kubelet_config)).await?)
     }
 
     async fn node(&self) -> Result<NodeObserved, String> {
@@ -143,6 +157,12 @@ impl<'a> Observer<'a> {
             Err(error) => Err(says(&error)),
         }
     }
+}
+
+/// A healthy kubelet is asked itself: on an emulated machine, a process each look would take what the API server
+/// needs for its start.
+async fn kubelet_is_active() -> bool {
+    kubelet::health().await.is_ok() || unit_is_active(UNIT).await
 }
 
 /// The kubeconfig that the host delivers at this path.

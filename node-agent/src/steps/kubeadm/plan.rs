@@ -115,6 +115,8 @@ pub struct JoinObserved {
     pub kubelet_config: bool,
     /// The kubelet's unit runs.
     pub kubelet_active: bool,
+    /// The configuration that a join reads is in the API; `true` once the kubelet's is here.
+    pub configs: bool,
     /// The node's object; `None` when the API server cannot be asked.
     pub node: Option<NodeObserved>,
     /// What the API server, or the attempt to reach it, said last.
@@ -128,6 +130,12 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
         return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
     };
     if !observed.kubelet_config {
+        if !observed.configs {
+            return Next::Wait {
+                doing: "waiting for the cluster's configuration",
+                last: "kubeadm-config or the kubelet's is not in the API yet".into(),
+            };
+        }
         return Next::Join;
     }
     if !observed.kubelet_active {
@@ -208,6 +216,8 @@ mod tests {
         let mut observed = JoinObserved::default();
         assert!(matches!(decide_join(&observed), Next::Wait { .. }));
         observed.node = Some(NodeObserved::default());
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.configs = true;
         assert_eq!(decide_join(&observed), Next::Join);
         observed.kubelet_config = true;
         assert_eq!(decide_join(&observed), Next::StartKubelet);
