@@ -14,6 +14,7 @@
 //! - [`status`]: the board between those who know and the session; [`health`]: conditions; [`systemd`]: units
 //! - [`logs`]: log streams
 //! - [`probe`], [`kubeconfig`]: asking this node's kubelet and API server
+//! - [`warm`]: programs started once before they are needed
 //! - [`durable`], [`clock`], [`machine`], [`retry`]: files, time, facts, pauses
 //!
 //! One task owns each of session, converge and every watcher; state goes over `watch` channels.
@@ -34,6 +35,7 @@ pub mod session;
 pub mod status;
 pub mod steps;
 pub mod systemd;
+pub mod warm;
 
 use std::sync::Arc;
 
@@ -67,6 +69,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
             Arc::new(logs::simulated::SimulatedLogs),
         ),
     };
+    if matches!(config.steps, Steps::Real) {
+        // Ends by itself; what it has not done by then only costs time.
+        k8sctl_rpc::task::spawn("warm-up", warm::warm_up(root.clone()));
+    }
     health::start(&board, &root, matches!(config.steps, Steps::Simulated(_)));
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");
     let converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone());

@@ -170,6 +170,8 @@ fn kubelet(desired: &DesiredState) -> Value {
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
         "clusterDomain": "cluster.local",
+        // How often the kubelet looks whether its node has become Ready; it reports only what has changed.
+        "nodeStatusUpdateFrequency": "3s",
         "rotateCertificates": true,
     });
     if !desired.cluster_dns.is_empty() {

@@ -1,7 +1,7 @@
 //! Decides from what was observed what comes next on the way to membership. Pure.
 //!
-//! kubeadm is started as seldom as can be (each start takes a second or two on an emulated machine): once for all
-//! that the API server does not need, once for all that it does. Both may be repeated after an interruption.
+//! kubeadm is started as seldom as can be, since each start takes seconds on an emulated machine: once, and after an
+//! interruption once more for what is left.
 
 /// A control plane as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,19 +71,22 @@ pub enum Next {
     },
 }
 
-/// Phases that need no API server. `preflight` asks for crictl, which not every bundle has: the steps before this
-/// one checked what matters.
-const OFFLINE: [&str; 6] = ["preflight", "certs", "kubeconfig", "kubelet-start", "control-plane", "etcd"];
-/// Phases that need it. The certificates of the kubelet come from the host in their final form, so that
-/// `kubelet-finalize` would only restart the kubelet.
-const ONLINE: [&str; 6] =
-    ["upload-config", "upload-certs", "mark-control-plane", "bootstrap-token", "kubelet-finalize", "addon"];
+/// Left out on every way: `preflight` asks for crictl, which not every bundle has, and the steps before this one
+/// checked what matters; there is no second control plane to upload certificates for; the certificates of the
+/// kubelet come from the host in their final form, so that `kubelet-finalize` would only restart the kubelet.
+const NEVER: [&str; 3] = ["preflight", "upload-certs", "kubelet-finalize"];
+/// Phases that have been done where the manifests and the kubelet's configuration are there.
+const OFFLINE: [&str; 6] =
+    ["certs", "kubeconfig", "kubelet-start", "control-plane", "etcd", "wait-control-plane"];
 
 /// The next thing to do on a control plane.
 pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
+    let mut skip: Vec<&'static str> = NEVER.to_vec();
     if !observed.manifests || !observed.kubelet_config {
-        let mut skip = vec!["preflight", "wait-control-plane"];
-        skip.extend(ONLINE);
+        // All of it: kubeadm waits for the API server itself, which costs less than to start it a second time.
+        if !coredns {
+            skip.push("addon/coredns");
+        }
         return Next::Init { doing: "writing manifests and starting the kubelet", skip };
     }
     if !observed.kubelet_active {
@@ -94,8 +97,7 @@ pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
     };
     let addons = api.cluster_info && api.kube_proxy && api.coredns;
     if !api.configs || !addons || !api.node.annotated || !api.node.marked {
-        let mut skip: Vec<&'static str> = OFFLINE.to_vec();
-        skip.extend(["wait-control-plane", "upload-certs", "kubelet-finalize"]);
+        skip.extend(OFFLINE);
         if addons {
             skip.extend(["bootstrap-token", "addon"]);
         } else if !coredns {
@@ -176,12 +178,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_there_means_everything_offline() {
+    fn nothing_there_means_everything_at_once() {
         let skip = skipped(decide_init(&InitObserved::default(), false));
-        assert!(
-            skip.contains(&"wait-control-plane") && skip.contains(&"addon") && !skip.contains(&"etcd"),
-            "{skip:?}"
-        );
+        assert_eq!(skip, ["preflight", "upload-certs", "kubelet-finalize", "addon/coredns"]);
+        assert_eq!(skipped(decide_init(&InitObserved::default(), true)), NEVER);
     }
 
     #[test]
