@@ -400,6 +400,8 @@ impl ClusterTask {
         self.converge_host(&cluster, image, true).await?;
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Removing) {
             crash::point("before-forget-node");
+            // Before its record goes: what a kill here leaves is done again.
+            self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
