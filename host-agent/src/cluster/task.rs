@@ -244,7 +244,7 @@ impl ClusterTask {
             let target = progress::node_target(cluster, node, &observed);
             self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
         }
-        self.set_pod_cidrs(cluster, &observed.kubernetes).await?;
+        self.introduce_nodes(cluster, &observed.kubernetes).await?;
         if is_up {
             self.remove_nodes(cluster, image).await?;
         }
@@ -360,12 +360,12 @@ impl ClusterTask {
         Ok(())
     }
 
-    async fn set_pod_cidrs(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
+    async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
         let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
         for node in &cluster.nodes {
             if view.nodes.get(&node.name).is_some_and(|seen| seen.pod_cidr.is_none()) {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
-                kubernetes.set_pod_cidr(&node.name, &cidr.to_string()).await?;
+                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
             }
         }
         Ok(())
