@@ -68,15 +68,23 @@ impl SpecFile {
     }
 }
 
-/// Shows what the host agent found; ends the run where that is more than warnings.
-pub fn judge(context: &Context, file: &SpecFile, found: Vec<control::Diagnostic>) -> Result<(), Ended> {
+/// What the host agent found: warnings are returned; where there is more than those, all is shown and ends the run.
+pub fn judge(
+    context: &Context,
+    file: &SpecFile,
+    found: Vec<control::Diagnostic>,
+) -> Result<Vec<DiagnosticView>, Ended> {
     let found: Vec<_> = found.into_iter().map(DiagnosticView::from).collect();
     if found.iter().all(|one| one.warning) {
-        print(&context.err, &file.name, &file.text, &found)?;
-        return Ok(());
+        return Ok(found);
     }
     report(context, &file.name, &file.text, &found)?;
     Err(Ended::Reported(Exit::InvalidSpec))
+}
+
+/// Shows warnings.
+pub fn warn(context: &Context, file: &SpecFile, warnings: &[DiagnosticView]) -> io::Result<()> {
+    print(&context.err, &file.name, &file.text, warnings)
 }
 
 /// Shows all mistakes: on standard error for people, as a document on standard output for programs.

@@ -5,13 +5,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
 
 /// All keys of the file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// Database and certificate authorities. Mode 0700.
@@ -30,6 +30,8 @@ pub struct HostConfig {
     pub node_agent: PathBuf,
     /// libvirt's URI.
     pub libvirt_uri: String,
+    /// Start libvirt's daemons where they do not run. For this host's system libvirt only; others are left alone.
+    pub start_libvirt: bool,
     /// Port on the bridge address where node agents dial in.
     pub node_port: u16,
     /// Listen here for node agents instead of on the bridge address. For libvirt's test driver, which has no bridge.
@@ -61,6 +63,7 @@ impl Default for HostConfig {
             plugin_dir: "/usr/lib/k8s-myhome/plugins".into(),
             node_agent: "/usr/lib/k8s-myhome/k8s-node-agent".into(),
             libvirt_uri: "qemu:///system".to_owned(),
+            start_libvirt: true,
             node_port: 7443,
             node_listen: None,
             join_channel_dir: None,
@@ -123,6 +126,28 @@ mod tests {
         let config = load("node_port = 9000\nstate_dir = '/tmp/x'").expect("valid");
         assert_eq!((config.node_port, config.state_dir), (9000, PathBuf::from("/tmp/x")));
         assert_eq!(config.libvirt_uri, "qemu:///system");
+    }
+
+    #[test]
+    fn the_page_has_every_key_with_its_default() {
+        let page = include_str!("../../docs/configuration.md");
+        let section = page.split("## The host agent's own file").nth(1).expect("the section");
+        let section = section.split("\n## ").next().expect("its text");
+        let documented: Vec<String> = section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split('|').take(3).map(str::trim).collect::<Vec<_>>().join(" "))
+            .collect();
+        let defaults = serde_json::to_value(HostConfig::default()).expect("an object");
+        let expected = defaults.as_object().expect("an object").iter().map(|(key, value)| match value {
+            serde_json::Value::Null => format!(" `{key}` none"),
+            value => format!(" `{key}` `{value}`"),
+        });
+        let sorted = |mut rows: Vec<String>| {
+            rows.sort();
+            rows
+        };
+        assert_eq!(sorted(documented), sorted(expected.collect()));
     }
 
     #[test]

@@ -67,6 +67,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
         uri: config.libvirt_uri.clone(),
         console_dir: console_dir(&config),
+        start_daemons: config.start_libvirt,
     })?);
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_events, joins) = mpsc::unbounded_channel();

@@ -244,7 +244,7 @@ impl ClusterTask {
             let target = progress::node_target(cluster, node, &observed);
             self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
         }
-        self.set_pod_cidrs(cluster, &observed.kubernetes).await?;
+        self.introduce_nodes(cluster, &observed.kubernetes).await?;
         if is_up {
             self.remove_nodes(cluster, image).await?;
         }
@@ -360,12 +360,12 @@ impl ClusterTask {
         Ok(())
     }
 
-    async fn set_pod_cidrs(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
+    async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
         let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
         for node in &cluster.nodes {
             if view.nodes.get(&node.name).is_some_and(|seen| seen.pod_cidr.is_none()) {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
-                kubernetes.set_pod_cidr(&node.name, &cidr.to_string()).await?;
+                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
             }
         }
         Ok(())
@@ -400,6 +400,8 @@ impl ClusterTask {
         self.converge_host(&cluster, image, true).await?;
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Removing) {
             crash::point("before-forget-node");
+            // Before its record goes: what a kill here leaves is done again.
+            self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);

@@ -15,9 +15,9 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 /// Group whose members administer.
-const ADMIN_GROUP: &str = "k8sctl-admin";
+pub const ADMIN_GROUP: &str = "k8sctl-admin";
 /// Group whose members operate.
-const OPERATOR_GROUP: &str = "k8sctl";
+pub const OPERATOR_GROUP: &str = "k8sctl";
 
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]

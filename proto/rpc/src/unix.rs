@@ -8,15 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tokio_stream::Stream;
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::limits;
+use crate::{connection, limits};
 
 /// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +121,7 @@ impl Stream for Incoming {
             match stream.peer_cred() {
                 Ok(peer) => {
                     let peer = PeerCredentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-                    return Poll::Ready(Some(Ok(Connection { stream, peer })));
+                    return Poll::Ready(Some(Ok(Connection::new(stream, peer, None, ()))));
                 }
                 // Whoever cannot be told is not served.
                 Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),
@@ -133,47 +131,7 @@ impl Stream for Incoming {
 }
 
 /// One control connection.
-#[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
-    peer: PeerCredentials,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerCredentials;
-
-    fn connect_info(&self) -> PeerCredentials {
-        self.peer
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
+pub type Connection = connection::Connection<UnixStream, PeerCredentials>;
 
 /// A channel to the host agent. It reconnects when the host agent was restarted.
 pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {

@@ -108,6 +108,10 @@ impl Lab {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let out = self.dir.join(format!("command-{number}"));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's background program has no deadline; Running ends it"
+        )]
         let child = Command::new(program)
             .args(args)
             .envs(env.iter().copied())
