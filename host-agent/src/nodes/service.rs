@@ -92,7 +92,7 @@ impl NodeService for NodeSessions {
         let identity = authenticated_node(&self.authority, &request).await?;
         let mut frames = request.into_inner();
         let first = frames.message().await?.unwrap_or_default();
-        let Some(reader) = self.registry.claim_logs(&first.stream_id) else {
+        let Some(reader) = self.registry.claim_logs(&identity.node_id, &first.stream_id) else {
             return Err(refuse(
                 Code::NotFound,
                 &identity.node_id,

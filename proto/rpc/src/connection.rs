@@ -19,9 +19,19 @@ pub struct Connection<S, I, H = ()> {
 }
 
 impl<S, I, H> Connection<S, I, H> {
-    /// Reading fails when `deadline` has passed; `None` means that it may stay.
+    /// Reading and writing fail when `deadline` has passed; `None` means that it may stay.
     pub(crate) fn new(stream: S, info: I, deadline: Option<Sleep>, held: H) -> Self {
         Self { stream, info, deadline: deadline.map(Box::pin), _held: held }
+    }
+
+    /// An error once the time is over; until then the task is woken when it is.
+    fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match &mut self.deadline {
+            Some(deadline) if deadline.as_mut().poll(context).is_ready() => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -39,11 +49,7 @@ impl<S: AsyncRead + Unpin, I: Unpin, H: Unpin> AsyncRead for Connection<S, I, H>
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.check_time(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -54,6 +60,8 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // One that reads no answer is not kept for it.
+        self.check_time(context)?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -70,6 +78,7 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_time(context)?;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::tap::Tap;
 use crate::{Lab, Printed, Running, wait_until};
 
 const URI: &str = "test+unix:///default";
@@ -24,6 +25,8 @@ pub struct SimulatedHost {
     config: PathBuf,
     _holder: Running,
     agents: BTreeMap<String, Running>,
+    log: Option<String>,
+    tap: Option<Tap>,
 }
 
 impl SimulatedHost {
@@ -55,7 +58,32 @@ impl SimulatedHost {
             writeln!(file, "{key} = {:?}", dir.join(part))?;
         }
         writeln!(file, "libvirt_uri = {URI:?}\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true")?;
-        Ok(Self { lab: lab.clone(), dir, config, _holder: holder, agents: BTreeMap::new() })
+        Ok(Self {
+            lab: lab.clone(),
+            dir,
+            config,
+            _holder: holder,
+            agents: BTreeMap::new(),
+            log: None,
+            tap: None,
+        })
+    }
+
+    /// The same host, whose programs log what this filter says.
+    pub fn with_log(mut self, filter: &str) -> Self {
+        self.log = Some(filter.to_owned());
+        self
+    }
+
+    /// The same host, with somebody listening on every join channel.
+    pub fn with_tap(mut self) -> Result<Self> {
+        self.tap = Some(Tap::new(&self.dir.join("channels"), &self.dir.join("taps"))?);
+        Ok(self)
+    }
+
+    /// What passed over the join channels.
+    pub fn tap(&self) -> Result<&Tap> {
+        self.tap.as_ref().context("nobody listens on this host")
     }
 
     /// A file in this host's directory.
@@ -66,7 +94,8 @@ impl SimulatedHost {
     /// Starts the host agent; with `crash_at` it ends itself there.
     pub fn host_agent(&self, crash_at: Option<&str>) -> Result<Running> {
         let config = self.config.to_string_lossy().into_owned();
-        let env: Vec<(&str, &str)> = crash_at.iter().map(|point| ("K8SCTL_CRASH_AT", *point)).collect();
+        let mut env: Vec<(&str, &str)> = crash_at.iter().map(|point| ("K8SCTL_CRASH_AT", *point)).collect();
+        env.extend(self.log_env());
         let mut agent = self.lab.spawn("k8s-host-agent", &["--config", &config], &env)?;
         let socket = self.dir.join("run/api.sock");
         wait_until("the host agent's socket answers, or it has ended", MINUTE, || {
@@ -77,16 +106,27 @@ impl SimulatedHost {
 
     /// Runs `k8sctl` against this host, whatever its exit status.
     pub fn try_k8sctl(&self, args: &[&str]) -> Result<Printed> {
+        self.try_k8sctl_with(args, &[])
+    }
+
+    fn try_k8sctl_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<Printed> {
         let socket = self.dir.join("run/api.sock").to_string_lossy().into_owned();
         let config = self.config.to_string_lossy().into_owned();
         let mut all = vec!["--config", &config, "--socket", &socket];
         all.extend(args);
-        self.lab.try_run("k8sctl", &all, 10 * MINUTE)
+        let mut env = env.to_vec();
+        env.extend(self.log_env());
+        self.lab.try_run_with("k8sctl", &all, &env, 10 * MINUTE)
     }
 
     /// Runs `k8sctl` against this host; it must succeed.
     pub fn k8sctl(&self, args: &[&str]) -> Result<String> {
-        let printed = self.try_k8sctl(args)?;
+        self.k8sctl_with(args, &[])
+    }
+
+    /// The same with these variables.
+    pub fn k8sctl_with(&self, args: &[&str], env: &[(&str, &str)]) -> Result<String> {
+        let printed = self.try_k8sctl_with(args, env)?;
         ensure!(
             printed.status.success(),
             "k8sctl {args:?}: {}\n{}\n{}",
@@ -142,7 +182,10 @@ impl SimulatedHost {
         let path = |base: &Path, part: &str| base.join(part).to_string_lossy().into_owned();
         let disk = self.dir.join("nodes").join(uuid);
         fs::create_dir_all(&disk)?;
-        let port = path(&self.dir, &format!("channels/{name}.sock"));
+        let port = match &self.tap {
+            None => path(&self.dir, &format!("channels/{name}.sock")),
+            Some(tap) => tap.listen(name)?.to_string_lossy().into_owned(),
+        };
         let (state, root) = (path(&disk, "state"), path(&disk, "root"));
         let args = [
             "--simulate",
@@ -157,7 +200,11 @@ impl SimulatedHost {
             "--root",
             &root,
         ];
-        self.lab.spawn("k8s-node-agent", &args, &[])
+        self.lab.spawn("k8s-node-agent", &args, &self.log_env())
+    }
+
+    fn log_env(&self) -> Vec<(&str, &str)> {
+        self.log.iter().map(|filter| ("K8SCTL_LOG", filter.as_str())).collect()
     }
 
     /// Ends a node's agent with SIGKILL; [`Self::power`] starts it again.
