@@ -251,7 +251,7 @@ impl FakeHost {
                     if let Some(other) =
                         self.answering.get(ip).filter(|other| !other.eq_ignore_ascii_case(mac))
                     {
-                        return Err(crate::address::in_use(*ip, other));
+                        return Err(crate::address::in_use(*ip, other, network));
                     }
                 }
                 Ok(Outcome::AlreadySo)

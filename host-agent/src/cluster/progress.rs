@@ -13,6 +13,9 @@ use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 use crate::wire;
 
+#[cfg(test)]
+mod tests;
+
 /// A step that failed so often, in its agent's own retries, fails the operation.
 const STEP_ATTEMPTS: u32 = 3;
 
@@ -140,13 +143,13 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
 pub struct Missing {
     /// Kind and name, `node k8s-worker-1`.
     pub object: String,
-    /// What it is instead, and why.
+    /// Its state, and why.
     pub reason: String,
 }
 
 impl std::fmt::Display for Missing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.object, self.reason)
+        write!(f, "{}: {}", self.object, self.reason)
     }
 }
 
@@ -156,13 +159,13 @@ pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> 
         let phase = node_phase(node, observed);
         if !phase.is_ready() {
             let colon = if phase.message.is_empty() { "" } else { ": " };
-            let reason = format!("is {}{colon}{}", phase.phase, phase.message);
+            let reason = format!("{}{colon}{}", phase.phase, phase.message);
             return Some(Missing { object: format!("node {}", node.name), reason });
         }
     }
     observed.kubernetes.system_pods.iter().find(|(_, pod)| !pod.ready).map(|(name, pod)| Missing {
         object: format!("pod kube-system/{name}"),
-        reason: format!("is {} on {}", pod.why, pod.node),
+        reason: format!("{} on {}", pod.why, pod.node),
     })
 }
 
@@ -267,12 +270,12 @@ fn evidence_text(evidence: &k8sctl_proto::node::v1::Evidence) -> String {
 pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> Failure {
     let missing = missing(cluster, observed).unwrap_or_else(|| Missing {
         object: format!("cluster {}", cluster.name),
-        reason: "was not finished".to_owned(),
+        reason: "as it should be, a moment too late".to_owned(),
     });
     Failure::new(
         "OPERATION-DEADLINE",
         missing.object,
-        format!("the deadline passed while it {}", missing.reason),
+        format!("the deadline passed; it was last seen as {}", missing.reason),
         "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow",
     )
 }
