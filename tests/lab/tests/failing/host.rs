@@ -167,8 +167,9 @@ fn a_foreign_vm_of_our_name_is_not_touched() -> Result<()> {
     stage.up_succeeds()?;
 
     // One that comes while ours is away, and the cluster is there.
-    stage.host.virsh(&["destroy", "sim-worker-2"])?;
+    // In this order: a VM of ours that is only off would be started.
     stage.host.virsh(&["undefine", "sim-worker-2"])?;
+    stage.host.virsh(&["destroy", "sim-worker-2"])?;
     fs::write(&file, xml.replace("sim-worker-1", "sim-worker-2"))?;
     stage.host.virsh(&["define", &file.to_string_lossy()])?;
     let foreign = stage.up()?;
