@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,10 +42,12 @@ pub struct HostConfig {
     pub join_channel_dir: Option<PathBuf>,
     /// Take nodes for Ready when their agents say so, without asking a Kubernetes API. For simulated agents.
     pub simulated_kubernetes: bool,
-    /// How long an operation may take, in minutes, unless the user says otherwise.
-    pub operation_deadline_minutes: u64,
-    /// A VM whose agent has not called home for so long, in minutes, fails the operation.
-    pub silence_deadline_minutes: u64,
+    /// How long an operation may take unless the user says otherwise: `"45m"`, `"1h 30m"`.
+    #[serde(with = "duration")]
+    pub operation_deadline: Duration,
+    /// A VM whose agent has not called home for so long fails the operation: `"15m"`.
+    #[serde(with = "duration")]
+    pub silence_deadline: Duration,
     /// Events kept.
     pub event_retention: u64,
     /// Members of this group may look. Unset means: nobody but operators and admins.
@@ -68,11 +71,34 @@ impl Default for HostConfig {
             node_listen: None,
             join_channel_dir: None,
             simulated_kubernetes: false,
-            operation_deadline_minutes: 60,
-            silence_deadline_minutes: 15,
+            operation_deadline: Duration::from_secs(60 * 60),
+            silence_deadline: Duration::from_secs(15 * 60),
             event_retention: 100_000,
             reader_group: None,
         }
+    }
+}
+
+/// A length of time as people write it: a number and a unit, `"30s"`, `"1h 30m"`.
+mod duration {
+    use std::time::Duration;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        match humantime::parse_duration(&text) {
+            Ok(duration) if !duration.is_zero() => Ok(duration),
+            Ok(_) => Err(D::Error::custom(format!("{text:?} is no time at all; write it like \"45m\""))),
+            Err(error) => {
+                Err(D::Error::custom(format!("{text:?}: {error}; write it like \"45m\" or \"30s\"")))
+            }
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*duration))
     }
 }
 
@@ -129,25 +155,47 @@ mod tests {
     }
 
     #[test]
+    fn times_have_units() {
+        let config = load("silence_deadline = '90s'").expect("valid");
+        assert_eq!(config.silence_deadline, Duration::from_secs(90));
+        for wrong in ["silence_deadline = '15'", "silence_deadline = '0s'", "operation_deadline = 'soon'"] {
+            let error = load(wrong).expect_err(wrong);
+            let chain = format!("{}: {}", error, error.source);
+            assert!(chain.contains("write it like"), "{chain}");
+        }
+    }
+
+    #[test]
     fn the_page_has_every_key_with_its_default() {
         let page = include_str!("../../docs/configuration.md");
-        let section = page.split("## The host agent's own file").nth(1).expect("the section");
-        let section = section.split("\n## ").next().expect("its text");
-        let documented: Vec<String> = section
+        let section = page.split("\n## The host agent's file\n").nth(1).expect("the page has the section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let documented: Vec<(String, String)> = section
             .lines()
             .filter(|line| line.starts_with("| `"))
-            .map(|line| line.split('|').take(3).map(str::trim).collect::<Vec<_>>().join(" "))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                (cells[1].trim_matches('`').to_owned(), cells[2].to_owned())
+            })
             .collect();
-        let defaults = serde_json::to_value(HostConfig::default()).expect("an object");
-        let expected = defaults.as_object().expect("an object").iter().map(|(key, value)| match value {
-            serde_json::Value::Null => format!(" `{key}` none"),
-            value => format!(" `{key}` `{value}`"),
-        });
-        let sorted = |mut rows: Vec<String>| {
-            rows.sort();
-            rows
-        };
-        assert_eq!(sorted(documented), sorted(expected.collect()));
+        let defaults = serde_json::to_value(HostConfig::default()).expect("plain values");
+        let mut expected: Vec<(String, String)> = defaults
+            .as_object()
+            .expect("a table")
+            .iter()
+            .map(|(key, value)| {
+                let default = match value {
+                    serde_json::Value::Null => "none".to_owned(),
+                    serde_json::Value::String(text) => format!("`{text:?}`"),
+                    other => format!("`{other}`"),
+                };
+                (key.clone(), default)
+            })
+            .collect();
+        let mut documented_sorted = documented.clone();
+        documented_sorted.sort();
+        expected.sort();
+        assert_eq!(documented_sorted, expected);
     }
 
     #[test]
