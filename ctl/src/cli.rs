@@ -31,6 +31,16 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+fn parse_deadline(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(deadline) if deadline.is_zero() => {
+            Err("that is no time at all; write it like 30m or 1h30m".to_owned())
+        }
+        Ok(deadline) => Ok(deadline),
+        Err(error) => Err(format!("{error}; write it like 30m or 1h30m")),
+    }
+}
+
 /// `--config` behind a verb. It cannot be a global argument of clap, since `plugin add` has a `--config` of its own.
 const LATE_CONFIG: &str = "late_config";
 
@@ -138,7 +148,7 @@ pub struct UpArgs {
     #[arg(short, long)]
     pub yes: bool,
     /// Longest that it may take, like 30m or 1h30m [default: the host agent's]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_deadline)]
     pub deadline: Option<Duration>,
     /// Begin it and do not wait for its end
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! The user's cluster file: reading it, and showing the mistakes in it with file, line and hint.
 
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -27,25 +28,43 @@ impl SpecFile {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let name =
             if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
-        let text = if path == Path::new("-") {
-            let mut text = String::new();
-            io::stdin().lock().read_to_string(&mut text).map(|_| text)
+        let bytes = if path == Path::new("-") {
+            read_limited(io::stdin().lock())
         } else {
-            std::fs::read_to_string(path)
+            File::open(path).and_then(read_limited)
         };
-        match text {
+        let failure = |reason: String, next: String| {
+            Failure::new("SPEC-UNREADABLE", format!("file {name}"), reason, next)
+        };
+        let bytes = bytes.map_err(|error| {
+            let reason = format!("cannot read it: {error}");
+            match error.kind() {
+                io::ErrorKind::NotFound => failure(
+                    "there is no such file".to_owned(),
+                    "name your cluster file with -f FILE; examples/home.toml is one to start from".to_owned(),
+                ),
+                io::ErrorKind::IsADirectory => failure(
+                    "it is a directory".to_owned(),
+                    format!("name the cluster file itself: -f {}", path.join("cluster.toml").display()),
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    failure(reason, "make it readable for you, or name another file with -f FILE".to_owned())
+                }
+                _ => failure(reason, "name another file with -f FILE".to_owned()),
+            }
+        })?;
+        if bytes.len() > spec::MAX_TEXT_BYTES {
+            // Cut anywhere; the parser says that it is too long.
+            return Ok(Self { name, text: String::from_utf8_lossy(&bytes).into_owned() });
+        }
+        match String::from_utf8(bytes) {
             Ok(text) => Ok(Self { name, text }),
             Err(error) => {
-                let next = if error.kind() == io::ErrorKind::NotFound {
-                    "name your cluster file with -f FILE; examples/home.toml is one to start from"
-                } else {
-                    "make it readable, or name another file with -f FILE"
-                };
-                Err(Failure::new(
-                    "SPEC-UNREADABLE",
-                    format!("file {name}"),
-                    format!("cannot read it: {error}"),
-                    next,
+                let at = error.utf8_error().valid_up_to();
+                let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+                Err(failure(
+                    format!("it is no text: line {line} is not UTF-8"),
+                    "save it as UTF-8 in your editor, or name another file with -f FILE".to_owned(),
                 ))
             }
         }
@@ -68,15 +87,31 @@ impl SpecFile {
     }
 }
 
-/// Shows what the host agent found; ends the run where that is more than warnings.
-pub fn judge(context: &Context, file: &SpecFile, found: Vec<control::Diagnostic>) -> Result<(), Ended> {
+/// A file that never ends, or is no spec at all, is not read to its end: one byte more than allowed is enough for the
+/// parser to refuse it.
+fn read_limited(from: impl io::Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(spec::MAX_TEXT_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What the host agent found: warnings are returned; where there is more than those, all is shown and ends the run.
+pub fn judge(
+    context: &Context,
+    file: &SpecFile,
+    found: Vec<control::Diagnostic>,
+) -> Result<Vec<DiagnosticView>, Ended> {
     let found: Vec<_> = found.into_iter().map(DiagnosticView::from).collect();
     if found.iter().all(|one| one.warning) {
-        print(&context.err, &file.name, &file.text, &found)?;
-        return Ok(());
+        return Ok(found);
     }
     report(context, &file.name, &file.text, &found)?;
     Err(Ended::Reported(Exit::InvalidSpec))
+}
+
+/// Shows warnings.
+pub fn warn(context: &Context, file: &SpecFile, warnings: &[DiagnosticView]) -> io::Result<()> {
+    print(&context.err, &file.name, &file.text, warnings)
 }
 
 /// Shows all mistakes: on standard error for people, as a document on standard output for programs.

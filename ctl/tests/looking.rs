@@ -1,6 +1,10 @@
 //! The verbs that look, and bundles, images and plugins, of the real binary against the fake host agent.
 
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test looks at the exit status and the output of the program itself"
+)]
 
 mod fake;
 mod harness;

@@ -1,6 +1,10 @@
 //! Starting a host agent where none runs: `k8sctl` finds the program beside itself.
 
 #![allow(clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test looks at the exit status and the output of the program itself"
+)]
 
 mod fake;
 mod harness;

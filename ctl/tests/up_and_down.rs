@@ -192,6 +192,38 @@ async fn a_trial_bundle_cannot_be_missed() {
     });
     let out = bench.run(&["up", "-f", &file]).await.expect(0);
     assert!(out.contains("║  trial bundle, Kubernetes 1.20 "), "{out}");
+    assert_eq!(out.matches("trial bundle").count(), 1, "{out}");
+}
+
+#[tokio::test]
+async fn what_was_said_before_is_short_when_nothing_changes() {
+    let warning = Diagnostic {
+        id: "SPEC-HOST-VCPUS".to_owned(),
+        message: "they share".to_owned(),
+        warning: true,
+        ..Diagnostic::default()
+    };
+    let (bench, file) = bench(|answers| {
+        let notices = vec!["trial bundle, Kubernetes v1.20.2: for trying things out, not for use".to_owned()];
+        answers.plan = Plan { notices, ..story::plan() };
+        answers.diagnostics = vec![warning];
+    });
+    let run = bench.run(&["up", "-f", &file]).await;
+    assert!(run.err.contains("warning SPEC-HOST-VCPUS") && run.out.contains('║'), "{}{}", run.err, run.out);
+    let mut plan = story::plan();
+    plan.notices = vec!["trial bundle, Kubernetes v1.20.2: for trying things out, not for use".to_owned()];
+    plan.changes.clear();
+    {
+        let mut answers = bench.fake.answers.lock().unwrap();
+        answers.plan = plan;
+        answers.apply = ApplyResponse { no_changes: true, ..ApplyResponse::default() };
+    }
+    let run = bench.run(&["up", "-f", &file]).await;
+    assert!(!run.err.contains("SPEC-HOST-VCPUS") && !run.out.contains('║'), "{}{}", run.err, run.out);
+    assert_eq!(run.out.matches("trial bundle").count(), 1, "{}", run.out);
+    // Who asks for the plan is told everything.
+    let run = bench.run(&["plan", "-f", &file]).await;
+    assert!(run.err.contains("warning SPEC-HOST-VCPUS"), "{}", run.err);
 }
 
 #[tokio::test]

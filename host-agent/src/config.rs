@@ -4,14 +4,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
 
 /// All keys of the file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// Database and certificate authorities. Mode 0700.
@@ -30,6 +31,8 @@ pub struct HostConfig {
     pub node_agent: PathBuf,
     /// libvirt's URI.
     pub libvirt_uri: String,
+    /// Start libvirt's daemons where they do not run. For this host's system libvirt only; others are left alone.
+    pub start_libvirt: bool,
     /// Port on the bridge address where node agents dial in.
     pub node_port: u16,
     /// Listen here for node agents instead of on the bridge address. For libvirt's test driver, which has no bridge.
@@ -39,10 +42,12 @@ pub struct HostConfig {
     pub join_channel_dir: Option<PathBuf>,
     /// Take nodes for Ready when their agents say so, without asking a Kubernetes API. For simulated agents.
     pub simulated_kubernetes: bool,
-    /// How long an operation may take, in minutes, unless the user says otherwise.
-    pub operation_deadline_minutes: u64,
-    /// A VM whose agent has not called home for so long, in minutes, fails the operation.
-    pub silence_deadline_minutes: u64,
+    /// How long an operation may take unless the user says otherwise: `"45m"`, `"1h 30m"`.
+    #[serde(with = "duration")]
+    pub operation_deadline: Duration,
+    /// A VM whose agent has not called home for so long fails the operation: `"15m"`.
+    #[serde(with = "duration")]
+    pub silence_deadline: Duration,
     /// Events kept.
     pub event_retention: u64,
     /// Members of this group may look. Unset means: nobody but operators and admins.
@@ -61,15 +66,39 @@ impl Default for HostConfig {
             plugin_dir: "/usr/lib/k8s-myhome/plugins".into(),
             node_agent: "/usr/lib/k8s-myhome/k8s-node-agent".into(),
             libvirt_uri: "qemu:///system".to_owned(),
+            start_libvirt: true,
             node_port: 7443,
             node_listen: None,
             join_channel_dir: None,
             simulated_kubernetes: false,
-            operation_deadline_minutes: 60,
-            silence_deadline_minutes: 15,
+            operation_deadline: Duration::from_secs(60 * 60),
+            silence_deadline: Duration::from_secs(15 * 60),
             event_retention: 100_000,
             reader_group: None,
         }
+    }
+}
+
+/// A length of time as people write it: a number and a unit, `"30s"`, `"1h 30m"`.
+mod duration {
+    use std::time::Duration;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        match humantime::parse_duration(&text) {
+            Ok(duration) if !duration.is_zero() => Ok(duration),
+            Ok(_) => Err(D::Error::custom(format!("{text:?} is no time at all; write it like \"45m\""))),
+            Err(error) => {
+                Err(D::Error::custom(format!("{text:?}: {error}; write it like \"45m\" or \"30s\"")))
+            }
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(*duration))
     }
 }
 
@@ -123,6 +152,50 @@ mod tests {
         let config = load("node_port = 9000\nstate_dir = '/tmp/x'").expect("valid");
         assert_eq!((config.node_port, config.state_dir), (9000, PathBuf::from("/tmp/x")));
         assert_eq!(config.libvirt_uri, "qemu:///system");
+    }
+
+    #[test]
+    fn times_have_units() {
+        let config = load("silence_deadline = '90s'").expect("valid");
+        assert_eq!(config.silence_deadline, Duration::from_secs(90));
+        for wrong in ["silence_deadline = '15'", "silence_deadline = '0s'", "operation_deadline = 'soon'"] {
+            let error = load(wrong).expect_err(wrong);
+            let chain = format!("{}: {}", error, error.source);
+            assert!(chain.contains("write it like"), "{chain}");
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_key_with_its_default() {
+        let page = include_str!("../../docs/configuration.md");
+        let section = page.split("\n## The host agent's file\n").nth(1).expect("the page has the section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let documented: Vec<(String, String)> = section
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                (cells[1].trim_matches('`').to_owned(), cells[2].to_owned())
+            })
+            .collect();
+        let defaults = serde_json::to_value(HostConfig::default()).expect("plain values");
+        let mut expected: Vec<(String, String)> = defaults
+            .as_object()
+            .expect("a table")
+            .iter()
+            .map(|(key, value)| {
+                let default = match value {
+                    serde_json::Value::Null => "none".to_owned(),
+                    serde_json::Value::String(text) => format!("`{text:?}`"),
+                    other => format!("`{other}`"),
+                };
+                (key.clone(), default)
+            })
+            .collect();
+        let mut documented_sorted = documented.clone();
+        documented_sorted.sort();
+        expected.sort();
+        assert_eq!(documented_sorted, expected);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8sctl_types::spec::Role;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Status;
@@ -31,6 +32,9 @@ pub struct KubernetesView {
     /// Pods of kube-system by name; `true` means: running and ready.
     pub system_pods: BTreeMap<String, PodState>,
 }
+
+/// Label by which kubectl tells a worker.
+const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
 
 /// A node object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -132,9 +136,13 @@ impl Kubernetes {
         self.client.clone()
     }
 
-    /// Gives a node its pod CIDR; Kubernetes allows that once.
-    pub async fn set_pod_cidr(&self, node: &str, cidr: &str) -> Result<(), KubernetesError> {
-        let patch = json!({ "spec": { "podCIDR": cidr, "podCIDRs": [cidr] } });
+    /// Gives a new node its pod CIDR, which Kubernetes allows once, and a worker the role that `kubectl get nodes`
+    /// shows: a kubelet may not give itself one, and kubeadm knows none but the control plane's.
+    pub async fn introduce_node(&self, node: &str, cidr: &str, role: Role) -> Result<(), KubernetesError> {
+        let mut patch = json!({ "spec": { "podCIDR": cidr, "podCIDRs": [cidr] } });
+        if role == Role::Worker {
+            patch["metadata"] = json!({ "labels": { WORKER_LABEL: "" } });
+        }
         self.patch_node("set the pod CIDR of node", node, &patch).await
     }
 

@@ -1,8 +1,8 @@
 //! `k8s-host-agent`: logging, configuration, build, serve, drain.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {
         make_dir(dir, mode)?;
     }
+    close_dir(&config.state_dir)?;
     let _pid_file = lock_pid_file(&config.pid_file())?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -67,6 +68,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
         uri: config.libvirt_uri.clone(),
         console_dir: console_dir(&config),
+        start_daemons: config.start_libvirt,
     })?);
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_events, joins) = mpsc::unbounded_channel();
@@ -128,6 +130,17 @@ fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
+/// A state directory that was there before is made as private as one that we make.
+fn close_dir(dir: &Path) -> anyhow::Result<()> {
+    let mode = std::fs::metadata(dir)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    tracing::warn!(path = %dir.display(), "the state directory was open to others; closing it");
+    std::fs::set_permissions(dir, Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot close {} to others (chmod 0700)", dir.display()))
+}
+
 /// Holds the pid file locked while the program runs: there is one host agent per state directory.
 fn lock_pid_file(path: &Path) -> anyhow::Result<File> {
     use std::io::Write as _;
@@ -135,6 +148,8 @@ fn lock_pid_file(path: &Path) -> anyhow::Result<File> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever can open it can lock it, and so keep a host agent from starting.
+        .mode(0o600)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(|| {

@@ -132,6 +132,11 @@ impl ClusterPki {
         files.map_err(|error| issue_failure(&cluster.name, &error))
     }
 
+    /// Forgets the keys and certificates of a node that was removed: one that comes again under its name gets others.
+    pub fn forget_node(&self, cluster: &ClusterRecord, node_name: &str) -> Result<(), Failure> {
+        self.kubernetes.forget_node(node_name).map_err(|error| issue_failure(&cluster.name, &error))
+    }
+
     /// A kubeconfig with a fresh administrator certificate.
     pub fn admin_kubeconfig(&self, cluster: &ClusterRecord) -> Result<String, Failure> {
         let endpoint = control_plane_endpoint(&cluster.spec);

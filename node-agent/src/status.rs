@@ -25,18 +25,29 @@ impl Board {
         self.0.subscribe()
     }
 
-    /// Lists the steps anew, in order, and says which generation they belong to. What is known of a step is kept.
-    pub fn observe(&self, generation: u64, names: &[&'static str]) {
+    /// Lists the steps anew, in order, and says which generation they belong to. What is known of a step is kept;
+    /// with `anew` its tries count from one again, and failures are no news any more.
+    pub fn observe(&self, generation: u64, names: &[&'static str], anew: bool) {
         self.0.send_if_modified(|report| {
+            let fresh = |name: &str| StepStatus {
+                name: name.to_owned(),
+                state: StepState::Pending.into(),
+                ..StepStatus::default()
+            };
+            let keep = |mut step: StepStatus| {
+                if anew && step.state() == StepState::Failed {
+                    return fresh(&step.name);
+                }
+                if anew {
+                    step.attempts = 0;
+                }
+                step
+            };
             let steps: Vec<StepStatus> = names
                 .iter()
                 .map(|name| {
                     let known = report.steps.iter().find(|step| step.name == *name).cloned();
-                    known.unwrap_or_else(|| StepStatus {
-                        name: (*name).to_owned(),
-                        state: StepState::Pending.into(),
-                        ..StepStatus::default()
-                    })
+                    known.map_or_else(|| fresh(name), keep)
                 })
                 .collect();
             let modified = report.observed_generation != generation || report.steps != steps;
@@ -151,11 +162,11 @@ mod tests {
     #[test]
     fn the_same_again_wakes_nobody() {
         let board = Board::default();
-        board.observe(3, &["host-os"]);
+        board.observe(3, &["host-os"], false);
         board.condition("DiskOK", ConditionStatus::True, "Free", "");
         let mut reader = board.subscribe();
         reader.mark_unchanged();
-        board.observe(3, &["host-os"]);
+        board.observe(3, &["host-os"], false);
         board.condition("DiskOK", ConditionStatus::True, "Free", "");
         assert!(!reader.has_changed().expect("the board lives"));
     }

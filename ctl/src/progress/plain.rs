@@ -35,6 +35,8 @@ impl Display for Plain {
             }
             self.last.insert(progress.object.clone(), progress.clone());
         }
+        // What went and comes again is said again.
+        self.last.retain(|object, _| operation.progress.iter().any(|progress| progress.object == *object));
         Ok(())
     }
 

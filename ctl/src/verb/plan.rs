@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, Printer, styles, visible};
-use crate::view::{ChangeView, PlanView, is_trial_notice};
+use crate::view::{ChangeView, DiagnosticView, PlanView, is_trial_notice};
 
 const ADD: Style = AnsiColor::Green.on_default();
 const MODIFY: Style = AnsiColor::Yellow.on_default();
@@ -21,7 +21,8 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ende
     let file = SpecFile::read(&args.file.file)?;
     file.check(context)?;
     let agent = agent::connect(context).await?;
-    let plan = make(context, &agent, &file).await?;
+    let (plan, warnings) = make(context, &agent, &file).await?;
+    spec_file::warn(context, &file, &warnings)?;
     if context.format.is_structured() {
         output::document(&context.out, context.format, &plan)?;
     } else {
@@ -30,12 +31,16 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ende
     Ok(if args.exit_code && !plan.changes.is_empty() { Exit::Changes } else { Exit::Ok })
 }
 
-/// Asks for the plan; mistakes in the file end the run.
-pub(super) async fn make(context: &Context, agent: &Agent, file: &SpecFile) -> Result<PlanView, Ended> {
+/// Asks for the plan; mistakes in the file end the run, warnings are the caller's to show.
+pub(super) async fn make(
+    context: &Context,
+    agent: &Agent,
+    file: &SpecFile,
+) -> Result<(PlanView, Vec<DiagnosticView>), Ended> {
     let request = PlanRequest { spec: Some(file.to_wire()) };
     let answer = agent.clusters().plan(request).await?.into_inner();
-    spec_file::judge(context, file, answer.diagnostics)?;
-    Ok(answer.plan.unwrap_or_default().into())
+    let warnings = spec_file::judge(context, file, answer.diagnostics)?;
+    Ok((answer.plan.unwrap_or_default().into(), warnings))
 }
 
 /// Shows a plan.
@@ -65,10 +70,12 @@ pub(super) fn show(printer: &Printer, plan: &PlanView) -> io::Result<()> {
     if !plan.changes.is_empty() {
         printer.line(summary(&plan.changes))?;
     }
-    for notice in plan.notices.iter().filter(|notice| !is_trial_notice(notice)) {
+    // Whoever changes something is to stop at the box; whoever only looks again is told in a line.
+    let with_box = plan.is_trial() && !plan.changes.is_empty();
+    for notice in plan.notices.iter().filter(|notice| !(with_box && is_trial_notice(notice))) {
         printer.line(format!("{} {}", printer.paint(styles::WARN, "note:"), visible(notice)))?;
     }
-    if plan.is_trial() { trial_box(printer, &plan.kubernetes_version) } else { Ok(()) }
+    if with_box { trial_box(printer, &plan.kubernetes_version) } else { Ok(()) }
 }
 
 fn sign(change: &ChangeView) -> (Style, &'static str) {

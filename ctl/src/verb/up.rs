@@ -93,7 +93,11 @@ async fn apply(
     again: &str,
 ) -> Result<(PlanView, ApplyResponse), Ended> {
     for last in (0..PLANS).rev() {
-        let plan = plan::make(context, agent, file).await?;
+        let (plan, warnings) = plan::make(context, agent, file).await?;
+        if !plan.changes.is_empty() {
+            // They were shown when the file was applied.
+            spec_file::warn(context, file, &warnings)?;
+        }
         plan::show(context.story(), &plan)?;
         let destructive = plan.changes.iter().filter(|change| change.destructive).count();
         if destructive > 0 {
@@ -120,8 +124,7 @@ async fn apply(
                 let mut answer = answer.into_inner();
                 let mistakes = std::mem::take(&mut answer.diagnostics);
                 // Warnings were shown with the plan.
-                let errors = mistakes.into_iter().filter(|one| !one.warning).collect::<Vec<_>>();
-                spec_file::judge(context, file, errors)?;
+                spec_file::judge(context, file, mistakes)?;
                 return Ok((plan, answer));
             }
             Err(status) if last > 0 && has_changed(&status) => {
@@ -183,8 +186,8 @@ async fn summarise(
     story.line("")?;
     story.line(story.paint(styles::GOOD, format!("{how}: {ready} of {nodes} nodes Ready")))?;
     if let Some(status) = status.filter(|status| status.trial_bundle) {
-        // The plan's notices showed the box already, except where the host agent gives none.
-        if !document.plan.is_trial() {
+        // The plan's notices showed it already, except where the host agent gives none.
+        if !document.plan.is_trial() && !document.plan.changes.is_empty() {
             plan::trial_box(story, &status.kubernetes_version)?;
         }
     }

@@ -2,6 +2,7 @@
 //! at it by hand (`examples/fake_host_agent.rs`). It decides nothing.
 
 #![allow(dead_code, clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "a stream of a test ends with the test's runtime")]
 
 mod cluster;
 mod others;

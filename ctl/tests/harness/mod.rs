@@ -1,6 +1,10 @@
 //! Runs the real `k8sctl` against the fake host agent, off any terminal.
 
 #![allow(dead_code, clippy::unwrap_used)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test looks at the exit status and the output of the program itself"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

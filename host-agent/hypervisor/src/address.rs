@@ -55,12 +55,13 @@ pub async fn answering(
 }
 
 /// The failure of a taken address.
-pub(crate) fn in_use(ip: Ipv4Addr, mac: &str) -> Failure {
+pub(crate) fn in_use(ip: Ipv4Addr, mac: &str, bridge: &str) -> Failure {
     Failure::new(
         "NODE-IP-IN-USE",
         format!("address {ip}"),
-        format!("{mac} already answers for it on the network"),
-        "give the node another ip, or find and stop the machine with that MAC address",
+        format!("{mac} already answers for it on bridge {bridge}"),
+        "give the node another ip in the cluster file, or find and stop the machine with that MAC address; then run \
+         the command again",
     )
 }
 

@@ -246,12 +246,12 @@ impl FakeHost {
                 self.observed.networks.retain(|it| it.name != *name);
                 Ok(Outcome::Done)
             }
-            HostOp::CheckAddresses { addresses, .. } => {
+            HostOp::CheckAddresses { network, addresses } => {
                 for (ip, mac) in addresses {
                     if let Some(other) =
                         self.answering.get(ip).filter(|other| !other.eq_ignore_ascii_case(mac))
                     {
-                        return Err(crate::address::in_use(*ip, other));
+                        return Err(crate::address::in_use(*ip, other, network));
                     }
                 }
                 Ok(Outcome::AlreadySo)

@@ -27,6 +27,8 @@ pub struct ObservedHost {
     pub links: Vec<String>,
     /// KVM or emulation.
     pub accelerator: Accelerator,
+    /// Version of libvirt, `9.0.0`; empty where it was not told.
+    pub libvirt_version: String,
     /// Bytes free where the pool's directory is or will be.
     pub pool_free_bytes: u64,
     /// Processors of the host.

@@ -95,8 +95,11 @@ fn comparable(observed: ObservedHost) -> ObservedHost {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_comes_changes_and_goes() {
     let directory = tempfile::tempdir().unwrap();
-    let config =
-        HypervisorConfig { uri: "test:///default".into(), console_dir: directory.path().join("console") };
+    let config = HypervisorConfig {
+        uri: "test:///default".into(),
+        console_dir: directory.path().join("console"),
+        start_daemons: true,
+    };
     let host = RealHypervisor::start(config).unwrap();
     let own = desired(directory.path(), "k8s-own", "192.168.130.0/24");
     let before = host.observe(&own.pool).await.unwrap();
@@ -139,7 +142,7 @@ async fn a_libvirt_that_is_away_is_a_failure_with_a_next_step() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("no-such-socket");
     let uri = format!("test+unix:///default?socket={}", socket.display());
-    let config = HypervisorConfig { uri, console_dir: directory.path().join("console") };
+    let config = HypervisorConfig { uri, console_dir: directory.path().join("console"), start_daemons: true };
     let host = RealHypervisor::start(config).unwrap();
     let pool = DesiredPool { name: "k8s-myhome".into(), path: directory.path().join("pool") };
     let failure = host.observe(&pool).await.unwrap_err();

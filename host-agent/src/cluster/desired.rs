@@ -185,6 +185,7 @@ pub fn desired_state(
             .collect(),
         image_repository: image.image_repository.clone(),
         step_deadline: None,
+        spec_generation: cluster.generation,
     }
 }
 

@@ -239,7 +239,7 @@ impl Manager {
             }
         }
         consent(&plan, seen_digest, allow_destructive)?;
-        let default = Duration::from_secs(60 * self.shared.config.operation_deadline_minutes);
+        let default = self.shared.config.operation_deadline;
         let operation = self
             .shared
             .records
@@ -284,7 +284,7 @@ impl Manager {
         if !seen_digest.is_empty() && seen_digest != plan.digest {
             return Err(plan_changed(&record.name).into());
         }
-        let deadline = Duration::from_secs(60 * self.shared.config.operation_deadline_minutes);
+        let deadline = self.shared.config.operation_deadline;
         let superseded = "the cluster is being removed".to_owned();
         let operation =
             self.shared.records.begin_down(&record, deadline_from_now(deadline), superseded).await?;
@@ -449,19 +449,30 @@ impl Manager {
         {
             return Ok(image.clone());
         }
-        Err(no_image(spec, wanted.as_deref(), &self.shared.bundles).into())
+        let mut damaged = self.shared.images.damaged().into_iter().filter(|image| {
+            wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
+                && image.suite == spec.image.suite
+        });
+        if let Some(damaged) = damaged.next() {
+            return Err(damaged.failure.into());
+        }
+        Err(no_image(spec, wanted.as_deref(), &self.shared.bundles)?.into())
     }
 }
 
-fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Failure {
-    let has_bundle = bundles
-        .list()
-        .map(|listing| listing.bundles)
-        .unwrap_or_default()
+fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
+    let listing = bundles.list()?;
+    let has_bundle = listing
+        .bundles
         .iter()
         .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
+    // What version a broken file has cannot be read from it; its name says.
+    let broken = |failure: &&Failure| wanted.is_none_or(|version| failure.object.contains(version));
+    if let Some(broken) = listing.broken.iter().find(broken).filter(|_| !has_bundle) {
+        return Ok(broken.clone());
+    }
     let suite = &spec.image.suite;
-    match (has_bundle, wanted) {
+    Ok(match (has_bundle, wanted) {
         (true, wanted) => Failure::new(
             "IMAGE-MISSING",
             format!("node image {suite}"),
@@ -480,7 +491,7 @@ fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> 
             "no Kubernetes bundle is installed",
             "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
         ),
-    }
+    })
 }
 
 /// The changes that take a cluster off the host.
@@ -612,7 +623,7 @@ fn notices(observed: &ObservedHost, image: &Image) -> Vec<String> {
 }
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
-    jiff::Timestamp::now() + deadline
+    jiff::Timestamp::now().checked_add(deadline).unwrap_or(jiff::Timestamp::MAX)
 }
 
 /// An operation on the wire.

@@ -1,6 +1,7 @@
 //! How far a cluster is and whether its operation has ended, as pure functions of what is observed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState, StepStatus, Target};
@@ -11,6 +12,9 @@ use crate::kubernetes::KubernetesView;
 use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 use crate::wire;
+
+#[cfg(test)]
+mod tests;
 
 /// A step that failed so often, in its agent's own retries, fails the operation.
 const STEP_ATTEMPTS: u32 = 3;
@@ -137,49 +141,101 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
     }
 }
 
+/// The first thing that keeps a cluster from being as desired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Kind and name, `node k8s-worker-1`.
+    pub object: String,
+    /// Its state, and why.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.object, self.reason)
+    }
+}
+
 /// What still keeps the cluster from being as desired; `None` means: nothing.
-pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<String> {
+pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> {
     for node in &cluster.nodes {
         let phase = node_phase(node, observed);
         if !phase.is_ready() {
-            return Some(format!("node {} is {}: {}", node.name, phase.phase, phase.message));
+            let colon = if phase.message.is_empty() { "" } else { ": " };
+            let reason = format!("{}{colon}{}", phase.phase, phase.message);
+            return Some(Missing { object: format!("node {}", node.name), reason });
         }
     }
-    observed
-        .kubernetes
-        .system_pods
-        .iter()
-        .find(|(_, pod)| !pod.ready)
-        .map(|(name, pod)| format!("pod kube-system/{name} on {} is {}", pod.node, pod.why))
+    observed.kubernetes.system_pods.iter().find(|(_, pod)| !pod.ready).map(|(name, pod)| Missing {
+        object: format!("pod kube-system/{name}"),
+        reason: format!("{} on {}", pod.why, pod.node),
+    })
+}
+
+/// How long a VM may be silent, for one operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// When the operation began. What was silent before it may have been mended since.
+    pub since: jiff::Timestamp,
+    /// How long is too long.
+    pub limit: Duration,
+}
+
+impl Silence {
+    /// When a VM that is on since then has been silent for too long.
+    fn ends(&self, powered_on: jiff::Timestamp) -> jiff::Timestamp {
+        let limit = jiff::SignedDuration::try_from(self.limit).unwrap_or(jiff::SignedDuration::MAX);
+        powered_on.max(self.since).checked_add(limit).unwrap_or(jiff::Timestamp::MAX)
+    }
+}
+
+/// Since when the node's VM has been on without a word from its agent.
+fn silent_since(node: &NodeRecord, observed: &Observed) -> Option<jiff::Timestamp> {
+    let never_called = observed.agents.get(&node.id).is_none_or(|view| view.joined.is_none());
+    observed.vms.get(&node.id).filter(|vm| vm.state == "running" && never_called)?.powered_on
+}
+
+/// The next moment at which a VM will have been silent for too long.
+pub fn next_silence(
+    cluster: &ClusterRecord,
+    observed: &Observed,
+    silence: Silence,
+) -> Option<jiff::Timestamp> {
+    cluster.nodes.iter().filter_map(|node| silent_since(node, observed)).map(|on| silence.ends(on)).min()
 }
 
 /// A reason to end the operation badly now, if there is one.
 pub fn failure(
     cluster: &ClusterRecord,
     observed: &Observed,
-    silence: jiff::SignedDuration,
+    silence: Silence,
     now: jiff::Timestamp,
 ) -> Option<(String, Failure)> {
     cluster.nodes.iter().filter(|node| node.state == NodeState::Present).find_map(|node| {
         let object = format!("node {}", node.name);
-        let view = observed.agents.get(&node.id);
-        if let Some(failed) = view.and_then(|view| {
-            view.report
-                .steps
-                .iter()
-                .find(|step| step.state() == StepState::Failed && step.attempts >= STEP_ATTEMPTS)
-        }) {
+        if let Some(failed) = failed_step(node, observed) {
             return Some((node.id.clone(), step_failure(&object, &node.name, failed)));
         }
-        let silent_since = observed.vms.get(&node.id).filter(|vm| vm.state == "running")?.powered_on?;
-        let never_called = view.is_none_or(|view| view.joined.is_none());
-        (never_called && now.duration_since(silent_since) >= silence).then(|| {
-            let reason = format!("its VM has run for {} minutes and its agent never called home", silence.as_mins());
-            let next = "read the console below; if it boots, check with `k8sctl doctor` that no firewall stands \
-                        between the VM and the host agent, then run `k8sctl up` again";
+        let powered_on = silent_since(node, observed)?;
+        (now >= silence.ends(powered_on)).then(|| {
+            let on = now.duration_since(powered_on).as_secs().unsigned_abs();
+            let on = humantime::format_duration(Duration::from_secs(on));
+            let reason = format!("its VM has run for {on} and its agent has never called home");
+            let next = "read the end of its console above: if the VM did not boot, mend that; if it did, check \
+                        with `k8sctl doctor` that no firewall stands between the VM and the host agent; then run \
+                        `k8sctl up` again";
             (node.id.clone(), Failure::new("NODE-SILENT", object, reason, next))
         })
     })
+}
+
+/// A step that failed too often. What an agent reports of an older desired state is no news: with a new operation it
+/// begins to count anew.
+fn failed_step<'a>(node: &NodeRecord, observed: &'a Observed) -> Option<&'a StepStatus> {
+    let view = observed.agents.get(&node.id)?;
+    let wanted = observed.generations.get(&node.id).copied().unwrap_or_default();
+    let steps = view.report.steps.iter().filter(|_| view.report.observed_generation >= wanted);
+    steps.into_iter().find(|step| step.state() == StepState::Failed && step.attempts >= STEP_ATTEMPTS)
 }
 
 fn step_failure(object: &str, node: &str, step: &StepStatus) -> Failure {
@@ -198,7 +254,14 @@ fn step_failure(object: &str, node: &str, step: &StepStatus) -> Failure {
 }
 
 fn evidence_text(evidence: &k8sctl_proto::node::v1::Evidence) -> String {
-    let mut text = format!("$ {}\n{}", evidence.argv.join(" "), evidence.output_tail);
+    let mut text = evidence.output_tail.clone();
+    if !evidence.argv.is_empty() {
+        let status = match evidence.exit_status {
+            Some(status) => format!("exit status {status}"),
+            None => "ended by a signal".to_owned(),
+        };
+        text = format!("$ {}\n{}\n({status})", evidence.argv.join(" "), text.trim_end());
+    }
     if !evidence.journal_tail.is_empty() {
         text.push_str("\n-- journal --\n");
         text.push_str(&evidence.journal_tail);
@@ -208,11 +271,14 @@ fn evidence_text(evidence: &k8sctl_proto::node::v1::Evidence) -> String {
 
 /// The failure of an operation that ran out of time.
 pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> Failure {
-    let reason = missing(cluster, observed).unwrap_or_else(|| "it was not finished".to_owned());
+    let missing = missing(cluster, observed).unwrap_or_else(|| Missing {
+        object: format!("cluster {}", cluster.name),
+        reason: "as it should be, a moment too late".to_owned(),
+    });
     Failure::new(
         "OPERATION-DEADLINE",
-        format!("cluster {}", cluster.name),
-        format!("the deadline passed while {reason}"),
+        missing.object,
+        format!("the deadline passed; it was last seen as {}", missing.reason),
         "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow",
     )
 }
@@ -229,7 +295,8 @@ pub fn cluster_conditions(
         None => (ConditionStatus::True, "AllNodesReady"),
         Some(_) => (ConditionStatus::False, "NotAsDesired"),
     };
-    let mut conditions = vec![wire::condition("Ready", status, reason, missing.unwrap_or_default(), now)];
+    let missing = missing.map(|missing| missing.to_string()).unwrap_or_default();
+    let mut conditions = vec![wire::condition("Ready", status, reason, missing, now)];
     let (status, reason, message) = match observed.kubernetes.reachable {
         true => (ConditionStatus::True, "Answers", String::new()),
         false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
@@ -315,6 +382,16 @@ pub fn keep_since(old: &[Condition], new: &mut [Condition]) {
         if let Some(before) = before {
             condition.since = before.since;
         }
+    }
+}
+
+/// The line of something that is in the way of an operation and may pass by itself.
+pub fn trouble_line(failure: &Failure) -> control::Progress {
+    control::Progress {
+        object: failure.object.clone(),
+        phase: "Waiting".to_owned(),
+        message: format!("{}: {}; {}", failure.id, failure.reason, failure.next_step),
+        ..control::Progress::default()
     }
 }
 

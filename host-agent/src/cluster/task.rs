@@ -83,6 +83,8 @@ pub struct ClusterTask {
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
     powered_on: BTreeMap<String, jiff::Timestamp>,
     troubled_since: Option<Instant>,
+    /// When to look again at the latest, because a deadline passes then.
+    next_deadline: Option<jiff::Timestamp>,
 }
 
 /// Why a look at the cluster did not come to its end.
@@ -153,6 +155,7 @@ impl ClusterTask {
             kubernetes_view: None,
             powered_on: BTreeMap::new(),
             troubled_since: None,
+            next_deadline: None,
         }
     }
 
@@ -168,7 +171,7 @@ impl ClusterTask {
                 view.mark_unchanged();
             }
             let pause = match self.look().await {
-                Ok(true) => RESYNC,
+                Ok(true) => self.next_deadline.map_or(RESYNC, |deadline| until(deadline).min(RESYNC)),
                 Ok(false) => return,
                 Err(trouble) => self.take_trouble(trouble).await,
             };
@@ -203,6 +206,7 @@ impl ClusterTask {
         self.publish(&record, &observed, running.as_ref()).await?;
         result?;
         self.troubled_since = None;
+        self.next_deadline = None;
         if let Some(operation) = running {
             self.judge(&record, &observed, &operation).await?;
         }
@@ -212,6 +216,10 @@ impl ClusterTask {
     fn image(&self, cluster: &ClusterRecord) -> Result<Image, Failure> {
         let images = self.shared.images.list()?;
         images.into_iter().find(|image| image.id == cluster.image_id).ok_or_else(|| {
+            let damaged = self.shared.images.damaged();
+            if let Some(damaged) = damaged.into_iter().find(|image| image.id == cluster.image_id) {
+                return damaged.failure;
+            }
             Failure::new(
                 "IMAGE-MISSING",
                 format!("image {}", cluster.image_id),
@@ -244,7 +252,7 @@ impl ClusterTask {
             let target = progress::node_target(cluster, node, &observed);
             self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
         }
-        self.set_pod_cidrs(cluster, &observed.kubernetes).await?;
+        self.introduce_nodes(cluster, &observed.kubernetes).await?;
         if is_up {
             self.remove_nodes(cluster, image).await?;
         }
@@ -360,12 +368,12 @@ impl ClusterTask {
         Ok(())
     }
 
-    async fn set_pod_cidrs(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
+    async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
         let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
         for node in &cluster.nodes {
             if view.nodes.get(&node.name).is_some_and(|seen| seen.pod_cidr.is_none()) {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
-                kubernetes.set_pod_cidr(&node.name, &cidr.to_string()).await?;
+                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
             }
         }
         Ok(())
@@ -400,6 +408,8 @@ impl ClusterTask {
         self.converge_host(&cluster, image, true).await?;
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Removing) {
             crash::point("before-forget-node");
+            // Before its record goes: what a kill here leaves is done again.
+            self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
@@ -459,7 +469,8 @@ impl ClusterTask {
         operation: &OperationRecord,
     ) -> Result<(), Trouble> {
         let now = jiff::Timestamp::now();
-        let silence = jiff::SignedDuration::from_mins(self.shared.config.silence_deadline_minutes as i64);
+        let limit = self.shared.config.silence_deadline;
+        let silence = progress::Silence { since: operation.started, limit };
         if progress::missing(cluster, observed).is_none() {
             self.event(
                 &format!("cluster {}", cluster.name),
@@ -476,6 +487,8 @@ impl ClusterTask {
         } else if now >= operation.deadline {
             self.fail(operation, &progress::deadline_failure(cluster, observed)).await?;
         } else {
+            let silent = progress::next_silence(cluster, observed, silence);
+            self.next_deadline = Some(silent.map_or(operation.deadline, |end| end.min(operation.deadline)));
             return Ok(());
         }
         self.wake.notify_one();
@@ -486,7 +499,10 @@ impl ClusterTask {
         let node = cluster.nodes.iter().find(|node| node.id == node_id);
         let Some(node) = node.filter(|_| failure.evidence.is_empty()) else { return failure };
         match self.shared.hypervisor.console_tail(&node.name, 4096).await {
-            Ok(console) => failure.with_evidence(console),
+            Ok(console) if console.trim().is_empty() => {
+                failure.with_evidence("(its console has printed nothing)")
+            }
+            Ok(console) => failure.with_evidence(format!("-- end of the console --\n{console}")),
             Err(error) => failure.with_evidence(format!("(no console: {})", error.reason)),
         }
     }
@@ -508,17 +524,24 @@ impl ClusterTask {
         let ended = async {
             let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
             let running = self.shared.records.running_operation(&cluster.id).await?;
-            if let Some(operation) = running.filter(|operation| is_final || past_deadline(operation)) {
+            let Some(operation) = running else { return Ok(()) };
+            let observed = self.observed(&cluster);
+            if is_final || past_deadline(&operation) {
                 self.fail(&operation, &failure).await?;
-                let observed = self.observed(&cluster);
                 self.publish(&cluster, &observed, None).await?;
+            } else {
+                // Whoever watches sees what is waited for.
+                let mut lines = progress_lines(&cluster, &observed);
+                lines.push(progress::trouble_line(&failure));
+                self.publish_operation(&operation.id, lines).await?;
             }
             Ok::<_, RecordError>(())
         };
         if let Err(error) = ended.await {
             tracing::error!(cluster.name = %self.name, error = %k8sctl_rpc::chain(&error), "cannot record a failure");
         }
-        RETRY
+        // What only a person can mend is looked at no more often than all else.
+        if is_final { RESYNC } else { RETRY }
     }
 
     fn observed(&self, cluster: &ClusterRecord) -> Observed {
@@ -577,8 +600,7 @@ impl ClusterTask {
             changed
         });
         if let Some(operation) = running {
-            let lines = cluster.nodes.iter().map(|node| progress::node_progress(node, observed)).collect();
-            self.publish_operation(&operation.id, lines).await?;
+            self.publish_operation(&operation.id, progress_lines(cluster, observed)).await?;
         }
         Ok(())
     }
@@ -643,6 +665,15 @@ fn remove_consoles(dir: &Path, nodes: &[NodeRecord]) {
     }
     // Fails while the consoles of another cluster are in it.
     let _ = std::fs::remove_dir(dir);
+}
+
+fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Vec<control::Progress> {
+    cluster.nodes.iter().map(|node| progress::node_progress(node, observed)).collect()
+}
+
+/// The time until then, nothing where it has passed.
+fn until(then: jiff::Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
 }
 
 fn past_deadline(operation: &OperationRecord) -> bool {

@@ -166,6 +166,13 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let request = request.into_inner();
         let log = self.manager.events().clone();
+        if !request.cluster_name.is_empty() && !request.follow {
+            // A cluster that is gone still has its events; one that never was is a slip of the pen.
+            let has_events = log.tail_start(1, &request.cluster_name).await.map_err(|e| broken(&e))? != 0;
+            if !has_events {
+                self.manager.find(&request.cluster_name).await?;
+            }
+        }
         let reply = stream("stream-events", |sender| async move {
             let mut head = log.head();
             let mut from = request.from;

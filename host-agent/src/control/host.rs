@@ -28,8 +28,7 @@ impl HostService for Host {
     }
 
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Result<Response<DoctorResponse>, Status> {
-        let shared = self.manager.shared();
-        let checks = crate::doctor::check(&shared.config, &*shared.hypervisor).await;
+        let checks = crate::doctor::check(self.manager.shared()).await;
         Ok(Response::new(DoctorResponse { checks }))
     }
 }

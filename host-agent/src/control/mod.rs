@@ -17,6 +17,7 @@ use k8sctl_proto::control::v1::cluster_service_server::ClusterServiceServer;
 use k8sctl_proto::control::v1::host_service_server::HostServiceServer;
 use k8sctl_proto::control::v1::image_service_server::ImageServiceServer;
 use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
+use k8sctl_proto::roles::Role;
 use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
 use tokio::sync::mpsc;
@@ -34,8 +35,11 @@ pub async fn serve(
     manager: Arc<Manager>,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let incoming = k8sctl_rpc::unix::listen(socket, roles::socket_group())?;
-    let guard = roles::RoleLayer::new(manager.config().reader_group.clone());
+    let reader_group = manager.config().reader_group.clone();
+    let guard = roles::RoleLayer::new(reader_group.clone());
+    let incoming = k8sctl_rpc::unix::listen(socket, move |peer| {
+        roles::peer_role(peer, reader_group.as_deref()) != Role::Unspecified
+    })?;
     k8sctl_rpc::limits::server()
         .layer(guard)
         .add_service(HostServiceServer::new(host::Host { manager: Arc::clone(&manager) }))

@@ -15,9 +15,9 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 /// Group whose members administer.
-const ADMIN_GROUP: &str = "k8sctl-admin";
+pub const ADMIN_GROUP: &str = "k8sctl-admin";
 /// Group whose members operate.
-const OPERATOR_GROUP: &str = "k8sctl";
+pub const OPERATOR_GROUP: &str = "k8sctl";
 
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]
@@ -65,10 +65,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let peer = request.extensions().get::<PeerCredentials>().cloned();
-        let groups = |peer: &PeerCredentials| group_names(peer.uid, peer.gid);
-        let role = peer
-            .as_ref()
-            .map_or(Role::Unspecified, |peer| role_of(peer.uid, &groups(peer), self.reader_group.as_deref()));
+        let role =
+            peer.as_ref().map_or(Role::Unspecified, |peer| peer_role(peer, self.reader_group.as_deref()));
         match decide(&path, role) {
             Ok(()) => self.inner.call(request).boxed(),
             Err(failure) => {
@@ -125,9 +123,9 @@ pub fn role_of(uid: u32, groups: &[String], reader_group: Option<&str>) -> Role 
     }
 }
 
-/// Group of the control socket, where this host has it.
-pub fn socket_group() -> Option<u32> {
-    Group::from_name(OPERATOR_GROUP).ok().flatten().map(|group| group.gid.as_raw())
+/// The role of whoever is at the other end of a control connection, as of now.
+pub fn peer_role(peer: &PeerCredentials, reader_group: Option<&str>) -> Role {
+    role_of(peer.uid, &group_names(peer.uid, peer.gid), reader_group)
 }
 
 /// Names of all groups of a user, as the host's user database has them now.

@@ -65,7 +65,8 @@ impl Default for Entry {
 #[derive(Debug)]
 pub struct NodeRegistry {
     nodes: Mutex<HashMap<String, Entry>>,
-    logs: Mutex<HashMap<String, mpsc::Sender<LogFrame>>>,
+    /// By stream id; with the node that was asked.
+    logs: Mutex<HashMap<String, (String, mpsc::Sender<LogFrame>)>>,
     version: watch::Sender<u64>,
     changes: ChangeSender,
 }
@@ -211,7 +212,7 @@ impl NodeRegistry {
             .ok_or(OpenLogsError::NotConnected)?;
         let stream_id = uuid::Uuid::new_v4().to_string();
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
-        lock(&self.logs).insert(stream_id.clone(), sender);
+        lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
         let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
         requests
             .try_send(StartLogStream { stream_id, selector: Some(selector) })
@@ -219,9 +220,11 @@ impl NodeRegistry {
         Ok(reader)
     }
 
-    /// Takes the reader's end of a log stream that a node begins to push.
-    pub fn claim_logs(&self, stream_id: &str) -> Option<mpsc::Sender<LogFrame>> {
-        lock(&self.logs).remove(stream_id)
+    /// Takes the reader's end of a log stream that this node was asked for and begins to push.
+    pub fn claim_logs(&self, node_id: &str, stream_id: &str) -> Option<mpsc::Sender<LogFrame>> {
+        let mut logs = lock(&self.logs);
+        logs.get(stream_id).filter(|(asked, _)| asked == node_id)?;
+        logs.remove(stream_id).map(|(_, reader)| reader)
     }
 
     fn tell(&self, node_id: &str, change: NodeChange) {
@@ -337,6 +340,16 @@ mod tests {
         let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
         let asked = session.log_requests.try_recv().expect("asked the agent");
         drop(reader);
-        assert!(registry.claim_logs(&asked.stream_id).is_none());
+        assert!(registry.claim_logs("a", &asked.stream_id).is_none());
+    }
+
+    #[test]
+    fn logs_are_pushed_by_the_node_that_was_asked() {
+        let (registry, _changes) = registry();
+        let mut session = registry.open_session("a", Hello::default());
+        let _reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        let asked = session.log_requests.try_recv().expect("asked the agent");
+        assert!(registry.claim_logs("b", &asked.stream_id).is_none());
+        assert!(registry.claim_logs("a", &asked.stream_id).is_some());
     }
 }

@@ -52,7 +52,14 @@ impl NodeService for NodeSessions {
         let first = tokio::time::timeout(HELLO_DEADLINE, inbound.message()).await;
         let hello = match first {
             Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => hello,
-            _ => return Err(refuse(Code::InvalidArgument, &identity.node_id, "it did not say hello", "")),
+            _ => {
+                return Err(refuse(
+                    Code::InvalidArgument,
+                    &identity.node_id,
+                    "its agent did not say hello",
+                    "an agent of this release dials again by itself; for another one, build a new image with `k8sctl image build` and run `k8sctl up` again",
+                ));
+            }
         };
         check_protocol(&identity.node_id, &hello)?;
         self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
@@ -85,8 +92,13 @@ impl NodeService for NodeSessions {
         let identity = authenticated_node(&self.authority, &request).await?;
         let mut frames = request.into_inner();
         let first = frames.message().await?.unwrap_or_default();
-        let Some(reader) = self.registry.claim_logs(&first.stream_id) else {
-            return Err(refuse(Code::NotFound, &identity.node_id, "nobody reads this log stream", ""));
+        let Some(reader) = self.registry.claim_logs(&identity.node_id, &first.stream_id) else {
+            return Err(refuse(
+                Code::NotFound,
+                &identity.node_id,
+                "nobody reads this log stream",
+                "nothing is lost: the reader has left; read again with `k8sctl logs`",
+            ));
         };
         // Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
         let forward = async {

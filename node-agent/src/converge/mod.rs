@@ -70,6 +70,7 @@ impl Converge {
 
     async fn converge(&mut self) {
         let mut backoff = Backoff::new(retry::STEP);
+        let mut asked = None;
         loop {
             let Some(desired) = self.desired.borrow_and_update().clone() else {
                 if self.desired.changed().await.is_err() {
@@ -78,7 +79,10 @@ impl Converge {
                 continue;
             };
             let names: Vec<&'static str> = self.steps.iter().map(|step| step.name()).collect();
-            self.board.observe(desired.generation, &names);
+            // A person asked again: what failed before that does not count against this time.
+            let anew =
+                asked.replace(desired.spec_generation).is_some_and(|old| old != desired.spec_generation);
+            self.board.observe(desired.generation, &names, anew);
             let pause = match self.round(&desired).await {
                 Round::Converged => {
                     backoff.reset();

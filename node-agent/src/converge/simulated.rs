@@ -85,7 +85,7 @@ impl Step for SimulatedStep {
             return Err(StepError::Simulated(Evidence {
                 argv: vec!["simulate".to_owned(), self.name.to_owned()],
                 exit_status: Some(1),
-                output_tail: "simulated failure\n".to_owned(),
+                output_tail: format!("[{0}] begins\n[{0}] error: simulated failure\n", self.name),
             }));
         }
         self.put("done", &desired.node_name)

@@ -45,7 +45,7 @@ pub trait Step: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// A program failed.
-    #[error("a program failed")]
+    #[error(transparent)]
     Command(#[from] CommandError),
     /// A file could not be read.
     #[error("cannot read {}", path.display())]

@@ -151,6 +151,20 @@ async fn a_failure_keeps_its_evidence_and_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_a_person_asks_again_tries_count_from_one() {
+    let steps = [FakeStep::new("a").failing(5)];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| step(report, "a").attempts == 3 && states(report) == [StepState::Failed]).await;
+    let mut again = want(2, Target::Member).expect("wanted");
+    again.spec_generation = 2;
+    fixture.desired.send_replace(Some(again));
+    let report = fixture.until(|report| report.observed_generation == 2).await;
+    assert!(step(&report, "a").attempts <= 1, "{:?}", step(&report, "a"));
+    let report = fixture.until(|report| states(report) == [StepState::Done]).await;
+    assert_eq!((step(&report, "a").attempts, steps[0].applies()), (3, 6));
+}
+
+#[tokio::test(start_paused = true)]
 async fn drift_is_repaired() {
     let steps = [FakeStep::new("a")];
     let mut fixture = start(&steps, want(1, Target::Member));
@@ -184,7 +198,7 @@ async fn a_new_generation_interrupts_between_steps() {
     let wanted = desired.borrow().clone().expect("wanted");
     let mut converge = converge;
     converge.desired.borrow_and_update();
-    board.observe(1, &["a", "b"]);
+    board.observe(1, &["a", "b"], false);
     assert_eq!(converge.round(&wanted).await, Round::Interrupted);
     assert_eq!((first.applies(), second.applies()), (1, 0));
 }

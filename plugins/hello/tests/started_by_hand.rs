@@ -1,5 +1,10 @@
 //! The program `hello` without a host agent.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test looks at the exit status and the output of the program itself"
+)]
+
 use std::process::{Command, Stdio};
 
 #[test]

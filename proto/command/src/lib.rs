@@ -138,6 +138,7 @@ impl Program {
         let argv: Vec<String> = self.argv.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let start_error = |source| CommandError::Start { argv: argv.join(" "), source };
 
+        #[expect(clippy::disallowed_methods, reason = "the one place that starts a program")]
         let mut command = Command::new(&self.argv[0]);
         command
             .args(&self.argv[1..])

@@ -37,6 +37,10 @@ pub const HANDSHAKES: usize = 64;
 pub const UNAUTHENTICATED_PER_ADDRESS: usize = 8;
 /// How long a connection without client certificate may live: long enough to join, too short to squat.
 pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
+/// Connections to the control socket of users without any role, all of them together; further ones are closed.
+pub const STRANGERS: usize = 32;
+/// How long such a connection may live: long enough to be told no.
+pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
 /// Connections of one listener.
 pub const CONNECTIONS: usize = 1024;
 

@@ -14,6 +14,7 @@ const FIELD_BYTES: usize = 1024;
 
 /// The status that carries a failure. Long texts are cut so that it always fits into the headers; of evidence
 /// the end is kept.
+#[expect(clippy::disallowed_methods, reason = "the one place that makes a status")]
 pub fn status(code: Code, failure: &Failure) -> Status {
     let mut carried = Failure {
         id: head(&failure.id, 64).to_owned(),

@@ -88,6 +88,7 @@ where
     start(name.into(), future, |_| ())
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that starts a task")]
 fn start<F>(name: String, future: F, report: impl FnOnce(Exit) + Send + 'static) -> AbortHandle
 where
     F: Future<Output: TaskResult> + Send + 'static,

@@ -1,22 +1,25 @@
 //! The control socket: who calls is told by the kernel, and is in every request's extensions as
 //! [`PeerCredentials`]. Roles are made of them elsewhere.
+//!
+//! Everybody may connect, so that whoever has a role, by whatever group, can use it and whoever has none is told so.
+//! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
-use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::limits;
+use crate::{connection, limits};
 
 /// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +76,13 @@ pub enum UnixError {
     },
 }
 
-/// Makes the socket, mode 0660, owned by `group` where given, and the directory it is in, mode 0755. A socket that a
-/// dead program left is replaced. The stream is for `serve_with_incoming_shutdown`.
-pub fn listen(path: &Path, group: Option<u32>) -> Result<Incoming, UnixError> {
+/// Makes the socket, mode 0666, and the directory it is in, mode 0755. A socket that a dead program left is replaced.
+/// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. The
+/// stream is for `serve_with_incoming_shutdown`.
+pub fn listen(
+    path: &Path,
+    is_known: impl Fn(&PeerCredentials) -> bool + Send + 'static,
+) -> Result<Incoming, UnixError> {
     let bind_error = |source| UnixError::Bind { path: path.to_owned(), source };
     if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(bind_error)?;
@@ -89,25 +96,43 @@ pub fn listen(path: &Path, group: Option<u32>) -> Result<Incoming, UnixError> {
         }
         _ => {}
     }
-    // Made under another name, and renamed when its mode is right: it is never open to everyone, and there is no
-    // moment without a socket.
+    // Made under another name, and renamed when its mode is right: there is no moment without a socket, and none
+    // with one that some may not open.
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     let early = path.with_file_name(name);
     let _ = std::fs::remove_file(&early);
     let listener = UnixListener::bind(&early).map_err(bind_error)?;
-    std::fs::set_permissions(&early, std::fs::Permissions::from_mode(0o660))
-        .and_then(|()| group.map_or(Ok(()), |group| chown(&early, None, Some(group))))
+    std::fs::set_permissions(&early, std::fs::Permissions::from_mode(0o666))
         .and_then(|()| std::fs::rename(&early, path))
         .map_err(bind_error)?;
-    Ok(Incoming { listener })
+    let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
+    Ok(Incoming { listener, is_known: Box::new(is_known), strangers })
 }
 
 /// Stream of control connections.
-#[derive(Debug)]
 pub struct Incoming {
     listener: UnixListener,
+    is_known: Box<dyn Fn(&PeerCredentials) -> bool + Send>,
+    strangers: Arc<Semaphore>,
+}
+
+impl Incoming {
+    /// `None` means: a stranger for whom there is no place.
+    fn admit(&self, stream: UnixStream, peer: PeerCredentials) -> Option<Connection> {
+        if (self.is_known)(&peer) {
+            return Some(Connection::new(stream, peer, None, None));
+        }
+        let place = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
+        Some(Connection::new(stream, peer, Some(sleep(limits::STRANGER_LIFETIME)), Some(place)))
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("listener", &self.listener).finish_non_exhaustive()
+    }
 }
 
 impl Stream for Incoming {
@@ -123,7 +148,13 @@ impl Stream for Incoming {
             match stream.peer_cred() {
                 Ok(peer) => {
                     let peer = PeerCredentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-                    return Poll::Ready(Some(Ok(Connection { stream, peer })));
+                    if let Some(connection) = self.admit(stream, peer) {
+                        return Poll::Ready(Some(Ok(connection)));
+                    }
+                    tracing::debug!(
+                        peer.uid = peer.uid,
+                        "too many control connections of users without a role"
+                    );
                 }
                 // Whoever cannot be told is not served.
                 Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),
@@ -132,48 +163,8 @@ impl Stream for Incoming {
     }
 }
 
-/// One control connection.
-#[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
-    peer: PeerCredentials,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerCredentials;
-
-    fn connect_info(&self) -> PeerCredentials {
-        self.peer
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
+/// One control connection; a stranger's has a place of theirs and a deadline.
+pub type Connection = connection::Connection<UnixStream, PeerCredentials, Option<OwnedSemaphorePermit>>;
 
 /// A channel to the host agent. It reconnects when the host agent was restarted.
 pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {

@@ -1,4 +1,4 @@
-//! The control socket: credentials, modes, stale and busy sockets.
+//! The control socket: credentials, modes, strangers, stale and busy sockets.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -22,8 +22,8 @@ impl JoinService for WhoAmI {
     }
 }
 
-fn serve(path: &Path) -> oneshot::Sender<()> {
-    let incoming = listen(path, None).expect("listens");
+fn serve(path: &Path, is_known: bool) -> oneshot::Sender<()> {
+    let incoming = listen(path, move |_| is_known).expect("listens");
     let (stop, stopped) = oneshot::channel::<()>();
     let serve = limits::server()
         .add_service(JoinServiceServer::new(WhoAmI))
@@ -37,25 +37,72 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn the_caller_is_known_and_the_socket_closed_to_others() {
+async fn the_caller_is_told_by_the_kernel_and_everybody_may_connect() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("run/api.sock");
-    let _stop = serve(&path);
-    assert_eq!((mode(&path), mode(&dir.path().join("run"))), (0o660, 0o755));
+    let _stop = serve(&path, true);
+    assert_eq!((mode(&path), mode(&dir.path().join("run"))), (0o666, 0o755));
     let channel = connect_unix(&path).await.expect("connects");
     let answer = JoinServiceClient::new(channel).join(JoinRequest::default()).await.expect("answers");
     assert_eq!(answer.into_inner().certificate_der, std::process::id().to_string().into_bytes());
+}
+
+/// Whether a fresh connection is served or closed.
+async fn is_served(path: &Path) -> Option<tokio::net::UnixStream> {
+    let mut stream = tokio::net::UnixStream::connect(path).await.expect("connects");
+    // An HTTP/2 server greets first.
+    let mut greeting = [0; 9];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut greeting).await.ok().map(|_| stream)
+}
+
+#[tokio::test]
+async fn strangers_have_few_places() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    let _stop = serve(&path, false);
+    let mut places = Vec::new();
+    for _ in 0..limits::STRANGERS {
+        places.push(is_served(&path).await.expect("a place"));
+    }
+    assert!(is_served(&path).await.is_none(), "one more than there are places");
+    drop(places);
+    // The server sees the ends of those connections in its own time.
+    let again = async { while is_served(&path).await.is_none() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), again).await.expect("places are given back");
+}
+
+#[tokio::test]
+async fn whoever_is_known_needs_no_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    let _stop = serve(&path, true);
+    let mut connections = Vec::new();
+    for _ in 0..=limits::STRANGERS {
+        connections.push(is_served(&path).await.expect("served"));
+    }
+}
+
+#[tokio::test]
+async fn a_strangers_time_ends() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    let _stop = serve(&path, false);
+    let mut silent = is_served(&path).await.expect("a place");
+    let mut rest = Vec::new();
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
+    let limit = limits::STRANGER_LIFETIME * 2;
+    tokio::time::timeout(limit, ended).await.expect("closed in time").expect("its end is read");
 }
 
 #[tokio::test]
 async fn a_busy_socket_is_kept_and_a_stale_one_replaced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
-    let incoming = listen(&path, None).expect("listens");
-    assert!(matches!(listen(&path, None), Err(UnixError::InUse { .. })));
+    let incoming = listen(&path, |_| true).expect("listens");
+    assert!(matches!(listen(&path, |_| true), Err(UnixError::InUse { .. })));
     drop(incoming);
     assert!(path.exists(), "a dead program leaves its socket");
-    let _again = listen(&path, None).expect("replaces it");
+    let _again = listen(&path, |_| true).expect("replaces it");
 }
 
 #[tokio::test]
@@ -63,7 +110,7 @@ async fn what_is_no_socket_is_never_replaced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
     std::fs::write(&path, "precious").expect("writes");
-    assert!(matches!(listen(&path, None), Err(UnixError::NoSocket { .. })));
+    assert!(matches!(listen(&path, |_| true), Err(UnixError::NoSocket { .. })));
     assert_eq!(std::fs::read_to_string(&path).expect("reads"), "precious");
 }
 

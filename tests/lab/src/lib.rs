@@ -3,7 +3,10 @@
 //!
 //! A test that is not inside of a lab (`tests/lab/run`) fails at once and says how to run it.
 
+pub mod canary;
+pub mod processes;
 pub mod simulated;
+pub mod tap;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -68,8 +71,19 @@ impl Lab {
 
     /// Runs a program to its end, whatever its exit status.
     pub fn try_run(&self, program: &str, args: &[&str], deadline: Duration) -> Result<Printed> {
+        self.try_run_with(program, args, &[], deadline)
+    }
+
+    /// The same with these variables.
+    pub fn try_run_with(
+        &self,
+        program: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+        deadline: Duration,
+    ) -> Result<Printed> {
         let name = format!("{program} {}", args.join(" "));
-        let mut running = self.spawn(program, args, &[])?;
+        let mut running = self.spawn(program, args, env)?;
         let status = running.wait(deadline).with_context(|| name.clone())?;
         running.printed(status)
     }
@@ -108,6 +122,10 @@ impl Lab {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let out = self.dir.join(format!("command-{number}"));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's background program has no deadline; Running ends it"
+        )]
         let child = Command::new(program)
             .args(args)
             .envs(env.iter().copied())

@@ -3,7 +3,7 @@
 //!
 //! Called by [`super::store`].
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::Path;
 
@@ -14,13 +14,17 @@ use super::{ImageError, STEP_DEADLINE, run};
 use crate::bundle::archive::{self, Unpack};
 use crate::bundle::{Bundle, BundleError, Role};
 
-/// Unpacks the bundle: programs and plugins into `root`, the OCI layout into `images`. Checks every
-/// digest on the way. Blocking.
-pub(super) fn unpack(bundle: &Bundle, root: &Path, images: &Path) -> Result<(), ImageError> {
+/// Where programs go, below the root of a node.
+const BIN: &str = "usr/bin";
+/// Where CNI plugins go.
+const CNI: &str = "opt/cni/bin";
+
+/// Unpacks the bundle: programs and plugins into `programs`, to be put in [`place`], the OCI layout into `images`.
+/// Checks every digest on the way. Blocking.
+pub(super) fn unpack(bundle: &Bundle, programs: &Path, images: &Path) -> Result<(), ImageError> {
     let path = &bundle.path;
     let file = File::open(path).map_err(|error| ImageError::Bundle(BundleError::io("open", path)(error)))?;
-    let mut sink =
-        Unpack { bin: root.join("usr/bin"), cni: root.join("opt/cni/bin"), images: images.to_owned() };
+    let mut sink = Unpack { bin: programs.join(BIN), cni: programs.join(CNI), images: images.to_owned() };
     let head = archive::read(path, BufReader::with_capacity(1 << 20, file), &mut sink)
         .map_err(ImageError::Bundle)?;
     if head.digest == bundle.digest {
@@ -29,6 +33,21 @@ pub(super) fn unpack(bundle: &Bundle, root: &Path, images: &Path) -> Result<(), 
         let reason = "it was replaced while the image was being built";
         Err(ImageError::Bundle(BundleError::corrupt(path, reason)))
     }
+}
+
+/// Moves what [`unpack`] left in `programs` to the same places in `root`, over what the base system has of the name.
+pub(super) fn place(programs: &Path, root: &Path) -> Result<(), ImageError> {
+    for dir in [BIN, CNI] {
+        let (from, to) = (programs.join(dir), root.join(dir));
+        let Ok(entries) = fs::read_dir(&from) else { continue };
+        fs::create_dir_all(&to).map_err(ImageError::io("make", &to))?;
+        for entry in entries {
+            let entry = entry.map_err(ImageError::io("read", &from))?;
+            let target = to.join(entry.file_name());
+            fs::rename(entry.path(), &target).map_err(ImageError::io("write", &target))?;
+        }
+    }
+    Ok(())
 }
 
 /// Imports the OCI layout into the containerd of `root`.

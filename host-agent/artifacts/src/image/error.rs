@@ -60,6 +60,16 @@ pub enum ImageError {
         /// How many fit.
         count: usize,
     },
+    /// A file of an image is not as it was made.
+    #[error("image {id}: {}: {reason}", path.display())]
+    Damaged {
+        /// The image.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A cluster still runs on it.
     #[error("image {id} is in use")]
     InUse {
@@ -119,6 +129,12 @@ impl From<ImageError> for Failure {
                 format!("image {id}"),
                 format!("{count} images have an id that begins so"),
                 "`k8sctl image list` shows the ids",
+            ),
+            ImageError::Damaged { id, path, reason } => Failure::new(
+                "IMAGE-DAMAGED",
+                format!("image {id}"),
+                format!("{}: {reason}", path.display()),
+                "build it again with `k8sctl image build`; running VMs keep what they have",
             ),
             ImageError::InUse { id } => Failure::new(
                 "IMAGE-IN-USE",

@@ -21,6 +21,8 @@ use crate::bundle::{Manifest, Role};
 use crate::digest::sha256_file;
 
 const DESCRIPTION: &str = "image.toml";
+/// Root disk, kernel and initrd.
+const FILES: [&str; 3] = ["disk.qcow2", "vmlinuz", "initrd.img"];
 
 /// Programs that a build runs, and the Debian package of each.
 const TOOLS: [(&str, &str); 6] = [
@@ -79,6 +81,22 @@ struct Description {
     debug_unit: bool,
     cmdline: String,
     images: BTreeMap<Role, String>,
+    /// Bytes of each file, by name. Images of older releases do not say.
+    #[serde(default)]
+    files: BTreeMap<String, u64>,
+}
+
+/// An image in the store that cannot be used.
+#[derive(Clone, Debug)]
+pub struct DamagedImage {
+    /// Its id.
+    pub id: String,
+    /// The release that it was made of.
+    pub kubernetes: KubernetesVersion,
+    /// Its suite.
+    pub suite: String,
+    /// What is wrong with it.
+    pub failure: Failure,
 }
 
 /// The images of this host.
@@ -106,6 +124,20 @@ impl ImageStore {
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         Ok(names.iter().filter_map(|name| self.load(name)).collect())
+    }
+
+    /// Images with a file that is missing or has another length than it was made with. They are not listed, and
+    /// [`Self::build`] makes them anew.
+    pub fn damaged(&self) -> Vec<DamagedImage> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let damaged = names.filter(|name| !name.starts_with('.')).filter_map(|name| {
+            let description = self.describe(&name)?;
+            let Err(error) = self.check(&description) else { return None };
+            let Description { id, kubernetes, suite, .. } = description;
+            Some(DamagedImage { id, kubernetes, suite, failure: error.into() })
+        });
+        damaged.collect()
     }
 
     /// Removes the image whose id is or begins with `id`, unless it is in `used`; returns its id.
@@ -155,15 +187,20 @@ impl ImageStore {
         }
         self.sweep();
 
-        let base = base::provide(&self.dir, suite, progress).await?;
         let work = tempfile::Builder::new()
             .prefix(".build-")
             .tempdir_in(&self.dir)
             .map_err(ImageError::io("write to", &self.dir))?;
-        let [root, images, output] = ["root", "images", "output"].map(|name| work.path().join(name));
-        for path in [&root, &images, &output] {
+        let [root, programs, images, output] =
+            ["root", "programs", "images", "output"].map(|name| work.path().join(name));
+        for path in [&root, &programs, &images, &output] {
             fs::create_dir(path).map_err(ImageError::io("make", path))?;
         }
+        // First, for it is what may be broken, and the base system takes minutes.
+        say(progress, format!("unpacking bundle {}", inputs.bundle.manifest.name));
+        let (bundle, to_programs, to_images) = (inputs.bundle.clone(), programs.clone(), images.clone());
+        blocking(move || content::unpack(&bundle, &to_programs, &to_images)).await?;
+        let base = base::provide(&self.dir, suite, progress).await?;
         say(progress, "unpacking the base system");
         let tar = Program::new("tar", STEP_DEADLINE)
             .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
@@ -171,10 +208,7 @@ impl ImageStore {
             .arg("--directory")
             .arg(&root);
         run("unpack the base system", tar).await?;
-
-        say(progress, format!("unpacking bundle {}", inputs.bundle.manifest.name));
-        let (bundle, to_root, to_images) = (inputs.bundle.clone(), root.clone(), images.clone());
-        blocking(move || content::unpack(&bundle, &to_root, &to_images)).await?;
+        content::place(&programs, &root)?;
         rootfs::apply(&root, &rootfs::plan_overlay(inputs.debug_unit), &inputs.node_agent)?;
         say(progress, "importing container images");
         content::import(&inputs.bundle, &root, &images, progress).await?;
@@ -194,6 +228,7 @@ impl ImageStore {
             node_agent_sha256,
             debug_unit: inputs.debug_unit,
             cmdline: CMDLINE.to_owned(),
+            files: lengths(&output)?,
         };
         let path = output.join(DESCRIPTION);
         let text = toml::to_string(&description).unwrap_or_default();
@@ -208,15 +243,35 @@ impl ImageStore {
         self.load(&id).ok_or_else(|| ImageError::Incomplete { what: "readable image.toml".to_owned() })
     }
 
+    fn describe(&self, id: &str) -> Option<Description> {
+        let text = fs::read_to_string(self.dir.join(id).join(DESCRIPTION)).ok()?;
+        let description: Description = toml::from_str(&text).ok()?;
+        (description.id == id).then_some(description)
+    }
+
+    /// The length of all files, which must be there and as long as they were made.
+    fn check(&self, description: &Description) -> Result<u64, ImageError> {
+        let dir = self.dir.join(&description.id);
+        let mut size = 0;
+        for name in FILES {
+            let damaged =
+                |reason| ImageError::Damaged { id: description.id.clone(), path: dir.join(name), reason };
+            let got = fs::metadata(dir.join(name)).map_err(|error| damaged(error.to_string()))?.len();
+            let expected = description.files.get(name).copied().unwrap_or(got);
+            if got != expected {
+                return Err(damaged(format!("got {got} bytes, expected {expected}")));
+            }
+            size += got;
+        }
+        Ok(size)
+    }
+
     fn load(&self, id: &str) -> Option<Image> {
         let dir = self.dir.join(id);
-        let text = fs::read_to_string(dir.join(DESCRIPTION)).ok()?;
-        let description: Description = toml::from_str(&text).ok()?;
-        let [disk, kernel, initrd] = ["disk.qcow2", "vmlinuz", "initrd.img"].map(|name| dir.join(name));
-        let size =
-            [&disk, &kernel, &initrd].into_iter().map(|path| fs::metadata(path).map(|data| data.len()));
-        let size = size.sum::<Result<u64, _>>().ok()?;
-        (description.id == id).then_some(Image {
+        let description = self.describe(id)?;
+        let size = self.check(&description).ok()?;
+        let [disk, kernel, initrd] = FILES.map(|name| dir.join(name));
+        Some(Image {
             id: description.id,
             disk,
             kernel,
@@ -255,6 +310,16 @@ impl ImageStore {
             }
         }
     }
+}
+
+/// The length of each file of an image that was just made.
+fn lengths(output: &Path) -> Result<BTreeMap<String, u64>, ImageError> {
+    let length = |name: &str| {
+        let path = output.join(name);
+        let data = fs::metadata(&path).map_err(ImageError::io("read", &path))?;
+        Ok((name.to_owned(), data.len()))
+    };
+    FILES.into_iter().map(length).collect()
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
@@ -331,6 +396,7 @@ mod tests {
                 debug_unit: false,
                 images: BTreeMap::from([(Role::Pause, "k8s/pause:1".to_owned())]),
                 cmdline: CMDLINE.to_owned(),
+                files: FILES.map(|name| (name.to_owned(), 4)).into(),
             };
             fs::write(image.join(DESCRIPTION), toml::to_string(&description).expect("toml"))
                 .expect("it is written");
@@ -348,6 +414,18 @@ mod tests {
         let images = store.list().expect("it lists");
         assert_eq!(images.iter().map(|image| image.id.as_str()).collect::<Vec<_>>(), ["aa11"]);
         assert_eq!(images[0].size, 12);
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_named() {
+        let (dir, store) = store_with(&["aa11", "bb22"]);
+        assert!(store.damaged().is_empty());
+        fs::write(dir.path().join("bb22/disk.qcow2"), "12").expect("it is written");
+        assert_eq!(store.list().expect("it lists").len(), 1);
+        let damaged = store.damaged();
+        let [one] = damaged.as_slice() else { panic!("{damaged:?}") };
+        assert_eq!((one.id.as_str(), one.failure.id.as_str()), ("bb22", "IMAGE-DAMAGED"));
+        assert!(one.failure.reason.contains("disk.qcow2: got 2 bytes, expected 4"), "{}", one.failure.reason);
     }
 
     #[test]

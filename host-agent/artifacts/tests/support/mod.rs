@@ -2,6 +2,7 @@
 //!
 //! Called by the fetch tests. Faults are set per path: a body cut short, wrong bytes, an outage.
 #![allow(clippy::unwrap_used)]
+#![expect(clippy::disallowed_methods, reason = "a server of a test ends with the test's runtime")]
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -137,7 +137,7 @@ impl From<LibvirtError> for Failure {
                 "LIBVIRT-UNREACHABLE",
                 format!("libvirt {uri}"),
                 reason,
-                "start it (`systemctl start libvirtd virtlogd`) and see `k8sctl doctor`; the operation goes on by itself",
+                "start it (`systemctl start virtlogd libvirtd`), see `k8sctl doctor`, then run the command again",
             ),
             LibvirtError::Call { object, .. } if is_disk_full(&chain) => disk_full_at_work(object, chain),
             LibvirtError::File { path, source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {

@@ -6,16 +6,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 use virt::connect::Connect;
 
+use super::daemons::{Daemons, Starter};
 use super::error::{LibvirtError, Result};
 use super::events::{Listener, Subscription, start_loop};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a caller waits for an attempt to connect that is under way.
-const ATTEMPT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a caller waits for an attempt to connect that is under way; it may have to start libvirt first.
+const ATTEMPT_PATIENCE: Duration = Duration::from_secs(30);
 const KEEPALIVE_SECONDS: i32 = 5;
 const KEEPALIVE_COUNT: u32 = 3;
 
@@ -50,6 +52,8 @@ struct State {
     connect: Option<Connect>,
     attempts: u64,
     reason: String,
+    /// Why libvirt's daemons could not be started, since the last time that they were.
+    not_started: Option<Failure>,
 }
 
 impl Shared {
@@ -59,8 +63,9 @@ impl Shared {
 }
 
 impl Link {
-    /// Starts the owner thread; the first attempt to connect is made at once.
-    pub fn start(uri: &str) -> Result<Self> {
+    /// Starts the owner thread; the first attempt to connect is made at once. With `daemons`, those that do not run
+    /// are started before each attempt.
+    pub fn start(uri: &str, daemons: Option<Daemons>) -> Result<Self> {
         let unreachable = |reason: String| LibvirtError::Unreachable { uri: uri.to_owned(), reason };
         start_loop().map_err(|error| unreachable(error.message().to_owned()))?;
         let (messages, receiver) = sync_channel(16);
@@ -70,7 +75,7 @@ impl Link {
         let (uri_of_thread, shared) = (link.uri.clone(), Arc::clone(&link.shared));
         std::thread::Builder::new()
             .name("libvirt-link".into())
-            .spawn(move || own(&uri_of_thread, &shared, &receiver, &listener))
+            .spawn(move || own(&uri_of_thread, daemons.map(Starter::new), &shared, &receiver, &listener))
             .map_err(|error| unreachable(error.to_string()))?;
         Ok(link)
     }
@@ -103,6 +108,9 @@ impl Link {
             state.connect.is_none() && state.attempts == before
         });
         let (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(failure)) = (&state.connect, &state.not_started) {
+            return Err(failure.clone().into());
+        }
         state.connect.clone().ok_or_else(|| {
             let reason = if state.reason.is_empty() { "no answer".to_owned() } else { state.reason.clone() };
             LibvirtError::Unreachable { uri: self.uri.clone(), reason }
@@ -116,9 +124,21 @@ impl Drop for Link {
     }
 }
 
-fn own(uri: &str, shared: &Shared, messages: &Receiver<Message>, listener: &Listener) {
+fn own(
+    uri: &str,
+    mut starter: Option<Starter>,
+    shared: &Shared,
+    messages: &Receiver<Message>,
+    listener: &Listener,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
+        if let Some(started) = starter.as_mut().and_then(Starter::start) {
+            if let Err(failure) = &started {
+                tracing::warn!(libvirt.uri = uri, error = %failure, "cannot start libvirt");
+            }
+            shared.lock().not_started = started.err();
+        }
         let opened = Connect::open(Some(uri));
         let mut state = shared.lock();
         state.attempts += 1;
@@ -133,6 +153,9 @@ fn own(uri: &str, shared: &Shared, messages: &Receiver<Message>, listener: &List
                 drop(state);
                 announce(shared, listener);
                 pause = FIRST_PAUSE;
+                if let Some(starter) = &mut starter {
+                    starter.reset();
+                }
                 let go_on = hold(&connect, messages);
                 shared.lock().connect = None;
                 drop(subscription);
@@ -170,5 +193,25 @@ fn hold(connect: &Connect, messages: &Receiver<Message>) -> bool {
             Ok(Message::Closed | Message::Wanted) if connect.is_alive().unwrap_or(false) => {}
             Ok(Message::Closed | Message::Wanted) => return true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_needs_libvirt_is_told_why_it_could_not_be_started() {
+        let nothing = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| nothing.path().join(name);
+        let daemons =
+            Daemons { path: path("bin").into(), systemd_dir: path("systemd"), run_dir: path("run") };
+        let uri = format!("qemu+unix:///system?socket={}", path("none").display());
+        let link = Link::start(&uri, Some(daemons)).expect("the thread starts");
+        let failure = Failure::from(link.get().expect_err("there is no libvirt"));
+        assert_eq!(failure.id, "LIBVIRT-MISSING");
+        let link = Link::start(&uri, None).expect("the thread starts");
+        let failure = Failure::from(link.get().expect_err("there is no libvirt"));
+        assert_eq!(failure.id, "LIBVIRT-UNREACHABLE");
     }
 }

@@ -1,10 +1,12 @@
 //! The real hypervisor: libvirt through the `virt` crate. Dumb: it observes, and does one op at a
 //! time as it is told. Everything that blocks runs in `spawn_blocking`.
 //!
+//! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
 //! - `observe`: libvirt and host into [`ObservedHost`]
 //! - `network`, `storage`, `domain`: executing
 
+pub mod daemons;
 mod domain;
 pub mod error;
 mod events;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use virt::connect::Connect;
 
+use self::daemons::Daemons;
 use self::error::{LibvirtError, Result};
 use self::link::Link;
 use crate::change::{HostOp, Outcome};
@@ -36,6 +39,8 @@ pub struct HypervisorConfig {
     pub uri: String,
     /// Directory of the VMs' console logs; absolute, made where it does not exist.
     pub console_dir: PathBuf,
+    /// Starts libvirt's daemons where `uri` is this host's system libvirt and they do not run.
+    pub start_daemons: bool,
 }
 
 /// libvirt on this host.
@@ -53,7 +58,8 @@ struct Inner {
 impl RealHypervisor {
     /// Begins to connect; a libvirt that is away is no error here but one of the calls.
     pub fn start(config: HypervisorConfig) -> std::result::Result<Self, Failure> {
-        let link = Link::start(&config.uri)?;
+        let ours = config.start_daemons && daemons::is_local_system(&config.uri);
+        let link = Link::start(&config.uri, ours.then(Daemons::of_this_host))?;
         Ok(Self { inner: Arc::new(Inner { link, config }) })
     }
 

@@ -195,7 +195,7 @@ pub(super) async fn execute_check_addresses(
     for (ip, mac) in answers {
         let ours = addresses.iter().any(|(address, ours)| *address == ip && ours.eq_ignore_ascii_case(&mac));
         if !ours {
-            return Err(address::in_use(ip, &mac).into());
+            return Err(address::in_use(ip, &mac, bridge).into());
         }
     }
     Ok(Outcome::AlreadySo)

@@ -36,10 +36,16 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
         interfaces: interfaces(),
         links: links(),
         accelerator: accelerator::detect(),
+        libvirt_version: connect.lib_version().map(version).unwrap_or_default(),
         pool_free_bytes: free_bytes(&pool.path),
         host_cpus: node.cpus,
         host_memory_bytes: node.memory << 10,
     })
+}
+
+/// libvirt's number for a version: 9000001 is 9.0.1.
+fn version(number: u32) -> String {
+    format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
 }
 
 fn present<T>(items: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {

@@ -14,12 +14,13 @@ use k8sctl_command::Program;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const STATIC: &str = "-C target-feature=+crt-static";
 
+/// This crate's directory, asked for when the test runs: checkouts that share a target directory share its programs.
+fn crate_dir() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests").into()
+}
+
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .expect("two levels below the workspace")
-        .to_owned()
+    crate_dir().ancestors().nth(2).expect("two levels below the workspace").to_owned()
 }
 
 /// The program `hello`, static, with the same command as `make build`: nothing to do after that.
@@ -44,7 +45,7 @@ pub async fn hello_program() -> PathBuf {
 
 /// A program of `tests/programs`, static, with one behaviour.
 pub async fn hostile_program(behaviour: &str, folder: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
+    let source = crate_dir().join("tests/programs");
     let program = folder.join("probe");
     Program::new("rustc", Duration::from_secs(300))
         .args(["--edition", "2024", "-C", "target-feature=+crt-static", "--target", TARGET, "-o"])

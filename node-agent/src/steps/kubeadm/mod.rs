@@ -204,3 +204,45 @@ impl Step for Kubeadm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use k8sctl_proto::node::v1::StepState;
+
+    use super::*;
+    use crate::status::Board;
+
+    #[tokio::test]
+    async fn a_kubeadm_that_fails_leaves_its_command_status_and_last_lines() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let fake = dir.path().join("kubeadm");
+        let script = "#!/bin/sh\necho '[init] Using Kubernetes version: v1.29.0'\n\
+                      echo '[preflight] Running pre-flight checks'\n\
+                      echo 'error execution phase preflight: [ERROR Swap]: running with swap on' >&2\nexit 2\n";
+        std::fs::write(&fake, script).expect("written");
+        std::fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        let board = Board::default();
+        board.observe(1, &["kubeadm"], false);
+        let progress = Progress::new(board.clone(), "kubeadm");
+        let program = Program::new(&fake, KUBEADM).args(["init", "--config", CONFIG]);
+        let error = run_kubeadm(program, &progress).await.expect_err("it fails");
+        let evidence = error.evidence();
+        assert_eq!(evidence.argv[1..], ["init", "--config", CONFIG]);
+        assert_eq!(evidence.exit_status, Some(2));
+        assert!(evidence.output_tail.contains("[preflight] Running"), "{}", evidence.output_tail);
+        assert!(
+            evidence.output_tail.contains("[ERROR Swap]: running with swap on"),
+            "{}",
+            evidence.output_tail
+        );
+        let text = k8sctl_rpc::chain(&error).to_string();
+        assert!(text.contains("exit status 2") && text.contains("[ERROR Swap]"), "{text}");
+        let status = board.step_status("kubeadm");
+        assert_eq!(
+            (status.state(), status.message.as_str()),
+            (StepState::Pending, "[preflight] Running pre-flight checks")
+        );
+    }
+}

@@ -14,18 +14,16 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
-use tonic::transport::server::Connected;
 
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
 use crate::provider::provider;
-use crate::{limits, task};
+use crate::{connection, limits, task};
 
 /// Connections that wait for tonic to take them.
 const READY: usize = 16;
@@ -182,15 +180,10 @@ async fn shake(
     let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
     let client_certificate =
         session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned());
-    let stranger = client_certificate
-        .is_none()
-        .then(|| Squatter { _place: stranger, deadline: Box::pin(sleep(limits::UNAUTHENTICATED_LIFETIME)) });
-    Ok(Connection {
-        stream,
-        info: PeerInfo { remote, exporter, client_certificate },
-        stranger,
-        _permit: permit,
-    })
+    let stranger = client_certificate.is_none().then_some(stranger);
+    let deadline = stranger.is_some().then(|| sleep(limits::UNAUTHENTICATED_LIFETIME));
+    let info = PeerInfo { remote, exporter, client_certificate };
+    Ok(Connection::new(stream, info, deadline, Places { _stranger: stranger, _permit: permit }))
 }
 
 /// Counts connections without certificate by address.
@@ -230,71 +223,13 @@ impl Drop for Stranger {
     }
 }
 
-/// What a connection without certificate drags along.
+/// What a TLS connection holds while it is open: its place among all, and among strangers where it showed no
+/// certificate.
 #[derive(Debug)]
-struct Squatter {
-    _place: Stranger,
-    deadline: Pin<Box<Sleep>>,
-}
-
-/// A TLS connection whose handshake is done.
-#[derive(Debug)]
-pub struct Connection {
-    stream: TlsStream<TcpStream>,
-    info: PeerInfo,
-    stranger: Option<Squatter>,
+pub struct Places {
+    _stranger: Option<Stranger>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.info.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(squatter) = &mut self.stranger
-            && squatter.deadline.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
+/// A TLS connection whose handshake is done. One without certificate may not stay.
+pub type Connection = connection::Connection<TlsStream<TcpStream>, PeerInfo, Places>;

@@ -1,0 +1,106 @@
+//! When an operation ends badly, and what it then says.
+
+use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
+
+use super::*;
+
+const SPEC: &str = r#"
+name = "home"
+[[node]]
+name = "control"
+role = "control-plane"
+ip = "192.168.122.10"
+[[node]]
+name = "worker"
+role = "worker"
+ip = "192.168.122.11"
+"#;
+const LIMIT: Duration = Duration::from_secs(900);
+
+fn time(seconds: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
+}
+
+fn cluster() -> ClusterRecord {
+    let spec = k8sctl_types::spec::parse(SPEC).expect("a sound spec").spec;
+    ClusterRecord::planned(&spec, None, "image", "v1.29.0")
+}
+
+/// All VMs run since 0, all agents have called, the desired generation is 7.
+fn running(cluster: &ClusterRecord) -> Observed {
+    let mut observed = Observed::default();
+    for node in &cluster.nodes {
+        let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)) };
+        observed.vms.insert(node.id.clone(), vm);
+        let view = NodeView {
+            connected: true,
+            hello: Some(Hello::default()),
+            joined: Some(time(20)),
+            report: StatusReport { observed_generation: 7, ..StatusReport::default() },
+            ..NodeView::default()
+        };
+        observed.agents.insert(node.id.clone(), view);
+        observed.generations.insert(node.id.clone(), 7);
+    }
+    observed
+}
+
+fn judged(cluster: &ClusterRecord, observed: &Observed, began: i64, now: i64) -> Option<Failure> {
+    let silence = Silence { since: time(began), limit: LIMIT };
+    failure(cluster, observed, silence, time(now)).map(|(_, failure)| failure)
+}
+
+#[test]
+fn silence_counts_from_power_on_and_anew_with_each_operation() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    observed.agents.remove(&cluster.nodes[1].id);
+    assert_eq!(judged(&cluster, &observed, -5, 899), None);
+    let failure = judged(&cluster, &observed, -5, 900).expect("too long");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("NODE-SILENT", "node worker"));
+    assert!(failure.reason.contains("15m"), "{}", failure.reason);
+    // The same VM, and `up` again after an hour.
+    assert_eq!(judged(&cluster, &observed, 3600, 3601), None);
+    assert!(judged(&cluster, &observed, 3600, 4500).is_some());
+    let silence = Silence { since: time(3600), limit: LIMIT };
+    assert_eq!(next_silence(&cluster, &observed, silence), Some(time(4500)));
+    assert_eq!(next_silence(&cluster, &running(&cluster), silence), None);
+}
+
+#[test]
+fn only_failures_of_the_newest_desired_state_count() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let step = StepStatus {
+        name: "kubeadm".to_owned(),
+        state: StepState::Failed.into(),
+        attempts: 3,
+        evidence: Some(Evidence {
+            argv: vec!["kubeadm".to_owned(), "init".to_owned()],
+            exit_status: Some(1),
+            output_tail: "[preflight] no\n".to_owned(),
+            journal_tail: "kubelet says\n".to_owned(),
+        }),
+        ..StepStatus::default()
+    };
+    observed.agents.get_mut(&cluster.nodes[0].id).expect("it is there").report.steps = vec![step];
+    let failure = judged(&cluster, &observed, 0, 60).expect("it failed three times");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("KUBEADM-FAILED", "node control"));
+    assert_eq!(
+        failure.evidence,
+        "$ kubeadm init\n[preflight] no\n(exit status 1)\n-- journal --\nkubelet says\n"
+    );
+    // `up` again: what is reported is of the time before.
+    observed.generations.insert(cluster.nodes[0].id.clone(), 8);
+    assert_eq!(judged(&cluster, &observed, 0, 60), None);
+}
+
+#[test]
+fn a_deadline_names_what_is_in_the_way() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    observed.vms.get_mut(&cluster.nodes[0].id).expect("it is there").state = "shut off".to_owned();
+    let failure = deadline_failure(&cluster, &observed);
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "node control"));
+    assert_eq!(failure.reason, "the deadline passed; it was last seen as VM: the VM is shut off");
+}

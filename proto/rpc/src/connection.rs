@@ -1,0 +1,88 @@
+//! An accepted connection as tonic takes it: a stream, and what is known of the peer, which every request then
+//! carries. Made by the listeners of [`crate::tls`] and [`crate::unix`]; knows nothing of either.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+/// A connection with a peer of which `I` is known. `H` is given back when it ends.
+#[derive(Debug)]
+pub struct Connection<S, I, H = ()> {
+    stream: S,
+    info: I,
+    deadline: Option<Pin<Box<Sleep>>>,
+    _held: H,
+}
+
+impl<S, I, H> Connection<S, I, H> {
+    /// Reading and writing fail when `deadline` has passed; `None` means that it may stay.
+    pub(crate) fn new(stream: S, info: I, deadline: Option<Sleep>, held: H) -> Self {
+        Self { stream, info, deadline: deadline.map(Box::pin), _held: held }
+    }
+
+    /// An error once the time is over; until then the task is woken when it is.
+    fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match &mut self.deadline {
+            Some(deadline) if deadline.as_mut().poll(context).is_ready() => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<S, I: Clone + Send + Sync + 'static, H> Connected for Connection<S, I, H> {
+    type ConnectInfo = I;
+
+    fn connect_info(&self) -> I {
+        self.info.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin, I: Unpin, H: Unpin> AsyncRead for Connection<S, I, H> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_time(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, H> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // One that reads no answer is not kept for it.
+        self.check_time(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_time(context)?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,13 @@
+//! Real programs against each other, without VMs: a host agent on libvirt's test driver and whoever calls it.
+//!
+//! - `host`: the host agent of a test, in directories of its own
+//! - `root`: runs a test again as root where it is not
+//! - `control_roles`: who may call what on the control socket
+//! - `node_port`: what a node certificate opens, and what it does not
+//!
+//! What needs VMs, or a libvirtd, is in `tests/lab`.
+
+mod control_roles;
+mod host;
+mod node_port;
+mod root;

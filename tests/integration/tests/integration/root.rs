@@ -1,0 +1,26 @@
+//! Tests that change users or mount something need root. Where the test runner is not root, as on a developer's
+//! machine, the test runs itself again through sudo, like the lab does.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Variables that the test needs again: sudo drops them.
+const KEPT: [&str; 4] = ["PATH", "TMPDIR", "RUST_BACKTRACE", "LD_LIBRARY_PATH"];
+
+/// `true`: go on, this is root. `false`: the same test was run as root, and succeeded.
+pub fn is_root(test: &str) -> Result<bool> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(true);
+    }
+    let kept = KEPT.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?)));
+    let status = Command::new("sudo")
+        .args(["-n", "env"])
+        .args(kept)
+        .arg(std::env::current_exe()?)
+        .args([test, "--exact", "--nocapture"])
+        .status()
+        .context("this test needs root, and there is no sudo")?;
+    ensure!(status.success(), "as root, through sudo, the test ended with {status} (run `sudo -v` first)");
+    Ok(false)
+}
