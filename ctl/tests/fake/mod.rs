@@ -68,7 +68,7 @@ impl FakeHostAgent {
 
     /// Serves on this socket until the task is dropped.
     pub async fn serve(self, socket: &Path) {
-        let incoming = k8sctl_rpc::unix::listen(socket, None).unwrap();
+        let incoming = k8sctl_rpc::unix::listen(socket, |_| true).unwrap();
         tonic::transport::Server::builder()
             .add_service(HostServiceServer::new(self.clone()))
             .add_service(ClusterServiceServer::new(self.clone()))

@@ -26,12 +26,12 @@ impl<S, I, H> Connection<S, I, H> {
 
     /// An error once the time is over; until then the task is woken when it is.
     fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match &mut self.deadline {
-            Some(deadline) if deadline.as_mut().poll(context).is_ready() => {
-                Err(io::ErrorKind::TimedOut.into())
-            }
-            _ => Ok(()),
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        Ok(())
     }
 }
 
