@@ -28,12 +28,12 @@ const NODES: [&str; 3] = ["sim-control", "sim-worker-1", "sim-worker-2"];
 /// Where secrets are at home: in files that are their owner's alone, of these names below the host's directory.
 fn is_home(path: &Path) -> bool {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
-    match parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
-        ["state", "pki", _cluster, "node-ca.pem" | "kubernetes.json"] => true,
-        ["nodes", _machine, "state", "identity.json" | "pending.json" | "desired.pb"] => true,
-        ["kubeconfig"] => true,
-        _ => false,
-    }
+    matches!(
+        parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..],
+        ["state", "pki", _, "node-ca.pem" | "kubernetes.json"]
+            | ["nodes", _, "state", "identity.json" | "pending.json" | "desired.pb"]
+            | ["kubeconfig"]
+    )
 }
 
 /// What is looked through: by a name that says where it was found.

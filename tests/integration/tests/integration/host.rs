@@ -101,10 +101,9 @@ impl Drop for Host {
         // It has ended already, or ends now.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
-        if std::thread::panicking() {
-            let log = fs::read_to_string(self.file("host-agent.log")).unwrap_or_default();
-            eprintln!("--- log of the host agent\n{log}");
-        }
+        // The test runner shows what a test prints only where it fails.
+        let log = fs::read_to_string(self.file("host-agent.log")).unwrap_or_default();
+        eprintln!("--- log of the host agent\n{log}");
     }
 }
 
