@@ -476,7 +476,10 @@ fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> 
         (true, wanted) => Failure::new(
             "IMAGE-MISSING",
             format!("node image {suite}"),
-            format!("no image is built for Kubernetes {}", wanted.unwrap_or("(any version)")),
+            wanted.map_or_else(
+                || "no node image is built".to_owned(),
+                |version| format!("no node image is built for Kubernetes {version}"),
+            ),
             format!("build it with `k8sctl image build --suite {suite}`"),
         ),
         (false, Some(version)) => Failure::new(

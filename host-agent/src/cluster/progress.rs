@@ -246,8 +246,8 @@ fn step_failure(object: &str, node: &str, step: &StepStatus) -> Failure {
     let reason = format!("step {} failed {} times: {}", step.name, step.attempts, step.message);
     let source = if step.name == "kubeadm" { "kubelet" } else { "agent" };
     let next = format!(
-        "see `k8sctl logs {node} --source {source} --tail 100`; the agent goes on trying, and \
-                        `k8sctl up` waits for it again"
+        "see `k8sctl logs {node} --source {source} --tail 100`; the agent goes on trying; \
+                        `k8sctl up` makes it try at once, and waits for it again"
     );
     let evidence = step.evidence.as_ref().map(evidence_text).unwrap_or_default();
     Failure::new(id, object, reason, next).with_evidence(evidence)

@@ -154,7 +154,7 @@ async fn a_failure_keeps_its_evidence_and_is_tried_again() {
 async fn when_a_person_asks_again_tries_count_from_one() {
     let steps = [FakeStep::new("a").failing(5)];
     let mut fixture = start(&steps, want(1, Target::Member));
-    fixture.until(|report| step(report, "a").attempts == 3 && states(report) == [StepState::Failed]).await;
+    fixture.until(|report| states(report) == [StepState::Failed] && step(report, "a").attempts == 3).await;
     let mut again = want(2, Target::Member).expect("wanted");
     again.spec_generation = 2;
     fixture.desired.send_replace(Some(again));

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use k8sctl_types::failure::Failure;
+use k8sctl_types::version::KubernetesVersion;
 
 /// A bundle that cannot be read, trusted or stored.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +69,7 @@ impl From<BundleError> for Failure {
                 "BUNDLE-CORRUPT",
                 object(&path),
                 reason,
-                "fetch or build it again: `k8sctl bundle fetch --kubernetes VERSION`, then `k8sctl bundle verify FILE`",
+                "the file is damaged, or no bundle: get it again with `k8sctl bundle fetch --kubernetes VERSION`, or copy it again and check it with `k8sctl bundle verify FILE`",
             ),
             BundleError::Digest { path, entry, got, expected } => Failure::new(
                 "BUNDLE-DIGEST",
@@ -84,9 +85,14 @@ impl From<BundleError> for Failure {
             ),
             BundleError::Missing { wanted, installed } => Failure::new(
                 "BUNDLE-MISSING",
-                format!("Kubernetes {wanted}"),
+                format!("bundle {wanted}"),
                 format!("no such bundle is installed (installed: {installed})"),
-                format!("`k8sctl bundle fetch --kubernetes {wanted}` gets it"),
+                match wanted.strip_prefix("kubernetes-").unwrap_or(&wanted) {
+                    version if version.parse::<KubernetesVersion>().is_ok() => {
+                        format!("get it with `k8sctl bundle fetch --kubernetes {version}`, or `k8sctl bundle import FILE`")
+                    }
+                    _ => "see `k8sctl bundle list`, or get another with `k8sctl bundle fetch --kubernetes VERSION`".to_owned(),
+                },
             ),
         }
     }

@@ -127,7 +127,10 @@ impl From<ImageError> for Failure {
             ImageError::Unknown { id, count } => Failure::new(
                 "IMAGE-UNKNOWN",
                 format!("image {id}"),
-                format!("{count} images have an id that begins so"),
+                match count {
+                    0 => "no image has an id that begins so".to_owned(),
+                    _ => format!("{count} images have an id that begins so; name more of it"),
+                },
                 "`k8sctl image list` shows the ids",
             ),
             ImageError::Damaged { id, path, reason } => Failure::new(

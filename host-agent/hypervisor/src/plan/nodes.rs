@@ -135,7 +135,8 @@ fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &Observed
             format!("domain {}", domain.name),
             format!("it {whose} and has the {what} that node {} shall have", node.spec.name),
             format!(
-                "rename the node in the cluster file, or rename or remove the VM (`virsh domrename {}`)",
+                "rename the node in the cluster file, or rename or remove the VM (`virsh domrename {} NEW-NAME`), then run \
+                 the command again",
                 domain.name
             ),
         ));

@@ -36,7 +36,7 @@ fn broken_bundles_are_refused() -> Result<()> {
         ("other-digest", "BUNDLE-CORRUPT", "k8s/pause:1 is sha256:", false),
         ("no-tar", "BUNDLE-CORRUPT", "not a readable bundle", true),
         ("empty", "BUNDLE-CORRUPT", "it is empty", true),
-        ("directory", "BUNDLE-IO", "directory", true),
+        ("directory", "BUNDLE-CORRUPT", "Is a directory", true),
         ("no-such-file", "BUNDLE-IO", "No such file", true),
     ] {
         let path = file(name).to_string_lossy().into_owned();
