@@ -1,4 +1,4 @@
-//! Makes sure that libvirt's daemons run on this host. The connection's owner thread ([`super::link`]) calls it
+//! Makes sure that libvirt's daemons run on this host. The connection's owner thread (`link`) calls it
 //! before it connects; only for the host's own system libvirt, never for a remote or a test one.
 //!
 //! With systemd the sockets are started, and systemd starts the rest; without it the daemons themselves. Installs
