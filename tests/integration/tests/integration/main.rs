@@ -7,6 +7,11 @@
 //!
 //! What needs VMs, or a libvirtd, is in `tests/lab`.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests start whole programs as other users, and end them themselves"
+)]
+
 mod control_roles;
 mod host;
 mod node_port;
