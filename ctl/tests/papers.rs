@@ -58,8 +58,14 @@ fn sources() -> BTreeMap<PathBuf, String> {
     paths.iter().map(|path| (path.clone(), program_part(&text(path)).to_owned())).collect()
 }
 
+/// What stands before the tests of a file; tests in a file of their own are not in it.
 fn program_part(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or_default()
+    let opens_tests = |at: &(usize, &str)| {
+        let item = text[at.0..].lines().nth(1).unwrap_or_default();
+        item.ends_with("mod tests {")
+    };
+    let end = text.match_indices("#[cfg(test)]").find(opens_tests).map_or(text.len(), |(at, _)| at);
+    &text[..end]
 }
 
 fn papers() -> BTreeMap<PathBuf, String> {
