@@ -26,7 +26,7 @@ STATIC := x86_64-unknown-linux-gnu
 # In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
 define lab_tests
 cargo test --release -p lab-tests --no-run
-$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline
+$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
 endef
 
 .PHONY: help deps build up down test lab-test bench lint
@@ -53,7 +53,7 @@ down:
 
 test:
 	@$(LAB)/prepare
-	$(LAB)/cargo-test --workspace --exclude lab-tests
+	$(LAB)/cargo-test --workspace --exclude lab-tests --no-fail-fast
 	$(lab_tests)
 
 lab-test:
