@@ -41,7 +41,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     }
     down_leaves_strangers(&lab)?;
     drop(agent);
-    Ok(())
+    strangers_move_out(&lab)
 }
 
 fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
@@ -320,5 +320,22 @@ fn down_leaves_strangers(lab: &Lab) -> Result<()> {
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
     ensure!(files == ["stranger.qcow2"], "in the pool's directory: {files:?}");
+    Ok(())
+}
+
+/// The next test has the lab as this one found it.
+fn strangers_move_out(lab: &Lab) -> Result<()> {
+    let commands: [&[&str]; 7] = [
+        &["undefine", "k8s-worker-9"],
+        &["net-undefine", "k8s-strange"],
+        &["net-destroy", "default"],
+        &["net-undefine", "default"],
+        &["vol-delete", "stranger.qcow2", "--pool", "k8s-myhome"],
+        &["pool-destroy", "k8s-myhome"],
+        &["pool-undefine", "k8s-myhome"],
+    ];
+    for arguments in commands {
+        lab.run("virsh", arguments, MINUTE)?;
+    }
     Ok(())
 }
