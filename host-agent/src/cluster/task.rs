@@ -479,13 +479,13 @@ impl ClusterTask {
                 false,
             )
             .await;
-            self.shared.records.finish_operation(&operation.id, None).await?;
-            self.publish_operation(&operation.id, Vec::new()).await?;
+            self.finish(cluster, observed, operation, None).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
             let failure = self.with_console(cluster, &node_id, failure).await;
-            self.fail(operation, &failure).await?;
+            self.fail(cluster, observed, operation, &failure).await?;
         } else if now >= operation.deadline {
-            self.fail(operation, &progress::deadline_failure(cluster, observed)).await?;
+            let failure = progress::deadline_failure(cluster, observed);
+            self.fail(cluster, observed, operation, &failure).await?;
         } else {
             let silent = progress::next_silence(cluster, observed, silence);
             self.next_deadline = Some(silent.map_or(operation.deadline, |end| end.min(operation.deadline)));
@@ -507,9 +507,27 @@ impl ClusterTask {
         }
     }
 
-    async fn fail(&self, operation: &OperationRecord, failure: &Failure) -> Result<(), RecordError> {
+    async fn fail(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        operation: &OperationRecord,
+        failure: &Failure,
+    ) -> Result<(), RecordError> {
         self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
-        self.shared.records.finish_operation(&operation.id, Some(failure)).await?;
+        self.finish(cluster, observed, operation, Some(failure)).await
+    }
+
+    /// The status first: who sees the operation end, and looks, sees how it ended.
+    async fn finish(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        operation: &OperationRecord,
+        failure: Option<&Failure>,
+    ) -> Result<(), RecordError> {
+        self.shared.records.finish_operation(&operation.id, failure).await?;
+        self.publish(cluster, observed, None).await?;
         self.publish_operation(&operation.id, Vec::new()).await
     }
 
@@ -527,8 +545,7 @@ impl ClusterTask {
             let Some(operation) = running else { return Ok(()) };
             let observed = self.observed(&cluster);
             if is_final || past_deadline(&operation) {
-                self.fail(&operation, &failure).await?;
-                self.publish(&cluster, &observed, None).await?;
+                self.fail(&cluster, &observed, &operation, &failure).await?;
             } else {
                 // Whoever watches sees what is waited for.
                 let mut lines = progress_lines(&cluster, &observed);

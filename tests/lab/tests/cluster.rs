@@ -1,9 +1,8 @@
 //! The life of one cluster on real VMs, from nothing to nothing. The phases share the cluster and run in the order
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
-//! up → what is in the VMs → workload → again → logs, events, plugin → strangers survive `down`.
-//!
-//! With `LAB_LONG=1` the host agent is killed three times on the way up, and a worker joins and leaves.
+//! up, the host agent killed three times, `k8sctl` once, and a VM powered off while it joins → what is in the VMs →
+//! workload → again → logs, events, plugin → a worker joins and leaves → strangers survive `down`.
 
 use std::time::{Duration, Instant};
 
@@ -26,9 +25,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
     strangers_move_in(&lab)?;
 
-    // The long way: killed three times on the way up, then a worker more and a worker less.
-    let long = std::env::var_os("LAB_LONG").is_some();
-    let agent = if long { up_interrupted(&lab, &home)? } else { up_at_once(&lab, &home)? };
+    let agent = up_interrupted(&lab, &home)?;
     nodes_are_ready(&lab, &NODES.map(|node| node.0))?;
     vms_have_their_sizes(&lab)?;
     system_pods_run(&lab)?;
@@ -36,9 +33,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     again_changes_nothing(&lab, &home)?;
     logs_and_events(&lab)?;
     plugin_comes_and_goes(&lab)?;
-    if long {
-        a_worker_joins_and_leaves(&lab, &home)?;
-    }
+    a_worker_joins_and_leaves(&lab, &home)?;
     down_leaves_strangers(&lab)?;
     drop(agent);
     strangers_move_out(&lab)
@@ -46,13 +41,6 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
 
 fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
     lab.run("k8sctl", args, UP_DEADLINE)
-}
-
-fn up_at_once(lab: &Lab, home: &str) -> Result<Running> {
-    phase("up");
-    let agent = lab.host_agent(None)?;
-    k8sctl(lab, &["up", "-f", home, "--yes"])?;
-    Ok(agent)
 }
 
 /// Kills the host agent at three points of one `up`; the fourth host agent finishes it.
