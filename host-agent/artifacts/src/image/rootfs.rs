@@ -113,6 +113,7 @@ const WANTED: [(&str, &str, &str); 6] = [
     ("multi-user.target.wants", "k8s-grow-root.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-power-button.timer", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-resolv.path", "/etc/systemd/system"),
+    ("multi-user.target.wants", "k8s-resolv.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "systemd-networkd.service", "/lib/systemd/system"),
     ("sockets.target.wants", "systemd-networkd.socket", "/lib/systemd/system"),
 ];
