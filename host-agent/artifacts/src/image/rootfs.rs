@@ -108,7 +108,7 @@ const MASKED_GENERATORS: [&str; 12] = [
 ];
 
 /// Started at boot: `(wanting unit, unit, directory of the unit)`.
-const WANTED: [(&str, &str, &str); 6] = [
+const WANTED: [(&str, &str, &str); 7] = [
     ("multi-user.target.wants", "k8s-node-agent.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-grow-root.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-power-button.timer", "/etc/systemd/system"),
