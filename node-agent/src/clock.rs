@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
-/// Differences up to this are left alone: time synchronisation slews them.
+/// Differences up to this are left alone: a message under way for a moment looks like one.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// The clock could not be set.

@@ -48,9 +48,6 @@ pub fn desired_host(
     accelerator: Accelerator,
     powered: impl Fn(&NodeRecord) -> bool,
 ) -> DesiredHost {
-    // Emulation runs one guest at a time in its own address space: the kernel's defences against leaks between
-    // address spaces cost a tenth of the boot there and defend nothing.
-    let cmdline = if accelerator == Accelerator::Tcg { "mitigations=off" } else { "" };
     let staying = cluster.nodes.iter().filter(|node| node.state != NodeState::Removing);
     DesiredHost {
         cluster_id: cluster.id.clone(),
@@ -63,7 +60,7 @@ pub fn desired_host(
                 spec: node.spec.clone(),
                 machine_uuid: node.machine_uuid.clone(),
                 powered: powered(node),
-                cmdline: cmdline.to_owned(),
+                cmdline: accelerator.cmdline().to_owned(),
             })
             .collect(),
         image: DesiredImage {

@@ -106,6 +106,24 @@ struct Features {
 struct Cpu {
     #[serde(rename = "@mode")]
     mode: &'static str,
+    #[serde(rename = "feature")]
+    features: Vec<CpuFeature>,
+}
+
+#[derive(Serialize)]
+struct CpuFeature {
+    #[serde(rename = "@policy")]
+    policy: &'static str,
+    #[serde(rename = "@name")]
+    name: &'static str,
+}
+
+impl Cpu {
+    fn of(accelerator: Accelerator) -> Self {
+        let off = accelerator.cpu_features_off();
+        let features = off.iter().map(|name| CpuFeature { policy: "disable", name }).collect();
+        Self { mode: accelerator.cpu_mode(), features }
+    }
 }
 
 #[derive(Serialize)]
@@ -280,7 +298,7 @@ impl DomainPlan {
                 cmdline: self.cmdline.clone(),
             },
             features: Features { acpi: Empty {}, apic: Empty {} },
-            cpu: Cpu { mode: self.accelerator.cpu_mode() },
+            cpu: Cpu::of(self.accelerator),
             clock: Clock { offset: "utc" },
             on_poweroff: "destroy",
             on_reboot: "restart",

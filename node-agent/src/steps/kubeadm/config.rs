@@ -84,8 +84,13 @@ pub fn render_init(desired: &DesiredState, version: &KubernetesVersion) -> Strin
             "podSubnet": desired.pod_cidr,
             "serviceSubnet": desired.service_cidr,
         },
-        // The host gives each node its pod CIDR.
-        "controllerManager": {"extraArgs": api.arguments(&[("allocate-node-cidrs", "false".to_owned())])},
+        // The host gives each node its pod CIDR. With one control plane there is nobody to elect: a lease that a
+        // slow moment loses would only restart the controller manager.
+        "controllerManager": {"extraArgs": api.arguments(&[
+            ("allocate-node-cidrs", "false".to_owned()),
+            ("leader-elect", "false".to_owned()),
+        ])},
+        "scheduler": {"extraArgs": api.arguments(&[("leader-elect", "false".to_owned())])},
     });
     if !desired.image_repository.is_empty() {
         cluster["imageRepository"] = desired.image_repository.as_str().into();
