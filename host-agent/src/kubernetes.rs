@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8sctl_types::spec::Role;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
+use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -31,6 +31,8 @@ pub struct KubernetesView {
     pub nodes: BTreeMap<String, KubernetesNode>,
     /// Pods of kube-system by name; `true` means: running and ready.
     pub system_pods: BTreeMap<String, PodState>,
+    /// Names of the ConfigMaps in kube-system.
+    pub configs: BTreeMap<String, ()>,
 }
 
 /// Label by which kubectl tells a worker.
@@ -122,7 +124,8 @@ impl Kubernetes {
         let (sender, view) = watch::channel(KubernetesView::default());
         let mut watches = JoinSet::new();
         watches.spawn(watch_nodes(Api::all(client.clone()), sender.clone()));
-        watches.spawn(watch_system_pods(Api::namespaced(client.clone(), "kube-system"), sender));
+        watches.spawn(watch_system_pods(Api::namespaced(client.clone(), "kube-system"), sender.clone()));
+        watches.spawn(watch_configs(Api::namespaced(client.clone(), "kube-system"), sender));
         Ok(Self { client, view, _watches: watches })
     }
 
@@ -276,6 +279,12 @@ async fn watch_nodes(api: Api<Node>, view: watch::Sender<KubernetesView>) {
 async fn watch_system_pods(api: Api<Pod>, view: watch::Sender<KubernetesView>) {
     let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
     mirror(stream, &view, |view| &mut view.system_pods, pod_view, false).await;
+}
+
+/// Their content is of no interest.
+async fn watch_configs(api: Api<PartialObjectMeta<ConfigMap>>, view: watch::Sender<KubernetesView>) {
+    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    mirror(stream, &view, |view| &mut view.configs, |_| (), false).await;
 }
 
 /// Keeps one map of the view equal to what the API server holds.

@@ -3,6 +3,7 @@
 //! Reads `/proc` and `/sys`; never fails: what cannot be read is left empty.
 
 use std::path::Path;
+use std::time::Duration;
 
 use k8sctl_proto::node::v1::NodeFacts;
 
@@ -13,31 +14,36 @@ pub struct Machine {
     pub boot_id: String,
     /// DMI product UUID, lower case.
     pub machine_uuid: String,
+    /// From power-on to the start of this agent.
+    pub boot_to_agent: Duration,
 }
 
 impl Machine {
-    /// Reads both ids.
+    /// Reads them, at the agent's start.
     pub fn read() -> Self {
+        let booted = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         Self {
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             machine_uuid: line("/sys/class/dmi/id/product_uuid").to_lowercase(),
+            boot_to_agent: Duration::try_from(booted).unwrap_or_default(),
         }
     }
 }
 
-/// Facts as of now.
-pub fn facts(root: &Path) -> NodeFacts {
-    let disk = rustix::fs::statvfs(root).map(|stat| stat.f_blocks * stat.f_frsize).unwrap_or_default();
-    let cpus = std::thread::available_parallelism().map(usize::from).unwrap_or_default();
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    NodeFacts {
-        vcpus: cpus as u32,
-        memory_bytes: meminfo("MemTotal"),
-        disk_bytes: disk,
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        os: pretty_name(),
-        hostname: line("/proc/sys/kernel/hostname"),
-        boot_to_agent: Some(prost_types::Duration { seconds: boot.tv_sec, nanos: boot.tv_nsec as i32 }),
+impl Machine {
+    /// Facts as of now: the root file system grows, the host name comes.
+    pub fn facts(&self, root: &Path) -> NodeFacts {
+        let disk = rustix::fs::statvfs(root).map(|stat| stat.f_blocks * stat.f_frsize).unwrap_or_default();
+        let cpus = std::thread::available_parallelism().map(usize::from).unwrap_or_default();
+        NodeFacts {
+            vcpus: cpus as u32,
+            memory_bytes: meminfo("MemTotal"),
+            disk_bytes: disk,
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            os: pretty_name(),
+            hostname: line("/proc/sys/kernel/hostname"),
+            boot_to_agent: prost_types::Duration::try_from(self.boot_to_agent).ok(),
+        }
     }
 }
 
@@ -66,7 +72,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_processors_and_memory() {
-        let facts = facts(Path::new("/"));
+        let facts = Machine::read().facts(Path::new("/"));
         assert!(facts.vcpus > 0 && facts.memory_bytes > 0 && facts.disk_bytes > 0, "{facts:?}");
     }
 }

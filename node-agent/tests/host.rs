@@ -213,7 +213,7 @@ fn answer_port(host: &Host, address: SocketAddr, stream: std::os::unix::net::Uni
 }
 
 fn machine() -> Machine {
-    Machine { boot_id: "boot-1".into(), machine_uuid: "uuid-1".into() }
+    Machine { boot_id: "boot-1".into(), machine_uuid: "uuid-1".into(), boot_to_agent: Duration::ZERO }
 }
 
 fn bootstrap(dir: &Path) -> Bootstrap {

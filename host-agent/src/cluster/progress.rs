@@ -7,6 +7,7 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState, StepStatus, Target};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
+use k8sctl_types::version::KubernetesVersion;
 
 use crate::kubernetes::KubernetesView;
 use crate::nodes::registry::NodeView;
@@ -61,11 +62,13 @@ impl NodePhase {
     }
 }
 
-/// Whether the control plane can take workers: its API answers while kubeadm fills it, or kubeadm has run to its
-/// end. A worker waits for the objects that its own join reads.
+/// Whether the control plane can take workers: what a join reads is in its API, or kubeadm has run to its end. Looked
+/// at here, over one connection that stands, because each look of a worker costs the API server a TLS handshake while
+/// it has the most to do.
 pub fn control_plane_is_up(cluster: &ClusterRecord, observed: &Observed) -> bool {
-    let answers = observed.kubernetes.reachable && control_plane_is_starting(cluster, observed);
-    answers
+    let version = cluster.kubernetes.parse::<KubernetesVersion>();
+    let is_there = |name: &str| observed.kubernetes.configs.contains_key(name);
+    version.is_ok_and(|version| version.join_config_maps().iter().all(|name| is_there(name)))
         || cluster
             .nodes
             .iter()

@@ -246,10 +246,12 @@ impl SessionGuard {
             return false;
         };
         entry.view.last_seen = Some(jiff::Timestamp::now());
-        if let (Some(facts), Some(hello)) = (report.facts.take(), entry.view.hello.as_mut()) {
-            hello.facts = Some(facts);
+        let facts = report.facts.take();
+        let is_new = facts.is_some();
+        if let (true, Some(hello)) = (is_new, entry.view.hello.as_mut()) {
+            hello.facts = facts;
         }
-        if entry.view.report == report {
+        if entry.view.report == report && !is_new {
             return true;
         }
         let before = std::mem::replace(&mut entry.view.report, report.clone());

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use k8sctl_proto::node::v1::host_message::Message as FromHost;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::{
-    AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, StatusReport, agent_message,
+    AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StatusReport, agent_message,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -22,11 +22,11 @@ use tonic::transport::Channel;
 
 use crate::bootstrap::identity::Identity;
 use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
+use crate::clock;
 use crate::config::Config;
 use crate::logs::LogSources;
 use crate::retry::{self, Backoff};
 use crate::status::Board;
-use crate::{clock, machine};
 
 /// Shortest time between two reports.
 const REPORT_PAUSE: Duration = Duration::from_millis(100);
@@ -132,7 +132,9 @@ impl Session {
         let connection = self.dialer.dial(identity).await?;
         let mut client = NodeServiceClient::new(connection.channel.clone());
         let (outbox, outgoing) = mpsc::channel(4);
-        send(&outbox, agent_message::Message::Hello(self.hello())).await?;
+        let hello = self.hello();
+        let mut facts = hello.facts.clone();
+        send(&outbox, agent_message::Message::Hello(hello)).await?;
         let mut inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
         tracing::info!(node.id = identity.node_id, "session open");
 
@@ -162,13 +164,13 @@ impl Session {
                 renewed = &mut renewed => return Ok(End::Renewed(renewed)),
                 () = wait_for_change(&mut report, not_before) => {
                     let now = report.borrow_and_update().clone();
-                    self.send_report(&outbox, now).await?;
+                    self.send_report(&outbox, now, &mut facts).await?;
                     not_before = Instant::now() + REPORT_PAUSE;
                     tick.reset();
                 }
                 _ = tick.tick() => {
                     let now = report.borrow_and_update().clone();
-                    self.send_report(&outbox, now).await?;
+                    self.send_report(&outbox, now, &mut facts).await?;
                 }
             }
         }
@@ -177,8 +179,14 @@ impl Session {
     async fn send_report(
         &self,
         outbox: &mpsc::Sender<AgentMessage>,
-        report: StatusReport,
+        mut report: StatusReport,
+        told: &mut Option<NodeFacts>,
     ) -> Result<(), SessionError> {
+        let facts = Some(self.facts());
+        if *told != facts {
+            told.clone_from(&facts);
+            report.facts = facts;
+        }
         send(outbox, agent_message::Message::Status(report)).await
     }
 
@@ -251,13 +259,17 @@ impl Session {
         }
     }
 
+    fn facts(&self) -> NodeFacts {
+        self.config.machine.facts(&self.config.root)
+    }
+
     fn hello(&self) -> Hello {
         Hello {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
             boot_id: self.config.machine.boot_id.clone(),
             machine_uuid: self.config.machine.machine_uuid.clone(),
-            facts: Some(machine::facts(&self.config.root)),
+            facts: Some(self.facts()),
         }
     }
 }

@@ -20,6 +20,15 @@ impl KubernetesVersion {
     pub fn minor(&self) -> u64 {
         self.0.minor
     }
+
+    /// The ConfigMaps in kube-system that `kubeadm join` of this release reads.
+    pub fn join_config_maps(&self) -> [String; 2] {
+        let kubelet = match self.minor() {
+            minor @ ..=23 => format!("kubelet-config-1.{minor}"),
+            _ => "kubelet-config".to_owned(),
+        };
+        ["kubeadm-config".to_owned(), kubelet]
+    }
 }
 
 impl FromStr for KubernetesVersion {

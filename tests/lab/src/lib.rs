@@ -7,6 +7,7 @@ pub mod canary;
 pub mod processes;
 pub mod simulated;
 pub mod tap;
+pub mod vm;
 
 use std::fs::File;
 use std::io::Read as _;

@@ -21,6 +21,8 @@ use crate::bundle::{Manifest, Role};
 use crate::digest::sha256_file;
 
 const DESCRIPTION: &str = "image.toml";
+/// Is there when reading the image showed that a file is not as it was made: which, and why, a line each.
+const DAMAGED: &str = "damaged";
 /// Root disk, kernel and initrd.
 const FILES: [&str; 3] = ["disk.qcow2", "vmlinuz", "initrd.img"];
 
@@ -81,9 +83,17 @@ struct Description {
     debug_unit: bool,
     cmdline: String,
     images: BTreeMap<Role, String>,
-    /// Bytes of each file, by name. Images of older releases do not say.
+    /// Each file, by name.
     #[serde(default)]
-    files: BTreeMap<String, u64>,
+    files: BTreeMap<String, FileFacts>,
+}
+
+/// A file as it was made.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFacts {
+    bytes: u64,
+    sha256: String,
 }
 
 /// An image in the store that cannot be used.
@@ -126,8 +136,8 @@ impl ImageStore {
         Ok(names.iter().filter_map(|name| self.load(name)).collect())
     }
 
-    /// Images with a file that is missing or has another length than it was made with. They are not listed, and
-    /// [`Self::build`] makes them anew.
+    /// Images with a file that is missing, has another length than it was made with, or failed [`Self::verify`].
+    /// They are not listed, and [`Self::build`] makes them anew.
     pub fn damaged(&self) -> Vec<DamagedImage> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -228,7 +238,7 @@ impl ImageStore {
             node_agent_sha256,
             debug_unit: inputs.debug_unit,
             cmdline: CMDLINE.to_owned(),
-            files: lengths(&output)?,
+            files: facts(&output).await?,
         };
         let path = output.join(DESCRIPTION);
         let text = toml::to_string(&description).unwrap_or_default();
@@ -249,15 +259,40 @@ impl ImageStore {
         (description.id == id).then_some(description)
     }
 
+    /// Reads the files of an image, before VMs boot from them for the first time. An image that is not as it was
+    /// made counts as damaged from now on.
+    pub fn verify(&self, id: &str) -> Result<(), Failure> {
+        let Some(description) = self.describe(id) else { return Ok(()) };
+        self.check(&description)?;
+        let dir = self.dir.join(id);
+        for (name, made) in &description.files {
+            let path = dir.join(name);
+            let got = sha256_file(&path).map_err(ImageError::io("read", &path))?;
+            if got != made.sha256 {
+                let reason = format!("its sha256 is {got}, it was made with {}", made.sha256);
+                let mark = dir.join(DAMAGED);
+                let text = format!("{name}\n{reason}\n");
+                fs::write(&mark, text).map_err(ImageError::io("write", &mark))?;
+                return Err(ImageError::Damaged { id: id.to_owned(), path, reason }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The length of all files, which must be there and as long as they were made.
     fn check(&self, description: &Description) -> Result<u64, ImageError> {
         let dir = self.dir.join(&description.id);
+        if let Ok(mark) = fs::read_to_string(dir.join(DAMAGED)) {
+            let (name, reason) = mark.trim_end().split_once('\n').unwrap_or((DAMAGED, ""));
+            let (path, reason) = (dir.join(name), reason.to_owned());
+            return Err(ImageError::Damaged { id: description.id.clone(), path, reason });
+        }
         let mut size = 0;
         for name in FILES {
             let damaged =
                 |reason| ImageError::Damaged { id: description.id.clone(), path: dir.join(name), reason };
             let got = fs::metadata(dir.join(name)).map_err(|error| damaged(error.to_string()))?.len();
-            let expected = description.files.get(name).copied().unwrap_or(got);
+            let expected = description.files.get(name).map_or(got, |made| made.bytes);
             if got != expected {
                 return Err(damaged(format!("got {got} bytes, expected {expected}")));
             }
@@ -312,14 +347,17 @@ impl ImageStore {
     }
 }
 
-/// The length of each file of an image that was just made.
-fn lengths(output: &Path) -> Result<BTreeMap<String, u64>, ImageError> {
-    let length = |name: &str| {
+/// The files of an image that was just made.
+async fn facts(output: &Path) -> Result<BTreeMap<String, FileFacts>, ImageError> {
+    let output = output.to_owned();
+    let facts = move |name: &str| {
         let path = output.join(name);
-        let data = fs::metadata(&path).map_err(ImageError::io("read", &path))?;
-        Ok((name.to_owned(), data.len()))
+        let failed = ImageError::io("read", &path);
+        let bytes = fs::metadata(&path).and_then(|data| Ok((data.len(), sha256_file(&path)?)));
+        let (bytes, sha256) = bytes.map_err(failed)?;
+        Ok((name.to_owned(), FileFacts { bytes, sha256 }))
     };
-    FILES.into_iter().map(length).collect()
+    blocking(move || FILES.into_iter().map(facts).collect()).await
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
@@ -375,6 +413,7 @@ fn image_names(manifest: &Manifest) -> BTreeMap<Role, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::sha256;
 
     /// A store with images of these ids, as far as listing and removing go.
     fn store_with(ids: &[&str]) -> (tempfile::TempDir, ImageStore) {
@@ -396,7 +435,9 @@ mod tests {
                 debug_unit: false,
                 images: BTreeMap::from([(Role::Pause, "k8s/pause:1".to_owned())]),
                 cmdline: CMDLINE.to_owned(),
-                files: FILES.map(|name| (name.to_owned(), 4)).into(),
+                files: FILES
+                    .map(|name| (name.to_owned(), FileFacts { bytes: 4, sha256: sha256(b"1234") }))
+                    .into(),
             };
             fs::write(image.join(DESCRIPTION), toml::to_string(&description).expect("toml"))
                 .expect("it is written");
@@ -426,6 +467,19 @@ mod tests {
         let [one] = damaged.as_slice() else { panic!("{damaged:?}") };
         assert_eq!((one.id.as_str(), one.failure.id.as_str()), ("bb22", "IMAGE-DAMAGED"));
         assert!(one.failure.reason.contains("disk.qcow2: got 2 bytes, expected 4"), "{}", one.failure.reason);
+    }
+
+    #[test]
+    fn another_content_of_the_same_length_is_found_by_reading() {
+        let (dir, store) = store_with(&["aa11", "bb22"]);
+        store.verify("aa11").expect("it is as it was made");
+        fs::write(dir.path().join("bb22/vmlinuz"), "1235").expect("it is written");
+        assert_eq!(store.list().expect("it lists").len(), 2, "a look at the lengths sees nothing");
+        let failure = store.verify("bb22").expect_err("it was changed");
+        assert_eq!((failure.id.as_str(), failure.object.as_str()), ("IMAGE-DAMAGED", "image bb22"));
+        assert!(failure.reason.contains("bb22/vmlinuz: its sha256 is "), "{}", failure.reason);
+        assert_eq!(store.list().expect("it lists").len(), 1, "from now on it counts as damaged");
+        assert_eq!(store.damaged()[0].failure.reason, failure.reason);
     }
 
     #[test]

@@ -104,3 +104,27 @@ fn a_deadline_names_what_is_in_the_way() {
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "node control"));
     assert_eq!(failure.reason, "the deadline passed; it was last seen as VM: the VM is shut off");
 }
+
+#[test]
+fn a_worker_joins_when_what_it_reads_is_there() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let targets = |observed: &Observed| {
+        cluster.nodes.iter().map(|node| node_target(&cluster, node, observed)).collect::<Vec<_>>()
+    };
+    observed.kubernetes.reachable = true;
+    observed.kubernetes.configs.insert("kubeadm-config".to_owned(), ());
+    assert_eq!(targets(&observed), [Target::Member, Target::Prepared]);
+    // The kubelet's has had no version in its name since 1.24.
+    observed.kubernetes.configs.insert("kubelet-config-1.29".to_owned(), ());
+    assert_eq!(targets(&observed), [Target::Member, Target::Prepared]);
+    observed.kubernetes.configs.insert("kubelet-config".to_owned(), ());
+    assert_eq!(targets(&observed), [Target::Member, Target::Member]);
+
+    // A host agent that has not seen the API yet goes by what kubeadm itself said.
+    observed.kubernetes = KubernetesView::default();
+    let done =
+        StepStatus { name: "kubeadm".to_owned(), state: StepState::Done.into(), ..StepStatus::default() };
+    observed.agents.get_mut(&cluster.nodes[0].id).expect("its view").report.steps.push(done);
+    assert_eq!(targets(&observed), [Target::Member, Target::Member]);
+}

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::containerd::SOCKET;
 use super::files::KUBELET_CONF;
-use super::{LOOK_AGAIN, kubelet, systemctl};
+use super::{kubelet, systemctl};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
@@ -36,6 +36,8 @@ const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const KUBEADM: Duration = Duration::from_secs(15 * 60);
 /// Longest wait for the API server or the Node object while nothing else can be done.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// Between two looks at the API: each is a TLS handshake, which costs an emulated API server milliseconds.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The step.
 pub struct Kubeadm {
@@ -198,7 +200,7 @@ impl Step for Kubeadm {
                         return Err(StepError::Waited { what: doing, waited: since.elapsed(), last });
                     }
                     progress.say(doing);
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(ASK_AGAIN).await;
                 }
             }
         }

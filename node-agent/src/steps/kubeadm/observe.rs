@@ -122,12 +122,12 @@ impl<'a> Observer<'a> {
 
     /// What kubeadm uploads first: its own configuration and the kubelets'.
     async fn configs(&self) -> Result<bool, String> {
-        let kubelet_config = match self.version.minor() {
-            minor @ ..=23 => format!("kubelet-config-1.{minor}"),
-            _ => "kubelet-config".to_owned(),
-        };
-        let config = |name: &str| format!("/api/v1/namespaces/kube-system/configmaps/{name}");
-        Ok(self.there(&config("kubeadm-config")).await? && self.there(&config(&kubelet_config)).await?)
+        for name in self.version.join_config_maps() {
+            if !self.there(&format!("/api/v1/namespaces/kube-system/configmaps/{name}")).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn node(&self) -> Result<NodeObserved, String> {

@@ -297,7 +297,11 @@ fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
         root: state_dir(host, name).join("root"),
         steps: Steps::Simulated(Simulation::default()),
         step_clock: false,
-        machine: Machine { boot_id: format!("boot-of-{name}"), machine_uuid: machine_uuid.to_owned() },
+        machine: Machine {
+            boot_id: format!("boot-of-{name}"),
+            machine_uuid: machine_uuid.to_owned(),
+            boot_to_agent: Duration::ZERO,
+        },
     }
 }
 

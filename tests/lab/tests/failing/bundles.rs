@@ -95,7 +95,7 @@ fn a_bundle_that_broke_in_the_store_is_named() -> Result<()> {
     stage.up_succeeds()
 }
 
-/// A file of a node image that is shorter than it was made.
+/// A file of a node image that is shorter than it was made, or has another content.
 #[test]
 fn a_damaged_image_is_named() -> Result<()> {
     let mut stage = Stage::new("image")?;
@@ -112,7 +112,16 @@ fn a_damaged_image_is_named() -> Result<()> {
         "IMAGE-DAMAGED",
         &[&path, "got 5000 bytes, expected 10000", "k8sctl image build"],
     )?;
-    fs::write(&disk, &whole)?;
+
+    // As long as it was made, with another content; a new build mends it.
+    let mut changed = whole.clone();
+    changed[5000] ^= 1;
+    fs::write(&disk, &changed)?;
+    for _ in 0..2 {
+        let changed = stage.up()?;
+        told(&stage.lab, &changed, 1, "IMAGE-DAMAGED", &[&path, "its sha256 is", "k8sctl image build"])?;
+    }
+    parts::image(&stage.host.file("images"))?;
     stage.up_succeeds()?;
 
     // Of a cluster that is there already.

@@ -95,16 +95,21 @@ pub(crate) fn truncated(sound: &Path, target: &Path) -> Result<()> {
 /// Puts an image into a store. Its files hold nothing: the test driver boots nobody.
 pub(crate) fn image(store: &Path) -> Result<()> {
     let dir = store.join(IMAGE);
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
     fs::create_dir_all(&dir)?;
-    let mut lengths = String::new();
+    let mut files = String::new();
     for name in ["disk.qcow2", "vmlinuz", "initrd.img"] {
-        fs::write(dir.join(name), name.repeat(1000))?;
-        lengths.push_str(&format!("{name:?} = {}\n", name.len() * 1000));
+        let content = name.repeat(1000);
+        let digest = host_artifacts::digest::sha256(content.as_bytes());
+        files.push_str(&format!("[files.{name:?}]\nbytes = {}\nsha256 = {digest:?}\n", content.len()));
+        fs::write(dir.join(name), content)?;
     }
     let description = format!(
         "id = \"{IMAGE}\"\nkubernetes = \"{VERSION}\"\nbundle = \"kubernetes-{VERSION}\"\nbundle_digest = \"\"\n\
          trial = false\nsuite = \"bookworm\"\nnode_agent_sha256 = \"\"\ndebug_unit = false\ncmdline = \"root=/dev/vda\"\n\
-         [images]\nkube-apiserver = \"registry.k8s.io/kube-apiserver:{VERSION}\"\n[files]\n{lengths}"
+         [images]\nkube-apiserver = \"registry.k8s.io/kube-apiserver:{VERSION}\"\n{files}"
     );
     fs::write(dir.join("image.toml"), description)?;
     Ok(())

@@ -1,8 +1,10 @@
 //! The life of one cluster on real VMs, from nothing to nothing. The phases share the cluster and run in the order
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
-//! up, the host agent killed three times, `k8sctl` once, and a VM powered off while it joins → what is in the VMs →
-//! workload → again → logs, events, plugin → a worker joins and leaves → strangers survive `down`.
+//! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
+//! VMs → workload → again → logs, events, plugin → a worker joins and leaves → strangers survive `down`.
+
+mod inside;
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,9 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
 
     let agent = up_interrupted(&lab, &home)?;
     nodes_are_ready(&lab, &NODES.map(|node| node.0))?;
-    vms_have_their_sizes(&lab)?;
+    inside::agent_has_come_back(&lab, "k8s-worker-2")?;
+    inside::vms_have_their_sizes(&lab)?;
+    inside::no_secret_lies_open(&lab)?;
     system_pods_run(&lab)?;
     workload_answers(&lab)?;
     again_changes_nothing(&lab, &home)?;
@@ -62,12 +66,13 @@ fn up_interrupted(lab: &Lab, home: &str) -> Result<Running> {
     })?;
     agent.kill()?;
 
-    phase("up, its k8sctl killed and a VM powered off while it joins");
+    phase("up, its k8sctl killed, a VM powered off and a node agent killed while they join");
     agent = lab.host_agent(None)?;
     let mut first = lab.spawn("k8sctl", &["up", "-f", home, "--yes"], &[])?;
     wait_until("worker 1 joins", UP_DEADLINE, || step_has_started(lab, "k8s-worker-1", "kubeadm"))?;
     first.kill()?;
     lab.run("virsh", &["destroy", "k8s-worker-1"], MINUTE)?;
+    inside::kill_agent_while_joining(lab, "k8s-worker-2")?;
 
     phase("up, to its end");
     k8sctl(lab, &["up", "-f", home, "--yes"])?;
@@ -95,38 +100,6 @@ fn nodes_are_ready(lab: &Lab, names: &[&str]) -> Result<()> {
         let ready = conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True");
         ensure!(ready, "{} is not Ready: {conditions:?}", node["metadata"]["name"]);
     }
-    Ok(())
-}
-
-fn vms_have_their_sizes(lab: &Lab) -> Result<()> {
-    phase("what is in the VMs");
-    for (name, ip, vcpus, memory_gib, disk_gib) in NODES {
-        let node = lab.get(&["node", name])?;
-        let addresses = node["status"]["addresses"].to_string();
-        ensure!(addresses.contains(&format!("\"{ip}\"")), "{name} has {addresses}, expected {ip}");
-        let capacity = &node["status"]["capacity"];
-        ensure!(
-            capacity["cpu"].as_str().and_then(|text| text.parse().ok()) == Some(vcpus),
-            "{name} has {} CPUs, expected {vcpus}",
-            capacity["cpu"]
-        );
-        // The kernel keeps some memory, and the file system its tables, for themselves.
-        within(name, "memory", kib(&capacity["memory"])?, memory_gib << 20)?;
-        within(name, "disk", kib(&capacity["ephemeral-storage"])?, disk_gib << 20)?;
-    }
-    Ok(())
-}
-
-fn kib(quantity: &Value) -> Result<u64> {
-    let text = quantity.as_str().context("a quantity")?;
-    Ok(text.strip_suffix("Ki").with_context(|| format!("{text} in Ki"))?.parse()?)
-}
-
-fn within(node: &str, what: &str, found: u64, expected: u64) -> Result<()> {
-    ensure!(
-        found <= expected && found >= expected / 100 * 90,
-        "{node}: {what} is {found} KiB of {expected} KiB"
-    );
     Ok(())
 }
 

@@ -1,0 +1,357 @@
+//! The one owner of one cluster: reads what shall be and what is, acts, publishes, and waits for the next change.
+//!
+//! Level-triggered: a wake-up carries no hint, so what a kill or a missed event left undone is found by the next
+//! look. Changes to the host are made only on behalf of an operation, but for starting VMs that shall run.
+
+mod removal;
+mod report;
+mod trouble;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use host_artifacts::image::Image;
+use host_hypervisor::change::HostOp;
+use host_hypervisor::observed::{DomainState, ObservedHost};
+use host_hypervisor::plan::plan_host;
+use k8sctl_proto::control::v1 as control;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::Role;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use super::crash;
+use super::desired::{desired_host, desired_state, host_pool, image_facts};
+use super::execute::execute_changes;
+use super::manager::{Shared, stored_adoption};
+use super::progress::{self, Observed};
+use crate::kubernetes::{Kubernetes, KubernetesView};
+use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
+use crate::nodes::listener::NodeListener;
+use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
+use trouble::Trouble;
+
+/// Everything is read again after this time, whatever events say.
+const RESYNC: Duration = Duration::from_secs(10);
+/// Changes that come close together are taken as one.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How others reach a cluster's task.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// Makes the task look again.
+    pub wake: Arc<Notify>,
+    /// What it last published.
+    pub status: watch::Receiver<control::ClusterStatus>,
+}
+
+impl Handle {
+    /// The cluster is gone and its task has ended.
+    pub fn is_gone(&self) -> bool {
+        self.status.has_changed().is_err()
+    }
+}
+
+/// Ends a task when dropped.
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// See the module.
+pub struct ClusterTask {
+    shared: Arc<Shared>,
+    name: String,
+    wake: Arc<Notify>,
+    status: watch::Sender<control::ClusterStatus>,
+    host: Option<(Instant, u64, ObservedHost)>,
+    listener: Option<NodeListener>,
+    ports: HashMap<String, AbortOnDrop>,
+    kubernetes: Option<Kubernetes>,
+    kubernetes_view: Option<watch::Receiver<KubernetesView>>,
+    powered_on: BTreeMap<String, jiff::Timestamp>,
+    troubled_since: Option<Instant>,
+    /// When to look again at the latest, because a deadline passes then.
+    next_deadline: Option<jiff::Timestamp>,
+}
+
+impl ClusterTask {
+    /// The task of the cluster of that name.
+    pub fn new(
+        shared: Arc<Shared>,
+        name: String,
+        wake: Arc<Notify>,
+        status: watch::Sender<control::ClusterStatus>,
+    ) -> Self {
+        Self {
+            shared,
+            name,
+            wake,
+            status,
+            host: None,
+            listener: None,
+            ports: HashMap::new(),
+            kubernetes: None,
+            kubernetes_view: None,
+            powered_on: BTreeMap::new(),
+            troubled_since: None,
+            next_deadline: None,
+        }
+    }
+
+    /// Runs until the cluster is gone.
+    pub async fn run(mut self) {
+        let mut hypervisor = self.shared.hypervisor.changes();
+        let mut nodes = self.shared.registry.version();
+        loop {
+            // Marked before looking: what changes meanwhile wakes us again.
+            nodes.mark_unchanged();
+            hypervisor.mark_unchanged();
+            if let Some(view) = &mut self.kubernetes_view {
+                view.mark_unchanged();
+            }
+            let pause = match self.look().await {
+                Ok(true) => self.next_deadline.map_or(RESYNC, |deadline| until(deadline).min(RESYNC)),
+                Ok(false) => return,
+                Err(trouble) => self.take_trouble(trouble).await,
+            };
+            tokio::select! {
+                // Cancel-safe: a permit or an unseen change stays for the next time.
+                () = self.wake.notified() => { self.host = None; }
+                changed = hypervisor.changed() => if changed.is_err() { return },
+                changed = nodes.changed() => if changed.is_err() { return },
+                () = view_changed(self.kubernetes_view.as_mut()) => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
+    /// One look. `false` means: the cluster is gone.
+    async fn look(&mut self) -> Result<bool, Trouble> {
+        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(false) };
+        let operation = self.shared.records.running_operation(&cluster.id).await?;
+        if cluster.state == ClusterState::Removing {
+            self.remove_cluster(&cluster, operation.as_ref()).await?;
+            return Ok(false);
+        }
+        let result = match self.image(&cluster) {
+            Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,
+            Err(failure) => Err(failure.into()),
+        };
+        // Published even when something failed, from what is known by then.
+        let record = self.shared.records.cluster(&self.name).await?.unwrap_or(cluster);
+        let observed = self.observed(&record);
+        let running = self.shared.records.running_operation(&record.id).await?;
+        self.publish(&record, &observed, running.as_ref()).await?;
+        result?;
+        self.troubled_since = None;
+        self.next_deadline = None;
+        if let Some(operation) = running {
+            self.judge(&record, &observed, &operation).await?;
+        }
+        Ok(true)
+    }
+
+    fn image(&self, cluster: &ClusterRecord) -> Result<Image, Failure> {
+        let images = self.shared.images.list()?;
+        images.into_iter().find(|image| image.id == cluster.image_id).ok_or_else(|| {
+            let damaged = self.shared.images.damaged();
+            if let Some(damaged) = damaged.into_iter().find(|image| image.id == cluster.image_id) {
+                return damaged.failure;
+            }
+            Failure::new(
+                "IMAGE-MISSING",
+                format!("image {}", cluster.image_id),
+                "the node image of this cluster is gone from the image store",
+                "build it again with `k8sctl image build`",
+            )
+        })
+    }
+
+    async fn converge(
+        &mut self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+        image: &Image,
+    ) -> Result<(), Trouble> {
+        let is_up = operation.is_some_and(|operation| operation.kind == OperationKind::Up);
+        let pki = self.shared.pki.open(cluster)?;
+        self.converge_host(cluster, image, is_up).await?;
+        self.open_listener(cluster).await?;
+        self.open_ports(cluster).await?;
+        if self.kubernetes.is_none() && !self.shared.config.simulated_kubernetes {
+            let kubernetes = Kubernetes::connect(&pki.admin_kubeconfig(cluster)?).await?;
+            self.kubernetes_view = Some(kubernetes.view());
+            self.kubernetes = Some(kubernetes);
+        }
+        let facts = image_facts(image);
+        let observed = self.observed(cluster);
+        for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
+            let files = pki.node_files(cluster, node)?;
+            let target = progress::node_target(cluster, node, &observed);
+            self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
+        }
+        self.introduce_nodes(cluster, &observed.kubernetes).await?;
+        if is_up {
+            self.remove_nodes(cluster, image).await?;
+        }
+        Ok(())
+    }
+
+    async fn observe_host(&mut self) -> Result<ObservedHost, Failure> {
+        let version = *self.shared.hypervisor.changes().borrow();
+        if let Some((when, seen, host)) = &self.host
+            && *seen == version
+            && when.elapsed() < RESYNC
+        {
+            return Ok(host.clone());
+        }
+        let host = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
+        self.host = Some((Instant::now(), version, host.clone()));
+        Ok(host)
+    }
+
+    /// Makes the host as the cluster needs it; without an operation only VMs that shall run are started.
+    async fn converge_host(
+        &mut self,
+        cluster: &ClusterRecord,
+        image: &Image,
+        is_up: bool,
+    ) -> Result<(), Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
+        let observed = self.observe_host().await?;
+        let agents = self.observed(cluster);
+        let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
+        let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
+        let adopted = stored_adoption(&shared.records).await?;
+        let plan = plan_host(&desired, &observed, &adopted)?;
+        let changes: Vec<_> = plan
+            .changes
+            .into_iter()
+            .filter(|change| is_up || matches!(change.op, HostOp::StartDomain { .. }))
+            .collect();
+        if is_up && plan.adoption != adopted {
+            crash::point("before-store-adoption");
+            let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+            shared.records.set_adoption(&record).await?;
+            crash::point("after-store-adoption");
+        }
+        if !changes.is_empty() {
+            self.host = None;
+            if changes.iter().any(|change| matches!(change.op, HostOp::InstallFile { .. })) {
+                let (images, id) = (shared.images.clone(), image.id.clone());
+                let read = tokio::task::spawn_blocking(move || images.verify(&id)).await;
+                read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+            }
+            execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &changes).await?;
+        }
+        let observed = self.observe_host().await?;
+        self.note_power(cluster, &observed);
+        Ok(())
+    }
+
+    fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
+        for node in &cluster.nodes {
+            let runs = observed.domain(&node.name).is_some_and(|domain| domain.state == DomainState::Running);
+            if !runs {
+                if self.powered_on.remove(&node.id).is_some() {
+                    self.shared.registry.reset(&node.id);
+                }
+            } else if !self.powered_on.contains_key(&node.id) {
+                self.powered_on.insert(node.id.clone(), jiff::Timestamp::now());
+            }
+        }
+    }
+
+    /// The TLS port of this cluster's node agents, as soon as the bridge is there.
+    async fn open_listener(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
+        if self.listener.as_ref().is_some_and(NodeListener::is_open) {
+            return Ok(());
+        }
+        let listener = NodeListener::open(&self.shared, cluster).await?;
+        if cluster.node_port != Some(listener.address().port()) {
+            self.shared.records.set_node_port(&cluster.id, listener.address().port()).await?;
+        }
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// One secret channel per running VM.
+    async fn open_ports(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
+        let running: Vec<&NodeRecord> =
+            cluster.nodes.iter().filter(|node| self.powered_on.contains_key(&node.id)).collect();
+        self.ports.retain(|id, _| running.iter().any(|node| node.id == *id));
+        let Some(listener) = &self.listener else { return Ok(()) };
+        for node in running {
+            if self.ports.contains_key(&node.id) {
+                continue;
+            }
+            let port = match &self.shared.config.join_channel_dir {
+                Some(dir) => PortPath::Listen(dir.join(format!("{}.sock", node.name))),
+                None => match self.shared.hypervisor.join_channel(&node.name).await? {
+                    Some(path) => PortPath::Connect(path),
+                    None => continue,
+                },
+            };
+            let template = OfferTemplate {
+                cluster_id: cluster.id.clone(),
+                node_id: node.id.clone(),
+                machine_uuid: node.machine_uuid.clone(),
+                host_address: listener.address().to_string(),
+                ca_der: listener.ca_der().to_vec(),
+                server_name: listener.server_name().to_owned(),
+            };
+            let authority = Arc::clone(&self.shared.authority);
+            let task = k8sctl_rpc::task::spawn(
+                format!("join-channel-{}", node.name),
+                serve_port(port, template, authority),
+            );
+            self.ports.insert(node.id.clone(), AbortOnDrop(task));
+        }
+        Ok(())
+    }
+
+    async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
+        let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
+        for node in &cluster.nodes {
+            if view.nodes.get(&node.name).is_some_and(|seen| seen.pod_cidr.is_none()) {
+                let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
+                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn view_changed(view: Option<&mut watch::Receiver<KubernetesView>>) {
+    match view {
+        Some(view) => {
+            if view.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The time until then, nothing where it has passed.
+fn until(then: jiff::Timestamp) -> Duration {
+    Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+}
+
+/// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
+/// processors for itself, unless the host has enough for all.
+fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
+    let runs = host.domain(&node.name).is_some_and(|domain| domain.state == DomainState::Running);
+    let wanted: u32 = cluster.nodes.iter().map(|node| node.spec.vcpus).sum();
+    runs || node.spec.role == Role::ControlPlane
+        || wanted <= host.host_cpus
+        || progress::control_plane_is_starting(cluster, agents)
+}

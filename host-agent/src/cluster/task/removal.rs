@@ -1,0 +1,123 @@
+//! Taking nodes, or the whole cluster, away: Kubernetes first, then trust, then the VM, then our record of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host_artifacts::image::Image;
+
+use super::ClusterTask;
+use super::trouble::{Trouble, authority_trouble};
+use crate::cluster::crash;
+use crate::cluster::desired::console_dir;
+use crate::cluster::execute::execute_changes;
+use crate::cluster::manager::teardown;
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+
+/// How long a node's pods have to leave.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+
+impl ClusterTask {
+    /// Takes nodes that left the file out of the cluster: pods first, then the Node, then the VM.
+    pub(super) async fn remove_nodes(
+        &mut self,
+        cluster: &ClusterRecord,
+        image: &Image,
+    ) -> Result<(), Trouble> {
+        for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Draining) {
+            if let Some(kubernetes) = &self.kubernetes {
+                crash::point("before-drain");
+                kubernetes.drain(&node.name, DRAIN_DEADLINE).await?;
+                kubernetes.delete_node(&node.name).await?;
+                crash::point("after-delete-node");
+            }
+            self.event(
+                &format!("node {}", node.name),
+                "NodeDrained",
+                "its pods have left, Kubernetes forgot it",
+                false,
+            )
+            .await;
+            // Revoked before the VM goes: from here on its certificate opens nothing.
+            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
+            self.shared.registry.remove(&node.id);
+            self.shared.records.set_node_state(&node.id, NodeState::Removing).await?;
+        }
+        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
+        if !cluster.nodes.iter().any(|node| node.state == NodeState::Removing) {
+            return Ok(());
+        }
+        self.host = None;
+        self.converge_host(&cluster, image, true).await?;
+        for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Removing) {
+            crash::point("before-forget-node");
+            // Before its record goes: what a kill here leaves is done again.
+            self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
+            self.shared.records.forget_node(&node.id).await?;
+            self.ports.remove(&node.id);
+            self.powered_on.remove(&node.id);
+            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
+                .await;
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Takes the whole cluster off the host.
+    pub(super) async fn remove_cluster(
+        &mut self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+    ) -> Result<(), Trouble> {
+        self.kubernetes = None;
+        self.kubernetes_view = None;
+        self.ports.clear();
+        for node in &cluster.nodes {
+            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
+            self.shared.registry.remove(&node.id);
+        }
+        self.listener = None;
+        self.host = None;
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
+        let observed = self.observe_host().await?;
+        let plan = teardown(&shared, cluster, &observed).await?;
+        execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &plan.changes).await?;
+        let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+        shared.records.set_adoption(&record).await?;
+        crash::point("before-forget-cluster");
+        remove_consoles(&console_dir(&shared.config), &cluster.nodes);
+        self.shared.plugins.forget_cluster(&cluster.id).await?;
+        self.shared.pki.remove(&cluster.id)?;
+        self.shared.records.forget_cluster(&cluster.id).await?;
+        crash::point("after-forget-cluster");
+        self.event(
+            &format!("cluster {}", cluster.name),
+            "ClusterRemoved",
+            "all that was ours is gone",
+            false,
+        )
+        .await;
+        if let Some(operation) = operation {
+            self.publish_operation(&operation.id, Vec::new()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the console logs of VMs that are gone, and the directory after the last one. What cannot be removed is
+/// told: it holds no cluster back.
+fn remove_consoles(dir: &Path, nodes: &[NodeRecord]) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // virtlogd rotates NAME.log into NAME.log.0 and so on.
+        let is_theirs = nodes.iter().any(|node| {
+            name.strip_prefix(&node.name).is_some_and(|rest| rest == ".log" || rest.starts_with(".log."))
+        });
+        if is_theirs && let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), error = %error, "cannot remove a console log");
+        }
+    }
+    // Fails while the consoles of another cluster are in it.
+    let _ = std::fs::remove_dir(dir);
+}

@@ -1,0 +1,118 @@
+//! What a cluster's task tells others: status, operations, events.
+
+use host_hypervisor::observed::DomainState;
+use k8sctl_proto::control::v1 as control;
+
+use super::ClusterTask;
+use crate::cluster::desired::image_facts;
+use crate::cluster::manager::wire_operation;
+use crate::cluster::progress::{self, Observed, VmView};
+use crate::events::NewEvent;
+use crate::kubernetes::{KubernetesNode, KubernetesView};
+use crate::records::{ClusterRecord, OperationRecord, OperationState, RecordError};
+use crate::wire;
+
+impl ClusterTask {
+    pub(super) fn observed(&self, cluster: &ClusterRecord) -> Observed {
+        let host = self.host.as_ref().map(|(_, _, host)| host);
+        let registry = &self.shared.registry;
+        let mut observed = Observed::default();
+        for node in &cluster.nodes {
+            let domain = host.and_then(|host| host.domain(&node.name));
+            let state = match domain.map(|domain| domain.state) {
+                None => "missing",
+                Some(DomainState::Running) => "running",
+                Some(DomainState::Paused) => "paused",
+                Some(DomainState::Off) => "shut off",
+                Some(DomainState::Crashed) => "crashed",
+            };
+            let vm = VmView { state: state.to_owned(), powered_on: self.powered_on.get(&node.id).copied() };
+            observed.vms.insert(node.id.clone(), vm);
+            observed.agents.insert(node.id.clone(), registry.view(&node.id));
+            if let Some(generation) = registry.desired_generation(&node.id) {
+                observed.generations.insert(node.id.clone(), generation);
+            }
+        }
+        observed.kubernetes = match &self.kubernetes {
+            Some(kubernetes) => kubernetes.view().borrow().clone(),
+            None if self.shared.config.simulated_kubernetes => simulated_view(cluster),
+            None => KubernetesView { error: "no client yet".to_owned(), ..KubernetesView::default() },
+        };
+        observed
+    }
+
+    pub(super) async fn publish(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        running: Option<&OperationRecord>,
+    ) -> Result<(), RecordError> {
+        let last = self.shared.records.last_operation(&cluster.id).await?;
+        let last_failure = match last.map(|operation| operation.state) {
+            Some(OperationState::Failed(failure)) => Some(wire::failure(&failure)),
+            _ => None,
+        };
+        let facts = self.image(cluster).map(|image| image_facts(&image)).unwrap_or_default();
+        let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
+        let plugins = plugins.into_iter().map(wire::plugin_status).collect();
+        let new = progress::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
+        self.status.send_if_modified(|status| {
+            let mut new = new;
+            progress::keep_since(&status.conditions, &mut new.conditions);
+            for node in &mut new.nodes {
+                if let Some(old) = status.nodes.iter().find(|old| old.id == node.id) {
+                    progress::keep_since(&old.conditions, &mut node.conditions);
+                }
+            }
+            let changed = *status != new;
+            *status = new;
+            changed
+        });
+        if let Some(operation) = running {
+            self.publish_operation(&operation.id, progress_lines(cluster, observed)).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes an operation as the records have it now.
+    pub(super) async fn publish_operation(
+        &self,
+        id: &str,
+        lines: Vec<control::Progress>,
+    ) -> Result<(), RecordError> {
+        let Some(record) = self.shared.records.operation(id).await? else { return Ok(()) };
+        self.shared.operations.send_if_modified(|operations| {
+            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
+            let new = wire_operation(&record, kept.unwrap_or(lines));
+            let changed = operations.get(id) != Some(&new);
+            operations.insert(id.to_owned(), new);
+            changed
+        });
+        Ok(())
+    }
+
+    pub(super) async fn event(&self, object: &str, kind: &'static str, message: &str, warning: bool) {
+        let event = NewEvent {
+            cluster: self.name.clone(),
+            object: object.to_owned(),
+            kind,
+            message: message.to_owned(),
+            warning,
+        };
+        self.shared.events.record(event).await;
+    }
+}
+
+pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Vec<control::Progress> {
+    cluster.nodes.iter().map(|node| progress::node_progress(node, observed)).collect()
+}
+
+/// With simulated agents there is no Kubernetes: a node is Ready when its agent has done its steps.
+fn simulated_view(cluster: &ClusterRecord) -> KubernetesView {
+    let ready = KubernetesNode { ready: true, ..KubernetesNode::default() };
+    KubernetesView {
+        reachable: true,
+        nodes: cluster.nodes.iter().map(|node| (node.name.clone(), ready.clone())).collect(),
+        ..KubernetesView::default()
+    }
+}

@@ -1,0 +1,179 @@
+//! How an operation ends, and what becomes of a look that failed.
+
+use std::time::{Duration, Instant};
+
+use k8sctl_types::failure::Failure;
+
+use super::report::progress_lines;
+use super::{ClusterTask, RESYNC};
+use crate::cluster::manager::RequestError;
+use crate::cluster::progress::{self, Observed};
+use crate::kubernetes::KubernetesError;
+use crate::records::{ClusterRecord, OperationRecord, RecordError};
+
+/// A passing failure may last so long before it ends an operation.
+const GRACE: Duration = Duration::from_secs(60);
+/// Pause after a passing failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// Why a look at the cluster did not come to its end.
+pub(super) enum Trouble {
+    /// May pass by itself.
+    Passing(Failure),
+    /// Somebody must act.
+    Final(Failure),
+}
+
+impl From<RecordError> for Trouble {
+    fn from(error: RecordError) -> Self {
+        Self::Passing(Failure::new(
+            "HOST-RECORDS",
+            "host agent",
+            k8sctl_rpc::chain(&error).to_string(),
+            "check the disk under the host agent's state directory",
+        ))
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        if failure.id == "LIBVIRT-UNREACHABLE" { Self::Passing(failure) } else { Self::Final(failure) }
+    }
+}
+
+impl From<RequestError> for Trouble {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Refused(failure) => failure.into(),
+            RequestError::Records(error) => error.into(),
+            RequestError::Diagnostics(_) => unreachable!("the task parses no spec"),
+        }
+    }
+}
+
+impl From<KubernetesError> for Trouble {
+    fn from(error: KubernetesError) -> Self {
+        let is_drain = matches!(error, KubernetesError::DrainDeadline { .. });
+        let failure = Failure::new(
+            if is_drain { "NODE-DRAIN" } else { "KUBERNETES-API" },
+            "Kubernetes API",
+            k8sctl_rpc::chain(&error).to_string(),
+            "look at the pods with `kubectl get pods -A -o wide`, then run the command again",
+        );
+        if is_drain { Self::Final(failure) } else { Self::Passing(failure) }
+    }
+}
+
+pub(super) fn authority_trouble(error: &(dyn std::error::Error + 'static)) -> Trouble {
+    Trouble::Passing(Failure::new(
+        "JOIN-RECORDS",
+        "join authority",
+        k8sctl_rpc::chain(error).to_string(),
+        "check the disk under the host agent's state directory",
+    ))
+}
+
+impl ClusterTask {
+    /// Ends the operation when it has reached its goal, or when it cannot.
+    pub(super) async fn judge(
+        &mut self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        operation: &OperationRecord,
+    ) -> Result<(), Trouble> {
+        let now = jiff::Timestamp::now();
+        let limit = self.shared.config.silence_deadline;
+        let silence = progress::Silence { since: operation.started, limit };
+        if progress::missing(cluster, observed).is_none() {
+            self.event(
+                &format!("cluster {}", cluster.name),
+                "OperationSucceeded",
+                "all is as the file says",
+                false,
+            )
+            .await;
+            self.finish(cluster, observed, operation, None).await?;
+        } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
+            let failure = self.with_console(cluster, &node_id, failure).await;
+            self.fail(cluster, observed, operation, &failure).await?;
+        } else if now >= operation.deadline {
+            let failure = progress::deadline_failure(cluster, observed);
+            self.fail(cluster, observed, operation, &failure).await?;
+        } else {
+            let silent = progress::next_silence(cluster, observed, silence);
+            self.next_deadline = Some(silent.map_or(operation.deadline, |end| end.min(operation.deadline)));
+            return Ok(());
+        }
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn with_console(&self, cluster: &ClusterRecord, node_id: &str, failure: Failure) -> Failure {
+        let node = cluster.nodes.iter().find(|node| node.id == node_id);
+        let Some(node) = node.filter(|_| failure.evidence.is_empty()) else { return failure };
+        match self.shared.hypervisor.console_tail(&node.name, 4096).await {
+            Ok(console) if console.trim().is_empty() => {
+                failure.with_evidence("(its console has printed nothing)")
+            }
+            Ok(console) => failure.with_evidence(format!("-- end of the console --\n{console}")),
+            Err(error) => failure.with_evidence(format!("(no console: {})", error.reason)),
+        }
+    }
+
+    async fn fail(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        operation: &OperationRecord,
+        failure: &Failure,
+    ) -> Result<(), RecordError> {
+        self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
+        self.finish(cluster, observed, operation, Some(failure)).await
+    }
+
+    /// The status first: who sees the operation end, and looks, sees how it ended.
+    async fn finish(
+        &self,
+        cluster: &ClusterRecord,
+        observed: &Observed,
+        operation: &OperationRecord,
+        failure: Option<&Failure>,
+    ) -> Result<(), RecordError> {
+        self.shared.records.finish_operation(&operation.id, failure).await?;
+        self.publish(cluster, observed, None).await?;
+        self.publish_operation(&operation.id, Vec::new()).await
+    }
+
+    pub(super) async fn take_trouble(&mut self, trouble: Trouble) -> Duration {
+        let since = *self.troubled_since.get_or_insert_with(Instant::now);
+        let (failure, is_final) = match trouble {
+            Trouble::Passing(failure) => (failure, since.elapsed() >= GRACE),
+            Trouble::Final(failure) => (failure, true),
+        };
+        tracing::warn!(cluster.name = %self.name, error = %failure, last = is_final, "cannot converge");
+        self.host = None;
+        let ended = async {
+            let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
+            let running = self.shared.records.running_operation(&cluster.id).await?;
+            let Some(operation) = running else { return Ok(()) };
+            let observed = self.observed(&cluster);
+            if is_final || past_deadline(&operation) {
+                self.fail(&cluster, &observed, &operation, &failure).await?;
+            } else {
+                // Whoever watches sees what is waited for.
+                let mut lines = progress_lines(&cluster, &observed);
+                lines.push(progress::trouble_line(&failure));
+                self.publish_operation(&operation.id, lines).await?;
+            }
+            Ok::<_, RecordError>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::error!(cluster.name = %self.name, error = %k8sctl_rpc::chain(&error), "cannot record a failure");
+        }
+        // What only a person can mend is looked at no more often than all else.
+        if is_final { RESYNC } else { RETRY }
+    }
+}
+
+fn past_deadline(operation: &OperationRecord) -> bool {
+    jiff::Timestamp::now() >= operation.deadline
+}

@@ -1,0 +1,114 @@
+//! What is seen from inside of the VMs.
+
+use anyhow::{Context as _, Result, ensure};
+use lab_tests::vm::Shell;
+use lab_tests::{Lab, phase};
+use serde_json::Value;
+
+use super::{MINUTE, NODES, UP_DEADLINE, step_has_started};
+
+/// Kills the node agent with SIGKILL while its step kubeadm runs.
+pub fn kill_agent_while_joining(lab: &Lab, node: &str) -> Result<()> {
+    lab_tests::wait_until(&format!("{node} joins"), UP_DEADLINE, || step_has_started(lab, node, "kubeadm"))?;
+    let mut shell = Shell::open(lab, node)?;
+    shell.run("kill -KILL $(systemctl show -p MainPID --value k8s-node-agent)")?;
+    let status = lab.json("k8sctl", &["status", "-o", "json"])?;
+    let steps = status["nodes"].as_array().context("nodes")?.iter().find(|found| found["name"] == node);
+    let steps = steps.and_then(|found| found["steps"].as_array()).context("its steps")?;
+    let kubeadm = steps.iter().find(|step| step["name"] == "kubeadm").context("step kubeadm")?;
+    ensure!(kubeadm["state"] != "done", "{node} was through with kubeadm before its agent was killed");
+    Ok(())
+}
+
+/// The agent that was killed came back by itself.
+pub fn agent_has_come_back(lab: &Lab, node: &str) -> Result<()> {
+    let restarts = Shell::open(lab, node)?.number("systemctl show -p NRestarts --value k8s-node-agent")?;
+    ensure!(restarts == 1, "the agent of {node} was started anew {restarts} times");
+    Ok(())
+}
+
+/// The sizes of the file, as Kubernetes and the VM itself have them.
+pub fn vms_have_their_sizes(lab: &Lab) -> Result<()> {
+    phase("what is in the VMs");
+    for (name, ip, vcpus, memory_gib, disk_gib) in NODES {
+        let node = lab.get(&["node", name])?;
+        let addresses = node["status"]["addresses"].to_string();
+        ensure!(addresses.contains(&format!("\"{ip}\"")), "{name} has {addresses}, expected {ip}");
+        let capacity = &node["status"]["capacity"];
+        ensure!(
+            capacity["cpu"].as_str().and_then(|text| text.parse().ok()) == Some(vcpus),
+            "{name} has {} CPUs, expected {vcpus}",
+            capacity["cpu"]
+        );
+        // The kernel keeps some memory, and the file system its tables, for themselves.
+        within(name, "memory", kib(&capacity["memory"])?, memory_gib << 20)?;
+        within(name, "disk", kib(&capacity["ephemeral-storage"])?, disk_gib << 20)?;
+
+        let mut shell = Shell::open(lab, name)?;
+        let seen = shell.number("nproc")?;
+        ensure!(seen == vcpus, "{name}: nproc says {seen}, expected {vcpus}");
+        within(
+            name,
+            "memory",
+            shell.number("awk '/MemTotal/ { print $2 }' /proc/meminfo")?,
+            memory_gib << 20,
+        )?;
+        within(name, "disk", shell.number("df -k --output=size / | tail -n 1")?, disk_gib << 20)?;
+        let hostname = shell.run("hostname")?;
+        ensure!(hostname.trim() == name, "the host name of {name} is {hostname}");
+    }
+    Ok(())
+}
+
+fn kib(quantity: &Value) -> Result<u64> {
+    let text = quantity.as_str().context("a quantity")?;
+    Ok(text.strip_suffix("Ki").with_context(|| format!("{text} in Ki"))?.parse()?)
+}
+
+fn within(node: &str, what: &str, found: u64, expected: u64) -> Result<()> {
+    ensure!(
+        found <= expected && found >= expected / 100 * 90,
+        "{node}: {what} is {found} KiB of {expected} KiB"
+    );
+    Ok(())
+}
+
+/// A private key, or a bootstrap token of kubeadm's.
+const SECRET: &str =
+    "PRIVATE KEY-----|client-key-data: |(^|[^a-z0-9.])[a-z0-9]{6}[.][a-z0-9]{16}([^a-z0-9.]|$)";
+/// Where programs of ours, kubeadm's and the kubelet's write.
+const WRITTEN: &str = "/etc /run /root /tmp /var/tmp /var/log /var/lib/kubelet /var/lib/k8s-myhome";
+
+/// No key or token in a file that not only root reads, in an argument, an environment or the journal.
+pub fn no_secret_lies_open(lab: &Lab) -> Result<()> {
+    phase("secrets in the VMs");
+    for (name, ..) in NODES {
+        let mut shell = Shell::open(lab, name)?;
+        let files = format!(
+            "find {WRITTEN} -xdev -type f -perm /077 -exec grep -lIE -e '{SECRET}' {{}} + | grep -v ^/run/log/"
+        );
+        let open = shell.try_run(&files)?.1;
+        ensure!(open.trim().is_empty(), "{name}: secrets in files that others may read: {open}");
+        // The name of a shell that looks for it holds the pattern itself: it is told apart by its own start.
+        let processes = format!(
+            "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>&1) in sh\\ -c\\ for*) continue;; esac; \
+             cat $p/cmdline $p/environ 2>&1 | tr '\\0' '\\n' | grep -E -e '{SECRET}'; done"
+        );
+        let shown = shell.try_run(&processes)?.1;
+        ensure!(shown.trim().is_empty(), "{name}: secrets in arguments or environments: {shown}");
+        let journal = shell.try_run(&format!("journalctl -o cat | grep -E -e '{SECRET}'"))?.1;
+        ensure!(journal.trim().is_empty(), "{name}: secrets in the journal: {journal}");
+
+        // The same look finds what lies open.
+        let token = "abcdef.0123456789abcdef";
+        shell.run(&format!("echo {token} >/var/lib/kubelet/open && chmod 644 /var/lib/kubelet/open"))?;
+        let open = shell.try_run(&files)?.1;
+        shell.run("rm /var/lib/kubelet/open")?;
+        ensure!(open.trim() == "/var/lib/kubelet/open", "{name}: the look found {open:?}");
+        shell.run(&format!("echo token {token} | systemd-cat -t open"))?;
+        lab_tests::wait_until("the journal shows the open token", 5 * MINUTE, || {
+            Ok(shell.try_run(&format!("journalctl -o cat | grep -E -e '{SECRET}'"))?.1.contains(token))
+        })?;
+    }
+    Ok(())
+}
