@@ -300,7 +300,7 @@ fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
         machine: Machine {
             boot_id: format!("boot-of-{name}"),
             machine_uuid: machine_uuid.to_owned(),
-            boot_to_agent: Duration::ZERO,
+            boot_to_agent: std::time::Duration::ZERO,
         },
     }
 }
