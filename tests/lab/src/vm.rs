@@ -51,7 +51,8 @@ impl Shell {
         self.answers.get_ref().write_all(format!("{command}\n").as_bytes()).with_context(told)?;
         let mut line = String::new();
         self.answers.read_line(&mut line).with_context(told)?;
-        let (status, output) = line.trim_end().split_once(' ').with_context(|| format!("{line:?}"))?;
+        let (status, output) =
+            line.trim_end_matches('\n').split_once(' ').with_context(|| format!("{line:?}"))?;
         Ok((status.parse()?, String::from_utf8_lossy(&STANDARD.decode(output)?).into_owned()))
     }
 

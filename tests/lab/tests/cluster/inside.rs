@@ -89,10 +89,11 @@ pub fn no_secret_lies_open(lab: &Lab) -> Result<()> {
         );
         let open = shell.try_run(&files)?.1;
         ensure!(open.trim().is_empty(), "{name}: secrets in files that others may read: {open}");
-        // The name of a shell that looks for it holds the pattern itself: it is told apart by its own start.
+        // The shell that looks has the pattern among its own arguments, and processes end while it looks.
         let processes = format!(
-            "for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline 2>&1) in sh\\ -c\\ for*) continue;; esac; \
-             cat $p/cmdline $p/environ 2>&1 | tr '\\0' '\\n' | grep -E -e '{SECRET}'; done"
+            "exec 2>/dev/null; for p in /proc/[0-9]*; do \
+             case $(tr '\\0' ' ' <$p/cmdline) in sh\\ -c\\ exec*) continue;; esac; \
+             cat $p/cmdline $p/environ | tr '\\0' '\\n' | grep -E -e '{SECRET}'; done"
         );
         let shown = shell.try_run(&processes)?.1;
         ensure!(shown.trim().is_empty(), "{name}: secrets in arguments or environments: {shown}");
