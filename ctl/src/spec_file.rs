@@ -1,12 +1,12 @@
 //! The user's cluster file: reading it, and showing the mistakes in it with file, line and hint.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, Parsed};
+use k8sctl_types::spec::{self, HostRoom, Parsed};
 
 use crate::ended::Ended;
 use crate::exit::Exit;
@@ -72,7 +72,10 @@ impl SpecFile {
 
     /// Parses it here, so that mistakes show without a host agent; warnings are left to the host agent's answer.
     pub fn check(&self, context: &Context) -> Result<Parsed, Ended> {
-        spec::parse(&self.text).map_err(|mistakes| {
+        // The host agent is on this host: what cannot fit here is told beside the other mistakes.
+        let host =
+            HostRoom { memory_bytes: memory_of_this_host(), cpus: u32::MAX, free_disk_bytes: u64::MAX };
+        spec::parse_on(&self.text, &host).map_err(|mistakes| {
             let mistakes: Vec<_> = mistakes.into_iter().map(DiagnosticView::from).collect();
             match report(context, &self.name, &self.text, &mistakes) {
                 Ok(()) => Ended::Reported(Exit::InvalidSpec),
@@ -85,6 +88,14 @@ impl SpecFile {
     pub fn to_wire(&self) -> control::SpecFile {
         control::SpecFile { name: self.name.clone(), text: self.text.clone() }
     }
+}
+
+/// `MemTotal`; where it cannot be read, any.
+fn memory_of_this_host() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    kib.map_or(u64::MAX, |kib: u64| kib.saturating_mul(1024))
 }
 
 /// A file that never ends, or is no spec at all, is not read to its end: one byte more than allowed is enough for the

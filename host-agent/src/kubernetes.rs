@@ -4,7 +4,7 @@
 //! One [`Kubernetes`] per cluster; its watches run until it is dropped. It decides nothing.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
@@ -35,8 +35,13 @@ pub struct KubernetesView {
     pub configs: BTreeMap<String, ()>,
 }
 
+/// A client is made anew after this time; an administrator's certificate lives for 30 days.
+const CLIENT_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
+
 /// Label by which kubectl tells a worker.
 const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
+/// Annotation of a node that was cordoned here, and not by a person.
+const DRAINING: &str = "k8sctl.org/draining";
 
 /// A node object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,8 +52,8 @@ pub struct KubernetesNode {
     pub why: String,
     /// `spec.podCIDR`.
     pub pod_cidr: Option<String>,
-    /// `spec.unschedulable`.
-    pub cordoned: bool,
+    /// This host agent has begun to drain it.
+    pub draining: bool,
 }
 
 /// A pod of kube-system.
@@ -95,6 +100,7 @@ pub enum KubernetesError {
 
 /// A cluster's API. Dropping it ends its watches.
 pub struct Kubernetes {
+    made: Instant,
     client: Client,
     view: watch::Receiver<KubernetesView>,
     _watches: JoinSet<()>,
@@ -126,7 +132,12 @@ impl Kubernetes {
         watches.spawn(watch_nodes(Api::all(client.clone()), sender.clone()));
         watches.spawn(watch_system_pods(Api::namespaced(client.clone(), "kube-system"), sender.clone()));
         watches.spawn(watch_configs(Api::namespaced(client.clone(), "kube-system"), sender));
-        Ok(Self { client, view, _watches: watches })
+        Ok(Self { made: Instant::now(), client, view, _watches: watches })
+    }
+
+    /// Whether its certificate comes near its end.
+    pub fn is_old(&self) -> bool {
+        self.made.elapsed() > CLIENT_LIFE
     }
 
     /// The live view.
@@ -150,8 +161,21 @@ impl Kubernetes {
     }
 
     /// Keeps new pods off a node.
-    pub async fn cordon(&self, node: &str) -> Result<(), KubernetesError> {
-        self.patch_node("cordon node", node, &json!({ "spec": { "unschedulable": true } })).await
+    async fn cordon(&self, node: &str) -> Result<(), KubernetesError> {
+        let patch = json!({
+            "metadata": { "annotations": { DRAINING: "true" } },
+            "spec": { "unschedulable": true },
+        });
+        self.patch_node("cordon node", node, &patch).await
+    }
+
+    /// Lets pods onto a node again that was cordoned here.
+    pub async fn uncordon(&self, node: &str) -> Result<(), KubernetesError> {
+        let patch = json!({
+            "metadata": { "annotations": { DRAINING: null } },
+            "spec": { "unschedulable": false },
+        });
+        self.patch_node("uncordon node", node, &patch).await
     }
 
     async fn patch_node(
@@ -178,7 +202,8 @@ impl Kubernetes {
     }
 
     /// Cordons a node and evicts its pods, those of DaemonSets and static ones excepted, until none is left.
-    /// Disruption budgets are honoured until the deadline.
+    /// Disruption budgets are honoured until the deadline. A node that is not Ready ends no pod any more: there
+    /// it is enough that all have been told to.
     pub async fn drain(&self, node: &str, deadline: Duration) -> Result<(), KubernetesError> {
         match self.cordon(node).await {
             Err(KubernetesError::Request { source, .. }) if is_gone(&source) => return Ok(()),
@@ -190,7 +215,10 @@ impl Kubernetes {
         loop {
             let listed =
                 pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
-            let leaving: Vec<_> = listed.items.iter().filter(|pod| must_leave(pod)).collect();
+            let is_dead = self.view.borrow().nodes.get(node).is_none_or(|seen| !seen.ready);
+            let is_done = |pod: &&Pod| is_dead && pod.metadata.deletion_timestamp.is_some();
+            let leaving: Vec<_> =
+                listed.items.iter().filter(|pod| must_leave(pod)).filter(|pod| !is_done(pod)).collect();
             let mut why = String::from("it is ending");
             for pod in &leaving {
                 if pod.metadata.deletion_timestamp.is_none()
@@ -363,7 +391,7 @@ fn node_view(node: &Node) -> KubernetesNode {
             },
         ),
         pod_cidr: spec.and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty()),
-        cordoned: spec.and_then(|spec| spec.unschedulable).unwrap_or_default(),
+        draining: node.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(DRAINING)),
     }
 }
 

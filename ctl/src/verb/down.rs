@@ -4,7 +4,7 @@ use k8sctl_proto::control::v1::{DestroyRequest, PlanDestroyRequest};
 use serde::Serialize;
 
 use super::{operation, plan};
-use crate::agent;
+use crate::agent::{self, Agent};
 use crate::cli::DownArgs;
 use crate::consent::{self, Question};
 use crate::ended::Ended;
@@ -32,27 +32,9 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
     };
     let agent = agent::connect(context).await?;
     let name = agent.cluster_name(args.name.as_deref().or(from_file.as_deref())).await?;
-    let request = PlanDestroyRequest { cluster_name: name.clone() };
-    let answer = agent.clusters().plan_destroy(request).await?.into_inner();
-    let mut plan = PlanView::from(answer.plan.unwrap_or_default());
-    // What is removed needs no warning about its bundle.
-    plan.notices.retain(|notice| !crate::view::is_trial_notice(notice));
     let again = format!("k8sctl down {name}");
     let story = context.story();
-    story.line(format!(
-        "{} what is ours of cluster {}:",
-        story.paint(styles::BAD, "Removing"),
-        visible(&name)
-    ))?;
-    plan::show(story, &plan)?;
-    let question = Question {
-        object: &format!("cluster {name}"),
-        what: "all data in this cluster will be lost",
-        agree: &format!("{again} --yes"),
-    };
-    consent::require(context, args.yes, &question)?;
-    let request = DestroyRequest { cluster_name: name.clone(), plan_digest: plan.digest.clone() };
-    let id = agent.clusters().destroy(request).await?.into_inner().operation_id;
+    let (plan, id) = begin(context, &agent, &name, args.yes, &again).await?;
     let mut document =
         Document { plan, operation_id: Some(id.clone()).filter(|id| !id.is_empty()), operation: None };
     let mut exit = Exit::Ok;
@@ -75,4 +57,43 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
         output::document(&context.out, context.format, &document)?;
     }
     Ok(exit)
+}
+
+/// Shows the plan, asks, and begins it. While VMs of a running `up` start, the plan changes under our hands.
+async fn begin(
+    context: &Context,
+    agent: &Agent,
+    name: &str,
+    yes: bool,
+    again: &str,
+) -> Result<(PlanView, String), Ended> {
+    for last in (0..plan::ROUNDS).rev() {
+        let request = PlanDestroyRequest { cluster_name: name.to_owned() };
+        let answer = agent.clusters().plan_destroy(request).await?.into_inner();
+        let mut plan = PlanView::from(answer.plan.unwrap_or_default());
+        // What is removed needs no warning about its bundle.
+        plan.notices.retain(|notice| !crate::view::is_trial_notice(notice));
+        let story = context.story();
+        story.line(format!(
+            "{} what is ours of cluster {}:",
+            story.paint(styles::BAD, "Removing"),
+            visible(name)
+        ))?;
+        plan::show(story, &plan)?;
+        let question = Question {
+            object: &format!("cluster {name}"),
+            what: "all data in this cluster will be lost",
+            agree: &format!("{again} --yes"),
+        };
+        consent::require(context, yes, &question)?;
+        let request = DestroyRequest { cluster_name: name.to_owned(), plan_digest: plan.digest.clone() };
+        match agent.clusters().destroy(request).await {
+            Ok(answer) => return Ok((plan, answer.into_inner().operation_id)),
+            Err(status) if last > 0 && plan::has_changed(&status) => {
+                story.line("the plan has changed meanwhile; making it again")?;
+            }
+            Err(status) => return Err(status.into()),
+        }
+    }
+    unreachable!("the last round returns")
 }

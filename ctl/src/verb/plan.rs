@@ -4,6 +4,8 @@ use std::io;
 
 use anstyle::{AnsiColor, Style};
 use k8sctl_proto::control::v1::PlanRequest;
+use k8sctl_rpc::status::failure_from;
+use tonic::Status;
 
 use crate::agent::{self, Agent};
 use crate::cli::PlanArgs;
@@ -13,6 +15,9 @@ use crate::output;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, Printer, styles, visible};
 use crate::view::{ChangeView, DiagnosticView, PlanView, is_trial_notice};
+
+/// How often a plan that changed between looking and applying is made again.
+pub(super) const ROUNDS: usize = 3;
 
 const ADD: Style = AnsiColor::Green.on_default();
 const MODIFY: Style = AnsiColor::Yellow.on_default();
@@ -29,6 +34,11 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ende
         show(&context.out, &plan)?;
     }
     Ok(if args.exit_code && !plan.changes.is_empty() { Exit::Changes } else { Exit::Ok })
+}
+
+/// The host changed since the plan was shown.
+pub(super) fn has_changed(status: &Status) -> bool {
+    failure_from(status).is_some_and(|failure| failure.id == "PLAN-CHANGED")
 }
 
 /// Asks for the plan; mistakes in the file end the run, warnings are the caller's to show.

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use k8sctl_proto::control::v1::{ApplyRequest, ApplyResponse, GetKubeconfigRequest};
-use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;
 use serde::Serialize;
-use tonic::Status;
 
 use super::{operation, plan};
 use crate::agent::{self, Agent};
@@ -19,9 +17,6 @@ use crate::output;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, styles, visible};
 use crate::view::{ClusterView, OperationView, PlanView};
-
-/// How often a plan that changed between looking and applying is made again.
-const PLANS: usize = 3;
 
 /// `up -o json`.
 #[derive(Debug, Serialize)]
@@ -92,7 +87,7 @@ async fn apply(
     args: &UpArgs,
     again: &str,
 ) -> Result<(PlanView, ApplyResponse), Ended> {
-    for last in (0..PLANS).rev() {
+    for last in (0..plan::ROUNDS).rev() {
         let (plan, warnings) = plan::make(context, agent, file).await?;
         if !plan.changes.is_empty() {
             // They were shown when the file was applied.
@@ -127,17 +122,13 @@ async fn apply(
                 spec_file::judge(context, file, mistakes)?;
                 return Ok((plan, answer));
             }
-            Err(status) if last > 0 && has_changed(&status) => {
+            Err(status) if last > 0 && plan::has_changed(&status) => {
                 context.story().line("the plan has changed meanwhile; making it again")?;
             }
             Err(status) => return Err(status.into()),
         }
     }
     unreachable!("the last round returns")
-}
-
-fn has_changed(status: &Status) -> bool {
-    failure_from(status).is_some_and(|failure| failure.id == "PLAN-CHANGED")
 }
 
 /// A kubeconfig that could not be had or written is no failure of the cluster: it is said, and the run goes on.

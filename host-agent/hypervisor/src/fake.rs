@@ -344,10 +344,12 @@ impl FakeHost {
     }
 
     fn set_state(&mut self, reference: &DomainRef, state: DomainState) -> Result<Outcome, Failure> {
+        let next_run = self.observed.domains.iter().filter_map(|it| it.run).max().unwrap_or_default() + 1;
         let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
         let running = state == DomainState::Running;
         let changed = domain.state != state;
         if changed {
+            domain.run = running.then_some(next_run);
             domain.live_vcpus = running.then_some(domain.vcpus);
             domain.live_memory_bytes = running.then_some(domain.memory_bytes);
         }
@@ -399,6 +401,7 @@ impl FakeHost {
             uuid: plan.uuid.clone(),
             ours: Some(plan.owner.clone()),
             state: before.as_ref().map(|it| it.state).unwrap_or_default(),
+            run: before.as_ref().and_then(|it| it.run),
             autostart: true,
             vcpus: plan.vcpus,
             memory_bytes: plan.memory_bytes,

@@ -133,6 +133,8 @@ pub struct ObservedDomain {
     pub ours: Option<Owner>,
     /// Whether it runs.
     pub state: DomainState,
+    /// libvirt's number of this run while it runs or is paused; another one after each start.
+    pub run: Option<u32>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
     /// Virtual CPUs.

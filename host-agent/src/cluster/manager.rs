@@ -18,7 +18,7 @@ use host_plugins::{ClusterAccess, PluginHost};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, ClusterSpec, Diagnostic};
+use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, watch};
 
@@ -59,6 +59,25 @@ pub struct Shared {
     pub host: tokio::sync::Mutex<()>,
     /// Operations by id, as last published.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
+}
+
+impl Shared {
+    /// Publishes an operation as the records have it now; without lines its last progress stays.
+    pub async fn publish_operation(
+        &self,
+        id: &str,
+        lines: Vec<control::Progress>,
+    ) -> Result<(), RecordError> {
+        let Some(record) = self.records.operation(id).await? else { return Ok(()) };
+        self.operations.send_if_modified(|operations| {
+            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
+            let new = wire_operation(&record, kept.unwrap_or(lines));
+            let changed = operations.get(id) != Some(&new);
+            operations.insert(id.to_owned(), new);
+            changed
+        });
+        Ok(())
+    }
 }
 
 /// A request that was not carried out.
@@ -172,28 +191,22 @@ impl Manager {
 
     /// What `up` with this spec would do.
     pub async fn plan_up(&self, text: &str) -> Result<PlannedUp, RequestError> {
-        let parsed = spec::parse(text).map_err(RequestError::Diagnostics)?;
-        let (spec, mut warnings) = (parsed.spec, parsed.warnings);
+        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await;
+        // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
+        let parsed = match &observed {
+            Ok(host) => spec::parse_on(text, &room(host)),
+            Err(_) => spec::parse(text),
+        };
+        let Parsed { spec, warnings } = parsed.map_err(RequestError::Diagnostics)?;
         let record = self.shared.records.cluster(&spec.name).await?;
         if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
-            return Err(Failure::new(
-                "OPERATION-RUNNING",
-                format!("cluster {}", spec.name),
-                "it is being removed",
-                format!("wait for it with `k8sctl down {}`, then try again", spec.name),
-            )
-            .into());
+            return Err(is_being_removed(&spec.name).into());
         }
         let image = self.choose_image(&spec, record.as_ref())?;
-        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
-        let on_host =
-            spec::check_host(&spec, observed.host_memory_bytes, observed.host_cpus, observed.pool_free_bytes);
-        let (more_warnings, mistakes): (Vec<_>, Vec<_>) =
-            on_host.into_iter().partition(|diagnostic| diagnostic.warning);
-        if !mistakes.is_empty() {
-            return Err(RequestError::Diagnostics(mistakes));
+        if let Some(record) = &record {
+            super::fixed::refuse_changes(record, &spec, &image.kubernetes.to_string())?;
         }
-        warnings.extend(more_warnings);
+        let observed = observed?;
 
         let would_be =
             ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
@@ -206,7 +219,7 @@ impl Manager {
             cluster_name: spec.name.clone(),
             digest: plan_digest(&changes),
             changes,
-            notices: notices(&observed, &image),
+            notices: notices(&observed, &image, &spec),
             kubernetes_version: image.kubernetes.to_string(),
             image_id: image.id.clone(),
         };
@@ -239,6 +252,8 @@ impl Manager {
             }
         }
         consent(&plan, seen_digest, allow_destructive)?;
+        let superseded = self.running(record.as_ref()).await?;
+        let name = spec.name.clone();
         let default = self.shared.config.operation_deadline;
         let operation = self
             .shared
@@ -250,8 +265,10 @@ impl Manager {
                 image_id: image.id,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
             })
-            .await?;
+            .await?
+            .ok_or_else(|| is_being_removed(&name))?;
         super::crash::point("after-begin-up");
+        self.publish_ended(superseded).await?;
         self.wake(&operation.cluster).await?;
         Ok(Applied { warnings, operation_id: Some(operation.id), attached: false, no_changes: false })
     }
@@ -285,12 +302,27 @@ impl Manager {
             return Err(plan_changed(&record.name).into());
         }
         let deadline = self.shared.config.operation_deadline;
-        let superseded = "the cluster is being removed".to_owned();
-        let operation =
-            self.shared.records.begin_down(&record, deadline_from_now(deadline), superseded).await?;
+        let superseded = self.running(Some(&record)).await?;
+        let reason = "the cluster is being removed".to_owned();
+        let operation = self.shared.records.begin_down(&record, deadline_from_now(deadline), reason).await?;
         super::crash::point("after-begin-down");
+        self.publish_ended(superseded).await?;
         self.wake(&operation.cluster).await?;
         Ok(operation.id)
+    }
+
+    /// The id of a cluster's running operation.
+    async fn running(&self, record: Option<&ClusterRecord>) -> Result<Option<String>, RecordError> {
+        let Some(record) = record else { return Ok(None) };
+        Ok(self.shared.records.running_operation(&record.id).await?.map(|operation| operation.id))
+    }
+
+    /// Tells whoever watches an operation that another has taken its place.
+    async fn publish_ended(&self, superseded: Option<String>) -> Result<(), RecordError> {
+        match superseded {
+            Some(id) => self.shared.publish_operation(&id, Vec::new()).await,
+            None => Ok(()),
+        }
     }
 
     async fn wake(&self, cluster: &str) -> Result<(), RequestError> {
@@ -460,6 +492,15 @@ impl Manager {
     }
 }
 
+fn is_being_removed(cluster: &str) -> Failure {
+    Failure::new(
+        "OPERATION-RUNNING",
+        format!("cluster {cluster}"),
+        "it is being removed",
+        format!("wait for it with `k8sctl down {cluster}`, then try again"),
+    )
+}
+
 fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
     let listing = bundles.list()?;
     let has_bundle = listing
@@ -610,7 +651,15 @@ fn plan_digest(changes: &[control::Change]) -> String {
     hex::encode(hash.finalize())
 }
 
-fn notices(observed: &ObservedHost, image: &Image) -> Vec<String> {
+fn room(host: &ObservedHost) -> HostRoom {
+    HostRoom {
+        memory_bytes: host.host_memory_bytes,
+        cpus: host.host_cpus,
+        free_disk_bytes: host.pool_free_bytes,
+    }
+}
+
+fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<String> {
     let mut notices = Vec::new();
     if observed.accelerator == Accelerator::Tcg {
         notices
@@ -622,6 +671,10 @@ fn notices(observed: &ObservedHost, image: &Image) -> Vec<String> {
             image.kubernetes
         ));
     }
+    for plugin in &spec.plugins {
+        let name = &plugin.name;
+        notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));
+    }
     notices
 }
 
@@ -630,7 +683,7 @@ fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
 }
 
 /// An operation on the wire.
-pub(super) fn wire_operation(
+fn wire_operation(
     record: &crate::records::OperationRecord,
     progress: Vec<control::Progress>,
 ) -> control::Operation {

@@ -4,12 +4,14 @@
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
+//! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change after the other
 //! - [`crash`]: points at which tests end the process
 
 pub mod crash;
 pub mod desired;
 pub mod execute;
+pub mod fixed;
 pub mod manager;
 pub mod progress;
 pub mod task;

@@ -1,6 +1,7 @@
 //! Plan, apply, destroy, and everything that watches a cluster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
@@ -11,6 +12,9 @@ use tonic::{Request, Response, Status};
 use super::{Reply, broken, refused, stream};
 use crate::cluster::manager::{Manager, RequestError};
 use crate::wire;
+
+/// Longest wait until a node that was asked for a log begins to push it.
+const LOGS_ANSWER: Duration = Duration::from_secs(30);
 
 /// See [`ClusterService`].
 #[derive(Debug)]
@@ -100,8 +104,9 @@ impl ClusterService for Clusters {
         request: Request<control::WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let id = request.into_inner().operation_id;
-        let first = self.manager.operation(&id).await?;
+        // Subscribed before reading: what changes in between is seen.
         let mut operations = self.manager.operations();
+        let first = self.manager.operation(&id).await?;
         let reply = stream("watch-operation", |sender| async move {
             let mut last = None;
             let mut current = Some(first);
@@ -226,22 +231,28 @@ impl ClusterService for Clusters {
         let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
         let node = request.node_name;
         let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
+            let failed = |reason: String| {
+                let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
+                refused(&Failure::new("NODE-LOGS", format!("node {node}"), reason, next))
+            };
+            let mut unanswered = std::pin::pin!(tokio::time::sleep(LOGS_ANSWER));
+            let mut is_due = false;
             loop {
                 let frame = tokio::select! {
                     // Cancel-safe: recv takes a frame only when it returns it.
                     frame = reader.frames.recv() => frame,
                     () = sender.closed() => return Ok(()),
+                    () = &mut unanswered, if !is_due => {
+                        is_due = true;
+                        if reader.is_unclaimed() {
+                            return Err(failed(format!("its agent has not answered within {LOGS_ANSWER:?}")));
+                        }
+                        continue;
+                    }
                 };
                 let Some(frame) = frame else { return Ok(()) };
                 if !frame.error.is_empty() {
-                    let next =
-                        format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
-                    return Err(refused(&Failure::new(
-                        "NODE-LOGS",
-                        format!("node {node}"),
-                        frame.error,
-                        next,
-                    )));
+                    return Err(failed(frame.error));
                 }
                 if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
                     return Ok(());

@@ -103,6 +103,13 @@ pub struct LogReader {
     pub frames: mpsc::Receiver<LogFrame>,
 }
 
+impl LogReader {
+    /// The node has not begun to push.
+    pub fn is_unclaimed(&self) -> bool {
+        lock(&self.registry.logs).contains_key(&self.stream_id)
+    }
+}
+
 impl Drop for LogReader {
     fn drop(&mut self) {
         lock(&self.registry.logs).remove(&self.stream_id);
@@ -262,6 +269,11 @@ impl SessionGuard {
     }
 }
 
+/// Tells the reader why its stream ends. One that is full or gone has no use for it.
+fn end_logs(reader: &mpsc::Sender<LogFrame>, error: String) {
+    let _ = reader.try_send(LogFrame { error, ..LogFrame::default() });
+}
+
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         let mut nodes = lock(&self.registry.nodes);
@@ -271,6 +283,13 @@ impl Drop for SessionGuard {
         entry.view.connected = false;
         entry.log_requests = None;
         drop(nodes);
+        lock(&self.registry.logs).retain(|_, (asked, reader)| {
+            let stays = *asked != self.node_id;
+            if !stays {
+                end_logs(reader, "its agent went away".to_owned());
+            }
+            stays
+        });
         self.registry.tell(&self.node_id, NodeChange::Disconnected);
     }
 }
@@ -353,5 +372,18 @@ mod tests {
         let asked = session.log_requests.try_recv().expect("asked the agent");
         assert!(registry.claim_logs("b", &asked.stream_id).is_none());
         assert!(registry.claim_logs("a", &asked.stream_id).is_some());
+    }
+
+    #[test]
+    fn a_log_that_nobody_will_push_ends_with_a_reason() {
+        let (registry, _changes) = registry();
+        let session = registry.open_session("a", Hello::default());
+        let mut reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        assert!(reader.is_unclaimed());
+        drop(session);
+        assert!(!reader.is_unclaimed());
+        let last = reader.frames.try_recv().expect("a frame");
+        assert_eq!(last.error, "its agent went away");
+        assert!(reader.frames.try_recv().is_err());
     }
 }

@@ -102,12 +102,21 @@ impl NodeService for NodeSessions {
         };
         // Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
         let forward = async {
-            while let Some(frame) = frames.message().await? {
+            loop {
+                let frame = match frames.message().await {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return Ok(()),
+                    Err(status) => {
+                        // The reader must not take this for the end of the log.
+                        let error = format!("its agent went away: {}", status.message());
+                        let _ = reader.send(LogFrame { error, ..LogFrame::default() }).await;
+                        return Err(status);
+                    }
+                };
                 if reader.send(frame).await.is_err() {
-                    break;
+                    return Ok(());
                 }
             }
-            Ok::<_, Status>(())
         };
         tokio::select! {
             // Both are cancel-safe to end here: the stream ends with either of them.

@@ -107,11 +107,15 @@ impl Records {
 
     /// Makes a spec the desired one and begins its operation, all or nothing.
     /// Nodes that left the spec are set to draining; a node that came back is present again.
-    pub async fn begin_up(&self, new: NewGeneration) -> Result<OperationRecord, RecordError> {
+    /// `None` while the cluster is being removed.
+    pub async fn begin_up(&self, new: NewGeneration) -> Result<Option<OperationRecord>, RecordError> {
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
                 let old = load(&t, &new.spec.name)?;
+                if old.as_ref().is_some_and(|old| old.state == ClusterState::Removing) {
+                    return Ok(None);
+                }
                 let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
                 let generation = old.as_ref().map_or(1, |old| old.generation + 1);
                 t.execute(
@@ -131,7 +135,11 @@ impl Records {
                     ],
                 )?;
                 let known = old.as_ref().map(|old| old.nodes.as_slice()).unwrap_or_default();
-                write_nodes(&t, &id, &allocate_nodes(&new.spec.nodes, known))?;
+                let nodes = allocate_nodes(&new.spec.nodes, known);
+                for gone in known.iter().filter(|old| !nodes.iter().any(|node| node.id == old.id)) {
+                    t.execute("DELETE FROM node WHERE id = ?1", [&gone.id])?;
+                }
+                write_nodes(&t, &id, &nodes)?;
                 let operation = operations::insert(
                     &t,
                     &id,
@@ -141,7 +149,7 @@ impl Records {
                     new.deadline,
                 )?;
                 t.commit()?;
-                Ok(operation)
+                Ok(Some(operation))
             })
             .await
     }
@@ -215,10 +223,10 @@ impl Records {
         self.execute(sql, vec![to_json(adoption)]).await
     }
 
-    /// Moves a node on in its removal.
-    pub async fn set_node_state(&self, node_id: &str, state: NodeState) -> Result<(), RecordError> {
-        let sql = "UPDATE node SET state = ?2 WHERE id = ?1";
-        self.execute(sql, vec![node_id.to_owned(), node_state_text(state).to_owned()]).await
+    /// Moves a node that has been drained on in its removal, unless it is wanted again by now.
+    pub async fn set_removing(&self, node_id: &str) -> Result<(), RecordError> {
+        let sql = "UPDATE node SET state = 'removing' WHERE id = ?1 AND state = 'draining'";
+        self.execute(sql, vec![node_id.to_owned()]).await
     }
 
     /// Forgets a node whose VM is gone.
@@ -264,12 +272,19 @@ impl ClusterRecord {
 }
 
 /// The node records for a spec: known nodes keep id, machine and pod index; new ones get the lowest free index;
-/// nodes that left the spec are drained.
+/// nodes that left the spec are drained. One that comes back when its certificate is void already is another machine.
 fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
     let mut taken: BTreeSet<u32> = old.iter().map(|node| node.pod_index).collect();
     let mut nodes: Vec<NodeRecord> = wanted
         .iter()
         .map(|spec| match old.iter().find(|node| node.name == spec.name) {
+            Some(node) if node.state == NodeState::Removing => NodeRecord {
+                id: new_id(),
+                machine_uuid: uuid::Uuid::new_v4().to_string(),
+                spec: spec.clone(),
+                state: NodeState::Present,
+                ..node.clone()
+            },
             Some(node) => NodeRecord { spec: spec.clone(), state: NodeState::Present, ..node.clone() },
             None => {
                 let pod_index = (0..).find(|index| !taken.contains(index)).expect("the set is finite");
@@ -424,9 +439,9 @@ mod tests {
     #[tokio::test]
     async fn nodes_keep_their_identity_over_generations() {
         let records = records();
-        records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        records.begin_up(generation(&["a", "b"])).await.expect("begins").expect("it is not being removed");
         let before = records.cluster("home").await.expect("reads").expect("is there");
-        records.begin_up(generation(&["b", "c"])).await.expect("begins");
+        records.begin_up(generation(&["b", "c"])).await.expect("begins").expect("it is not being removed");
         let after = records.cluster("home").await.expect("reads").expect("is there");
         assert_eq!((before.id, after.generation), (after.id.clone(), 2));
         let states: Vec<_> = after.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
@@ -438,8 +453,13 @@ mod tests {
     #[tokio::test]
     async fn a_newer_operation_takes_the_place_of_the_running_one() {
         let records = records();
-        let first = records.begin_up(generation(&["a"])).await.expect("begins");
-        let second = records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        let first =
+            records.begin_up(generation(&["a"])).await.expect("begins").expect("it is not being removed");
+        let second = records
+            .begin_up(generation(&["a", "b"]))
+            .await
+            .expect("begins")
+            .expect("it is not being removed");
         let ended = records.operation(&first.id).await.expect("reads").expect("is there");
         assert!(
             matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"),
@@ -452,10 +472,40 @@ mod tests {
     #[tokio::test]
     async fn forgetting_a_cluster_ends_its_operation() {
         let records = records();
-        let up = records.begin_up(generation(&["a"])).await.expect("begins");
+        let up =
+            records.begin_up(generation(&["a"])).await.expect("begins").expect("it is not being removed");
         records.forget_cluster(&up.cluster_id).await.expect("forgets");
         assert!(records.cluster("home").await.expect("reads").is_none());
         let ended = records.operation(&up.id).await.expect("reads").expect("is there");
         assert_eq!(ended.state, OperationState::Succeeded);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_comes_back_stays_or_is_another_machine() {
+        let records = records();
+        records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        let first = records.cluster("home").await.expect("reads").expect("is there");
+        records.begin_up(generation(&[])).await.expect("begins");
+        records.set_removing(&first.nodes[1].id).await.expect("writes");
+        // Both are back in the file: one was still drained, the other's certificate may be void.
+        records.begin_up(generation(&["a", "b"])).await.expect("begins");
+        records.set_removing(&first.nodes[0].id).await.expect("writes");
+        let now = records.cluster("home").await.expect("reads").expect("is there");
+        let seen: Vec<_> = now.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
+        assert_eq!(seen, [("a", 0, NodeState::Present), ("b", 1, NodeState::Present)]);
+        assert_eq!(now.nodes[0], first.nodes[0]);
+        assert_ne!(now.nodes[1].id, first.nodes[1].id);
+        assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_being_removed_takes_no_new_spec() {
+        let records = records();
+        records.begin_up(generation(&["a"])).await.expect("begins");
+        let cluster = records.cluster("home").await.expect("reads").expect("is there");
+        let down = records.begin_down(&cluster, jiff::Timestamp::now(), String::new()).await.expect("begins");
+        assert!(records.begin_up(generation(&["a"])).await.expect("answers").is_none());
+        let running = records.running_operation(&cluster.id).await.expect("reads");
+        assert_eq!(running.map(|operation| operation.id), Some(down.id));
     }
 }

@@ -23,7 +23,7 @@ mod text;
 mod values;
 
 pub use diagnostic::{Diagnostic, IDS, InFile};
-pub use host::check_host;
+pub use host::HostRoom;
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
 pub use model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role};
@@ -36,11 +36,23 @@ pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
 /// Reads a `cluster.toml`. `Err` holds every mistake at once, in the order of the file, with the
 /// warnings among them; at least one of them is an error.
 pub fn parse(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
+    read(text, None)
+}
+
+/// The same for a known host: what does not fit onto it is told beside all else.
+pub fn parse_on(text: &str, host: &HostRoom) -> Result<Parsed, Vec<Diagnostic>> {
+    read(text, Some(host))
+}
+
+fn read(text: &str, host: Option<&HostRoom>) -> Result<Parsed, Vec<Diagnostic>> {
     let mut report = Report::new(text);
     let spec = text::with_document(text, &mut report, |document, report| {
         let draft = read::draft(document, report);
         check_network::check(&draft, report);
         check_nodes::check(&draft, report);
+        if let Some(host) = host {
+            host::check(&draft, host, report);
+        }
         draft.finish()
     });
     let (failed, diagnostics) = report.finish();

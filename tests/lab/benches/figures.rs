@@ -1,13 +1,14 @@
 //! The measured figures: `make bench`, or one of them by `make bench BENCH=name`. Runs inside of a lab.
 //!
 //! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs,
-//! and given as a ratio of medians. Every figure also goes to `bench/figures.json` under cargo's target directory.
+//! and given as a ratio of medians. Every figure also goes to `target/bench/figures.json`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use lab_tests::vm::Shell;
 use lab_tests::{Lab, wait_until};
 use serde_json::{Value, json};
 
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
             bench(&lab, &mut figures)?;
         }
     }
-    write_figures(&figures)
+    write_figures(&lab, &figures)
 }
 
 /// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.
@@ -189,31 +190,11 @@ fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
     down(lab)
 }
 
-/// MiB that the node agent holds, read by a pod that sees the node's processes.
+/// MiB that the node agent holds, read inside of its VM.
 fn node_agent_resident(lab: &Lab, node: &str) -> Result<f64> {
-    let pod = format!("resident-{node}");
-    let look =
-        "for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = k8s-node-agent ] && grep VmRSS $p/status; done";
-    let manifest = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
-        "spec": {
-            "nodeName": node, "hostPID": true, "restartPolicy": "Never",
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [{
-                "name": "look", "image": "lab.k8s-myhome/busybox:1", "imagePullPolicy": "Never",
-                "command": ["sh", "-c", look],
-            }],
-        },
-    });
-    let file = lab.file(&format!("{pod}.json"));
-    fs::write(&file, manifest.to_string())?;
-    lab.run("kubectl", &["apply", "-f", &file.to_string_lossy()], MINUTE)?;
-    wait_until(&format!("{pod} has looked"), 5 * MINUTE, || {
-        Ok(lab.get(&["pod", &pod])?["status"]["phase"] == "Succeeded")
-    })?;
-    let said = lab.run("kubectl", &["logs", &pod], MINUTE)?;
-    let kib = said.trim().strip_prefix("VmRSS:").with_context(|| format!("{pod} said {said:?}"))?;
-    Ok(kib.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+    let read = "sed -n 's/^VmRSS: *\\([0-9]*\\) kB/\\1/p' \
+                /proc/$(systemctl show -p MainPID --value k8s-node-agent)/status";
+    Ok(Shell::open(lab, node)?.number(read)? as f64 / 1024.0)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -229,7 +210,7 @@ fn results() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn write_figures(figures: &[Figure]) -> Result<()> {
+fn write_figures(lab: &Lab, figures: &[Figure]) -> Result<()> {
     println!("{:<26} {:>10} {:<4} {:>10} {:>7}", "figure", "value", "", "baseline", "ratio");
     let mut lines = Vec::new();
     for Figure { name, value, unit, baseline } in figures {
@@ -241,8 +222,14 @@ fn write_figures(figures: &[Figure]) -> Result<()> {
             json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }),
         );
     }
-    let file = results()?.join("figures.json");
-    fs::write(&file, serde_json::to_string_pretty(&lines)?)?;
-    println!("written to {}", file.display());
+    let text = serde_json::to_string_pretty(&lines)?;
+    // Where it is looked for, wherever cargo's own files are.
+    let here = lab.repo("target/bench");
+    fs::create_dir_all(&here)?;
+    for dir in [results()?, here] {
+        let file = dir.join("figures.json");
+        fs::write(&file, &text)?;
+        println!("written to {}", file.display());
+    }
     Ok(())
 }

@@ -20,6 +20,14 @@ pub fn plan_teardown(
     let reason = "the cluster is taken down";
     let mut changes = Vec::new();
     let pool_is_ours = observed.pool.as_ref().is_some_and(|there| there.path.as_ref() == Some(&pool.path));
+    if pool_is_ours
+        && observed.pool.as_ref().is_some_and(|there| !there.active)
+        && !observed.volumes.is_empty()
+    {
+        // libvirt deletes volumes of a running pool only.
+        let op = HostOp::StartPool { name: pool.name.clone() };
+        changes.push(change(Action::Update, Kind::Pool, &pool.name, "what is in it is to be deleted", op));
+    }
     for domain in observed.domains.iter().filter(|it| belongs(it, cluster_id)) {
         let volume = observed.volume(&volume_name(cluster_id, &domain.name)).filter(|_| pool_is_ours);
         delete_node(&pool.name, domain, volume, Action::Delete, reason, &mut changes);
@@ -60,10 +68,14 @@ fn plan_pool(
             .or_else(|| name.strip_prefix("initrd-"))?;
         image_file_names(short).iter().any(|it| it == name).then(|| short.to_owned())
     };
+    // In a pool that is stopped nobody sees what a disk is based on: then every image counts as used.
+    let is_unknown = |name: &str| image_of_file(name).is_none();
+    let blind = observed.pool.as_ref().is_some_and(|there| !there.active)
+        && observed.volumes.iter().any(|it| stays(&it.name) && is_unknown(&it.name));
     let mut left = 0;
     for file in observed.volumes.iter().filter(|it| stays(&it.name)) {
         match image_of_file(&file.name) {
-            Some(image) if !used.contains(image.as_str()) => {
+            Some(image) if !blind && !used.contains(image.as_str()) => {
                 let op = HostOp::RemoveFile { pool: pool.name.clone(), target: pool.path.join(&file.name) };
                 changes.push(change(Action::Delete, Kind::Image, &file.name, "no node uses it any more", op));
             }

@@ -334,6 +334,8 @@ impl DomainPlan {
 
 #[derive(Deserialize)]
 struct ReadDomain {
+    #[serde(rename = "@id", default)]
+    run: Option<u32>,
     name: String,
     uuid: String,
     memory: ReadMemory,
@@ -472,6 +474,7 @@ pub fn read_domain(
     Ok(ObservedDomain {
         ours: read_owner(inactive)?,
         state,
+        run: live.as_ref().and_then(|live| live.run),
         autostart,
         vcpus: domain.vcpus(),
         memory_bytes: domain.memory_bytes(),

@@ -63,6 +63,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// A VM that runs, as far as this host agent has seen.
+#[derive(Clone, Copy, Debug)]
+struct PoweredOn {
+    run: u32,
+    since: jiff::Timestamp,
+}
+
 /// See the module.
 pub struct ClusterTask {
     shared: Arc<Shared>,
@@ -74,7 +81,7 @@ pub struct ClusterTask {
     ports: HashMap<String, AbortOnDrop>,
     kubernetes: Option<Kubernetes>,
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
-    powered_on: BTreeMap<String, jiff::Timestamp>,
+    powered_on: BTreeMap<String, PoweredOn>,
     troubled_since: Option<Instant>,
     /// When to look again at the latest, because a deadline passes then.
     next_deadline: Option<jiff::Timestamp>,
@@ -185,6 +192,9 @@ impl ClusterTask {
         self.converge_host(cluster, image, is_up).await?;
         self.open_listener(cluster).await?;
         self.open_ports(cluster).await?;
+        if self.kubernetes.as_ref().is_some_and(Kubernetes::is_old) {
+            self.kubernetes = None;
+        }
         if self.kubernetes.is_none() && !self.shared.config.simulated_kubernetes {
             let kubernetes = Kubernetes::connect(&pki.admin_kubeconfig(cluster)?).await?;
             self.kubernetes_view = Some(kubernetes.view());
@@ -217,7 +227,8 @@ impl ClusterTask {
         Ok(host)
     }
 
-    /// Makes the host as the cluster needs it; without an operation only VMs that shall run are started.
+    /// Makes the host as the cluster needs it; without an operation only VMs that shall run are started, with the
+    /// network and the pool that they need.
     async fn converge_host(
         &mut self,
         cluster: &ClusterRecord,
@@ -227,16 +238,14 @@ impl ClusterTask {
         let shared = Arc::clone(&self.shared);
         let _one_at_a_time = shared.host.lock().await;
         let observed = self.observe_host().await?;
+        self.note_power(cluster, &observed);
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
         let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
         let adopted = stored_adoption(&shared.records).await?;
         let plan = plan_host(&desired, &observed, &adopted)?;
-        let changes: Vec<_> = plan
-            .changes
-            .into_iter()
-            .filter(|change| is_up || matches!(change.op, HostOp::StartDomain { .. }))
-            .collect();
+        let changes: Vec<_> =
+            plan.changes.into_iter().filter(|change| is_up || only_starts(&change.op, &observed)).collect();
         if is_up && plan.adoption != adopted {
             crash::point("before-store-adoption");
             let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
@@ -257,15 +266,23 @@ impl ClusterTask {
         Ok(())
     }
 
+    /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
+    /// reported is void.
     fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
         for node in &cluster.nodes {
-            let runs = observed.domain(&node.name).is_some_and(|domain| domain.state == DomainState::Running);
-            if !runs {
-                if self.powered_on.remove(&node.id).is_some() {
-                    self.shared.registry.reset(&node.id);
-                }
-            } else if !self.powered_on.contains_key(&node.id) {
-                self.powered_on.insert(node.id.clone(), jiff::Timestamp::now());
+            let run = observed.domain(&node.name).and_then(|domain| domain.run);
+            let known = self.powered_on.get(&node.id).map(|power| power.run);
+            if run == known {
+                continue;
+            }
+            if known.is_some() {
+                self.powered_on.remove(&node.id);
+                self.ports.remove(&node.id);
+                self.shared.registry.reset(&node.id);
+            }
+            if let Some(run) = run {
+                let since = jiff::Timestamp::now();
+                self.powered_on.insert(node.id.clone(), PoweredOn { run, since });
             }
         }
     }
@@ -321,7 +338,11 @@ impl ClusterTask {
     async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
         let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
         for node in &cluster.nodes {
-            if view.nodes.get(&node.name).is_some_and(|seen| seen.pod_cidr.is_none()) {
+            let Some(seen) = view.nodes.get(&node.name) else { continue };
+            if seen.draining && node.state == NodeState::Present {
+                kubernetes.uncordon(&node.name).await?;
+            }
+            if seen.pod_cidr.is_none() {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
                 kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
             }
@@ -344,6 +365,16 @@ async fn view_changed(view: Option<&mut watch::Receiver<KubernetesView>>) {
 /// The time until then, nothing where it has passed.
 fn until(then: jiff::Timestamp) -> Duration {
     Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+}
+
+/// Whether an effect only starts what is defined already.
+fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
+    match op {
+        HostOp::StartDomain { .. } => true,
+        HostOp::StartNetwork { name } => host.networks.iter().any(|network| network.name == *name),
+        HostOp::StartPool { .. } => host.pool.is_some(),
+        _ => false,
+    }
 }
 
 /// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's

@@ -28,9 +28,23 @@ impl ClusterTask {
             if let Some(kubernetes) = &self.kubernetes {
                 crash::point("before-drain");
                 kubernetes.drain(&node.name, DRAIN_DEADLINE).await?;
+            }
+            // A node that came back into the file meanwhile stays; it is uncordoned by the next look.
+            self.shared.records.set_removing(&node.id).await?;
+        }
+        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
+        let removing = || cluster.nodes.iter().filter(|node| node.state == NodeState::Removing);
+        if removing().next().is_none() {
+            return Ok(());
+        }
+        for node in removing() {
+            if let Some(kubernetes) = &self.kubernetes {
                 kubernetes.delete_node(&node.name).await?;
                 crash::point("after-delete-node");
             }
+            // Revoked before the VM goes: from here on its certificate opens nothing.
+            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
+            self.shared.registry.remove(&node.id);
             self.event(
                 &format!("node {}", node.name),
                 "NodeDrained",
@@ -38,18 +52,10 @@ impl ClusterTask {
                 false,
             )
             .await;
-            // Revoked before the VM goes: from here on its certificate opens nothing.
-            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
-            self.shared.registry.remove(&node.id);
-            self.shared.records.set_node_state(&node.id, NodeState::Removing).await?;
-        }
-        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
-        if !cluster.nodes.iter().any(|node| node.state == NodeState::Removing) {
-            return Ok(());
         }
         self.host = None;
         self.converge_host(&cluster, image, true).await?;
-        for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Removing) {
+        for node in removing() {
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
@@ -99,7 +105,7 @@ impl ClusterTask {
         )
         .await;
         if let Some(operation) = operation {
-            self.publish_operation(&operation.id, Vec::new()).await?;
+            self.shared.publish_operation(&operation.id, Vec::new()).await?;
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use k8sctl_proto::control::v1 as control;
 
 use super::ClusterTask;
 use crate::cluster::desired::image_facts;
-use crate::cluster::manager::wire_operation;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::events::NewEvent;
 use crate::kubernetes::{KubernetesNode, KubernetesView};
@@ -26,7 +25,10 @@ impl ClusterTask {
                 Some(DomainState::Off) => "shut off",
                 Some(DomainState::Crashed) => "crashed",
             };
-            let vm = VmView { state: state.to_owned(), powered_on: self.powered_on.get(&node.id).copied() };
+            let vm = VmView {
+                state: state.to_owned(),
+                powered_on: self.powered_on.get(&node.id).map(|power| power.since),
+            };
             observed.vms.insert(node.id.clone(), vm);
             observed.agents.insert(node.id.clone(), registry.view(&node.id));
             if let Some(generation) = registry.desired_generation(&node.id) {
@@ -69,25 +71,8 @@ impl ClusterTask {
             changed
         });
         if let Some(operation) = running {
-            self.publish_operation(&operation.id, progress_lines(cluster, observed)).await?;
+            self.shared.publish_operation(&operation.id, progress_lines(cluster, observed)).await?;
         }
-        Ok(())
-    }
-
-    /// Publishes an operation as the records have it now.
-    pub(super) async fn publish_operation(
-        &self,
-        id: &str,
-        lines: Vec<control::Progress>,
-    ) -> Result<(), RecordError> {
-        let Some(record) = self.shared.records.operation(id).await? else { return Ok(()) };
-        self.shared.operations.send_if_modified(|operations| {
-            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
-            let new = wire_operation(&record, kept.unwrap_or(lines));
-            let changed = operations.get(id) != Some(&new);
-            operations.insert(id.to_owned(), new);
-            changed
-        });
         Ok(())
     }
 

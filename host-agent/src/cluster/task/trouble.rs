@@ -140,7 +140,7 @@ impl ClusterTask {
     ) -> Result<(), RecordError> {
         self.shared.records.finish_operation(&operation.id, failure).await?;
         self.publish(cluster, observed, None).await?;
-        self.publish_operation(&operation.id, Vec::new()).await
+        self.shared.publish_operation(&operation.id, Vec::new()).await
     }
 
     pub(super) async fn take_trouble(&mut self, trouble: Trouble) -> Duration {
@@ -162,7 +162,7 @@ impl ClusterTask {
                 // Whoever watches sees what is waited for.
                 let mut lines = progress_lines(&cluster, &observed);
                 lines.push(progress::trouble_line(&failure));
-                self.publish_operation(&operation.id, lines).await?;
+                self.shared.publish_operation(&operation.id, lines).await?;
             }
             Ok::<_, RecordError>(())
         };

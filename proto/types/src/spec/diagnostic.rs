@@ -62,7 +62,7 @@ impl fmt::Display for InFile<'_> {
     }
 }
 
-/// Every id that [`super::parse`] and [`super::check_host`] give out, with its meaning.
+/// Every id that [`super::parse`] and [`super::parse_on`] give out, with its meaning.
 pub const IDS: &[(&str, &str)] = &[
     ("SPEC-CIDR", "a network is not written as address/prefix"),
     ("SPEC-CIDR-HOST-BITS", "a network's address has bits set behind its prefix"),

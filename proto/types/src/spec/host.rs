@@ -1,73 +1,72 @@
-//! What only shows on a given host: whether its memory, CPUs and disk are enough. Pure; the host agent
-//! measures and calls this before it plans.
+//! What only shows on a given host: whether its memory, CPUs and disk are enough.
 
-use super::diagnostic::Diagnostic;
-use super::model::ClusterSpec;
+use super::read::{Draft, NodeDraft};
+use super::table::{Located, Place, Report};
 use super::values::{GIB, MIB};
 
 /// What the host keeps for itself before it is called tight.
 const HOST_RESERVE: u64 = GIB;
 
-/// Mistakes and warnings of a spec on a host with this much memory, CPUs and free disk space.
-///
-/// `host_memory_bytes` is all of the host's memory, not what is free now; `free_disk_bytes` the free space
-/// of the pool plus what the cluster's own disks have taken already.
-pub fn check_host(
-    spec: &ClusterSpec,
-    host_memory_bytes: u64,
-    host_cpus: u32,
-    free_disk_bytes: u64,
-) -> Vec<Diagnostic> {
-    let sum = |of: fn(&super::model::NodeSpec) -> u64| {
-        spec.nodes.iter().fold(0_u64, |total, node| total.saturating_add(of(node)))
-    };
-    let (memory, disk) = (sum(|node| node.memory_bytes), sum(|node| node.disk_bytes));
-    let vcpus = sum(|node| u64::from(node.vcpus));
-    let about = |id, field: &str, message, hint: &str, warning| Diagnostic {
-        id,
-        field: field.to_owned(),
-        line: 0,
-        column: 0,
-        message,
-        hint: hint.to_owned(),
-        warning,
-    };
-    let mut found = Vec::new();
-    if memory > host_memory_bytes {
+/// A host, as far as a spec must fit onto it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostRoom {
+    /// All of the host's memory, not what is free now.
+    pub memory_bytes: u64,
+    /// Its processors.
+    pub cpus: u32,
+    /// Free space of the pool plus what the cluster's own disks have taken already.
+    pub free_disk_bytes: u64,
+}
+
+/// Mistakes and warnings on this host, told at the node that wants most.
+pub(super) fn check(draft: &Draft, host: &HostRoom, report: &mut Report<'_>) {
+    let (memory, at) = wanted(draft, |node| node.memory.as_ref());
+    if memory > host.memory_bytes {
         let message = format!(
             "the nodes want {} MiB together, the host has {} MiB",
             memory / MIB,
-            host_memory_bytes / MIB
+            host.memory_bytes / MIB
         );
-        let hint = "give the nodes less memory, or take fewer nodes";
-        found.push(about("SPEC-HOST-MEMORY", "node.memory", message, hint, false));
-    } else if memory.saturating_add(HOST_RESERVE) > host_memory_bytes {
+        report.error("SPEC-HOST-MEMORY", &at, message, "give the nodes less memory, or take fewer nodes");
+    } else if memory.saturating_add(HOST_RESERVE) > host.memory_bytes {
         let message = format!(
             "the nodes want {} MiB together and leave the host {} MiB",
             memory / MIB,
-            (host_memory_bytes - memory) / MIB
+            (host.memory_bytes - memory) / MIB
         );
-        found.push(about(
-            "SPEC-HOST-MEMORY-TIGHT",
-            "node.memory",
-            message,
-            "leave it 1024 MiB or more",
-            true,
-        ));
+        report.warning("SPEC-HOST-MEMORY-TIGHT", &at, message, "leave it 1024 MiB or more");
     }
-    if vcpus > u64::from(host_cpus) {
+    let (vcpus, at) = wanted(draft, |node| node.vcpus.as_ref());
+    if vcpus > u64::from(host.cpus) {
         let message =
-            format!("the nodes have {vcpus} vCPUs together, the host has {host_cpus} CPUs: they share");
-        found.push(about("SPEC-HOST-VCPUS", "node.vcpus", message, "fewer vCPUs make nothing slower", true));
+            format!("the nodes have {vcpus} vCPUs together, the host has {} CPUs: they share", host.cpus);
+        report.warning("SPEC-HOST-VCPUS", &at, message, "fewer vCPUs make nothing slower");
     }
-    if disk > free_disk_bytes {
+    let (disk, at) = wanted(draft, |node| node.disk.as_ref());
+    if disk > host.free_disk_bytes {
         let message = format!(
             "the disks can grow to {} GiB together, the pool has {} GiB left",
             disk.div_ceil(GIB),
-            free_disk_bytes / GIB
+            host.free_disk_bytes / GIB
         );
         let hint = "disks take only what is used; watch the pool, or make them smaller";
-        found.push(about("SPEC-HOST-DISK", "node.disk", message, hint, true));
+        report.warning("SPEC-HOST-DISK", &at, message, hint);
     }
-    found
+}
+
+/// What all nodes want together, and where the first of those stands that wants most.
+fn wanted<T>(draft: &Draft, of: impl Fn(&NodeDraft) -> Option<&Located<T>>) -> (u64, Place)
+where
+    T: Copy + TryInto<u64>,
+{
+    let (mut sum, mut most, mut place) = (0_u64, 0, Place::file("node"));
+    for located in draft.nodes.iter().filter_map(of) {
+        // What is no such number has been told already.
+        let value = located.value.try_into().unwrap_or_default();
+        sum = sum.saturating_add(value);
+        if value > most {
+            (most, place) = (value, located.at.clone());
+        }
+    }
+    (sum, place)
 }

@@ -1,14 +1,21 @@
 //! A spec on hosts of different sizes.
 
-use k8sctl_types::spec::{self, check_host};
+use k8sctl_types::spec::{self, Diagnostic, HostRoom};
 
 use crate::HOME;
 
 const GIB: u64 = 1 << 30;
 
+fn found(text: &str, memory_bytes: u64, cpus: u32, free_disk_bytes: u64) -> Vec<Diagnostic> {
+    let host = HostRoom { memory_bytes, cpus, free_disk_bytes };
+    spec::parse_on(text, &host).map_or_else(|found| found, |parsed| parsed.warnings)
+}
+
 fn ids(memory: u64, cpus: u32, disk: u64) -> Vec<(&'static str, bool)> {
-    let spec = spec::parse(HOME).expect("home is good").spec;
-    check_host(&spec, memory, cpus, disk).iter().map(|found| (found.id, found.warning)).collect()
+    let mut ids: Vec<_> =
+        found(HOME, memory, cpus, disk).iter().map(|found| (found.id, found.warning)).collect();
+    ids.sort_unstable();
+    ids
 }
 
 #[test]
@@ -23,5 +30,18 @@ fn memory_is_an_error_and_the_rest_are_warnings() {
     assert_eq!(ids(64 * GIB, 7, 110 * GIB), [("SPEC-HOST-VCPUS", true)]);
     assert_eq!(ids(64 * GIB, 8, 110 * GIB - 1), [("SPEC-HOST-DISK", true)]);
     let all = ids(0, 0, 0);
-    assert_eq!(all, [("SPEC-HOST-MEMORY", false), ("SPEC-HOST-VCPUS", true), ("SPEC-HOST-DISK", true)]);
+    assert_eq!(all, [("SPEC-HOST-DISK", true), ("SPEC-HOST-MEMORY", false), ("SPEC-HOST-VCPUS", true)]);
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_its_line_beside_all_else() {
+    let text =
+        HOME.replacen("memory = \"4GiB\"", "memory = \"900GiB\"", 1).replacen("vcpus = 4", "vcpus = 0", 1);
+    assert_ne!(text, HOME);
+    let found = found(&text, 24 * GIB, 8, 200 * GIB);
+    let line =
+        |needle: &str| text.lines().position(|line| line.contains(needle)).expect("it is there") as u32 + 1;
+    let told: Vec<_> = found.iter().map(|one| (one.id, one.line)).collect();
+    assert_eq!(told, [("SPEC-VCPUS", line("vcpus = 0")), ("SPEC-HOST-MEMORY", line("900GiB"))], "{found:?}");
+    assert!(found[1].field.ends_with("].memory"), "{}", found[1].field);
 }

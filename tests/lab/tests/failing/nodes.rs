@@ -89,3 +89,17 @@ fn the_configured_deadline_counts() -> Result<()> {
     plan.to_lowercase().find("no changes").context(plan)?;
     Ok(())
 }
+
+/// Another operation takes the place of one that somebody watches: that one ends at once, and says why.
+#[test]
+fn an_up_gives_way_to_a_down() -> Result<()> {
+    let mut stage = Stage::new("superseded")?;
+    let _agent = stage.host.host_agent(None)?;
+    stage.host.silence("sim-worker-1", true);
+    let up = stage.host.spawn_k8sctl(&["up", "-f", &stage.spec, "--yes", "--no-kubeconfig"])?;
+    stage.host.run_until("the VMs are there", crate::MINUTE, |host| Ok(host.domains()?.len() == 3))?;
+    let down = stage.host.try_k8sctl(&["down", "--yes"])?;
+    ensure!(down.status.success(), "{}\n{}\n{}", down.status, down.out, down.err);
+    let gave_way = stage.host.powered(up)?;
+    told(&stage.lab, &gave_way, 1, "OPERATION-SUPERSEDED", &["the cluster is being removed"])
+}
