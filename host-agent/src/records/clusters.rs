@@ -493,7 +493,8 @@ mod tests {
         let now = records.cluster("home").await.expect("reads").expect("is there");
         let seen: Vec<_> = now.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
         assert_eq!(seen, [("a", 0, NodeState::Present), ("b", 1, NodeState::Present)]);
-        assert_eq!(now.nodes[0], first.nodes[0]);
+        let machine = |node: &NodeRecord| (node.id.clone(), node.machine_uuid.clone());
+        assert_eq!(machine(&now.nodes[0]), machine(&first.nodes[0]));
         assert_ne!(now.nodes[1].id, first.nodes[1].id);
         assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
     }
