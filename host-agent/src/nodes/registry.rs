@@ -170,9 +170,13 @@ impl NodeRegistry {
         self.touch();
     }
 
-    /// A VM was started anew: what its agent reported before is void.
+    /// A VM was started anew: what its agent reported before is void, and a session of then is nobody's. An agent
+    /// that is still at its other end is sent away with its next report, and opens another.
     pub fn reset(&self, node_id: &str) {
         if let Some(entry) = lock(&self.nodes).get_mut(node_id) {
+            entry.session += 1;
+            entry.log_requests = None;
+            entry.view.connected = false;
             entry.view.joined = None;
         }
         self.touch();

@@ -178,14 +178,14 @@ fn what_cannot_change_is_refused() -> Result<()> {
     stage.up_succeeds()?;
     let text = fs::read_to_string(&stage.spec)?;
     let changed = text
-        .replace("cidr = \"192.168.140.0/24\"", "cidr = \"192.168.140.0/24\"\npods = \"10.99.0.0/16\"")
+        .replace("cidr = \"192.168.140.0/24\"", "cidr = \"192.168.140.0/24\"\npods = \"10.245.0.0/16\"")
         .replace("name = \"sim-worker-2\"", "name = \"sim-worker-2\"\nlabels = { disk = \"ssd\" }");
     let file = stage.host.file("changed.toml").to_string_lossy().into_owned();
     fs::write(&file, changed)?;
-    let said = ["network.pods is ", " and would become 10.99.0.0/16", "labels of node sim-worker-2 is none"];
+    let said = ["network.pods is ", " and would become 10.245.0.0/16", "labels of node sim-worker-2 is none"];
     for verb in [["plan", "-f", &file].as_slice(), &["up", "-f", &file, "--yes"]] {
         let refused = stage.host.try_k8sctl(verb)?;
-        told(&stage.lab, &refused, 1, "SPEC-FIXED", &said)?;
+        told(&stage.lab, &refused, 3, "SPEC-FIXED", &said)?;
     }
     let again = stage.host.k8sctl(&["plan", "-f", &stage.spec])?;
     ensure!(again.to_lowercase().contains("no changes"), "{again}");
