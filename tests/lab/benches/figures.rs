@@ -192,7 +192,7 @@ fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
 
 /// MiB that the node agent holds, read inside of its VM.
 fn node_agent_resident(lab: &Lab, node: &str) -> Result<f64> {
-    let read = "sed -n 's/^VmRSS: *\\([0-9]*\\) kB/\\1/p' \
+    let read = "awk '/^VmRSS:/ { print $2 }' \
                 /proc/$(systemctl show -p MainPID --value k8s-node-agent)/status";
     Ok(Shell::open(lab, node)?.number(read)? as f64 / 1024.0)
 }
