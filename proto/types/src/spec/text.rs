@@ -1,6 +1,7 @@
 //! The file as text: positions, and TOML with recovery so that a syntax error does not hide the other mistakes.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -32,9 +33,21 @@ impl<'t> Lines<'t> {
         (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
     }
 
+    fn count(&self) -> u32 {
+        u32::try_from(self.starts.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a line begins a table, well-formed or not.
+    fn is_header(&self, line: u32) -> bool {
+        self.line(line).trim_start().starts_with('[')
+    }
+
     /// The text of a 1-based line.
     fn line(&self, line: u32) -> &'t str {
-        self.text.split('\n').nth(line.saturating_sub(1) as usize).unwrap_or("")
+        let index = line.saturating_sub(1) as usize;
+        let Some(start) = self.starts.get(index) else { return "" };
+        let end = self.starts.get(index + 1).map_or(self.text.len(), |next| next - 1);
+        &self.text[*start..end]
     }
 }
 
@@ -57,7 +70,7 @@ pub(super) fn with_document<T>(
     }
     let lines = Lines::new(text);
     let mut readable = Cow::Borrowed(text);
-    let mut broken: Vec<u32> = Vec::new();
+    let mut broken = BTreeSet::new();
     for pass in 0..MOST_PASSES {
         let (document, errors) = DeTable::parse_recoverable(&readable);
         let found = broken_lines(&errors, &lines, text);
@@ -71,10 +84,16 @@ pub(super) fn with_document<T>(
             return Some(read(document.get_ref(), report));
         }
         report.set_incomplete();
-        if found.iter().any(|(line, ..)| *line == 0 || lines.line(*line).trim_start().starts_with('[')) {
-            return None;
+        for (line, ..) in &found {
+            if *line == 0 {
+                return None;
+            }
+            broken.insert(*line);
+            // What stands below a header that cannot be read belongs to no table that is known.
+            if lines.is_header(*line) {
+                broken.extend((*line + 1..=lines.count()).take_while(|below| !lines.is_header(*below)));
+            }
         }
-        broken.extend(found.iter().map(|(line, ..)| line));
         readable = Cow::Owned(blank(text, &broken));
     }
     None
@@ -157,7 +176,7 @@ fn syntax_hint(line: &str) -> String {
 }
 
 /// The text with these lines turned into spaces, byte for byte.
-fn blank(text: &str, lines: &[u32]) -> String {
+fn blank(text: &str, lines: &BTreeSet<u32>) -> String {
     let mut number = 0;
     text.split_inclusive('\n')
         .map(|line| {

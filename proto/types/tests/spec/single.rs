@@ -201,3 +201,16 @@ fn control_characters_of_the_file_are_made_visible() {
     assert!(found.iter().all(|d| !d.to_string().contains('\u{1b}')), "{found:#?}");
     assert!(found.iter().any(|d| d.to_string().contains("\\u{1b}")));
 }
+
+#[test]
+fn a_broken_header_hides_its_own_table_and_nothing_else() {
+    let text = HOME
+        .replacen("[[node]]\nname = \"k8s-worker-1\"", "[[node]\nname = \"k8s-worker-1\"", 1)
+        .replacen("ip = \"192.168.122.12\"", "ip = \"192.168.1.12\"", 1);
+    assert!(text.contains("[[node]\n") && text.contains("192.168.1.12"));
+    let found = spec::parse(&text).expect_err("it is broken");
+    let line = |needle: &str| text.lines().position(|line| line.contains(needle)).expect("there") as u32 + 1;
+    let told: Vec<_> = found.iter().map(|one| (one.id, one.line)).collect();
+    let broken = text.lines().position(|line| line == "[[node]").expect("there") as u32 + 1;
+    assert_eq!(told, [("SPEC-TOML", broken), ("SPEC-IP-OUTSIDE", line("192.168.1.12"))], "{found:#?}");
+}
