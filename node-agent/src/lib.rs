@@ -70,8 +70,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         ),
     };
     if matches!(config.steps, Steps::Real) {
-        // Ends by itself; what it has not done by then only costs time.
-        k8sctl_rpc::task::spawn("warm-up", warm::warm_up(root.clone()));
+        // Not while the node joins: that needs the processor first. Ends by itself; what it has not done by then
+        // only costs time.
+        let (root, mut wanted) = (root.clone(), wanted.clone());
+        k8sctl_rpc::task::spawn("warm-up", async move {
+            if wanted.wait_for(Option::is_some).await.is_ok() {
+                warm::warm_up(root).await;
+            }
+        });
     }
     health::start(&board, &root, matches!(config.steps, Steps::Simulated(_)));
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");

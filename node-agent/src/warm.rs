@@ -1,8 +1,8 @@
 //! Runs the large programs of a new node once before they are needed, while it waits for others anyway.
 //!
 //! The first start of such a program reads it from the disk, and under emulation translates it, which takes ten
-//! seconds for a kubelet; what the second start needs is in memory. Called once at the agent's start. Nothing
-//! depends on it.
+//! seconds for a kubelet; what the second start needs is in memory. Called once, when the node has
+//! joined the host agent. Nothing depends on it.
 
 use std::time::Duration;
 

@@ -25,6 +25,14 @@ lock() {
   flock 9
 }
 
+# lab_image_note BUNDLE: the file that says which image this checkout's labs take
+# with a bundle; written by build-image: checkout, bundle and image, one a line.
+lab_image_note() {
+  local key
+  key=$(printf '%s %s' "$LAB_REPO" "$(realpath "$1")" | sha256sum)
+  printf '%s' "$CACHE/lab-images/${key%% *}"
+}
+
 # wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds (asked every $POLL
 # seconds, 0.05), or fail naming WHAT.
 wait_until() {

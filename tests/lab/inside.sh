@@ -47,13 +47,20 @@ stdio_handler = "logd"
 END
   : >/etc/libvirt/virtlogd.conf
 
-  mkdir -p "$LAB_DIR"/{bin,state,pool,bundles}
+  mkdir -p "$LAB_DIR"/{bin,state,pool,bundles,images}
   local bundle=${LAB_BUNDLE:-$CACHE/bundles/$LAB_BUNDLE_NAME.k8sbundle}
   if [[ -e $bundle ]]; then
     bundle=$(realpath "$bundle")
     ln "$bundle" "$LAB_DIR/bundles/" 2>/dev/null || ln -s "$bundle" "$LAB_DIR/bundles/"
   elif [[ -n ${LAB_BUNDLE:-} ]]; then
     die "LAB_BUNDLE=$LAB_BUNDLE does not exist"
+  fi
+  local note
+  note=$(lab_image_note "$bundle")
+  if [[ -s $note ]]; then
+    ln -s "$CACHE/images/$(sed -n 3p "$note")" "$LAB_DIR/images/"
+  else
+    say "no node image for this lab yet: tests/lab/prepare makes it"
   fi
   local kubectl=$CACHE/kubernetes/$LAB_KUBERNETES/bin/kubectl
   if [[ -n ${LAB_BUNDLE:-} ]]; then
@@ -65,7 +72,7 @@ END
 state_dir = "$LAB_DIR/state"
 run_dir = "/run/k8s-myhome"
 pool_dir = "$LAB_DIR/pool"
-image_dir = "$CACHE/images"
+image_dir = "$LAB_DIR/images"
 bundle_dir = "$LAB_DIR/bundles"
 libvirt_uri = "qemu:///system"
 node_agent = "$CACHE/dist/bin/k8s-node-agent"

@@ -65,9 +65,7 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
         return Ok(Exit::Ok);
     }
     if images.is_empty() {
-        context
-            .out
-            .line("no image is built; `k8sctl up` builds what it needs, and so does: k8sctl image build")?;
+        context.out.line("no image is built; build one with: k8sctl image build")?;
         return Ok(Exit::Ok);
     }
     let mut table =

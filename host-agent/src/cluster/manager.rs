@@ -5,80 +5,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use host_artifacts::bundle::BundleStore;
-use host_artifacts::image::{Image, ImageStore};
-use host_hypervisor::Hypervisor;
-use host_hypervisor::accelerator::Accelerator;
-use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::HostPlan;
-use host_hypervisor::observed::ObservedHost;
-use host_hypervisor::plan::{plan_host, plan_teardown};
-use host_pki::join::JoinAuthority;
-use host_plugins::{ClusterAccess, PluginHost};
+use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
-use sha2::{Digest, Sha256};
+use k8sctl_types::spec::Diagnostic;
 use tokio::sync::{Notify, watch};
 
-use super::desired::{desired_host, host_pool};
+use super::planning::{self, PlannedUp, consent, is_being_removed, plan_changed};
+use super::shared::{Shared, wire_operation};
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::EventLog;
-use crate::nodes::registry::{LogReader, NodeRegistry};
-use crate::pki::PkiStore;
-use crate::records::{
-    ClusterRecord, ClusterState, NewGeneration, NodeState, OperationState, RecordError, Records,
-};
-use crate::wire;
-
-/// Everything that cluster tasks and services share.
-pub struct Shared {
-    /// The host agent's configuration.
-    pub config: HostConfig,
-    /// What must not be forgotten.
-    pub records: Records,
-    /// What happened.
-    pub events: EventLog,
-    /// libvirt.
-    pub hypervisor: Arc<dyn Hypervisor>,
-    /// Node agents.
-    pub registry: Arc<NodeRegistry>,
-    /// Node images.
-    pub images: ImageStore,
-    /// Bundles.
-    pub bundles: BundleStore,
-    /// Certificate authorities of each cluster.
-    pub pki: PkiStore,
-    /// Join tokens and node certificates.
-    pub authority: Arc<JoinAuthority>,
-    /// Plugins.
-    pub plugins: PluginHost,
-    /// Held while one cluster's plan for the host is made and carried out: two at once could undo each other.
-    pub host: tokio::sync::Mutex<()>,
-    /// Operations by id, as last published.
-    pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
-}
-
-impl Shared {
-    /// Publishes an operation as the records have it now; without lines its last progress stays.
-    pub async fn publish_operation(
-        &self,
-        id: &str,
-        lines: Vec<control::Progress>,
-    ) -> Result<(), RecordError> {
-        let Some(record) = self.records.operation(id).await? else { return Ok(()) };
-        self.operations.send_if_modified(|operations| {
-            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
-            let new = wire_operation(&record, kept.unwrap_or(lines));
-            let changed = operations.get(id) != Some(&new);
-            operations.insert(id.to_owned(), new);
-            changed
-        });
-        Ok(())
-    }
-}
+use crate::nodes::registry::LogReader;
+use crate::records::{ClusterRecord, ClusterState, NewGeneration, RecordError};
 
 /// A request that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -92,17 +32,6 @@ pub enum RequestError {
     /// The host agent's records cannot be used.
     #[error(transparent)]
     Records(#[from] RecordError),
-}
-
-/// A plan with the warnings of its spec.
-#[derive(Debug)]
-pub struct PlannedUp {
-    /// What would be done.
-    pub plan: control::Plan,
-    /// Warnings about the spec.
-    pub warnings: Vec<Diagnostic>,
-    spec: ClusterSpec,
-    image: Image,
 }
 
 /// An accepted spec.
@@ -189,43 +118,6 @@ impl Manager {
             .clone()
     }
 
-    /// What `up` with this spec would do.
-    pub async fn plan_up(&self, text: &str) -> Result<PlannedUp, RequestError> {
-        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await;
-        // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
-        let parsed = match &observed {
-            Ok(host) => spec::parse_on(text, &room(host)),
-            Err(_) => spec::parse(text),
-        };
-        let Parsed { spec, warnings } = parsed.map_err(RequestError::Diagnostics)?;
-        let record = self.shared.records.cluster(&spec.name).await?;
-        if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
-            return Err(is_being_removed(&spec.name).into());
-        }
-        let image = self.choose_image(&spec, record.as_ref())?;
-        if let Some(record) = &record {
-            super::fixed::refuse_changes(record, &spec, &image.kubernetes.to_string())?;
-        }
-        let observed = observed?;
-
-        let would_be =
-            ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
-        let adoption = stored_adoption(&self.shared.records).await?;
-        let desired = desired_host(&self.shared.config, &would_be, &image, observed.accelerator, |_| true);
-        let host = plan_host(&desired, &observed, &adoption)?;
-        let mut changes = node_changes(&would_be, record.as_ref());
-        changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
-        let plan = control::Plan {
-            cluster_name: spec.name.clone(),
-            digest: plan_digest(&changes),
-            changes,
-            notices: notices(&observed, &image, &spec),
-            kubernetes_version: image.kubernetes.to_string(),
-            image_id: image.id.clone(),
-        };
-        Ok(PlannedUp { plan, warnings, spec, image })
-    }
-
     /// Makes a spec the desired one and begins its operation, or re-attaches to the running one.
     pub async fn apply(
         &self,
@@ -234,7 +126,7 @@ impl Manager {
         allow_destructive: bool,
         deadline: Option<Duration>,
     ) -> Result<Applied, RequestError> {
-        let planned = self.plan_up(text).await?;
+        let planned = planning::plan_up(&self.shared, text).await?;
         let PlannedUp { plan, warnings, spec, image } = planned;
         let record = self.shared.records.cluster(&spec.name).await?;
         if let Some(record) = &record {
@@ -273,22 +165,6 @@ impl Manager {
         Ok(Applied { warnings, operation_id: Some(operation.id), attached: false, no_changes: false })
     }
 
-    /// What `down` would remove.
-    pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
-        let record = self.find(name).await?;
-        let observed = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
-        let host = teardown(&self.shared, &record, &observed).await?;
-        let changes: Vec<_> = host.changes.iter().map(|change| wire_change(change, &record.id)).collect();
-        Ok(control::Plan {
-            cluster_name: record.name.clone(),
-            digest: plan_digest(&changes),
-            changes,
-            kubernetes_version: record.kubernetes.clone(),
-            image_id: record.image_id.clone(),
-            ..control::Plan::default()
-        })
-    }
-
     /// Begins to remove a cluster, or re-attaches to that.
     pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
         let record = self.find(name).await?;
@@ -297,7 +173,7 @@ impl Manager {
         {
             return Ok(operation.id);
         }
-        let plan = self.plan_down(&record.name).await?;
+        let plan = planning::plan_down(&self.shared, &record).await?;
         if !seen_digest.is_empty() && seen_digest != plan.digest {
             return Err(plan_changed(&record.name).into());
         }
@@ -330,6 +206,16 @@ impl Manager {
             self.handle(&record).wake.notify_one();
         }
         Ok(())
+    }
+
+    /// What `up` with this spec would do.
+    pub async fn plan_up(&self, text: &str) -> Result<PlannedUp, RequestError> {
+        planning::plan_up(&self.shared, text).await
+    }
+
+    /// What `down` would remove.
+    pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
+        planning::plan_down(&self.shared, &self.find(name).await?).await
     }
 
     /// All operations as last published; ended ones stay while the host agent runs.
@@ -453,253 +339,8 @@ impl Manager {
         };
         Err(Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), reason, next).into())
     }
-
-    /// The image for new nodes: that of the cluster while it fits, else the newest that fits.
-    fn choose_image(
-        &self,
-        spec: &ClusterSpec,
-        record: Option<&ClusterRecord>,
-    ) -> Result<Image, RequestError> {
-        let images = self.shared.images.list()?;
-        let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
-        let fits = |image: &&Image| {
-            wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
-                && image.suite == spec.image.suite
-        };
-        let current =
-            record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
-        if let Some(image) = current {
-            return Ok(image.clone());
-        }
-        if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| *v == old.kubernetes)) {
-            tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
-        }
-        if let Some(image) = images
-            .iter()
-            .filter(fits)
-            .max_by(|a, b| (!a.trial, &a.kubernetes, a.built).cmp(&(!b.trial, &b.kubernetes, b.built)))
-        {
-            return Ok(image.clone());
-        }
-        let mut damaged = self.shared.images.damaged().into_iter().filter(|image| {
-            wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
-                && image.suite == spec.image.suite
-        });
-        if let Some(damaged) = damaged.next() {
-            return Err(damaged.failure.into());
-        }
-        Err(no_image(spec, wanted.as_deref(), &self.shared.bundles)?.into())
-    }
-}
-
-fn is_being_removed(cluster: &str) -> Failure {
-    Failure::new(
-        "OPERATION-RUNNING",
-        format!("cluster {cluster}"),
-        "it is being removed",
-        format!("wait for it with `k8sctl down {cluster}`, then try again"),
-    )
-}
-
-fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
-    let listing = bundles.list()?;
-    let has_bundle = listing
-        .bundles
-        .iter()
-        .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
-    // What version a broken file has cannot be read from it; its name says.
-    let broken = |failure: &&Failure| wanted.is_none_or(|version| failure.object.contains(version));
-    if let Some(broken) = listing.broken.iter().find(broken).filter(|_| !has_bundle) {
-        return Ok(broken.clone());
-    }
-    let suite = &spec.image.suite;
-    Ok(match (has_bundle, wanted) {
-        (true, wanted) => Failure::new(
-            "IMAGE-MISSING",
-            format!("node image {suite}"),
-            wanted.map_or_else(
-                || "no node image is built".to_owned(),
-                |version| format!("no node image is built for Kubernetes {version}"),
-            ),
-            format!("build it with `k8sctl image build --suite {suite}`"),
-        ),
-        (false, Some(version)) => Failure::new(
-            "BUNDLE-MISSING",
-            format!("bundle {version}"),
-            format!("the spec pins Kubernetes {version} and no bundle of it is installed"),
-            format!("get it with `k8sctl bundle fetch --kubernetes {version}`, then `k8sctl image build`"),
-        ),
-        (false, None) => Failure::new(
-            "BUNDLE-MISSING",
-            "bundle",
-            "no Kubernetes bundle is installed",
-            "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
-        ),
-    })
-}
-
-/// The changes that take a cluster off the host.
-pub(super) async fn teardown(
-    shared: &Shared,
-    record: &ClusterRecord,
-    observed: &ObservedHost,
-) -> Result<HostPlan, RequestError> {
-    let adoption = stored_adoption(&shared.records).await?;
-    Ok(plan_teardown(&record.id, &host_pool(&shared.config), observed, &adoption))
-}
-
-/// What is changed in adopted networks.
-pub(super) async fn stored_adoption(records: &Records) -> Result<Adoption, RequestError> {
-    let stored = records.adoption().await?;
-    if stored.is_null() {
-        return Ok(Adoption::default());
-    }
-    serde_json::from_value(stored).map_err(|error| {
-        let reason = format!("it cannot be read: {error}");
-        let next = "restore the host agent's database from a backup";
-        Failure::new("HOST-RECORD-DAMAGED", "record of adopted networks", reason, next).into()
-    })
-}
-
-fn consent(plan: &control::Plan, seen_digest: &str, allow_destructive: bool) -> Result<(), Failure> {
-    if !seen_digest.is_empty() && seen_digest != plan.digest {
-        return Err(plan_changed(&plan.cluster_name));
-    }
-    let Some(change) = plan.changes.iter().find(|change| change.destructive) else { return Ok(()) };
-    if allow_destructive {
-        return Ok(());
-    }
-    Err(Failure::new(
-        "PLAN-CONSENT",
-        format!("{} {}", change.kind, change.name),
-        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason),
-        "look at `k8sctl plan`, then say so with `k8sctl up --yes`",
-    ))
-}
-
-fn plan_changed(cluster: &str) -> Failure {
-    Failure::new(
-        "PLAN-CHANGED",
-        format!("cluster {cluster}"),
-        "the host changed since the plan was shown",
-        "run the command again and look at the new plan",
-    )
-}
-
-fn wire_action_word(action: control::Action) -> &'static str {
-    match action {
-        control::Action::Delete => "delete",
-        control::Action::Replace => "replace",
-        _ => "change",
-    }
-}
-
-/// Changes to nodes as members of the cluster; what happens to their VMs is the host's plan.
-fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec<control::Change> {
-    would_be
-        .nodes
-        .iter()
-        .filter_map(|node| {
-            let known = before.is_some_and(|record| {
-                record.nodes.iter().any(|old| old.name == node.name && old.state == NodeState::Present)
-            });
-            let (action, reason, destructive) = match (node.state, known) {
-                (NodeState::Present, true) => return None,
-                (NodeState::Present, false) => (control::Action::Create, "joins the cluster", false),
-                (NodeState::Draining | NodeState::Removing, _) => {
-                    (control::Action::Delete, "is no longer in the file: drained and deleted", true)
-                }
-            };
-            Some(control::Change {
-                action: action.into(),
-                kind: "kubernetes-node".to_owned(),
-                name: node.name.clone(),
-                reason: reason.to_owned(),
-                destructive,
-            })
-        })
-        .collect()
-}
-
-/// A change as the user sees it. Volumes carry the cluster's id in their names, which says nothing to a person and
-/// is not decided yet when a new cluster is planned.
-fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -> control::Change {
-    use host_hypervisor::change::Action;
-    let id_prefix = format!("{}-", cluster_id.replace('-', ""));
-    let action = match change.action {
-        Action::Create => control::Action::Create,
-        Action::Update => control::Action::Update,
-        Action::Replace => control::Action::Replace,
-        Action::Delete => control::Action::Delete,
-        Action::Adopt => control::Action::Adopt,
-        Action::Release => control::Action::Release,
-    };
-    control::Change {
-        action: action.into(),
-        kind: change.kind.to_string(),
-        name: change.name.strip_prefix(&id_prefix).unwrap_or(&change.name).to_owned(),
-        reason: change.reason.clone(),
-        destructive: change.destructive,
-    }
-}
-
-fn plan_digest(changes: &[control::Change]) -> String {
-    let mut hash = Sha256::new();
-    for change in changes {
-        hash.update(format!("{} {} {} {}\n", change.action, change.kind, change.name, change.reason));
-    }
-    hex::encode(hash.finalize())
-}
-
-fn room(host: &ObservedHost) -> HostRoom {
-    HostRoom {
-        memory_bytes: host.host_memory_bytes,
-        cpus: host.host_cpus,
-        free_disk_bytes: host.pool_free_bytes,
-    }
-}
-
-fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<String> {
-    let mut notices = Vec::new();
-    if observed.accelerator == Accelerator::Tcg {
-        notices
-            .push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
-    }
-    if image.trial {
-        notices.push(format!(
-            "trial bundle, Kubernetes {}: for trying things out, not for use",
-            image.kubernetes
-        ));
-    }
-    for plugin in &spec.plugins {
-        let name = &plugin.name;
-        notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));
-    }
-    notices
 }
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
     jiff::Timestamp::now().checked_add(deadline).unwrap_or(jiff::Timestamp::MAX)
-}
-
-/// An operation on the wire.
-fn wire_operation(
-    record: &crate::records::OperationRecord,
-    progress: Vec<control::Progress>,
-) -> control::Operation {
-    let (state, failure) = match &record.state {
-        OperationState::Running => (control::OperationState::Running, None),
-        OperationState::Succeeded => (control::OperationState::Succeeded, None),
-        OperationState::Failed(failure) => (control::OperationState::Failed, Some(wire::failure(failure))),
-    };
-    control::Operation {
-        id: record.id.clone(),
-        cluster_name: record.cluster.clone(),
-        kind: record.kind.as_str().to_owned(),
-        state: state.into(),
-        started: Some(wire::timestamp(record.started)),
-        finished: record.finished.map(wire::timestamp),
-        progress,
-        failure,
-    }
 }

@@ -1,6 +1,8 @@
 //! Clusters: from a spec to nodes that are Ready, and back to nothing.
 //!
 //! - [`manager`]: all clusters; where control services come in
+//! - [`shared`]: what services and tasks share
+//! - [`planning`]: what `up` and `down` would do
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
@@ -13,5 +15,7 @@ pub mod desired;
 pub mod execute;
 pub mod fixed;
 pub mod manager;
+pub mod planning;
 pub mod progress;
+pub mod shared;
 pub mod task;

@@ -19,7 +19,7 @@ use k8sctl_proto::control::v1::{Check, CheckState};
 use k8sctl_types::failure::Failure;
 
 use crate::cluster::desired::host_pool;
-use crate::cluster::manager::Shared;
+use crate::cluster::shared::Shared;
 use crate::control::roles::{ADMIN_GROUP, OPERATOR_GROUP};
 use crate::records::ClusterRecord;
 

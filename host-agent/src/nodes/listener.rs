@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
 use super::service::NodeSessions;
-use crate::cluster::manager::Shared;
+use crate::cluster::shared::Shared;
 use crate::pki::ClusterPki;
 use crate::records::ClusterRecord;
 

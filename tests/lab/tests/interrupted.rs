@@ -1,6 +1,8 @@
 //! An `up` that is interrupted ends as one that is not: the host agent dies at each kind of side effect, once before
 //! and once after it; the next one finishes, and nothing is there twice.
 //!
+//! The same for what takes a node or a whole cluster away.
+//!
 //! On libvirt's test driver with real node agents whose steps are simulated, so that the whole matrix takes a minute.
 
 use std::time::Duration;
@@ -30,6 +32,28 @@ const POINTS: [&str; 16] = [
     "before-start-domain",
     "after-start-domain",
     "after-install-file",
+];
+
+/// On the way of a worker out of its cluster.
+const REMOVAL_POINTS: [&str; 6] = [
+    "after-begin-up",
+    "before-power-off-domain",
+    "before-delete-domain",
+    "after-delete-domain",
+    "after-delete-volume",
+    "before-forget-node",
+];
+
+/// On the way of a cluster off the host.
+const DOWN_POINTS: [&str; 8] = [
+    "after-begin-down",
+    "after-delete-domain",
+    "before-delete-volume",
+    "after-remove-file",
+    "after-delete-pool",
+    "before-delete-network",
+    "before-forget-cluster",
+    "after-forget-cluster",
 ];
 
 fn wait_for_end(host: &mut SimulatedHost, agent: &mut lab_tests::Running) -> Result<()> {
@@ -113,5 +137,74 @@ fn two_clusters_live_side_by_side() -> Result<()> {
     host.k8sctl(&["down", "sim", "--yes"])?;
     let left: Vec<_> = before.iter().filter(|name| !name.starts_with("sim-")).cloned().collect();
     ensure!(host.domains()? == left && !left.is_empty(), "left: {:?} of {before:?}", host.domains()?);
+    Ok(())
+}
+
+/// The spec of the same cluster without its second worker.
+fn smaller_spec(lab: &Lab, host: &SimulatedHost) -> Result<String> {
+    let whole = std::fs::read_to_string(lab.repo("tests/lab/simulated.toml"))?;
+    let (kept, _) = whole.rsplit_once("[[node]]").context("simulated.toml has nodes")?;
+    let path = host.file("smaller.toml");
+    std::fs::write(&path, kept)?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// The worker's agent never came up, so nothing answers for it on its way out either.
+#[test]
+fn a_worker_that_leaves_goes_whatever_is_killed_meanwhile() -> Result<()> {
+    let lab = Lab::here()?;
+    let whole = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
+    let mut host = SimulatedHost::new(&lab, "leaving")?;
+    let smaller = smaller_spec(&lab, &host)?;
+    host.silence("sim-worker-2", true);
+    for point in REMOVAL_POINTS {
+        phase(&format!("killed at {point}"));
+        let agent = host.host_agent(None)?;
+        host.k8sctl(&["up", "-f", &whole, "--yes", "--no-wait"])?;
+        host.run_until("the VMs are there", MINUTE, |host| {
+            Ok(host.virsh(&["list", "--name"])?.contains("sim-worker-2"))
+        })?;
+        drop(agent);
+        let mut agent = host.host_agent(Some(point))?;
+        let _ = host.try_k8sctl(&["up", "-f", &smaller, "--yes", "--no-wait"])?;
+        wait_for_end(&mut host, &mut agent)?;
+        let agent = host.host_agent(None)?;
+        wait_ready(&mut host, 2).with_context(|| format!("killed at {point}"))?;
+        ensure!(host.domains()? == ["sim-control", "sim-worker-1"], "{point}: {:?}", host.domains()?);
+        let volumes = host.virsh(&["vol-list", "k8s-myhome"])?;
+        ensure!(!volumes.contains("sim-worker-2"), "{point}:\n{volumes}");
+        drop(agent);
+    }
+    Ok(())
+}
+
+/// A pool that somebody stopped is no reason to leave half of a cluster behind.
+#[test]
+fn an_interrupted_down_leaves_nothing() -> Result<()> {
+    let lab = Lab::here()?;
+    let spec = lab.repo("tests/lab/simulated.toml").to_string_lossy().into_owned();
+    for point in DOWN_POINTS {
+        phase(&format!("killed at {point}"));
+        let mut host = SimulatedHost::new(&lab, &format!("down-{point}"))?;
+        let agent = host.host_agent(None)?;
+        host.k8sctl(&["up", "-f", &spec, "--yes", "--no-wait"])?;
+        host.run_until("the VMs are there", MINUTE, |host| Ok(host.domains()?.len() == 3))?;
+        drop(agent);
+        let mut agent = host.host_agent(Some(point))?;
+        host.virsh(&["pool-destroy", "k8s-myhome"])?;
+        let _ = host.try_k8sctl(&["down", "--yes", "--no-wait"])?;
+        wait_for_end(&mut host, &mut agent)?;
+        let _agent = host.host_agent(None)?;
+        host.run_until("the cluster is gone", 2 * MINUTE, |host| {
+            Ok(host.try_k8sctl(&["status"])?.err.contains("CLUSTER-NONE"))
+        })?;
+        let left = [
+            host.virsh(&["list", "--all", "--name"])?,
+            host.virsh(&["net-list", "--all", "--name"])?,
+            host.virsh(&["pool-list", "--all", "--name"])?,
+        ];
+        let ours = |name: &str| name.starts_with("sim") || name == "k8s-myhome";
+        ensure!(!left.iter().flat_map(|list| list.split_whitespace()).any(ours), "{point}: {left:?}");
+    }
     Ok(())
 }

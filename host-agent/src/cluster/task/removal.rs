@@ -11,7 +11,7 @@ use super::trouble::{Trouble, authority_trouble};
 use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
 use crate::cluster::execute::execute_changes;
-use crate::cluster::manager::teardown;
+use crate::cluster::planning::teardown;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 
 /// How long a node's pods have to leave.

@@ -1,0 +1,313 @@
+//! Plans: what `up` with a spec and `down` of a cluster would do on this host, for a person to agree to.
+
+use host_artifacts::bundle::BundleStore;
+use host_artifacts::image::Image;
+use host_hypervisor::accelerator::Accelerator;
+use host_hypervisor::adoption::Adoption;
+use host_hypervisor::change::HostPlan;
+use host_hypervisor::observed::ObservedHost;
+use host_hypervisor::plan::{plan_host, plan_teardown};
+use k8sctl_proto::control::v1 as control;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
+use sha2::{Digest, Sha256};
+
+use super::desired::{desired_host, host_pool};
+use super::fixed::refuse_changes;
+use super::manager::RequestError;
+use super::shared::Shared;
+use crate::records::{ClusterRecord, ClusterState, NodeState, Records};
+
+/// A plan with the warnings of its spec.
+#[derive(Debug)]
+pub struct PlannedUp {
+    /// What would be done.
+    pub plan: control::Plan,
+    /// Warnings about the spec.
+    pub warnings: Vec<Diagnostic>,
+    /// The spec, as parsed.
+    pub spec: ClusterSpec,
+    /// The image of new nodes.
+    pub image: Image,
+}
+
+/// What `up` with this spec would do.
+pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestError> {
+    let observed = shared.hypervisor.observe(&host_pool(&shared.config)).await;
+    // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
+    let parsed = match &observed {
+        Ok(host) => spec::parse_on(text, &room(host)),
+        Err(_) => spec::parse(text),
+    };
+    let Parsed { spec, warnings } = parsed.map_err(RequestError::Diagnostics)?;
+    let record = shared.records.cluster(&spec.name).await?;
+    if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
+        return Err(is_being_removed(&spec.name).into());
+    }
+    let image = choose_image(shared, &spec, record.as_ref())?;
+    if let Some(record) = &record {
+        refuse_changes(record, &spec, &image.kubernetes.to_string())?;
+    }
+    let observed = observed?;
+
+    let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
+    let adoption = stored_adoption(&shared.records).await?;
+    let desired = desired_host(&shared.config, &would_be, &image, observed.accelerator, |_| true);
+    let host = plan_host(&desired, &observed, &adoption)?;
+    let mut changes = node_changes(&would_be, record.as_ref());
+    changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
+    let plan = control::Plan {
+        cluster_name: spec.name.clone(),
+        digest: plan_digest(&changes),
+        changes,
+        notices: notices(&observed, &image, &spec),
+        kubernetes_version: image.kubernetes.to_string(),
+        image_id: image.id.clone(),
+    };
+    Ok(PlannedUp { plan, warnings, spec, image })
+}
+
+/// What `down` would remove.
+pub async fn plan_down(shared: &Shared, record: &ClusterRecord) -> Result<control::Plan, RequestError> {
+    let observed = shared.hypervisor.observe(&host_pool(&shared.config)).await?;
+    let host = teardown(shared, record, &observed).await?;
+    let changes: Vec<_> = host.changes.iter().map(|change| wire_change(change, &record.id)).collect();
+    Ok(control::Plan {
+        cluster_name: record.name.clone(),
+        digest: plan_digest(&changes),
+        changes,
+        kubernetes_version: record.kubernetes.clone(),
+        image_id: record.image_id.clone(),
+        ..control::Plan::default()
+    })
+}
+
+/// Refuses a plan that is not the one seen, or that destroys without leave.
+pub(super) fn consent(
+    plan: &control::Plan,
+    seen_digest: &str,
+    allow_destructive: bool,
+) -> Result<(), Failure> {
+    if !seen_digest.is_empty() && seen_digest != plan.digest {
+        return Err(plan_changed(&plan.cluster_name));
+    }
+    let Some(change) = plan.changes.iter().find(|change| change.destructive) else { return Ok(()) };
+    if allow_destructive {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "PLAN-CONSENT",
+        format!("{} {}", change.kind, change.name),
+        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason),
+        "look at `k8sctl plan`, then say so with `k8sctl up --yes`",
+    ))
+}
+
+/// The changes that take a cluster off the host.
+pub(super) async fn teardown(
+    shared: &Shared,
+    record: &ClusterRecord,
+    observed: &ObservedHost,
+) -> Result<HostPlan, RequestError> {
+    let adoption = stored_adoption(&shared.records).await?;
+    Ok(plan_teardown(&record.id, &host_pool(&shared.config), observed, &adoption))
+}
+
+/// What is changed in adopted networks.
+pub(super) async fn stored_adoption(records: &Records) -> Result<Adoption, RequestError> {
+    let stored = records.adoption().await?;
+    if stored.is_null() {
+        return Ok(Adoption::default());
+    }
+    serde_json::from_value(stored).map_err(|error| {
+        let reason = format!("it cannot be read: {error}");
+        let next = "restore the host agent's database from a backup";
+        Failure::new("HOST-RECORD-DAMAGED", "record of adopted networks", reason, next).into()
+    })
+}
+
+/// Why nothing else can be done with a cluster.
+pub(super) fn is_being_removed(cluster: &str) -> Failure {
+    Failure::new(
+        "OPERATION-RUNNING",
+        format!("cluster {cluster}"),
+        "it is being removed",
+        format!("wait for it with `k8sctl down {cluster}`, then try again"),
+    )
+}
+
+/// Why what was agreed to is not done.
+pub(super) fn plan_changed(cluster: &str) -> Failure {
+    Failure::new(
+        "PLAN-CHANGED",
+        format!("cluster {cluster}"),
+        "the host changed since the plan was shown",
+        "run the command again and look at the new plan",
+    )
+}
+
+/// The image for new nodes: that of the cluster while it fits, else the newest that fits.
+fn choose_image(
+    shared: &Shared,
+    spec: &ClusterSpec,
+    record: Option<&ClusterRecord>,
+) -> Result<Image, RequestError> {
+    let images = shared.images.list()?;
+    let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
+    let fits = |image: &&Image| {
+        wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
+            && image.suite == spec.image.suite
+    };
+    let current =
+        record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
+    if let Some(image) = current {
+        return Ok(image.clone());
+    }
+    if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| *v == old.kubernetes)) {
+        tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
+    }
+    if let Some(image) = images
+        .iter()
+        .filter(fits)
+        .max_by(|a, b| (!a.trial, &a.kubernetes, a.built).cmp(&(!b.trial, &b.kubernetes, b.built)))
+    {
+        return Ok(image.clone());
+    }
+    let mut damaged = shared.images.damaged().into_iter().filter(|image| {
+        wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
+            && image.suite == spec.image.suite
+    });
+    if let Some(damaged) = damaged.next() {
+        return Err(damaged.failure.into());
+    }
+    Err(no_image(spec, wanted.as_deref(), &shared.bundles)?.into())
+}
+
+fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
+    let listing = bundles.list()?;
+    let has_bundle = listing
+        .bundles
+        .iter()
+        .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
+    // What version a broken file has cannot be read from it; its name says.
+    let broken = |failure: &&Failure| wanted.is_none_or(|version| failure.object.contains(version));
+    if let Some(broken) = listing.broken.iter().find(broken).filter(|_| !has_bundle) {
+        return Ok(broken.clone());
+    }
+    let suite = &spec.image.suite;
+    Ok(match (has_bundle, wanted) {
+        (true, wanted) => Failure::new(
+            "IMAGE-MISSING",
+            format!("node image {suite}"),
+            wanted.map_or_else(
+                || "no node image is built".to_owned(),
+                |version| format!("no node image is built for Kubernetes {version}"),
+            ),
+            format!("build it with `k8sctl image build --suite {suite}`"),
+        ),
+        (false, Some(version)) => Failure::new(
+            "BUNDLE-MISSING",
+            format!("bundle {version}"),
+            format!("the spec pins Kubernetes {version} and no bundle of it is installed"),
+            format!("get it with `k8sctl bundle fetch --kubernetes {version}`, then `k8sctl image build`"),
+        ),
+        (false, None) => Failure::new(
+            "BUNDLE-MISSING",
+            "bundle",
+            "no Kubernetes bundle is installed",
+            "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
+        ),
+    })
+}
+
+fn wire_action_word(action: control::Action) -> &'static str {
+    match action {
+        control::Action::Delete => "delete",
+        control::Action::Replace => "replace",
+        _ => "change",
+    }
+}
+
+/// Changes to nodes as members of the cluster; what happens to their VMs is the host's plan.
+fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec<control::Change> {
+    would_be
+        .nodes
+        .iter()
+        .filter_map(|node| {
+            let known = before.is_some_and(|record| {
+                record.nodes.iter().any(|old| old.name == node.name && old.state == NodeState::Present)
+            });
+            let (action, reason, destructive) = match (node.state, known) {
+                (NodeState::Present, true) => return None,
+                (NodeState::Present, false) => (control::Action::Create, "joins the cluster", false),
+                (NodeState::Draining | NodeState::Removing, _) => {
+                    (control::Action::Delete, "is no longer in the file: drained and deleted", true)
+                }
+            };
+            Some(control::Change {
+                action: action.into(),
+                kind: "kubernetes-node".to_owned(),
+                name: node.name.clone(),
+                reason: reason.to_owned(),
+                destructive,
+            })
+        })
+        .collect()
+}
+
+/// A change as the user sees it. Volumes carry the cluster's id in their names, which says nothing to a person and
+/// is not decided yet when a new cluster is planned.
+fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -> control::Change {
+    use host_hypervisor::change::Action;
+    let id_prefix = format!("{}-", cluster_id.replace('-', ""));
+    let action = match change.action {
+        Action::Create => control::Action::Create,
+        Action::Update => control::Action::Update,
+        Action::Replace => control::Action::Replace,
+        Action::Delete => control::Action::Delete,
+        Action::Adopt => control::Action::Adopt,
+        Action::Release => control::Action::Release,
+    };
+    control::Change {
+        action: action.into(),
+        kind: change.kind.to_string(),
+        name: change.name.strip_prefix(&id_prefix).unwrap_or(&change.name).to_owned(),
+        reason: change.reason.clone(),
+        destructive: change.destructive,
+    }
+}
+
+fn plan_digest(changes: &[control::Change]) -> String {
+    let mut hash = Sha256::new();
+    for change in changes {
+        hash.update(format!("{} {} {} {}\n", change.action, change.kind, change.name, change.reason));
+    }
+    hex::encode(hash.finalize())
+}
+
+fn room(host: &ObservedHost) -> HostRoom {
+    HostRoom {
+        memory_bytes: host.host_memory_bytes,
+        cpus: host.host_cpus,
+        free_disk_bytes: host.pool_free_bytes,
+    }
+}
+
+fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<String> {
+    let mut notices = Vec::new();
+    if observed.accelerator == Accelerator::Tcg {
+        notices
+            .push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
+    }
+    if image.trial {
+        notices.push(format!(
+            "trial bundle, Kubernetes {}: for trying things out, not for use",
+            image.kubernetes
+        ));
+    }
+    for plugin in &spec.plugins {
+        let name = &plugin.name;
+        notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));
+    }
+    notices
+}

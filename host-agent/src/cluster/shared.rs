@@ -1,0 +1,88 @@
+//! What cluster tasks and services share: the configuration, the stores, libvirt, the node agents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use host_artifacts::bundle::BundleStore;
+use host_artifacts::image::ImageStore;
+use host_hypervisor::Hypervisor;
+use host_pki::join::JoinAuthority;
+use host_plugins::PluginHost;
+use k8sctl_proto::control::v1 as control;
+use tokio::sync::watch;
+
+use crate::config::HostConfig;
+use crate::events::EventLog;
+use crate::nodes::registry::NodeRegistry;
+use crate::pki::PkiStore;
+use crate::records::{OperationRecord, OperationState, RecordError, Records};
+use crate::wire;
+
+/// See the module.
+pub struct Shared {
+    /// The host agent's configuration.
+    pub config: HostConfig,
+    /// What must not be forgotten.
+    pub records: Records,
+    /// What happened.
+    pub events: EventLog,
+    /// libvirt.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Node agents.
+    pub registry: Arc<NodeRegistry>,
+    /// Node images.
+    pub images: ImageStore,
+    /// Bundles.
+    pub bundles: BundleStore,
+    /// Certificate authorities of each cluster.
+    pub pki: PkiStore,
+    /// Join tokens and node certificates.
+    pub authority: Arc<JoinAuthority>,
+    /// Plugins.
+    pub plugins: PluginHost,
+    /// Held while one cluster's plan for the host is made and carried out: two at once could undo each other.
+    pub host: tokio::sync::Mutex<()>,
+    /// Operations by id, as last published.
+    pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
+}
+
+impl Shared {
+    /// Publishes an operation as the records have it now; without lines its last progress stays.
+    pub async fn publish_operation(
+        &self,
+        id: &str,
+        lines: Vec<control::Progress>,
+    ) -> Result<(), RecordError> {
+        let Some(record) = self.records.operation(id).await? else { return Ok(()) };
+        self.operations.send_if_modified(|operations| {
+            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
+            let new = wire_operation(&record, kept.unwrap_or(lines));
+            let changed = operations.get(id) != Some(&new);
+            operations.insert(id.to_owned(), new);
+            changed
+        });
+        Ok(())
+    }
+}
+
+/// An operation on the wire.
+pub(super) fn wire_operation(
+    record: &OperationRecord,
+    progress: Vec<control::Progress>,
+) -> control::Operation {
+    let (state, failure) = match &record.state {
+        OperationState::Running => (control::OperationState::Running, None),
+        OperationState::Succeeded => (control::OperationState::Succeeded, None),
+        OperationState::Failed(failure) => (control::OperationState::Failed, Some(wire::failure(failure))),
+    };
+    control::Operation {
+        id: record.id.clone(),
+        cluster_name: record.cluster.clone(),
+        kind: record.kind.as_str().to_owned(),
+        state: state.into(),
+        started: Some(wire::timestamp(record.started)),
+        finished: record.finished.map(wire::timestamp),
+        progress,
+        failure,
+    }
+}
