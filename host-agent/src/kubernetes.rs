@@ -37,6 +37,10 @@ pub struct KubernetesView {
 
 /// A client is made anew after this time; an administrator's certificate lives for 30 days.
 const CLIENT_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
+/// A watch is ended by the API server after so many seconds and begun anew: a connection on which nothing comes for
+/// [`READ_TIMEOUT`] is then dead.
+const WATCH_SECONDS: u32 = 45;
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Label by which kubectl tells a worker.
 const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
@@ -84,18 +88,17 @@ pub enum KubernetesError {
         #[source]
         source: Box<kube::Error>,
     },
-    /// Pods did not leave a node in time.
-    #[error("{count} pods are still on node {node}, first {first}: {why}")]
-    DrainDeadline {
-        /// The node.
-        node: String,
-        /// How many.
-        count: usize,
-        /// Namespace and name of the first.
-        first: String,
-        /// Why it stays.
-        why: String,
-    },
+}
+
+/// Pods that are still on a node that is drained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// How many.
+    pub count: usize,
+    /// Namespace and name of the first.
+    pub first: String,
+    /// Why it stays.
+    pub why: String,
 }
 
 /// A cluster's API. Dropping it ends its watches.
@@ -201,43 +204,33 @@ impl Kubernetes {
         }
     }
 
-    /// Cordons a node and evicts its pods, those of DaemonSets and static ones excepted, until none is left.
-    /// Disruption budgets are honoured until the deadline. A node that is not Ready ends no pod any more: there
-    /// it is enough that all have been told to.
-    pub async fn drain(&self, node: &str, deadline: Duration) -> Result<(), KubernetesError> {
+    /// Cordons a node and evicts its pods, those of DaemonSets and static ones excepted; what is still there is told.
+    /// Called until nothing is. Disruption budgets are honoured. A node that is not Ready ends no pod any more:
+    /// there it is enough that all have been told to.
+    pub async fn drain(&self, node: &str) -> Result<Option<Remaining>, KubernetesError> {
         match self.cordon(node).await {
-            Err(KubernetesError::Request { source, .. }) if is_gone(&source) => return Ok(()),
+            Err(KubernetesError::Request { source, .. }) if is_gone(&source) => return Ok(None),
             other => other?,
         }
-        let end = tokio::time::Instant::now() + deadline;
         let pods: Api<Pod> = Api::all(self.client.clone());
         let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        loop {
-            let listed =
-                pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
-            let is_dead = self.view.borrow().nodes.get(node).is_none_or(|seen| !seen.ready);
-            let is_done = |pod: &&Pod| is_dead && pod.metadata.deletion_timestamp.is_some();
-            let leaving: Vec<_> =
-                listed.items.iter().filter(|pod| must_leave(pod)).filter(|pod| !is_done(pod)).collect();
+        let listed =
+            pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
+        let is_dead = self.view.borrow().nodes.get(node).is_none_or(|seen| !seen.ready);
+        let (mut count, mut first) = (0, None);
+        for pod in listed.items.iter().filter(|pod| must_leave(pod)) {
+            let ends = pod.metadata.deletion_timestamp.is_some();
+            if ends && is_dead {
+                continue;
+            }
             let mut why = String::from("it is ending");
-            for pod in &leaving {
-                if pod.metadata.deletion_timestamp.is_none()
-                    && let Err(error) = self.evict(pod).await
-                {
-                    why = k8sctl_rpc::chain(&error).to_string();
-                }
+            if !ends && let Err(error) = self.evict(pod).await {
+                why = k8sctl_rpc::chain(&error).to_string();
             }
-            let Some(first) = leaving.first() else { return Ok(()) };
-            if tokio::time::Instant::now() >= end {
-                return Err(KubernetesError::DrainDeadline {
-                    node: node.to_owned(),
-                    count: leaving.len(),
-                    first: pod_name(first),
-                    why,
-                });
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            count += 1;
+            first.get_or_insert((pod_name(pod), why));
         }
+        Ok(first.map(|(first, why)| Remaining { count, first, why }))
     }
 
     async fn evict(&self, pod: &Pod) -> Result<(), KubernetesError> {
@@ -271,6 +264,7 @@ pub async fn client(kubeconfig_yaml: &str) -> Result<Client, KubernetesError> {
         .await
         .map_err(|error| KubernetesError::Client(Box::new(error)))?;
     config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(READ_TIMEOUT);
     // The API server is in our own VM network: an outside proxy never leads there.
     config.proxy_url = None;
     Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
@@ -299,19 +293,23 @@ fn must_leave(pod: &Pod) -> bool {
     !is_mirror && !is_daemon && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
+fn watches() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
 async fn watch_nodes(api: Api<Node>, view: watch::Sender<KubernetesView>) {
-    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    let stream = watcher::watcher(api, watches()).backoff(ShortPause);
     mirror(stream, &view, |view| &mut view.nodes, node_view, true).await;
 }
 
 async fn watch_system_pods(api: Api<Pod>, view: watch::Sender<KubernetesView>) {
-    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    let stream = watcher::watcher(api, watches()).backoff(ShortPause);
     mirror(stream, &view, |view| &mut view.system_pods, pod_view, false).await;
 }
 
 /// Their content is of no interest.
 async fn watch_configs(api: Api<PartialObjectMeta<ConfigMap>>, view: watch::Sender<KubernetesView>) {
-    let stream = watcher::watcher(api, watcher::Config::default()).backoff(ShortPause);
+    let stream = watcher::watcher(api, watches()).backoff(ShortPause);
     mirror(stream, &view, |view| &mut view.configs, |_| (), false).await;
 }
 

@@ -25,6 +25,7 @@ use host_hypervisor::{Hypervisor, RealHypervisor};
 use host_pki::join::JoinAuthority;
 use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
+use k8sctl_types::failure::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -60,7 +61,15 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(config: HostConfig) -> anyhow::Result<()> {
     let schemas = [records::SCHEMA, events::SCHEMA, host_pki::join::SCHEMA, host_plugins::SCHEMA];
-    let store = Store::open(&config.state_dir.join("k8s-myhome.db"), &schemas)?;
+    let database = config.state_dir.join("k8s-myhome.db");
+    let store = Store::open(&database, &schemas).map_err(|error| {
+        Failure::new(
+            "HOST-RECORDS",
+            format!("file {}", database.display()),
+            k8sctl_rpc::chain(&error).to_string(),
+            "restore it from a backup; without one, take the VMs away with virsh and move the file aside",
+        )
+    })?;
     let event_log = EventLog::open(store.clone(), config.event_retention).await?;
     let (changes, receiver) = mpsc::unbounded_channel();
     let registry = NodeRegistry::new(changes);

@@ -1,4 +1,4 @@
-//! Changes to the host as data: printed by `plan`, stored in the journal, executed one by one.
+//! Changes to the host as data: printed by `plan`, executed one by one.
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -18,6 +18,8 @@ pub struct DesiredHost {
     pub network: NetworkSpec,
     /// Nodes in the order in which they are made.
     pub nodes: Vec<DesiredNode>,
+    /// Nodes on their way out: what there is of them stays as it is for now, and nothing is made.
+    pub leaving: Vec<NodeSpec>,
     /// Image of nodes that are not there yet; existing nodes keep theirs.
     pub image: DesiredImage,
     /// Where disks live.
@@ -63,6 +65,14 @@ pub struct DesiredPool {
     pub name: String,
     /// Absolute path of the directory.
     pub path: PathBuf,
+}
+
+impl DesiredHost {
+    /// Names of all nodes of which something stays.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let leaving = self.leaving.iter().map(|spec| spec.name.as_str());
+        self.nodes.iter().map(|node| node.spec.name.as_str()).chain(leaving)
+    }
 }
 
 impl DesiredImage {

@@ -227,7 +227,18 @@ impl FakeHost {
                 Ok(Outcome::Done)
             }
             HostOp::AddDhcpHost { network, host } => {
-                hosts_of(self.network(network)?, &|hosts| {
+                let there = self.network(network)?;
+                let same = |it: &&DhcpHost| it.mac == host.mac || it.ip == host.ip || it.name == host.name;
+                let all = there.hosts.iter().chain(there.live_hosts.iter().flatten());
+                if let Some(clash) = all.filter(same).find(|it| *it != host) {
+                    return Err(Failure::new(
+                        "LIBVIRT-OPERATION-FAILED",
+                        format!("network {network}"),
+                        format!("there is an entry for {:?} already", clash.ip),
+                        "plan the removal of that entry first",
+                    ));
+                }
+                hosts_of(there, &|hosts| {
                     if !hosts.contains(host) {
                         hosts.push(host.clone());
                     }

@@ -113,8 +113,10 @@ pub struct ObservedVolume {
 pub enum DomainState {
     /// Running, or in a passing state of a running one.
     Running,
-    /// Paused: by a person, or by QEMU after an I/O error such as a full disk.
+    /// Paused by a person.
     Paused,
+    /// Paused by QEMU after an I/O error, such as a full disk.
+    IoError,
     /// Shut off.
     #[default]
     Off,

@@ -53,6 +53,7 @@ fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
             dhcp: None,
         },
         nodes: vec![node("cp-1", 10), node("worker-1", 11)],
+        leaving: Vec::new(),
         image: DesiredImage {
             id: "0123456789abcdef0123".into(),
             disk: file("root.qcow2"),

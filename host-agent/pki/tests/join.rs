@@ -172,25 +172,45 @@ async fn fifty_at_once_get_one_certificate_between_them() {
     }
 }
 
-#[tokio::test]
+/// Ten honest joins, and a hundred replays of each secret: fifty at once while it is in use, then after the session
+/// has begun, then after a restart. There are ten certificates at the end, each the honest node's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_thousand_replays_over_restarts_get_nothing() {
     let mut world = World::new();
-    let secret = world.offer().await;
-    let signed =
-        world.authority.join(&request(&secret, &EXPORTER, &csr()), &EXPORTER, peer()).await.expect("joins");
-    for round in 0..1_000 {
-        if round % 100 == 99 {
-            world.restart();
+    let mut issued = 0;
+    for _ in 0..10 {
+        let secret = world.offer().await;
+        let own = request(&secret, &EXPORTER, &csr());
+        let signed = world.authority.join(&own, &EXPORTER, peer()).await.expect("joins");
+        let attempts = (0..50).map(|_| {
+            let (authority, replay) = (Arc::clone(&world.authority), request(&secret, &EXPORTER, &csr()));
+            tokio::spawn(async move { refusal(authority.join(&replay, &EXPORTER, peer()).await) })
+        });
+        for refused in futures::future::join_all(attempts.collect::<Vec<_>>()).await {
+            assert_eq!(refused.expect("no panic"), Refusal::OtherKey, "the secret is good, and used");
         }
-        if round == 500 {
-            let identity =
-                world.authority.identify(&signed.certificate_der).await.expect("survives restarts");
-            world.authority.session_started(&identity).await.expect("comes in");
+        let identity = world.authority.identify(&signed.certificate_der).await.expect("survives replays");
+        world.authority.session_started(&identity).await.expect("comes in");
+        for round in 0..50 {
+            if round == 25 {
+                issued += joined(&mut world);
+                world.restart();
+            }
+            let replay = if round % 2 == 0 { own.clone() } else { request(&secret, &EXPORTER, &csr()) };
+            let refused = refusal(world.authority.join(&replay, &EXPORTER, peer()).await);
+            assert_eq!(refused, Refusal::Proof, "the secret is gone");
         }
-        let replay = request(&secret, &EXPORTER, &csr());
-        world.authority.join(&replay, &EXPORTER, peer()).await.expect_err("one secret, one certificate");
+        world.authority.identify(&signed.certificate_der).await.expect("survives the restart");
+        issued += joined(&mut world);
     }
-    world.authority.identify(&signed.certificate_der).await.expect("the honest node is in");
+    assert_eq!(issued, 10, "one secret, one certificate");
+}
+
+/// How many certificates were given out since the last call.
+fn joined(world: &mut World) -> usize {
+    std::iter::from_fn(|| world.events.try_recv().ok())
+        .filter(|event| matches!(event, JoinEvent::Joined { .. }))
+        .count()
 }
 
 #[tokio::test]

@@ -39,8 +39,8 @@ pub fn console_dir(config: &HostConfig) -> PathBuf {
     config.pool_dir.join("console")
 }
 
-/// The cluster's share of the host. Nodes that are being drained still have their VM; `powered` says which
-/// VMs shall run by now.
+/// The cluster's share of the host; `powered` says which VMs shall run by now. Of nodes that are being drained
+/// nothing is changed, and a new node waits for one on its way out that holds its name or address.
 pub fn desired_host(
     config: &HostConfig,
     cluster: &ClusterRecord,
@@ -48,13 +48,22 @@ pub fn desired_host(
     accelerator: Accelerator,
     powered: impl Fn(&NodeRecord) -> bool,
 ) -> DesiredHost {
-    let staying = cluster.nodes.iter().filter(|node| node.state != NodeState::Removing);
+    let in_state = |state| cluster.nodes.iter().filter(move |node| node.state == state);
+    let holds = |out: &&NodeRecord, node: &NodeRecord| {
+        out.spec.ip == node.spec.ip
+            || out.name == node.name
+            || out.spec.mac.eq_ignore_ascii_case(&node.spec.mac)
+    };
+    let is_held = |node: &&NodeRecord| {
+        in_state(NodeState::Draining).chain(in_state(NodeState::Removing)).any(|out| holds(&out, node))
+    };
     DesiredHost {
         cluster_id: cluster.id.clone(),
         cluster_name: cluster.name.clone(),
         generation: cluster.generation,
         network: cluster.spec.network.clone(),
-        nodes: staying
+        nodes: in_state(NodeState::Present)
+            .filter(|node| !is_held(node))
             .map(|node| DesiredNode {
                 node_id: node.id.clone(),
                 spec: node.spec.clone(),
@@ -63,6 +72,7 @@ pub fn desired_host(
                 cmdline: accelerator.cmdline().to_owned(),
             })
             .collect(),
+        leaving: in_state(NodeState::Draining).map(|node| node.spec.clone()).collect(),
         image: DesiredImage {
             id: image.id.clone(),
             disk: image.disk.clone(),
@@ -200,5 +210,49 @@ mod tests {
     #[test]
     fn dns_is_where_kubeadm_puts_it() {
         assert_eq!(cluster_dns("10.96.0.0/12".parse().expect("valid")).to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn a_new_node_waits_for_the_one_whose_address_it_gets() {
+        let spec = |worker: &str| {
+            let text = format!(
+                "name = \"home\"\n[[node]]\nname = \"cp\"\nrole = \"control-plane\"\nip = \"192.168.122.10\"\n\
+                 [[node]]\nname = \"{worker}\"\nrole = \"worker\"\nip = \"192.168.122.11\"\n"
+            );
+            k8sctl_types::spec::parse(&text).expect("a sound spec").spec
+        };
+        let before = ClusterRecord::planned(&spec("old"), None, "image", "v1.29.0");
+        let mut now = ClusterRecord::planned(&spec("new"), Some(&before), "image", "v1.29.0");
+        let image = Image {
+            id: "image".to_owned(),
+            dir: PathBuf::new(),
+            disk: PathBuf::new(),
+            kernel: PathBuf::new(),
+            initrd: PathBuf::new(),
+            cmdline: String::new(),
+            kubernetes: "v1.29.0".parse().expect("a version"),
+            bundle: String::new(),
+            trial: false,
+            images: std::collections::BTreeMap::new(),
+            suite: "bookworm".to_owned(),
+            debug_unit: false,
+            size: 0,
+            built: std::time::SystemTime::UNIX_EPOCH,
+        };
+        let names = |cluster: &ClusterRecord| {
+            let host = desired_host(&HostConfig::default(), cluster, &image, Accelerator::Tcg, |_| true);
+            let of = |specs: Vec<&k8sctl_types::spec::NodeSpec>| {
+                specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>().join(" ")
+            };
+            (of(host.nodes.iter().map(|node| &node.spec).collect()), of(host.leaving.iter().collect()))
+        };
+        let pair = |nodes: &str, leaving: &str| (nodes.to_owned(), leaving.to_owned());
+        assert_eq!(names(&now), pair("cp", "old"));
+        for node in now.nodes.iter_mut().filter(|node| node.state == NodeState::Draining) {
+            node.state = NodeState::Removing;
+        }
+        assert_eq!(names(&now), pair("cp", ""));
+        now.nodes.retain(|node| node.state == NodeState::Present);
+        assert_eq!(names(&now), pair("cp new", ""));
     }
 }

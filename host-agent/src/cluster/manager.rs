@@ -2,23 +2,31 @@
 //! [task](super::task).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::LogSelector;
+use k8sctl_rpc::task::{Exit, Outcome, Supervisor};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::planning::{self, PlannedUp, consent, is_being_removed, plan_changed};
+use super::progress;
 use super::shared::{Shared, wire_operation};
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::EventLog;
 use crate::nodes::registry::LogReader;
 use crate::records::{ClusterRecord, ClusterState, NewGeneration, RecordError};
+
+/// How long a status may wait for the first look at its cluster after a start.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+
+/// Pause before a cluster's task that panicked is begun anew.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
 
 /// A request that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,7 @@ pub struct Applied {
 pub struct Manager {
     shared: Arc<Shared>,
     tasks: Mutex<HashMap<String, Handle>>,
+    supervisor: Supervisor,
 }
 
 impl std::fmt::Debug for Manager {
@@ -62,11 +71,18 @@ impl std::fmt::Debug for Manager {
 impl Manager {
     /// Takes up every cluster in the records, unfinished operations included.
     pub async fn start(shared: Arc<Shared>) -> Result<Arc<Self>, RecordError> {
-        let manager = Arc::new(Self { shared, tasks: Mutex::default() });
-        for cluster in manager.shared.records.clusters().await? {
-            manager.handle(&cluster);
-        }
+        let (supervisor, exits) = Supervisor::new();
+        let manager = Arc::new(Self { shared, tasks: Mutex::default(), supervisor });
+        manager.take_up_all().await?;
+        k8sctl_rpc::task::spawn("clusters", start_again(Arc::downgrade(&manager), exits));
         Ok(manager)
+    }
+
+    async fn take_up_all(&self) -> Result<(), RecordError> {
+        for cluster in self.shared.records.clusters().await? {
+            self.handle(&cluster);
+        }
+        Ok(())
     }
 
     /// The host agent's configuration.
@@ -96,15 +112,8 @@ impl Manager {
         tasks
             .entry(cluster.name.clone())
             .or_insert_with(|| {
-                let (status, receiver) = watch::channel(control::ClusterStatus {
-                    name: cluster.name.clone(),
-                    id: cluster.id.clone(),
-                    generation: cluster.generation,
-                    kubernetes_version: cluster.kubernetes.clone(),
-                    image_id: cluster.image_id.clone(),
-                    trial_bundle: cluster.trial,
-                    ..control::ClusterStatus::default()
-                });
+                let first = progress::first_status(cluster);
+                let (status, receiver) = watch::channel(first);
                 let wake = Arc::new(Notify::new());
                 let task = ClusterTask::new(
                     Arc::clone(&self.shared),
@@ -112,7 +121,7 @@ impl Manager {
                     Arc::clone(&wake),
                     status,
                 );
-                k8sctl_rpc::task::spawn(format!("cluster-{}", cluster.name), task.run());
+                self.supervisor.spawn(format!("cluster-{}", cluster.name), task.run());
                 Handle { wake, status: receiver }
             })
             .clone()
@@ -262,7 +271,11 @@ impl Manager {
     /// The live status of a cluster.
     pub async fn status(&self, name: &str) -> Result<watch::Receiver<control::ClusterStatus>, RequestError> {
         let record = self.find(name).await?;
-        Ok(self.handle(&record).status)
+        let mut status = self.handle(&record).status;
+        // The first look has been begun, and tells more than that.
+        let looked = status.wait_for(|status| !status.conditions.is_empty());
+        let _ = tokio::time::timeout(FIRST_LOOK, looked).await;
+        Ok(status)
     }
 
     /// A kubeconfig with a fresh administrator certificate.
@@ -343,4 +356,18 @@ impl Manager {
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
     jiff::Timestamp::now().checked_add(deadline).unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// Takes clusters up again whose task panicked, so that no operation hangs for ever.
+async fn start_again(manager: Weak<Manager>, mut exits: mpsc::UnboundedReceiver<Exit>) {
+    while let Some(exit) = exits.recv().await {
+        if !matches!(exit.outcome, Outcome::Panicked(_)) {
+            continue;
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
+        let Some(manager) = manager.upgrade() else { return };
+        if let Err(error) = manager.take_up_all().await {
+            tracing::error!(task.name = %exit.name, error = %k8sctl_rpc::chain(&error), "cannot take it up again");
+        }
+    }
 }

@@ -7,12 +7,13 @@ use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
 use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
+use ipnet::Ipv4Net;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
 use sha2::{Digest, Sha256};
 
-use super::desired::{desired_host, host_pool};
+use super::desired::{desired_host, host_pool, node_pod_cidr};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
 use super::shared::Shared;
@@ -51,8 +52,12 @@ pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestEr
     let observed = observed?;
 
     let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
+    refuse_too_many(&would_be)?;
     let adoption = stored_adoption(&shared.records).await?;
-    let desired = desired_host(&shared.config, &would_be, &image, observed.accelerator, |_| true);
+    // As it is at the end, when those who leave are gone.
+    let mut at_the_end = would_be.clone();
+    at_the_end.nodes.retain(|node| node.state == NodeState::Present);
+    let desired = desired_host(&shared.config, &at_the_end, &image, observed.accelerator, |_| true);
     let host = plan_host(&desired, &observed, &adoption)?;
     let mut changes = node_changes(&would_be, record.as_ref());
     changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
@@ -277,6 +282,21 @@ fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -
     }
 }
 
+/// Nodes on their way out keep their part of the pod network until they are gone.
+fn refuse_too_many(would_be: &ClusterRecord) -> Result<(), Failure> {
+    let pods = would_be.spec.network.pods;
+    let Some(node) = would_be.nodes.iter().find(|node| !pods.contains(&node_pod_cidr(pods, node.pod_index)))
+    else {
+        return Ok(());
+    };
+    Err(Failure::new(
+        "NODE-POD-NETWORK",
+        format!("node {}", node.name),
+        format!("network.pods {pods} has no /24 left for it while nodes that leave still have theirs"),
+        "take the new nodes out of the file, run `k8sctl up` so that the others leave, then add the new ones",
+    ))
+}
+
 fn plan_digest(changes: &[control::Change]) -> String {
     let mut hash = Sha256::new();
     for change in changes {
@@ -293,6 +313,21 @@ fn room(host: &ObservedHost) -> HostRoom {
     }
 }
 
+/// What of the host's surroundings pods will not reach, because their own networks have the same addresses.
+fn overlaps(observed: &ObservedHost, spec: &ClusterSpec) -> Vec<String> {
+    let networks = observed.networks.iter().filter_map(|it| Some((it.cidr?, format!("network {}", it.name))));
+    let bridges: Vec<&str> = observed.networks.iter().filter_map(|it| it.bridge.as_deref()).collect();
+    let interfaces = observed.interfaces.iter().filter(|it| !bridges.contains(&it.name.as_str()));
+    let interfaces = interfaces.map(|it| (it.address.trunc(), format!("interface {}", it.name)));
+    let around: Vec<_> = networks.chain(interfaces).collect();
+    let ours = [("network.pods", spec.network.pods), ("network.services", spec.network.services)];
+    let clash = |key: &str, own: Ipv4Net| {
+        let (cidr, what) = around.iter().find(|(cidr, _)| cidr.contains(&own) || own.contains(cidr))?;
+        Some(format!("{key} {own} overlaps {cidr} of the host's {what}: pods will not reach what is there"))
+    };
+    ours.into_iter().filter_map(|(key, own)| clash(key, own)).collect()
+}
+
 fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<String> {
     let mut notices = Vec::new();
     if observed.accelerator == Accelerator::Tcg {
@@ -305,6 +340,7 @@ fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<St
             image.kubernetes
         ));
     }
+    notices.extend(overlaps(observed, spec));
     for plugin in &spec.plugins {
         let name = &plugin.name;
         notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));

@@ -9,7 +9,7 @@ use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 use k8sctl_types::version::KubernetesVersion;
 
-use crate::kubernetes::KubernetesView;
+use crate::kubernetes::{KubernetesView, Remaining};
 use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 use crate::wire;
@@ -20,6 +20,13 @@ mod tests;
 /// A step that failed so often, in its agent's own retries, fails the operation.
 const STEP_ATTEMPTS: u32 = 3;
 
+/// The state of a VM of which nothing is known: libvirt does not answer.
+pub const VM_UNKNOWN: &str = "unknown";
+/// The state of a VM that QEMU stopped.
+pub const VM_IO_ERROR: &str = "stopped by an I/O error";
+/// A VM that was started so often in a row, and does not run, fails the operation.
+const VM_STARTS: u32 = 5;
+
 /// The VM of a node, as last observed.
 #[derive(Clone, Debug, Default)]
 pub struct VmView {
@@ -27,6 +34,8 @@ pub struct VmView {
     pub state: String,
     /// Since when it has been running, as far as this host agent saw.
     pub powered_on: Option<jiff::Timestamp>,
+    /// How often in a row it was started.
+    pub starts: u32,
 }
 
 /// All that is observed of a cluster at one moment.
@@ -40,6 +49,10 @@ pub struct Observed {
     pub generations: BTreeMap<String, u64>,
     /// The Kubernetes API.
     pub kubernetes: KubernetesView,
+    /// Pods that are still on nodes that leave, by node id.
+    pub drains: BTreeMap<String, Remaining>,
+    /// Why the last look at all this broke off.
+    pub trouble: Option<Failure>,
 }
 
 /// A node's place on the way.
@@ -104,13 +117,20 @@ fn step_is_done(view: &NodeView, name: &str) -> bool {
 
 /// Where a node is.
 pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
-    let vm = observed.vms.get(&node.id).map_or("missing", |vm| vm.state.as_str());
+    let vm = observed.vms.get(&node.id).map_or(VM_UNKNOWN, |vm| vm.state.as_str());
     match node.state {
-        NodeState::Draining => return NodePhase::new("Draining", "moving its pods away"),
+        NodeState::Draining => {
+            let message = observed.drains.get(&node.id).map_or_else(
+                || "moving its pods away".to_owned(),
+                |left| format!("{} pods are still on it, first {}: {}", left.count, left.first, left.why),
+            );
+            return NodePhase::new("Draining", message);
+        }
         NodeState::Removing => return NodePhase::new("Removing", "destroying its VM"),
         NodeState::Present => {}
     }
-    if vm != "running" {
+    // A VM of which libvirt cannot tell is judged by its agent.
+    if vm != "running" && vm != VM_UNKNOWN {
         return NodePhase::new("VM", format!("the VM is {vm}"));
     }
     let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
@@ -194,8 +214,14 @@ impl Silence {
 
 /// Since when the node's VM has been on without a word from its agent.
 fn silent_since(node: &NodeRecord, observed: &Observed) -> Option<jiff::Timestamp> {
-    let never_called = observed.agents.get(&node.id).is_none_or(|view| view.joined.is_none());
-    observed.vms.get(&node.id).filter(|vm| vm.state == "running" && never_called)?.powered_on
+    let powered_on = observed.vms.get(&node.id).filter(|vm| vm.state == "running")?.powered_on?;
+    match observed.agents.get(&node.id) {
+        Some(view) if view.connected => None,
+        Some(view) if view.joined.is_some() => {
+            Some(view.last_seen.map_or(powered_on, |seen| seen.max(powered_on)))
+        }
+        _ => Some(powered_on),
+    }
 }
 
 /// The next moment at which a VM will have been silent for too long.
@@ -219,11 +245,26 @@ pub fn failure(
         if let Some(failed) = failed_step(node, observed) {
             return Some((node.id.clone(), step_failure(&object, &node.name, failed)));
         }
-        let powered_on = silent_since(node, observed)?;
-        (now >= silence.ends(powered_on)).then(|| {
-            let on = now.duration_since(powered_on).as_secs().unsigned_abs();
+        let vm = observed.vms.get(&node.id);
+        if let Some(vm) = vm.filter(|vm| vm.starts >= VM_STARTS && vm.state != "running") {
+            let reason = format!("its VM was started {} times in a row and is {}", vm.starts, vm.state);
+            let next = format!(
+                "check the space under the pool's directory and the end of /var/log/libvirt/qemu/{}.log, then run \
+                 `k8sctl up` again",
+                node.name
+            );
+            return Some((node.id.clone(), Failure::new("VM-STOPS", object, reason, next)));
+        }
+        let silent = silent_since(node, observed)?;
+        (now >= silence.ends(silent)).then(|| {
+            let on = now.duration_since(silent).as_secs().unsigned_abs();
             let on = humantime::format_duration(Duration::from_secs(on));
-            let reason = format!("its VM has run for {on} and its agent has never called home");
+            let had_session = observed.agents.get(&node.id).is_some_and(|view| view.joined.is_some());
+            let reason = if had_session {
+                format!("its VM runs and its agent has had no session for {on}")
+            } else {
+                format!("its VM has run for {on} and its agent has never called home")
+            };
             let next = "read the end of its console above: if the VM did not boot, mend that; if it did, check \
                         with `k8sctl doctor` that no firewall stands between the VM and the host agent; then run \
                         `k8sctl up` again";
@@ -273,17 +314,27 @@ fn evidence_text(evidence: &k8sctl_proto::node::v1::Evidence) -> String {
 }
 
 /// The failure of an operation that ran out of time.
-pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> Failure {
+/// With the node that is in the way, if one is.
+pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> (Option<String>, Failure) {
+    let node = cluster.nodes.iter().find(|node| !node_phase(node, observed).is_ready());
+    let open =
+        node.and_then(|node| observed.agents.get(&node.id)).into_iter().flat_map(|view| &view.report.steps);
+    let evidence = open
+        .filter(|step| step.state() != StepState::Done)
+        .filter_map(|step| step.evidence.as_ref())
+        .next_back()
+        .map(evidence_text);
     let missing = missing(cluster, observed).unwrap_or_else(|| Missing {
         object: format!("cluster {}", cluster.name),
         reason: "as it should be, a moment too late".to_owned(),
     });
-    Failure::new(
+    let failure = Failure::new(
         "OPERATION-DEADLINE",
         missing.object,
         format!("the deadline passed; it was last seen as {}", missing.reason),
         "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow",
-    )
+    );
+    (node.map(|node| node.id.clone()), failure.with_evidence(evidence.unwrap_or_default()))
 }
 
 /// Conditions of the whole cluster.
@@ -305,11 +356,23 @@ pub fn cluster_conditions(
         false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
     };
     conditions.push(wire::condition("KubernetesAPI", status, reason, message, now));
+    if let Some(trouble) = &observed.trouble {
+        let message = trouble.to_string();
+        conditions.push(wire::condition("HostOK", ConditionStatus::False, &trouble.id, message, now));
+    }
     if !image.coredns {
         let message = "the bundle holds no CoreDNS: Services are reachable by address, not by name";
         conditions.push(wire::condition("ClusterDNS", ConditionStatus::False, "NotInBundle", message, now));
     }
     conditions
+}
+
+/// What `status` shows of a cluster at which nobody has looked yet: its nodes, and nothing of how they are.
+pub fn first_status(cluster: &ClusterRecord) -> control::ClusterStatus {
+    let observed = Observed::default();
+    let facts = super::desired::ImageFacts::default();
+    let status = cluster_status(cluster, &observed, &facts, None, None, Vec::new());
+    control::ClusterStatus { conditions: Vec::new(), ..status }
 }
 
 /// All that `status` shows.

@@ -22,6 +22,8 @@ use crate::records::ClusterRecord;
 
 /// How often the server certificate is made anew, well within its seven days.
 const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// How often it is asked whether it is time.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 
 /// An open port. Dropping it closes the port and all connections.
 #[derive(Debug)]
@@ -35,11 +37,19 @@ pub struct NodeListener {
 }
 
 impl NodeListener {
-    /// Binds the cluster's address. A port that was bound before is bound again, since agents remember it.
-    pub async fn open(shared: &Arc<Shared>, cluster: &ClusterRecord) -> Result<Self, Failure> {
+    /// Binds the cluster's address. A port that was bound before is bound again, since agents remember it; clusters on
+    /// one network have a port each.
+    pub async fn open(
+        shared: &Arc<Shared>,
+        cluster: &ClusterRecord,
+        all: &[ClusterRecord],
+    ) -> Result<Self, Failure> {
         let address = match shared.config.node_listen {
             Some(address) => SocketAddr::new(address.ip(), cluster.node_port.unwrap_or(address.port())),
-            None => SocketAddr::new(cluster.spec.network.gateway().into(), shared.config.node_port),
+            None => {
+                let gateway = cluster.spec.network.gateway();
+                SocketAddr::new(gateway.into(), node_port(cluster, all, shared.config.node_port))
+            }
         };
         let listener = bind(address).map_err(|error| {
             Failure::new(
@@ -116,16 +126,29 @@ impl Drop for NodeListener {
     }
 }
 
-/// Replaces the server certificate now and then; ends with the listener.
+/// The cluster's port, or for a new one the first from `first` on that no other cluster at the same address has.
+fn node_port(cluster: &ClusterRecord, all: &[ClusterRecord], first: u16) -> u16 {
+    let gateway = cluster.spec.network.gateway();
+    let others = all.iter().filter(|it| it.id != cluster.id && it.spec.network.gateway() == gateway);
+    let taken: Vec<u16> = others.filter_map(|it| it.node_port).collect();
+    let free = || (first..=u16::MAX).find(|port| !taken.contains(port));
+    cluster.node_port.or_else(free).unwrap_or(first)
+}
+
+/// Replaces the server certificate when a day has passed by the clock on the wall, which jumps where the host was
+/// suspended; ends with the listener.
 async fn renew(
     pki: ClusterPki,
     cluster: ClusterRecord,
     address: SocketAddr,
     certificate: Arc<ServerCertificate>,
 ) {
-    let mut interval = tokio::time::interval(CERTIFICATE_RENEWAL);
+    let mut next = jiff::Timestamp::now();
     loop {
-        interval.tick().await;
+        while jiff::Timestamp::now() < next {
+            tokio::time::sleep(CERTIFICATE_LOOK).await;
+        }
+        next = jiff::Timestamp::now().checked_add(CERTIFICATE_RENEWAL).unwrap_or(jiff::Timestamp::MAX);
         let renewed = pki.server_certificate(&cluster, address.ip()).map_err(|failure| failure.to_string());
         let replaced = renewed.and_then(|new| {
             let replaced = certificate.replace(&new.certificate_der, &new.key_der);
@@ -143,4 +166,28 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster(name: &str, cidr: &str, port: Option<u16>) -> ClusterRecord {
+        let spec = format!(
+            "name = \"{name}\"\n[network]\ncidr = \"{cidr}.0/24\"\n[[node]]\nname = \"{name}-cp\"\nrole = \"control-plane\"\nip = \"{cidr}.10\"\n"
+        );
+        let spec = k8sctl_types::spec::parse(&spec).expect("a sound spec").spec;
+        ClusterRecord { node_port: port, ..ClusterRecord::planned(&spec, None, "image", "v1.29.0") }
+    }
+
+    #[test]
+    fn clusters_on_one_network_have_a_port_each() {
+        let old = cluster("a", "192.168.122", Some(6444));
+        let elsewhere = cluster("b", "192.168.140", Some(6445));
+        let new = cluster("c", "192.168.122", None);
+        let all = [old.clone(), elsewhere, new.clone()];
+        assert_eq!(node_port(&new, &all, 6444), 6445);
+        assert_eq!(node_port(&old, &all, 7000), 6444);
+        assert_eq!(node_port(&cluster("d", "192.168.150", None), &all, 6444), 6444);
+    }
 }

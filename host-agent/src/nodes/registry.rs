@@ -178,6 +178,7 @@ impl NodeRegistry {
             entry.log_requests = None;
             entry.view.connected = false;
             entry.view.joined = None;
+            entry.view.report = StatusReport::default();
         }
         self.touch();
     }

@@ -69,6 +69,7 @@ fn wait_ready(host: &mut SimulatedHost, nodes: usize) -> Result<()> {
     })
 }
 
+/// Neither a VM, nor a volume, nor a certificate. Nodes in Kubernetes are counted on real VMs (`cluster`).
 fn nothing_is_there_twice(host: &SimulatedHost) -> Result<()> {
     ensure!(host.domains()? == ["sim-control", "sim-worker-1", "sim-worker-2"], "{:?}", host.domains()?);
     let volumes = host.virsh(&["vol-list", "k8s-myhome"])?;
@@ -76,8 +77,14 @@ fn nothing_is_there_twice(host: &SimulatedHost) -> Result<()> {
         let count = volumes.lines().filter(|line| line.contains(&format!("{node}.qcow2 "))).count();
         ensure!(count == 1, "{node} has {count} volumes:\n{volumes}");
     }
-    let joins = host.k8sctl(&["events", "-o", "json"])?;
-    ensure!(!joins.contains("JoinRefused"), "an honest node was refused:\n{joins}");
+    let events = host.k8sctl(&["events", "-o", "json"])?;
+    ensure!(!events.contains("JoinRefused"), "an honest node was refused:\n{events}");
+    for node in ["sim-control", "sim-worker-1", "sim-worker-2"] {
+        // Its agent lives through all of it, so it needs one certificate.
+        let of = |line: &&str| line.contains("NodeJoined") && line.contains(&format!("node {node}\""));
+        let joins = events.lines().filter(of).count();
+        ensure!(joins == 1, "{node} got {joins} certificates:\n{events}");
+    }
     Ok(())
 }
 

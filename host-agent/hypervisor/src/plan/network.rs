@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::AddressRange;
+use k8sctl_types::spec::{AddressRange, NodeSpec};
 
 use super::{change, destructive};
 use crate::adoption::{AdoptedNetwork, AdoptedUse, Adoption, DhcpHost, DhcpRange};
@@ -103,13 +103,19 @@ fn refuse_overlap(
     }
 }
 
-fn dhcp_hosts(desired: &DesiredHost) -> Vec<DhcpHost> {
-    let entry = |node: &crate::desired::DesiredNode| DhcpHost {
-        mac: Some(node.spec.mac.to_ascii_lowercase()),
-        name: Some(node.spec.name.clone()),
-        ip: Some(node.spec.ip.to_string()),
-    };
-    desired.nodes.iter().map(entry).collect()
+fn dhcp_host(spec: &NodeSpec) -> DhcpHost {
+    DhcpHost {
+        mac: Some(spec.mac.to_ascii_lowercase()),
+        name: Some(spec.name.clone()),
+        ip: Some(spec.ip.to_string()),
+    }
+}
+
+/// Entries of the nodes, and of those that leave what is there.
+fn dhcp_hosts(desired: &DesiredHost, there: &[DhcpHost]) -> Vec<DhcpHost> {
+    let leaving = desired.leaving.iter().map(dhcp_host);
+    let leaving = leaving.filter(|host| there.iter().any(|it| same_host(it, host)));
+    desired.nodes.iter().map(|node| dhcp_host(&node.spec)).chain(leaving).collect()
 }
 
 fn create(desired: &DesiredHost, observed: &ObservedHost, action: Action, reason: &str) -> Vec<HostChange> {
@@ -120,7 +126,7 @@ fn create(desired: &DesiredHost, observed: &ObservedHost, action: Action, reason
         cidr: spec.cidr,
         gateway: spec.gateway(),
         ranges: spec.dhcp.map(DhcpRange::from).into_iter().collect(),
-        hosts: dhcp_hosts(desired),
+        hosts: dhcp_hosts(desired, &[]),
         owner: Owner {
             cluster_id: desired.cluster_id.clone(),
             generation: desired.generation,
@@ -151,13 +157,14 @@ fn free_bridge(observed: &ObservedHost) -> String {
 
 fn update_own(desired: &DesiredHost, network: &ObservedNetwork) -> Vec<HostChange> {
     let name = &network.name;
-    let wanted = dhcp_hosts(desired);
+    let there = present(network);
+    let wanted = dhcp_hosts(desired, &there);
     let mut changes = Vec::new();
     if !network.active {
         let op = HostOp::StartNetwork { name: name.clone() };
         changes.push(change(Action::Update, Kind::Network, name, "it does not run", op));
     }
-    for host in present(network).into_iter().filter(|host| !wanted.iter().any(|it| same_host(it, host))) {
+    for host in there.into_iter().filter(|host| !wanted.iter().any(|it| same_host(it, host))) {
         let reason = format!("host entry of {} is no longer wanted", label(&host));
         let op = HostOp::RemoveDhcpHost { network: name.clone(), host };
         changes.push(change(Action::Update, Kind::Network, name, reason, op));
@@ -185,9 +192,9 @@ fn adopt(
             users: std::mem::take(&mut record.users),
         };
     }
-    let wanted = dhcp_hosts(desired);
-    let before = record.users.get(&desired.cluster_id).map(|user| user.hosts.clone()).unwrap_or_default();
     let there = present(network);
+    let wanted = dhcp_hosts(desired, &there);
+    let before = record.users.get(&desired.cluster_id).map(|user| user.hosts.clone()).unwrap_or_default();
     refuse_taken_entries(name, &wanted, &there, &before)?;
 
     let recorded = |host: &DhcpHost| before.iter().any(|it| same_host(it, host));
@@ -220,6 +227,7 @@ fn adopt(
 
 fn reserved(desired: &DesiredHost) -> Vec<AddressRange> {
     let mut nodes: Vec<_> = desired.nodes.iter().map(|node| node.spec.ip).collect();
+    nodes.extend(desired.leaving.iter().map(|spec| spec.ip));
     nodes.sort_unstable();
     let nodes = nodes.into_iter().map(|ip| AddressRange { first: ip, last: ip });
     nodes.chain(desired.network.load_balancer).collect()

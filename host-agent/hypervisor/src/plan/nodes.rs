@@ -62,15 +62,15 @@ pub(super) fn plan_nodes(
 
 /// Nodes and volumes of this cluster that are not wanted any more.
 fn plan_removed(desired: &DesiredHost, observed: &ObservedHost, plan: &mut NodesDecision) {
-    let wanted = |name: &str| desired.nodes.iter().any(|node| node.spec.name == name);
-    for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !wanted(&it.name)) {
+    let stays = |name: &str| desired.names().any(|stays| stays == name);
+    for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !stays(&it.name)) {
         let volume = observed.volume(&volume_name(&desired.cluster_id, &domain.name));
         let reason = "the node is no longer in the spec";
         delete_node(&desired.pool.name, domain, volume, Action::Delete, reason, &mut plan.deletes);
     }
     let prefix = volume_prefix(&desired.cluster_id);
     let is_used = |name: &str| {
-        desired.nodes.iter().any(|node| volume_name(&desired.cluster_id, &node.spec.name) == name)
+        desired.names().any(|stays| volume_name(&desired.cluster_id, stays) == name)
             || plan.deletes.iter().any(|it| it.kind == Kind::Volume && it.name == name)
     };
     let left: Vec<_> =
@@ -326,7 +326,11 @@ fn plan_domain(
             changes.push(destructive(restart));
         }
         (true, false) => {
-            let reason = if domain.state == DomainState::Paused { "it is paused" } else { "it does not run" };
+            let reason = match domain.state {
+                DomainState::Paused => "it is paused",
+                DomainState::IoError => "an I/O error has stopped it",
+                _ => "it does not run",
+            };
             push(changes, Action::Update, reason, HostOp::StartDomain { domain: reference });
         }
         (false, _) if domain.state != DomainState::Off => {

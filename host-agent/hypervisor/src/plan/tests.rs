@@ -61,6 +61,7 @@ fn desired(nodes: &[(&str, u8)]) -> DesiredHost {
             dhcp: None,
         },
         nodes: nodes.iter().map(|(name, last)| node(name, *last)).collect(),
+        leaving: Vec::new(),
         image: DesiredImage {
             id: "0123456789abcdef0123".into(),
             disk: "/images/root.qcow2".into(),
@@ -315,10 +316,35 @@ fn two_clusters_share_an_adopted_network_and_an_image() {
     assert_eq!((host.observed, adoption), (before, Adoption::default()));
 }
 
+/// A node that is drained keeps what it has, and gets nothing that it has not.
+#[test]
+fn a_node_on_its_way_out_is_left_alone() {
+    for adopted in [false, true] {
+        let mut host = if adopted { host_with_foreign_things() } else { empty_host() };
+        let mut adoption = Adoption::default();
+        converge(&mut host, &three(), &mut adoption);
+        let mut smaller = desired(&[("cp-1", 10), ("worker-1", 11)]);
+        smaller.leaving = vec![node("worker-2", 12).spec];
+        assert_eq!(converge(&mut host, &smaller, &mut adoption).changes, [], "adopted: {adopted}");
+        // It died, and somebody undefined it: nothing of it is made again.
+        host.observed.domains.retain(|domain| domain.name != "worker-2");
+        assert_eq!(converge(&mut host, &smaller, &mut adoption).changes, [], "adopted: {adopted}");
+        // Gone for good: its disk and its entry go too.
+        smaller.leaving.clear();
+        let left = lines(&converge(&mut host, &smaller, &mut adoption));
+        assert!(
+            left.contains("worker-2.qcow2 [delete-volume]") && left.contains("remove-dhcp-host"),
+            "{left}"
+        );
+        assert!(!left.contains("define-domain"), "{left}");
+    }
+}
+
 /// What a step of a random life does.
 #[derive(Clone, Debug)]
 enum Step {
-    Nodes(Vec<u8>),
+    /// By the last part of their addresses; `true` gives all of them other names.
+    Nodes(Vec<u8>, bool),
     Sizes(u32, u64),
     Powered(bool),
     Moved(u8),
@@ -327,7 +353,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        proptest::sample::subsequence(vec![10_u8, 11, 12, 13], 0..=4).prop_map(Step::Nodes),
+        (proptest::sample::subsequence(vec![10_u8, 11, 12, 13], 0..=4), any::<bool>())
+            .prop_map(|(lasts, renamed)| Step::Nodes(lasts, renamed)),
         (1_u32..8, 1_u64..8).prop_map(|(vcpus, gib)| Step::Sizes(vcpus, gib)),
         any::<bool>().prop_map(Step::Powered),
         (30_u8..34).prop_map(Step::Moved),
@@ -338,8 +365,9 @@ fn step() -> impl Strategy<Value = Step> {
 fn live(desired: &mut DesiredHost, host: &mut FakeHost, step: &Step) {
     desired.generation += 1;
     match step {
-        Step::Nodes(lasts) => {
-            desired.nodes = lasts.iter().map(|last| node(&format!("n{last}"), *last)).collect()
+        Step::Nodes(lasts, renamed) => {
+            let letter = if *renamed { 'm' } else { 'n' };
+            desired.nodes = lasts.iter().map(|last| node(&format!("{letter}{last}"), *last)).collect()
         }
         Step::Sizes(vcpus, gib) => {
             for node in &mut desired.nodes {

@@ -8,7 +8,10 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
 use virt::connect::Connect;
-use virt::domain::{Domain, DomainState as VirtState, DomainStateEnum};
+use virt::domain::{
+    Domain, DomainPausedReason, DomainState as VirtState, DomainStateEnum, DomainStateReason,
+    DomainStateReasonEnum,
+};
 use virt::network::Network;
 use virt::sys;
 
@@ -66,8 +69,8 @@ fn observe_network(network: &Network) -> Result<ObservedNetwork> {
 
 fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     let name = domain.name().call("read the name of", "a", "domain")?;
-    let (state, _) = domain.state().call("read", "domain", &name)?;
-    let state = domain_state(state);
+    let (state, reason) = domain.state().call("read", "domain", &name)?;
+    let state = domain_state(state, reason);
     let persistent = domain.is_persistent().call("read", "domain", &name)?;
     let flags = if persistent { sys::VIR_DOMAIN_XML_INACTIVE } else { 0 };
     let inactive = domain.xml_desc(flags).call("read", "domain", &name)?;
@@ -77,8 +80,11 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     read_domain(&inactive, live.as_deref(), state, autostart).call("read", "domain", &name)
 }
 
-fn domain_state(state: DomainStateEnum) -> DomainState {
-    if state == VirtState::Paused.into() || state == VirtState::PMSuspended.into() {
+fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
+    let io_error = DomainStateReason::Paused(DomainPausedReason::IOError.into());
+    if reason == io_error.into() {
+        DomainState::IoError
+    } else if state == VirtState::Paused.into() || state == VirtState::PMSuspended.into() {
         DomainState::Paused
     } else if state == VirtState::Shutoff.into() {
         DomainState::Off
@@ -105,7 +111,7 @@ fn observe_pool(
             let autostart = pool.autostart().unwrap_or(false);
             if active && path.as_ref() == Some(&wanted.path) {
                 let all = pool.list_all_volumes(0).call("list volumes of", "pool", &wanted.name)?;
-                volumes = present(all.iter().map(observe_volume))?;
+                volumes = present(all.iter().map(observe_volume))?.into_iter().flatten().collect();
             }
             Some(ObservedPool { path, active, autostart })
         }
@@ -124,12 +130,17 @@ fn observe_pool(
     Ok((pool, volumes))
 }
 
-fn observe_volume(volume: &virt::storage_vol::StorageVol) -> Result<ObservedVolume> {
+/// A directory, such as that of the consoles, is none.
+fn observe_volume(volume: &virt::storage_vol::StorageVol) -> Result<Option<ObservedVolume>> {
     let name = volume.name().call("read the name of", "a", "volume")?;
-    let capacity = volume.info().call("read", "volume", &name)?.capacity;
+    let info = volume.info().call("read", "volume", &name)?;
+    if info.kind == sys::VIR_STORAGE_VOL_DIR {
+        return Ok(None);
+    }
+    let capacity = info.capacity;
     let xml = volume.xml_desc(0).call("read", "volume", &name)?;
     let backing = read_volume_backing(&xml).call("read", "volume", &name)?;
-    Ok(ObservedVolume { name, capacity, backing })
+    Ok(Some(ObservedVolume { name, capacity, backing }))
 }
 
 fn interfaces() -> Vec<HostInterface> {

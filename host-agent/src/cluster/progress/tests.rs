@@ -30,7 +30,7 @@ fn cluster() -> ClusterRecord {
 fn running(cluster: &ClusterRecord) -> Observed {
     let mut observed = Observed::default();
     for node in &cluster.nodes {
-        let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)) };
+        let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)), starts: 1 };
         observed.vms.insert(node.id.clone(), vm);
         let view = NodeView {
             connected: true,
@@ -100,7 +100,8 @@ fn a_deadline_names_what_is_in_the_way() {
     let cluster = cluster();
     let mut observed = running(&cluster);
     observed.vms.get_mut(&cluster.nodes[0].id).expect("it is there").state = "shut off".to_owned();
-    let failure = deadline_failure(&cluster, &observed);
+    let (node, failure) = deadline_failure(&cluster, &observed);
+    assert_eq!(node, Some(cluster.nodes[0].id.clone()));
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "node control"));
     assert_eq!(failure.reason, "the deadline passed; it was last seen as VM: the VM is shut off");
 }
@@ -127,4 +128,63 @@ fn a_worker_joins_when_what_it_reads_is_there() {
         StepStatus { name: "kubeadm".to_owned(), state: StepState::Done.into(), ..StepStatus::default() };
     observed.agents.get_mut(&cluster.nodes[0].id).expect("its view").report.steps.push(done);
     assert_eq!(targets(&observed), [Target::Member, Target::Member]);
+}
+
+#[test]
+fn a_deadline_shows_what_the_open_step_said_last() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let step = |name: &str, state: StepState, said: &str| StepStatus {
+        name: name.to_owned(),
+        state: state.into(),
+        evidence: Some(Evidence { output_tail: said.to_owned(), ..Evidence::default() }),
+        ..StepStatus::default()
+    };
+    observed.agents.get_mut(&cluster.nodes[0].id).expect("its view").report.steps = vec![
+        step("kubelet", StepState::Done, "long ago"),
+        step("kubeadm", StepState::Running, "waiting for etcd"),
+    ];
+    let (_, failure) = deadline_failure(&cluster, &observed);
+    assert_eq!(failure.evidence, "waiting for etcd");
+}
+
+#[test]
+fn an_agent_that_went_away_is_missed_as_one_that_never_came() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
+    (view.connected, view.last_seen) = (false, Some(time(100)));
+    assert_eq!(judged(&cluster, &observed, 0, 999), None);
+    let failure = judged(&cluster, &observed, 0, 1000).expect("too long");
+    assert_eq!(failure.id, "NODE-SILENT");
+    assert!(failure.reason.contains("no session for 15m"), "{}", failure.reason);
+}
+
+#[test]
+fn a_vm_that_stops_again_and_again_is_given_up() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let vm = observed.vms.get_mut(&cluster.nodes[1].id).expect("its VM");
+    (vm.state, vm.starts) = (VM_IO_ERROR.to_owned(), VM_STARTS - 1);
+    assert_eq!(judged(&cluster, &observed, 0, 60), None);
+    observed.vms.get_mut(&cluster.nodes[1].id).expect("its VM").starts = VM_STARTS;
+    let failure = judged(&cluster, &observed, 0, 60).expect("given up");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("VM-STOPS", "node worker"));
+    assert!(failure.reason.contains(VM_IO_ERROR), "{}", failure.reason);
+}
+
+#[test]
+fn without_libvirt_a_node_is_judged_by_its_agent() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    observed
+        .vms
+        .values_mut()
+        .for_each(|vm| *vm = VmView { state: VM_UNKNOWN.to_owned(), ..VmView::default() });
+    observed.trouble = Some(Failure::new("LIBVIRT-UNREACHABLE", "libvirt", "it does not answer", "start it"));
+    assert_eq!(node_phase(&cluster.nodes[1], &observed).phase, "Configuring");
+    let facts = crate::cluster::desired::ImageFacts { coredns: true, ..Default::default() };
+    let conditions = cluster_conditions(&cluster, &facts, &observed, time(0));
+    let host = conditions.iter().find(|condition| condition.r#type == "HostOK").expect("it is told");
+    assert_eq!((host.status(), host.reason.as_str()), (ConditionStatus::False, "LIBVIRT-UNREACHABLE"));
 }

@@ -5,6 +5,7 @@
 
 mod removal;
 mod report;
+mod starts;
 mod trouble;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,8 @@ use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
+use removal::Drain;
+use starts::Starts;
 use trouble::Trouble;
 
 /// Everything is read again after this time, whatever events say.
@@ -83,7 +86,14 @@ pub struct ClusterTask {
     kubernetes: Option<Kubernetes>,
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
     powered_on: BTreeMap<String, PoweredOn>,
-    troubled_since: Option<Instant>,
+    /// The operation of the last look.
+    operation: Option<String>,
+    starts: Starts,
+    drains: BTreeMap<String, Drain>,
+    /// Since when looks fail without a break, and on behalf of which operation.
+    troubled_since: Option<(Instant, String)>,
+    /// Why the last look failed.
+    last_trouble: Option<Failure>,
     /// When to look again at the latest, because a deadline passes then.
     next_deadline: Option<jiff::Timestamp>,
 }
@@ -107,7 +117,11 @@ impl ClusterTask {
             kubernetes: None,
             kubernetes_view: None,
             powered_on: BTreeMap::new(),
+            operation: None,
+            starts: Starts::default(),
+            drains: BTreeMap::new(),
             troubled_since: None,
+            last_trouble: None,
             next_deadline: None,
         }
     }
@@ -148,10 +162,17 @@ impl ClusterTask {
             self.remove_cluster(&cluster, operation.as_ref()).await?;
             return Ok(false);
         }
+        let id = operation.as_ref().map(|operation| operation.id.clone());
+        if id != self.operation {
+            // A person has asked for it, and may have mended what was in the way.
+            (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
+            self.operation = id;
+        }
         let result = match self.image(&cluster) {
             Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,
             Err(failure) => Err(failure.into()),
         };
+        self.last_trouble = result.as_ref().err().map(|trouble| trouble.failure().clone());
         // Published even when something failed, from what is known by then.
         let record = self.shared.records.cluster(&self.name).await?.unwrap_or(cluster);
         let observed = self.observed(&record);
@@ -189,8 +210,20 @@ impl ClusterTask {
         image: &Image,
     ) -> Result<(), Trouble> {
         let is_up = operation.is_some_and(|operation| operation.kind == OperationKind::Up);
+        let host = self.converge_host(cluster, image, is_up).await;
+        if is_up {
+            host?;
+            self.converge_nodes(cluster, image).await?;
+            return self.remove_nodes(cluster, image).await;
+        }
+        // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
+        let nodes = self.converge_nodes(cluster, image).await;
+        host.and(nodes)
+    }
+
+    /// Agents and Kubernetes: ports, sessions, what each node shall be.
+    async fn converge_nodes(&mut self, cluster: &ClusterRecord, image: &Image) -> Result<(), Trouble> {
         let pki = self.shared.pki.open(cluster)?;
-        self.converge_host(cluster, image, is_up).await?;
         self.open_listener(cluster).await?;
         self.open_ports(cluster).await?;
         if self.kubernetes.as_ref().is_some_and(Kubernetes::is_old) {
@@ -208,11 +241,7 @@ impl ClusterTask {
             let target = progress::node_target(cluster, node, &observed);
             self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
         }
-        self.introduce_nodes(cluster, &observed.kubernetes).await?;
-        if is_up {
-            self.remove_nodes(cluster, image).await?;
-        }
-        Ok(())
+        self.introduce_nodes(cluster, &observed.kubernetes).await
     }
 
     async fn observe_host(&mut self) -> Result<ObservedHost, Failure> {
@@ -245,8 +274,10 @@ impl ClusterTask {
         let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
         let adopted = stored_adoption(&shared.records).await?;
         let plan = plan_host(&desired, &observed, &adopted)?;
-        let changes: Vec<_> =
-            plan.changes.into_iter().filter(|change| is_up || only_starts(&change.op, &observed)).collect();
+        let mut changes = plan.changes;
+        changes.retain(|change| is_up || only_starts(&change.op, &observed));
+        let now = Instant::now();
+        changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
         if is_up && plan.adoption != adopted {
             crash::point("before-store-adoption");
             let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
@@ -259,6 +290,9 @@ impl ClusterTask {
                 let (images, id) = (shared.images.clone(), image.id.clone());
                 let read = tokio::task::spawn_blocking(move || images.verify(&id)).await;
                 read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+            }
+            for name in changes.iter().filter_map(|change| started(&change.op)) {
+                self.starts.note(name, now);
             }
             execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &changes).await?;
         }
@@ -280,6 +314,10 @@ impl ClusterTask {
                 self.powered_on.remove(&node.id);
                 self.ports.remove(&node.id);
                 self.shared.registry.reset(&node.id);
+                if node.spec.role == Role::ControlPlane {
+                    // Its connections lead to an API server that is gone; what was seen over them is void.
+                    (self.kubernetes, self.kubernetes_view) = (None, None);
+                }
             }
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
@@ -293,7 +331,11 @@ impl ClusterTask {
         if self.listener.as_ref().is_some_and(NodeListener::is_open) {
             return Ok(());
         }
-        let listener = NodeListener::open(&self.shared, cluster).await?;
+        // One after the other: each sees the ports of those before it.
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
+        let all = shared.records.clusters().await?;
+        let listener = NodeListener::open(&shared, cluster, &all).await?;
         if cluster.node_port != Some(listener.address().port()) {
             self.shared.records.set_node_port(&cluster.id, listener.address().port()).await?;
         }
@@ -368,10 +410,18 @@ fn until(then: jiff::Timestamp) -> Duration {
     Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
 }
 
+/// The VM that an effect starts.
+fn started(op: &HostOp) -> Option<&str> {
+    match op {
+        HostOp::StartDomain { domain } => Some(&domain.name),
+        _ => None,
+    }
+}
+
 /// Whether an effect only starts what is defined already.
 fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
     match op {
-        HostOp::StartDomain { .. } => true,
+        HostOp::StartDomain { domain } => host.domain(&domain.name).is_some(),
         HostOp::StartNetwork { name } => host.networks.iter().any(|network| network.name == *name),
         HostOp::StartPool { .. } => host.pool.is_some(),
         _ => false,

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
+use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
 use super::trouble::{Trouble, authority_trouble};
@@ -12,10 +13,39 @@ use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
 use crate::cluster::execute::execute_changes;
 use crate::cluster::planning::teardown;
+use crate::kubernetes::Remaining;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 
 /// How long a node's pods have to leave.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Pods on their way off a node.
+#[derive(Clone, Debug)]
+pub(super) struct Drain {
+    since: Instant,
+    /// What was there at the last look.
+    pub(super) remaining: Option<Remaining>,
+}
+
+impl Drain {
+    fn new(since: Instant) -> Self {
+        Self { since, remaining: None }
+    }
+}
+
+fn still_there(node: &NodeRecord, remaining: &Remaining) -> Failure {
+    let Remaining { count, first, why } = remaining;
+    Failure::new(
+        "NODE-DRAIN",
+        format!("node {}", node.name),
+        format!("{count} pods are still on it, first {first}: {why}"),
+        format!(
+            "look at them with `kubectl get pods -A -o wide --field-selector spec.nodeName={}`, at disruption budgets \
+             with `kubectl get pdb -A`, then run the command again",
+            node.name
+        ),
+    )
+}
 
 impl ClusterTask {
     /// Takes nodes that left the file out of the cluster: pods first, then the Node, then the VM.
@@ -24,11 +54,27 @@ impl ClusterTask {
         cluster: &ClusterRecord,
         image: &Image,
     ) -> Result<(), Trouble> {
+        self.drains.retain(|id, _| cluster.nodes.iter().any(|node| node.id == *id));
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Draining) {
-            if let Some(kubernetes) = &self.kubernetes {
-                crash::point("before-drain");
-                kubernetes.drain(&node.name, DRAIN_DEADLINE).await?;
+            let since =
+                self.drains.entry(node.id.clone()).or_insert_with(|| Drain::new(Instant::now())).since;
+            let remaining = match &self.kubernetes {
+                Some(kubernetes) => {
+                    crash::point("before-drain");
+                    kubernetes.drain(&node.name).await?
+                }
+                None => None,
+            };
+            if let Some(remaining) = remaining {
+                if since.elapsed() >= DRAIN_DEADLINE {
+                    // The next operation gives them as long again.
+                    self.drains.remove(&node.id);
+                    return Err(Trouble::Final(still_there(node, &remaining)));
+                }
+                self.drains.insert(node.id.clone(), Drain { since, remaining: Some(remaining) });
+                continue;
             }
+            self.drains.remove(&node.id);
             // A node that came back into the file meanwhile stays; it is uncordoned by the next look.
             self.shared.records.set_removing(&node.id).await?;
         }
@@ -62,6 +108,7 @@ impl ClusterTask {
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
+            self.starts.forget(&node.name);
             self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
                 .await;
         }

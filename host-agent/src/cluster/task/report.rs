@@ -19,15 +19,18 @@ impl ClusterTask {
         for node in &cluster.nodes {
             let domain = host.and_then(|host| host.domain(&node.name));
             let state = match domain.map(|domain| domain.state) {
+                None if host.is_none() => progress::VM_UNKNOWN,
                 None => "missing",
                 Some(DomainState::Running) => "running",
                 Some(DomainState::Paused) => "paused",
+                Some(DomainState::IoError) => progress::VM_IO_ERROR,
                 Some(DomainState::Off) => "shut off",
                 Some(DomainState::Crashed) => "crashed",
             };
             let vm = VmView {
                 state: state.to_owned(),
                 powered_on: self.powered_on.get(&node.id).map(|power| power.since),
+                starts: self.starts.in_a_row(&node.name),
             };
             observed.vms.insert(node.id.clone(), vm);
             observed.agents.insert(node.id.clone(), registry.view(&node.id));
@@ -35,6 +38,12 @@ impl ClusterTask {
                 observed.generations.insert(node.id.clone(), generation);
             }
         }
+        observed.trouble = self.last_trouble.clone();
+        observed.drains = self
+            .drains
+            .iter()
+            .filter_map(|(id, drain)| Some((id.clone(), drain.remaining.clone()?)))
+            .collect();
         observed.kubernetes = match &self.kubernetes {
             Some(kubernetes) => kubernetes.view().borrow().clone(),
             None if self.shared.config.simulated_kubernetes => simulated_view(cluster),

@@ -15,12 +15,23 @@ use crate::records::{ClusterRecord, OperationRecord, RecordError};
 const GRACE: Duration = Duration::from_secs(60);
 /// Pause after a passing failure.
 const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks at pods that leave.
+const DRAIN_LOOK: Duration = Duration::from_secs(1);
+
 /// Why a look at the cluster did not come to its end.
 pub(super) enum Trouble {
     /// May pass by itself.
     Passing(Failure),
     /// Somebody must act.
     Final(Failure),
+}
+
+impl Trouble {
+    pub(super) fn failure(&self) -> &Failure {
+        match self {
+            Self::Passing(failure) | Self::Final(failure) => failure,
+        }
+    }
 }
 
 impl From<RecordError> for Trouble {
@@ -54,14 +65,12 @@ impl From<RequestError> for Trouble {
 
 impl From<KubernetesError> for Trouble {
     fn from(error: KubernetesError) -> Self {
-        let is_drain = matches!(error, KubernetesError::DrainDeadline { .. });
-        let failure = Failure::new(
-            if is_drain { "NODE-DRAIN" } else { "KUBERNETES-API" },
+        Self::Passing(Failure::new(
+            "KUBERNETES-API",
             "Kubernetes API",
             k8sctl_rpc::chain(&error).to_string(),
-            "look at the pods with `kubectl get pods -A -o wide`, then run the command again",
-        );
-        if is_drain { Self::Final(failure) } else { Self::Passing(failure) }
+            "see what `k8sctl status` says of the control plane, then run the command again",
+        ))
     }
 }
 
@@ -98,11 +107,16 @@ impl ClusterTask {
             let failure = self.with_console(cluster, &node_id, failure).await;
             self.fail(cluster, observed, operation, &failure).await?;
         } else if now >= operation.deadline {
-            let failure = progress::deadline_failure(cluster, observed);
+            let (node_id, failure) = progress::deadline_failure(cluster, observed);
+            let failure = match node_id {
+                Some(id) => self.with_console(cluster, &id, failure).await,
+                None => failure,
+            };
             self.fail(cluster, observed, operation, &failure).await?;
         } else {
             let silent = progress::next_silence(cluster, observed, silence);
-            self.next_deadline = Some(silent.map_or(operation.deadline, |end| end.min(operation.deadline)));
+            let drain = now.checked_add(DRAIN_LOOK).ok().filter(|_| !self.drains.is_empty());
+            self.next_deadline = silent.into_iter().chain(drain).chain([operation.deadline]).min();
             return Ok(());
         }
         self.wake.notify_one();
@@ -146,7 +160,17 @@ impl ClusterTask {
     }
 
     pub(super) async fn take_trouble(&mut self, trouble: Trouble) -> Duration {
-        let since = *self.troubled_since.get_or_insert_with(Instant::now);
+        let running = match self.shared.records.cluster(&self.name).await {
+            Ok(Some(cluster)) => self.shared.records.running_operation(&cluster.id).await.ok().flatten(),
+            _ => None,
+        };
+        // Each operation has its own patience.
+        let id = running.map(|operation| operation.id).unwrap_or_default();
+        let since = match self.troubled_since.take() {
+            Some((since, whose)) if whose == id => since,
+            _ => Instant::now(),
+        };
+        self.troubled_since = Some((since, id));
         let (failure, is_final) = match trouble {
             Trouble::Passing(failure) => (failure, since.elapsed() >= GRACE),
             Trouble::Final(failure) => (failure, true),

@@ -49,8 +49,8 @@ fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
 
 /// Kills the host agent at three points of one `up`; the fourth host agent finishes it.
 fn up_interrupted(lab: &Lab, home: &str) -> Result<Running> {
-    phase("up, killed after the first volume");
-    let mut agent = lab.host_agent(Some("after-create-volume"))?;
+    phase("up, killed in the middle of adopting a network");
+    let mut agent = lab.host_agent(Some("after-add-dhcp-host"))?;
     let up = ["up", "-f", home, "--yes", "--no-wait"];
     lab.run("k8sctl", &up, 5 * MINUTE)?;
     agent.wait(5 * MINUTE)?;
@@ -272,6 +272,8 @@ fn down_leaves_strangers(lab: &Lab) -> Result<()> {
     phase("down");
     let volume = ["vol-create-as", "k8s-myhome", "stranger.qcow2", "1M", "--format", "qcow2"];
     lab.run("virsh", &volume, MINUTE)?;
+    let stranger = lab.file("pool/stranger.qcow2");
+    let before = std::fs::read(&stranger)?;
     let refused = lab.try_run("k8sctl", &["down"], 2 * MINUTE)?;
     ensure!(!refused.status.success(), "down without consent and without a terminal is refused: {refused:?}");
     k8sctl(lab, &["down", "--yes"])?;
@@ -279,6 +281,7 @@ fn down_leaves_strangers(lab: &Lab) -> Result<()> {
         let before = std::fs::read_to_string(lab.file(&name))?;
         ensure!(before == now, "{name} changed from\n{before}\nto\n{now}");
     }
+    ensure!(std::fs::read(&stranger)? == before, "the foreign volume changed");
     let active = lab.run("virsh", &["--quiet", "net-list", "--name"], MINUTE)?;
     ensure!(active.contains("default"), "the adopted network was up and still is: {active}");
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;

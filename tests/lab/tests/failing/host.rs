@@ -213,9 +213,11 @@ const NETWORK: &str = "<network><name>taken</name><bridge name='virbr-taken' stp
                        <ip address='192.168.149.1' netmask='255.255.255.0'/></network>";
 const SPEC: &str = "name = \"taken\"\n[network]\nname = \"taken\"\ncidr = \"192.168.149.0/24\"\n[[node]]\n\
                     name = \"taken-control\"\nrole = \"control-plane\"\nvcpus = 2\nmemory = \"1860MiB\"\ndisk = \"10GiB\"\n\
-                    ip = \"192.168.149.10\"\n";
+                    ip = \"192.168.149.10\"\n[[node]]\nname = \"taken-worker\"\nrole = \"worker\"\nvcpus = 1\n\
+                    memory = \"512MiB\"\ndisk = \"10GiB\"\nip = \"192.168.149.11\"\n";
 
-/// Somebody on the network answers for the address of a node.
+/// Somebody on the network answers for the address of a node. Afterwards a worker gets another name and keeps its
+/// address, and `down` gives the network back as it was: defined, and stopped.
 #[test]
 fn an_address_that_is_taken_is_named_with_its_mac() -> Result<()> {
     let lab = Lab::here()?;
@@ -242,9 +244,23 @@ fn an_address_that_is_taken_is_named_with_its_mac() -> Result<()> {
     ensure!(stage.host.domains()?.is_empty(), "{:?}", stage.host.domains()?);
 
     drop(stranger);
-    // The agent beside the VM is a simulated one, so nobody waits for the VM to boot.
-    stage.up_succeeds()?;
-    stage.host.k8sctl(&["down", "--yes"])?;
     stage.host.virsh(&["net-destroy", "taken"])?;
+    let network = stage.host.virsh(&["net-dumpxml", "--inactive", "taken"])?;
+    // The agents beside the VMs are simulated ones, so nobody waits for a VM to boot.
+    stage.up_succeeds()?;
+
+    fs::write(&spec, SPEC.replace("taken-worker", "taken-other"))?;
+    stage.up_succeeds()?;
+    ensure!(stage.host.domains()? == ["taken-control", "taken-other"], "{:?}", stage.host.domains()?);
+
+    // As a restart of libvirtd leaves it: the pool has seen all that lies in its directory, the consoles too.
+    stage.host.virsh(&["pool-refresh", "k8s-myhome"])?;
+    stage.host.k8sctl(&["down", "--yes"])?;
+    let pools = stage.host.virsh(&["pool-list", "--all", "--name"])?;
+    ensure!(!pools.contains("k8s-myhome"), "{pools}");
+    let after = stage.host.virsh(&["net-dumpxml", "--inactive", "taken"])?;
+    ensure!(after == network, "the network was\n{network}\nand is\n{after}");
+    let running = stage.host.virsh(&["net-list", "--name"])?;
+    ensure!(!running.contains("taken"), "the network did not run before: {running}");
     stage.host.virsh(&["net-undefine", "taken"]).map(drop)
 }

@@ -1,0 +1,90 @@
+//! How often VMs are started: one that stops at once is not started at once, again and again.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The first starts in a row follow each other at once.
+const FREE: u32 = 2;
+/// Pause before the next one; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A VM that has run for so long has been started well.
+const GOOD_RUN: Duration = Duration::from_secs(600);
+
+/// By VM.
+#[derive(Debug, Default)]
+pub(super) struct Starts(BTreeMap<String, Row>);
+
+#[derive(Debug)]
+struct Row {
+    last: Instant,
+    count: u32,
+}
+
+impl Row {
+    fn pause(&self) -> Duration {
+        match self.count.checked_sub(FREE) {
+            None => Duration::ZERO,
+            Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE),
+        }
+    }
+}
+
+impl Starts {
+    /// Whether it may be started now.
+    pub(super) fn may(&self, name: &str, now: Instant) -> bool {
+        self.0.get(name).is_none_or(|row| now.duration_since(row.last) >= row.pause())
+    }
+
+    /// It is started now.
+    pub(super) fn note(&mut self, name: &str, now: Instant) {
+        let row = self.0.entry(name.to_owned()).or_insert(Row { last: now, count: 0 });
+        if now.duration_since(row.last) >= GOOD_RUN {
+            row.count = 0;
+        }
+        *row = Row { last: now, count: row.count + 1 };
+    }
+
+    /// How often in a row it was started.
+    pub(super) fn in_a_row(&self, name: &str) -> u32 {
+        self.0.get(name).map_or(0, |row| row.count)
+    }
+
+    /// It is gone, or a person has asked for another try.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_that_stops_at_once_is_started_ever_more_rarely() {
+        let (mut starts, mut now) = (Starts::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let mut waited = 0;
+            while !starts.may("vm", now) {
+                now += Duration::from_secs(1);
+                waited += 1;
+            }
+            pauses.push(waited);
+            starts.note("vm", now);
+        }
+        assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 300, 300]);
+        assert!(starts.may("another", now));
+    }
+
+    #[test]
+    fn a_good_run_ends_the_row() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        (0..5).for_each(|_| starts.note("vm", now));
+        assert!(!starts.may("vm", now));
+        starts.note("vm", now + GOOD_RUN);
+        assert_eq!(starts.in_a_row("vm"), 1);
+        starts.forget("vm");
+        assert_eq!(starts.in_a_row("vm"), 0);
+    }
+}
