@@ -62,6 +62,12 @@ impl Root {
         write(&self.path(path), content, mode)
     }
 
+    /// Puts on the disk what others have written: each directory, and the files right in it. Those that are not there
+    /// are left out.
+    pub fn sync_dirs(&self, dirs: &[&str]) -> io::Result<()> {
+        dirs.iter().try_for_each(|dir| sync_dir(&self.path(dir)))
+    }
+
     /// Removes a file if it is there.
     pub fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
         remove(&self.path(path))
@@ -86,6 +92,26 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match fs::read_dir(dir) {
+        Err(error) if gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        // Whoever writes here may remove as well.
+        match File::open(entry.path()).and_then(|file| file.sync_all()) {
+            Err(error) if !gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    File::open(dir)?.sync_all()
+}
+
 /// Removes a file if it is there.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -107,6 +133,16 @@ mod tests {
         assert!(!root.is("/etc/a/key", b"secret", 0o644).expect("read"));
         assert!(!root.is("/etc/a/other", b"", 0o600).expect("read"));
         assert!(root.path("/../../etc/passwd").starts_with(dir.path()));
+    }
+
+    #[test]
+    fn what_others_wrote_is_synced_and_what_is_not_there_left_out() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        root.write("/etc/a/file", b"x", 0o600).expect("written");
+        std::os::unix::fs::symlink("/nowhere", root.path("/etc/a/link")).expect("linked");
+        root.sync_dirs(&["/etc/a", "/etc", "/etc/none"]).expect("synced");
+        root.sync_dirs(&["/etc/a/file"]).expect_err("no directory");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! Step `kubeadm`: membership, by kubeadm's own phases.
 //!
 //! Level-triggered within itself too: look ([`observe`]), decide ([`plan`]), do one thing, look again. So it does
-//! not matter where an earlier try was interrupted. Certificates and kubeconfigs are there already (step `files`),
+//! not matter where an earlier try was interrupted, by a kill or by the power: a file without its content counts as
+//! missing, and what kubeadm wrote is synced before the step is done. Certificates and kubeconfigs are there already (step `files`),
 //! which is why a worker's join finds credentials and waits for no TLS bootstrap.
 
 pub mod config;
 pub mod observe;
 pub mod plan;
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,7 +21,7 @@ use k8sctl_types::version::KubernetesVersion;
 use tokio::sync::mpsc;
 
 use super::containerd::SOCKET;
-use super::files::KUBELET_CONF;
+use super::files::{KUBELET_CONF, KUBELET_PKI};
 use super::{kubelet, systemctl};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
@@ -32,6 +35,9 @@ const CONFIG: &str = "/run/k8s-myhome/kubeadm.yaml";
 const DISCOVERY: &str = "/run/k8s-myhome/discovery.conf";
 /// Left behind by a kubeadm that was killed in the middle of a join.
 const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// Where kubeadm, and the kubelet that it starts, write.
+const WRITTEN: [&str; 5] =
+    ["/etc/kubernetes", "/etc/kubernetes/pki", "/etc/kubernetes/manifests", "/var/lib/kubelet", KUBELET_PKI];
 /// Longest that one kubeadm may run.
 const KUBEADM: Duration = Duration::from_secs(15 * 60);
 /// Longest wait for the API server or the Node object while nothing else can be done.
@@ -42,6 +48,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The step.
 pub struct Kubeadm {
     root: Root,
+    /// What kubeadm wrote is on the disk, as far as this agent saw: one before it may have been killed in between.
+    synced: AtomicBool,
 }
 
 /// Files that are gone when this is dropped, however kubeadm ended.
@@ -60,7 +68,24 @@ impl Drop for Temporary {
 impl Kubeadm {
     /// Works below this root.
     pub fn new(root: Root) -> Self {
-        Self { root }
+        Self { root, synced: AtomicBool::new(false) }
+    }
+
+    /// Puts on the disk what kubeadm wrote, which it does not sync: the step is not done before that.
+    async fn sync(&self) -> Result<(), StepError> {
+        let root = self.root.clone();
+        let synced = tokio::task::spawn_blocking(move || root.sync_dirs(&WRITTEN)).await;
+        synced.map_err(io::Error::other).flatten().map_err(StepError::write(WRITTEN[0]))?;
+        self.synced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Runs kubeadm and syncs what it wrote, however it ended.
+    async fn kubeadm(&self, program: Program, progress: &Progress) -> Result<(), StepError> {
+        self.synced.store(false, Ordering::Relaxed);
+        let ended = run_kubeadm(program, progress).await;
+        self.sync().await?;
+        ended
     }
 
     async fn next(&self, desired: &DesiredState) -> Result<Next, StepError> {
@@ -88,7 +113,7 @@ impl Kubeadm {
         let program = Program::new("kubeadm", KUBEADM)
             .args(["init", "--skip-token-print", "--config", CONFIG])
             .arg(format!("--skip-phases={}", skip.join(",")));
-        run_kubeadm(program, progress).await
+        self.kubeadm(program, progress).await
     }
 
     async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
@@ -97,7 +122,7 @@ impl Kubeadm {
         let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
         let program =
             Program::new("kubeadm", KUBEADM).args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
-        run_kubeadm(program, progress).await
+        self.kubeadm(program, progress).await
     }
 
     fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
@@ -159,10 +184,16 @@ impl Step for Kubeadm {
             return Ok(Check::True);
         }
         Ok(match self.next(desired).await? {
-            Next::Done => Check::True,
+            Next::Done => {
+                if !self.synced.load(Ordering::Relaxed) {
+                    self.sync().await?;
+                }
+                Check::True
+            }
             Next::Init { doing, .. } => Check::False(doing.to_owned()),
             Next::Join => Check::False("joining".to_owned()),
             Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
+            Next::StopKubelet => Check::False("the kubelet's configuration is lost".to_owned()),
             Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
             Next::Wait { doing, last } => Check::False(format!("{doing}: {last}")),
         })
@@ -185,7 +216,12 @@ impl Step for Kubeadm {
                     progress.say("joining");
                     self.join(desired, progress).await?;
                 }
+                Next::StopKubelet => {
+                    progress.say("stopping the kubelet, whose configuration is lost");
+                    systemctl(&["stop", kubelet::UNIT]).await?;
+                }
                 Next::StartKubelet => {
+                    kubelet::remove_torn_serving_pair(&self.root)?;
                     progress.say("starting the kubelet");
                     systemctl(&["start", kubelet::UNIT]).await?;
                 }
@@ -215,6 +251,24 @@ mod tests {
 
     use super::*;
     use crate::status::Board;
+
+    #[tokio::test]
+    async fn what_kubeadm_wrote_is_synced_however_it_ended() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Kubeadm::new(Root::new(dir.path()));
+        let progress = Progress::new(Board::default(), "kubeadm");
+        for status in ["0", "2"] {
+            step.synced.store(false, Ordering::Relaxed);
+            let program = Program::new("sh", KUBEADM).args(["-c", &format!("exit {status}")]);
+            assert_eq!(step.kubeadm(program, &progress).await.is_ok(), status == "0");
+            assert!(step.synced.load(Ordering::Relaxed));
+        }
+        // Nothing can be synced where a file is in the place of a directory, so that it is not done.
+        std::fs::create_dir_all(dir.path().join("etc")).expect("made");
+        std::fs::write(dir.path().join("etc/kubernetes"), "").expect("written");
+        let error = step.kubeadm(Program::new("true", KUBEADM), &progress).await.expect_err("not synced");
+        assert!(matches!(error, StepError::Write { .. }) && !step.synced.load(Ordering::Relaxed), "{error}");
+    }
 
     #[tokio::test]
     async fn a_kubeadm_that_fails_leaves_its_command_status_and_last_lines() {

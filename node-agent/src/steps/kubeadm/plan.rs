@@ -6,9 +6,9 @@
 /// A control plane as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitObserved {
-    /// All four static pod manifests are there.
+    /// All four static pod manifests are there, whole.
     pub manifests: bool,
-    /// The kubelet's configuration and flags are there.
+    /// The kubelet's configuration and flags are there, whole.
     pub kubelet_config: bool,
     /// The kubelet's unit runs.
     pub kubelet_active: bool,
@@ -42,6 +42,8 @@ pub struct NodeObserved {
     pub annotated: bool,
     /// It has a control plane's label.
     pub marked: bool,
+    /// Kubernetes holds it for a working node.
+    pub ready: bool,
 }
 
 /// What comes next.
@@ -60,6 +62,8 @@ pub enum Next {
     Join,
     /// Start the kubelet's unit.
     StartKubelet,
+    /// Stop the kubelet's unit.
+    StopKubelet,
     /// Put the CRI socket on the Node object.
     Annotate,
     /// Nothing but looking again.
@@ -113,7 +117,7 @@ pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
 /// A worker as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JoinObserved {
-    /// The kubelet's configuration and flags are there.
+    /// The kubelet's configuration and flags are there, whole.
     pub kubelet_config: bool,
     /// The kubelet's unit runs.
     pub kubelet_active: bool,
@@ -138,6 +142,17 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
                 last: "kubeadm-config or the kubelet's is not in the API yet".into(),
             };
         }
+        // A member whose configuration was lost. kubeadm refuses to join a node that is Ready in the API, and a
+        // kubelet that lost only its flags would keep it so.
+        if node.ready {
+            if observed.kubelet_active {
+                return Next::StopKubelet;
+            }
+            return Next::Wait {
+                doing: "waiting for Kubernetes to see that the node is away",
+                last: "its Node object is still Ready".into(),
+            };
+        }
         return Next::Join;
     }
     if !observed.kubelet_active {
@@ -156,7 +171,8 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
 mod tests {
     use super::*;
 
-    const MEMBER: NodeObserved = NodeObserved { registered: true, annotated: true, marked: true };
+    const MEMBER: NodeObserved =
+        NodeObserved { registered: true, annotated: true, marked: true, ready: true };
     const COMPLETE: ApiObserved =
         ApiObserved { configs: true, cluster_info: true, kube_proxy: true, coredns: true, node: MEMBER };
 
@@ -212,6 +228,21 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_lost_its_configuration_joins_again_once_it_is_not_ready() {
+        let mut observed = JoinObserved {
+            configs: true,
+            kubelet_active: true,
+            node: Some(MEMBER),
+            ..JoinObserved::default()
+        };
+        assert_eq!(decide_join(&observed), Next::StopKubelet);
+        observed.kubelet_active = false;
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.node = Some(NodeObserved { ready: false, ..MEMBER });
+        assert_eq!(decide_join(&observed), Next::Join);
+    }
+
+    #[test]
     fn a_worker_joins_once_and_resumes() {
         let mut observed = JoinObserved::default();
         assert!(matches!(decide_join(&observed), Next::Wait { .. }));
@@ -225,7 +256,7 @@ mod tests {
         assert!(matches!(decide_join(&observed), Next::Wait { .. }));
         observed.node = Some(NodeObserved { registered: true, ..NodeObserved::default() });
         assert_eq!(decide_join(&observed), Next::Annotate);
-        observed.node = Some(NodeObserved { registered: true, annotated: true, marked: false });
+        observed.node = Some(NodeObserved { registered: true, annotated: true, ..NodeObserved::default() });
         assert_eq!(decide_join(&observed), Next::Done);
     }
 }
