@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::containerd::SOCKET;
 use super::files::{KUBELET_CONF, KUBELET_PKI};
 use super::{kubelet, systemctl};
+use crate::converge::STEP_DEADLINE;
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
@@ -39,7 +40,10 @@ const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 const WRITTEN: [&str; 5] =
     ["/etc/kubernetes", "/etc/kubernetes/pki", "/etc/kubernetes/manifests", "/var/lib/kubelet", KUBELET_PKI];
 /// Longest that one kubeadm may run.
-const KUBEADM: Duration = Duration::from_secs(15 * 60);
+const KUBEADM: Duration = Duration::from_secs(10 * 60);
+// Who knows most about what hangs ends first: kubeadm's own waits, then kubeadm, then the step.
+const _: () =
+    assert!(config::PATIENCE.as_secs() < KUBEADM.as_secs() && KUBEADM.as_secs() < STEP_DEADLINE.as_secs());
 /// Longest wait for the API server or the Node object while nothing else can be done.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Between two looks at the API: each is a TLS handshake, which costs an emulated API server milliseconds.
@@ -81,9 +85,9 @@ impl Kubeadm {
     }
 
     /// Runs kubeadm and syncs what it wrote, however it ended.
-    async fn kubeadm(&self, program: Program, progress: &Progress) -> Result<(), StepError> {
+    async fn kubeadm(&self, argv: &[&str], progress: &Progress) -> Result<(), StepError> {
         self.synced.store(false, Ordering::Relaxed);
-        let ended = run_kubeadm(program, progress).await;
+        let ended = run_kubeadm(argv, KUBEADM, progress).await;
         self.sync().await?;
         ended
     }
@@ -110,19 +114,15 @@ impl Kubeadm {
     ) -> Result<(), StepError> {
         let _gone_after =
             self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
-        let program = Program::new("kubeadm", KUBEADM)
-            .args(["init", "--skip-token-print", "--config", CONFIG])
-            .arg(format!("--skip-phases={}", skip.join(",")));
-        self.kubeadm(program, progress).await
+        let skip = format!("--skip-phases={}", skip.join(","));
+        self.kubeadm(&["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip], progress).await
     }
 
     async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         let credentials = observe::delivered(desired, KUBELET_CONF)?.content.clone();
         let config = config::render_join(desired, &version(desired)?, DISCOVERY).into_bytes();
         let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
-        let program =
-            Program::new("kubeadm", KUBEADM).args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
-        self.kubeadm(program, progress).await
+        self.kubeadm(&["kubeadm", "join", "--config", CONFIG, "--skip-phases=preflight"], progress).await
     }
 
     fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
@@ -152,17 +152,22 @@ fn version(desired: &DesiredState) -> Result<KubernetesVersion, StepError> {
 }
 
 /// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.
-async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), StepError> {
-    let (sender, mut lines) = mpsc::channel::<String>(64);
+async fn run_kubeadm(argv: &[&str], deadline: Duration, progress: &Progress) -> Result<(), StepError> {
+    let (sender, mut lines) = mpsc::channel::<String>(256);
+    progress.command_begins(argv);
     let show = async {
         while let Some(line) = lines.recv().await {
+            progress.command_says(&line);
             if line.starts_with('[') {
                 progress.say(line);
             }
         }
     };
-    let (ended, ()) = tokio::join!(program.lines_to(sender).run(), show);
-    ended.map(drop).map_err(StepError::from)
+    let program = Program::new(argv[0], deadline).args(argv[1..].iter().copied()).lines_to(sender);
+    let (ended, ()) = tokio::join!(program.run(), show);
+    ended.map_err(StepError::from)?;
+    progress.command_ended();
+    Ok(())
 }
 
 #[async_trait]
@@ -259,15 +264,101 @@ mod tests {
         let progress = Progress::new(Board::default(), "kubeadm");
         for status in ["0", "2"] {
             step.synced.store(false, Ordering::Relaxed);
-            let program = Program::new("sh", KUBEADM).args(["-c", &format!("exit {status}")]);
-            assert_eq!(step.kubeadm(program, &progress).await.is_ok(), status == "0");
+            let script = format!("exit {status}");
+            assert_eq!(step.kubeadm(&["sh", "-c", &script], &progress).await.is_ok(), status == "0");
             assert!(step.synced.load(Ordering::Relaxed));
         }
         // Nothing can be synced where a file is in the place of a directory, so that it is not done.
         std::fs::create_dir_all(dir.path().join("etc")).expect("made");
         std::fs::write(dir.path().join("etc/kubernetes"), "").expect("written");
-        let error = step.kubeadm(Program::new("true", KUBEADM), &progress).await.expect_err("not synced");
+        let error = step.kubeadm(&["true"], &progress).await.expect_err("not synced");
         assert!(matches!(error, StepError::Write { .. }) && !step.synced.load(Ordering::Relaxed), "{error}");
+    }
+
+    /// Runs what hangs after its first words, as kubeadm would be, and perhaps waits behind it.
+    struct Hanging {
+        deadline: Duration,
+        script: &'static str,
+        waits: bool,
+    }
+
+    #[async_trait]
+    impl Step for Hanging {
+        fn name(&self) -> &'static str {
+            "kubeadm"
+        }
+
+        fn unit(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn members_only(&self) -> bool {
+            false
+        }
+
+        async fn check(&self, _: &DesiredState) -> Result<Check, StepError> {
+            Ok(Check::False("not yet".to_owned()))
+        }
+
+        async fn apply(&self, _: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+            run_kubeadm(&["sh", "-c", self.script], self.deadline, progress).await?;
+            if self.waits {
+                let last = "refused".to_owned();
+                return Err(StepError::Waited { what: "the API answers", waited: Duration::ZERO, last });
+            }
+            Ok(())
+        }
+    }
+
+    /// What the host is told of it.
+    async fn told(step: Hanging, step_deadline: Duration) -> k8sctl_proto::node::v1::StepStatus {
+        let board = Board::default();
+        let desired = DesiredState {
+            step_deadline: prost_types::Duration::try_from(step_deadline).ok(),
+            ..DesiredState::default()
+        };
+        let (_sender, receiver) = tokio::sync::watch::channel(Some(desired));
+        let journal = std::sync::Arc::new(crate::converge::simulated::NoJournal);
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let converge =
+            crate::converge::Converge::new(vec![Box::new(step)], receiver, board.clone(), journal, shutdown);
+        let _converging = k8sctl_rpc::task::spawn("converge", converge.run());
+        let mut report = board.subscribe();
+        let failed = report
+            .wait_for(|report| report.steps.first().is_some_and(|step| step.state() == StepState::Failed));
+        let report = tokio::time::timeout(Duration::from_secs(60), failed).await.expect("in time");
+        report.expect("the board lives").steps[0].clone()
+    }
+
+    #[tokio::test]
+    async fn a_kubeadm_that_hangs_leaves_what_it_said_whichever_deadline_comes_first() {
+        let long = Duration::from_secs(600);
+        let short = Duration::from_millis(500);
+        let script = "echo '[wait-control-plane] Waiting'; echo it hangs >&2; exec sleep 1000";
+        for (deadline, step_deadline, says) in
+            [(short, long, "still ran after"), (long, short, "not done after")]
+        {
+            let step = told(Hanging { deadline, script, waits: false }, step_deadline).await;
+            let evidence = step.evidence.expect("evidence");
+            assert_eq!(evidence.argv, ["sh", "-c", script]);
+            assert_eq!(evidence.exit_status, None);
+            assert!(evidence.output_tail.contains("Waiting\n"), "{}", evidence.output_tail);
+            assert!(evidence.output_tail.contains("it hangs\n"), "{}", evidence.output_tail);
+            assert!(step.message.contains(says), "{}", step.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_after_kubeadm_keeps_what_kubeadm_said() {
+        let script = "echo '[kubelet-start] Starting'";
+        let long = Duration::from_secs(600);
+        let step = told(Hanging { deadline: long, script, waits: true }, long).await;
+        let evidence = step.evidence.expect("evidence");
+        assert_eq!(
+            (evidence.exit_status, evidence.output_tail.as_str()),
+            (Some(0), "[kubelet-start] Starting\n")
+        );
+        assert!(step.message.contains("the API answers not after"), "{}", step.message);
     }
 
     #[tokio::test]
@@ -282,8 +373,8 @@ mod tests {
         let board = Board::default();
         board.observe(1, &["kubeadm"], false);
         let progress = Progress::new(board.clone(), "kubeadm");
-        let program = Program::new(&fake, KUBEADM).args(["init", "--config", CONFIG]);
-        let error = run_kubeadm(program, &progress).await.expect_err("it fails");
+        let argv = [fake.to_str().expect("text"), "init", "--config", CONFIG];
+        let error = run_kubeadm(&argv, KUBEADM, &progress).await.expect_err("it fails");
         let evidence = error.evidence();
         assert_eq!(evidence.argv[1..], ["init", "--config", CONFIG]);
         assert_eq!(evidence.exit_status, Some(2));
