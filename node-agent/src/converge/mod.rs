@@ -135,22 +135,19 @@ impl Converge {
         progress: &Progress,
     ) -> Result<(), StepError> {
         let name = step.name();
-        let why = match step.check(desired).await? {
-            Check::True => {
+        let why = match step.check(desired).await {
+            Ok(Check::True) => {
                 self.done(name);
                 return Ok(());
             }
-            Check::False(why) => why,
+            Ok(Check::False(why)) => why,
+            Err(error) => {
+                self.begin(name, String::new());
+                return Err(error);
+            }
         };
         tracing::info!(step = name, why, "step begins");
-        self.board.step(name, |status| {
-            status.set_state(StepState::Running);
-            status.message = why;
-            status.attempts += 1;
-            status.started = Some(clock::now());
-            status.finished = None;
-            status.evidence = None;
-        });
+        self.begin(name, why);
         let deadline = desired
             .step_deadline
             .and_then(|duration| Duration::try_from(duration).ok())
@@ -172,8 +169,21 @@ impl Converge {
         }
     }
 
+    /// Another try, which [`Self::done`] or [`Self::fail`] ends.
+    fn begin(&self, name: &str, why: String) {
+        self.board.step(name, |status| {
+            status.set_state(StepState::Running);
+            status.message = why;
+            status.attempts = status.attempts.saturating_add(1);
+            status.started = Some(clock::now());
+            status.finished = None;
+            status.evidence = None;
+        });
+    }
+
     fn done(&self, name: &str) {
         self.board.step(name, |status| {
+            status.attempts = 0;
             if status.state() == StepState::Done {
                 return;
             }
