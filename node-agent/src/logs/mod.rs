@@ -3,6 +3,7 @@
 //! Memory is bounded: when the host reads slowly, HTTP/2 flow control fills the few frames here, then the source's
 //! pipe, and the source waits; journald keeps what is not read yet. The stream ends when the host ends the call.
 
+mod entry;
 pub mod journal;
 pub mod simulated;
 
