@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 /// The directory that stands for `/`: `/` itself, or a temporary one in tests.
 #[derive(Clone, Debug)]
@@ -41,6 +42,11 @@ impl Root {
     /// Text of a file; empty when it is not there.
     pub fn read_text(&self, path: impl AsRef<Path>) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&self.read(path)?.unwrap_or_default()).into_owned())
+    }
+
+    /// When a file was written last.
+    pub fn written(&self, path: impl AsRef<Path>) -> io::Result<SystemTime> {
+        fs::metadata(self.path(path))?.modified()
     }
 
     /// Whether there is a file or directory.
@@ -80,8 +86,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let dir_mode = if mode & 0o077 == 0 { 0o700 } else { 0o755 };
     DirBuilder::new().recursive(true).mode(dir_mode).create(parent)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.new"));
+    let temporary = beside(path);
     remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     // The umask may have taken bits away.
@@ -90,6 +95,12 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(parent)?.sync_all()
+}
+
+/// Where a file is written before it takes its place; a crash may leave it.
+pub fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

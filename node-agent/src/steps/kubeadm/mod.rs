@@ -5,13 +5,17 @@
 //! missing, and what kubeadm wrote is synced before the step is done. Certificates and kubeconfigs are there already (step `files`),
 //! which is why a worker's join finds credentials and waits for no TLS bootstrap.
 
+mod absence;
 pub mod config;
 pub mod observe;
+mod patience;
 pub mod plan;
+mod renewed;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -27,7 +31,9 @@ use crate::converge::STEP_DEADLINE;
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
+use absence::Absence;
 use observe::Observer;
+use patience::Patience;
 use plan::{Next, decide_init, decide_join};
 
 /// kubeadm's configuration, on tmpfs.
@@ -44,8 +50,6 @@ const KUBEADM: Duration = Duration::from_secs(10 * 60);
 // Who knows most about what hangs ends first: kubeadm's own waits, then kubeadm, then the step.
 const _: () =
     assert!(config::PATIENCE.as_secs() < KUBEADM.as_secs() && KUBEADM.as_secs() < STEP_DEADLINE.as_secs());
-/// Longest wait for the API server or the Node object while nothing else can be done.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Between two looks at the API: each is a TLS handshake, which costs an emulated API server milliseconds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,7 @@ pub struct Kubeadm {
     root: Root,
     /// What kubeadm wrote is on the disk, as far as this agent saw: one before it may have been killed in between.
     synced: AtomicBool,
+    absence: Mutex<Absence>,
 }
 
 /// Files that are gone when this is dropped, however kubeadm ended.
@@ -72,7 +77,32 @@ impl Drop for Temporary {
 impl Kubeadm {
     /// Works below this root.
     pub fn new(root: Root) -> Self {
-        Self { root, synced: AtomicBool::new(false) }
+        Self { root, synced: AtomicBool::new(false), absence: Mutex::default() }
+    }
+
+    fn absence(&self) -> MutexGuard<'_, Absence> {
+        // Every critical section only sets times, so what a panic leaves behind is sound.
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what an agent that was killed while kubeadm ran has left: it opens the cluster.
+    fn remove_secrets(&self) -> Result<(), StepError> {
+        for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF] {
+            let path = self.root.path(path);
+            for path in [crate::durable::beside(&path), path] {
+                crate::durable::remove(&path).map_err(StepError::write(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be so, besides membership, before the step counts as done.
+    async fn settle(&self) -> Result<(), StepError> {
+        self.remove_secrets()?;
+        if !self.synced.load(Ordering::Relaxed) {
+            self.sync().await?;
+        }
+        Ok(())
     }
 
     /// Puts on the disk what kubeadm wrote, which it does not sync: the step is not done before that.
@@ -97,10 +127,14 @@ impl Kubeadm {
         Ok(match desired.role() {
             NodeRole::ControlPlane => {
                 let observer = Observer::of_control_plane(&self.root, desired, &version)?;
-                decide_init(&observer.init(desired.coredns).await, desired.coredns)
+                let mut observed = observer.init(desired.coredns).await?;
+                observed.node_is_lost = self.absence().look(observed.registered(), Instant::now());
+                decide_init(&observed, desired.coredns)
             }
             NodeRole::Worker => {
-                decide_join(&Observer::of_worker(&self.root, desired, &version)?.join().await)
+                let mut observed = Observer::of_worker(&self.root, desired, &version)?.join().await;
+                observed.node_is_lost = self.absence().look(observed.registered(), Instant::now());
+                decide_join(&observed)
             }
             NodeRole::Unspecified => return Err(StepError::Desired("no role".to_owned())),
         })
@@ -190,27 +224,28 @@ impl Step for Kubeadm {
         }
         Ok(match self.next(desired).await? {
             Next::Done => {
-                if !self.synced.load(Ordering::Relaxed) {
-                    self.sync().await?;
-                }
+                self.settle().await?;
                 Check::True
             }
             Next::Init { doing, .. } => Check::False(doing.to_owned()),
             Next::Join => Check::False("joining".to_owned()),
             Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
             Next::StopKubelet => Check::False("the kubelet's configuration is lost".to_owned()),
+            Next::RestartKubelet => Check::False("its Node object is gone".to_owned()),
+            Next::RestartComponents(names) => {
+                Check::False(format!("{} run with an old kubeconfig", names.join(", ")))
+            }
             Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
             Next::Wait { doing, last } => Check::False(format!("{doing}: {last}")),
         })
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
-        let mut waiting: Option<(&'static str, Instant)> = None;
+        self.remove_secrets()?;
+        let mut patience = Patience::default();
         loop {
             let next = self.next(desired).await?;
-            if !matches!(next, Next::Wait { .. }) {
-                waiting = None;
-            }
+            patience.bear(&next, Instant::now())?;
             match next {
                 Next::Done => return Ok(()),
                 Next::Init { doing, skip } => {
@@ -229,17 +264,22 @@ impl Step for Kubeadm {
                     kubelet::remove_torn_serving_pair(&self.root)?;
                     progress.say("starting the kubelet");
                     systemctl(&["start", kubelet::UNIT]).await?;
+                    if patience.starts_again() {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
+                Next::RestartKubelet => {
+                    tracing::warn!("the Node object is gone, the kubelet is restarted to register it");
+                    progress.say("restarting the kubelet, since its Node object is gone");
+                    systemctl(&["restart", kubelet::UNIT]).await?;
+                    self.absence().restarted(Instant::now());
+                }
+                Next::RestartComponents(names) => {
+                    progress.say(format!("starting {} with the renewed kubeconfig", names.join(", ")));
+                    renewed::execute(&self.root, &renewed::plan(&self.root)?)?;
                 }
                 Next::Annotate => self.annotate(desired).await?,
-                Next::Wait { doing, last } => {
-                    let since = match waiting {
-                        Some((what, since)) if what == doing => since,
-                        _ => Instant::now(),
-                    };
-                    waiting = Some((doing, since));
-                    if since.elapsed() >= PATIENCE {
-                        return Err(StepError::Waited { what: doing, waited: since.elapsed(), last });
-                    }
+                Next::Wait { doing, .. } => {
                     progress.say(doing);
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -359,6 +399,28 @@ mod tests {
             (Some(0), "[kubelet-start] Starting\n")
         );
         assert!(step.message.contains("the API answers not after"), "{}", step.message);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_agent_left_is_removed_at_the_next_try_and_when_it_is_done() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Kubeadm::new(Root::new(dir.path()));
+        let progress = Progress::new(Board::default(), "kubeadm");
+        let half = "/run/k8s-myhome/.discovery.conf.new";
+        for done in [false, true] {
+            for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF, half] {
+                step.root.write(path, b"secret", 0o600).expect("written");
+            }
+            if done {
+                step.settle().await.expect("settled");
+            } else {
+                // Whatever becomes of that try: nobody says what to join.
+                step.apply(&DesiredState::default(), &progress).await.expect_err("no role");
+            }
+            for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF, half] {
+                assert!(!step.root.exists(path), "{path}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use k8sctl_types::version::KubernetesVersion;
 use serde_json::Value;
 
 use super::plan::{ApiObserved, InitObserved, JoinObserved, NodeObserved};
+use super::renewed;
 use crate::converge::step::StepError;
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
@@ -51,18 +52,21 @@ impl<'a> Observer<'a> {
     }
 
     /// The control plane.
-    pub async fn init(&self, coredns: bool) -> InitObserved {
+    pub async fn init(&self, coredns: bool) -> Result<InitObserved, StepError> {
         let (api, api_says) = match self.control_plane_api(coredns).await {
             Ok(api) => (Some(api), String::new()),
             Err(says) => (None, says),
         };
-        InitObserved {
+        let stale = renewed::plan(self.root)?.into_iter().map(|(name, _)| name).collect();
+        Ok(InitObserved {
             manifests: MANIFESTS.iter().all(|name| manifest_is_whole(self.root, name)),
             kubelet_config: kubelet_config_is_whole(self.root),
             kubelet_active: kubelet_is_active().await,
+            node_is_lost: false,
+            stale,
             api,
             api_says,
-        }
+        })
     }
 
     /// The worker.
@@ -79,6 +83,7 @@ impl<'a> Observer<'a> {
             // Of no interest before there is an API server to join.
             kubelet_active: node.is_some() && kubelet_is_active().await,
             node,
+            node_is_lost: false,
             api_says,
         }
     }
