@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 /// The directory that stands for `/`: `/` itself, or a temporary one in tests.
 #[derive(Clone, Debug)]
@@ -43,6 +44,11 @@ impl Root {
         Ok(String::from_utf8_lossy(&self.read(path)?.unwrap_or_default()).into_owned())
     }
 
+    /// When a file was written last.
+    pub fn written(&self, path: impl AsRef<Path>) -> io::Result<SystemTime> {
+        fs::metadata(self.path(path))?.modified()
+    }
+
     /// Whether there is a file or directory.
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.path(path).exists()
@@ -62,6 +68,12 @@ impl Root {
         write(&self.path(path), content, mode)
     }
 
+    /// Puts on the disk what others have written: each directory, and the files right in it. Those that are not there
+    /// are left out.
+    pub fn sync_dirs(&self, dirs: &[&str]) -> io::Result<()> {
+        dirs.iter().try_for_each(|dir| sync_dir(&self.path(dir)))
+    }
+
     /// Removes a file if it is there.
     pub fn remove(&self, path: impl AsRef<Path>) -> io::Result<()> {
         remove(&self.path(path))
@@ -74,8 +86,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let dir_mode = if mode & 0o077 == 0 { 0o700 } else { 0o755 };
     DirBuilder::new().recursive(true).mode(dir_mode).create(parent)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!(".{name}.new"));
+    let temporary = beside(path);
     remove(&temporary)?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     // The umask may have taken bits away.
@@ -84,6 +95,32 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(parent)?.sync_all()
+}
+
+/// Where a file is written before it takes its place; a crash may leave it.
+pub fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.new"))
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match fs::read_dir(dir) {
+        Err(error) if gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        // Whoever writes here may remove as well.
+        match File::open(entry.path()).and_then(|file| file.sync_all()) {
+            Err(error) if !gone(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    File::open(dir)?.sync_all()
 }
 
 /// Removes a file if it is there.
@@ -107,6 +144,16 @@ mod tests {
         assert!(!root.is("/etc/a/key", b"secret", 0o644).expect("read"));
         assert!(!root.is("/etc/a/other", b"", 0o600).expect("read"));
         assert!(root.path("/../../etc/passwd").starts_with(dir.path()));
+    }
+
+    #[test]
+    fn what_others_wrote_is_synced_and_what_is_not_there_left_out() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        root.write("/etc/a/file", b"x", 0o600).expect("written");
+        std::os::unix::fs::symlink("/nowhere", root.path("/etc/a/link")).expect("linked");
+        root.sync_dirs(&["/etc/a", "/etc", "/etc/none"]).expect("synced");
+        root.sync_dirs(&["/etc/a/file"]).expect_err("no directory");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Written by converge (steps) and health (conditions), read by session. It keeps, it does not judge.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, StatusReport, StepState, StepStatus};
 use tokio::sync::watch;
@@ -115,17 +115,22 @@ impl Board {
     }
 }
 
-/// Lets a running step say what it is doing.
+/// How much of the end of a command's output is kept, in bytes.
+const TAIL_LIMIT: usize = 8 * 1024;
+
+/// Lets a running step say what it is doing, and keeps what its last command said: a step that is ended at its deadline,
+/// or that waits in vain for what the command began, cannot tell any more.
 #[derive(Clone, Debug)]
 pub struct Progress {
     board: Board,
     step: &'static str,
+    command: Arc<Mutex<Evidence>>,
 }
 
 impl Progress {
     /// Progress of one step.
     pub fn new(board: Board, step: &'static str) -> Self {
-        Self { board, step }
+        Self { board, step, command: Arc::default() }
     }
 
     /// One line for a person.
@@ -133,6 +138,44 @@ impl Progress {
         let message = message.into();
         self.board.step(self.step, |status| status.message = message);
     }
+
+    /// A command starts; what is known of the one before is dropped.
+    pub fn command_begins(&self, argv: &[&str]) {
+        let argv = argv.iter().map(|&word| word.to_owned()).collect();
+        *self.command() = Evidence { argv, ..Evidence::default() };
+    }
+
+    /// A line of its output.
+    pub fn command_says(&self, line: &str) {
+        let mut command = self.command();
+        command.output_tail.push_str(line);
+        command.output_tail.push('\n');
+        if command.output_tail.len() > 2 * TAIL_LIMIT {
+            command.output_tail = tail(&command.output_tail).to_owned();
+        }
+    }
+
+    /// It ended well.
+    pub fn command_ended(&self) {
+        self.command().exit_status = Some(0);
+    }
+
+    /// What the last command said so far; empty when there was none.
+    pub fn last_command(&self) -> Evidence {
+        let mut command = self.command().clone();
+        command.output_tail = tail(&command.output_tail).to_owned();
+        command
+    }
+
+    fn command(&self) -> MutexGuard<'_, Evidence> {
+        // Every critical section only moves values, so what a panic leaves behind is sound.
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tail(text: &str) -> &str {
+    let start = text.len().saturating_sub(TAIL_LIMIT);
+    &text[(start..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())..]
 }
 
 /// The evidence of a command as the wire has it.
@@ -157,6 +200,20 @@ mod tests {
         board.condition("DiskOK", ConditionStatus::True, "Free", "49 %");
         let report = board.subscribe().borrow().clone();
         assert_eq!((report.conditions[0].since, report.conditions[0].message.as_str()), (first, "49 %"));
+    }
+
+    #[test]
+    fn of_a_commands_output_the_end_is_kept() {
+        let progress = Progress::new(Board::default(), "kubeadm");
+        assert_eq!(progress.last_command(), Evidence::default());
+        progress.command_begins(&["kubeadm", "init"]);
+        for _ in 0..10_000 {
+            progress.command_says("ä line");
+        }
+        progress.command_says("the end");
+        let command = progress.last_command();
+        assert_eq!((command.argv.len(), command.exit_status), (2, None));
+        assert!(command.output_tail.ends_with("the end\n") && command.output_tail.len() <= TAIL_LIMIT);
     }
 
     #[test]

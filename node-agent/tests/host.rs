@@ -15,10 +15,11 @@ use async_trait::async_trait;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
-    AgentMessage, DesiredState, Goodbye, HostMessage, JoinRequest, JoinResponse, LogFrame, PushLogsResponse,
-    RenewCertificateRequest, RenewCertificateResponse, StartLogStream, StepState, Target, agent_message,
-    host_message,
+    AgentMessage, ConditionStatus, DesiredState, Goodbye, HostMessage, JoinRequest, JoinResponse, LogFrame,
+    LogLine, LogSelector, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
+    StartLogStream, StepState, Target, agent_message, host_message,
 };
+use k8sctl_rpc::limits;
 use node_agent::bootstrap::identity::{Identity, Store};
 use node_agent::bootstrap::port::RealSecretPort;
 use node_agent::bootstrap::wire::Offer;
@@ -28,6 +29,7 @@ use node_agent::config::{Config, Simulation, Steps};
 use node_agent::converge::Converge;
 use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::logs::simulated::SimulatedLogs;
+use node_agent::logs::{LogError, LogSources};
 use node_agent::machine::Machine;
 use node_agent::session::Session;
 use node_agent::status::Board;
@@ -80,6 +82,8 @@ struct Host {
     desired: Mutex<Vec<HostMessage>>,
     heard: Mutex<Option<mpsc::UnboundedSender<AgentMessage>>>,
     frames: Mutex<Option<mpsc::UnboundedSender<LogFrame>>>,
+    /// Log streams whose readers stop after the first frame.
+    stopped_readers: Mutex<HashSet<String>>,
 }
 
 impl Host {
@@ -161,8 +165,12 @@ impl NodeService for Services {
     ) -> Result<Response<PushLogsResponse>, Status> {
         let mut inbox = request.into_inner();
         while let Some(frame) = inbox.message().await? {
+            let stops = self.0.stopped_readers.lock().expect("lock").contains(&frame.stream_id);
             if let Some(frames) = &*self.0.frames.lock().expect("lock") {
                 let _ = frames.send(frame);
+            }
+            if stops {
+                std::future::pending::<()>().await;
             }
         }
         Ok(Response::new(PushLogsResponse {}))
@@ -173,7 +181,7 @@ impl NodeService for Services {
 async fn listen(host: &Arc<Host>, dir: &Path) -> SocketAddr {
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = incoming.local_addr().expect("bound");
-    let server = tonic::transport::Server::builder()
+    let server = limits::server()
         .add_service(JoinServiceServer::new(Services(Arc::clone(host))))
         .add_service(NodeServiceServer::new(Services(Arc::clone(host))));
     k8sctl_rpc::task::spawn("fake-host", server.serve_with_incoming(incoming));
@@ -261,6 +269,10 @@ struct Agent {
 }
 
 fn start(host: &Arc<Host>, dir: &Path) -> Agent {
+    start_with(host, dir, Arc::new(SimulatedLogs), Board::default())
+}
+
+fn start_with(host: &Arc<Host>, dir: &Path, logs: Arc<dyn LogSources>, board: Board) -> Agent {
     let (heard_sender, heard) = mpsc::unbounded_channel();
     let (frame_sender, frames) = mpsc::unbounded_channel();
     *host.heard.lock().expect("lock") = Some(heard_sender);
@@ -273,7 +285,6 @@ fn start(host: &Arc<Host>, dir: &Path) -> Agent {
         step_clock: false,
         machine: machine(),
     };
-    let board = Board::default();
     let (desired, wanted) = watch::channel(None);
     let shutdown = CancellationToken::new();
     let steps = simulated::steps(&Simulation::default(), dir.join("simulated"));
@@ -284,7 +295,7 @@ fn start(host: &Arc<Host>, dir: &Path) -> Agent {
         dialer: Arc::new(FakeDialer),
         desired,
         board,
-        logs: Arc::new(SimulatedLogs),
+        logs,
         config,
         shutdown: shutdown.clone(),
     };
@@ -358,6 +369,71 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     );
     agent.shutdown.cancel();
     tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
+}
+
+/// More lines than anybody reads. Counts those that were taken off its hands.
+struct Flood(Arc<AtomicU32>);
+
+#[async_trait]
+impl LogSources for Flood {
+    async fn read(&self, _: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError> {
+        let line = LogLine { text: "x".repeat(8 * 1024), ..LogLine::default() };
+        while lines.send(line.clone()).await.is_ok() {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a counter stands still.
+async fn settled(counter: &AtomicU32) {
+    let mut last = u32::MAX;
+    while last != counter.load(Ordering::SeqCst) {
+        last = counter.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_logs_who_stop_hold_up_no_report_and_one_too_many_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let host = host(3600);
+    let streams = limits::LOG_STREAMS as u32;
+    *host.stopped_readers.lock().expect("lock") = (0..streams).map(|at| format!("s{at}")).collect();
+    let ask = |at: u32| {
+        let start = StartLogStream { stream_id: format!("s{at}"), selector: None };
+        from_host(host_message::Message::StartLogStream(start))
+    };
+    *host.desired.lock().expect("lock") = (0..=streams).map(ask).collect();
+    listen(&host, dir.path()).await;
+    let (board, taken) = (Board::default(), Arc::new(AtomicU32::new(0)));
+    let mut agent = start_with(&host, dir.path(), Arc::new(Flood(Arc::clone(&taken))), board.clone());
+    let refused = async {
+        loop {
+            let frame = agent.frames.recv().await.expect("the host lives");
+            if !frame.error.is_empty() {
+                return frame.error;
+            }
+        }
+    };
+    let error = tokio::time::timeout(WAIT, refused).await.expect("told in time");
+    assert!(error.contains("8 log streams of this node are open already"), "{error}");
+    // All that fits on the way is on the way.
+    settled(&taken).await;
+    assert!(taken.load(Ordering::SeqCst) > streams, "{taken:?}");
+    for round in 0..50 {
+        // Together far more than a window.
+        let message = format!("{round} {}", "y".repeat(64 * 1024));
+        board.condition("DiskOK", ConditionStatus::True, "Free", &message);
+        let heard = agent.hear(|heard| match heard {
+            agent_message::Message::Status(report) => {
+                report.conditions.iter().any(|condition| condition.message == message).then_some(())
+            }
+            agent_message::Message::Hello(_) => None,
+        });
+        heard.await;
+    }
+    agent.shutdown.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,7 +24,7 @@ use step::{Check, Journal, Step, StepError};
 /// How often everything is checked again although nothing happened.
 pub const DRIFT_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest that one apply may take when the host sets no deadline.
-const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
+pub const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// How a round through the steps ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +118,9 @@ impl Converge {
                 });
                 continue;
             }
-            if let Err(error) = self.make_true(step.as_ref(), desired).await {
-                self.fail(step.as_ref(), &error).await;
+            let progress = Progress::new(self.board.clone(), step.name());
+            if let Err(error) = self.make_true(step.as_ref(), desired, &progress).await {
+                self.fail(step.as_ref(), &error, &progress).await;
                 return Round::Failed;
             }
         }
@@ -127,31 +128,32 @@ impl Converge {
     }
 
     /// Check; if it is not true, apply and check again.
-    async fn make_true(&self, step: &dyn Step, desired: &DesiredState) -> Result<(), StepError> {
+    async fn make_true(
+        &self,
+        step: &dyn Step,
+        desired: &DesiredState,
+        progress: &Progress,
+    ) -> Result<(), StepError> {
         let name = step.name();
-        let why = match step.check(desired).await? {
-            Check::True => {
+        let why = match step.check(desired).await {
+            Ok(Check::True) => {
                 self.done(name);
                 return Ok(());
             }
-            Check::False(why) => why,
+            Ok(Check::False(why)) => why,
+            Err(error) => {
+                self.begin(name, String::new());
+                return Err(error);
+            }
         };
         tracing::info!(step = name, why, "step begins");
-        self.board.step(name, |status| {
-            status.set_state(StepState::Running);
-            status.message = why;
-            status.attempts += 1;
-            status.started = Some(clock::now());
-            status.finished = None;
-            status.evidence = None;
-        });
+        self.begin(name, why);
         let deadline = desired
             .step_deadline
             .and_then(|duration| Duration::try_from(duration).ok())
             .filter(|deadline| !deadline.is_zero())
             .unwrap_or(STEP_DEADLINE);
-        let progress = Progress::new(self.board.clone(), name);
-        match timeout(deadline, step.apply(desired, &progress)).await {
+        match timeout(deadline, step.apply(desired, progress)).await {
             Err(_) => {
                 let last = self.board.step_status(name).message;
                 return Err(StepError::Deadline { deadline, last });
@@ -167,8 +169,21 @@ impl Converge {
         }
     }
 
+    /// Another try, which [`Self::done`] or [`Self::fail`] ends.
+    fn begin(&self, name: &str, why: String) {
+        self.board.step(name, |status| {
+            status.set_state(StepState::Running);
+            status.message = why;
+            status.attempts = status.attempts.saturating_add(1);
+            status.started = Some(clock::now());
+            status.finished = None;
+            status.evidence = None;
+        });
+    }
+
     fn done(&self, name: &str) {
         self.board.step(name, |status| {
+            status.attempts = 0;
             if status.state() == StepState::Done {
                 return;
             }
@@ -182,10 +197,13 @@ impl Converge {
         });
     }
 
-    async fn fail(&self, step: &dyn Step, error: &StepError) {
+    async fn fail(&self, step: &dyn Step, error: &StepError, progress: &Progress) {
         let message = k8sctl_rpc::chain(error).to_string();
         tracing::error!(step = step.name(), error = message, "step failed");
-        let mut evidence = error.evidence();
+        // An error that is no command's may well come of what the last command did.
+        let mut evidence = Some(error.evidence())
+            .filter(|evidence| !evidence.argv.is_empty())
+            .unwrap_or_else(|| progress.last_command());
         if let Some(unit) = step.unit() {
             evidence.journal_tail = self.journal.tail(unit).await;
         }

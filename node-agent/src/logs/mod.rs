@@ -1,8 +1,10 @@
 //! Streams logs that the host asked for: lines from a source, batched into frames, on a call of their own.
 //!
 //! Memory is bounded: when the host reads slowly, HTTP/2 flow control fills the few frames here, then the source's
-//! pipe, and the source waits; journald keeps what is not read yet. The stream ends when the host ends the call.
+//! pipe, and the source waits; journald keeps what is not read yet. The stream ends when the host ends the call. There
+//! are so few of them that readers who stop reading never hold the session up, with which they share a connection.
 
+mod entry;
 pub mod journal;
 pub mod simulated;
 
@@ -12,7 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector, StartLogStream};
-use tokio::sync::mpsc;
+use k8sctl_rpc::limits;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -64,10 +67,27 @@ pub trait LogSources: Send + Sync {
     async fn read(&self, selector: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError>;
 }
 
-/// One log stream, from the host's request to its end.
-pub async fn stream(channel: Channel, sources: Arc<dyn LogSources>, start: StartLogStream) {
+/// The places for log streams, of one session's connection.
+pub fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limits::LOG_STREAMS))
+}
+
+/// One log stream, from the host's request to its end. Without a place it only says that there is none.
+pub async fn stream(
+    channel: Channel,
+    sources: Arc<dyn LogSources>,
+    place: Option<OwnedSemaphorePermit>,
+    start: StartLogStream,
+) {
     let (frames, outgoing) = mpsc::channel(FRAMES);
-    let produce = produce(sources, start.clone(), frames);
+    let has_place = place.is_some();
+    let produce = async {
+        if has_place {
+            produce(sources, start.clone(), frames).await;
+        } else {
+            refuse(&start, &frames).await;
+        }
+    };
     let mut client = NodeServiceClient::new(channel);
     let push = client.push_logs(ReceiverStream::new(outgoing));
     let mut produce = std::pin::pin!(produce);
@@ -80,6 +100,22 @@ pub async fn stream(channel: Channel, sources: Arc<dyn LogSources>, start: Start
     match ended {
         Ok(_) => tracing::debug!(stream.id = start.stream_id, "log stream ended"),
         Err(status) => tracing::debug!(stream.id = start.stream_id, code = ?status.code(), "log stream cut"),
+    }
+}
+
+/// Says that there are too many: small enough that it needs no place.
+async fn refuse(start: &StartLogStream, frames: &mpsc::Sender<LogFrame>) {
+    let error = format!(
+        "{} log streams of this node are open already; end one of them and read again",
+        limits::LOG_STREAMS
+    );
+    tracing::warn!(stream.id = start.stream_id, "log stream refused: too many");
+    for frame in [
+        LogFrame { stream_id: start.stream_id.clone(), ..LogFrame::default() },
+        LogFrame { error, ..LogFrame::default() },
+    ] {
+        // The host may be gone already.
+        let _ = frames.send(frame).await;
     }
 }
 

@@ -14,7 +14,7 @@ use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::{
     AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StatusReport, agent_message,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -138,6 +138,8 @@ impl Session {
         let mut inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
         tracing::info!(node.id = identity.node_id, "session open");
 
+        // Of this connection: streams of one before end with it, and take no place here.
+        let log_places = crate::logs::places();
         let mut report = self.board.subscribe();
         report.mark_changed();
         let mut tick = tokio::time::interval_at(Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
@@ -152,7 +154,7 @@ impl Session {
                 biased;
                 message = inbox.message() => match message.map_err(ended)? {
                     None => return Err(SessionError::Ended),
-                    Some(message) => if let Some(end) = self.receive(message, &connection.channel) {
+                    Some(message) => if let Some(end) = self.receive(message, &connection.channel, &log_places) {
                         return Ok(end);
                     },
                 },
@@ -191,7 +193,7 @@ impl Session {
     }
 
     /// Acts on a message; `Some` ends the session.
-    fn receive(&self, message: HostMessage, channel: &Channel) -> Option<End> {
+    fn receive(&self, message: HostMessage, channel: &Channel, log_places: &Arc<Semaphore>) -> Option<End> {
         match message.message? {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
@@ -209,7 +211,8 @@ impl Session {
             FromHost::StartLogStream(start) => {
                 let name = format!("logs-{}", start.stream_id);
                 let (channel, sources) = (channel.clone(), Arc::clone(&self.logs));
-                k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, start));
+                let place = Arc::clone(log_places).try_acquire_owned().ok();
+                k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
             }
             FromHost::HostTime(time) => self.compare_clock(time.now.as_ref()),
             FromHost::Goodbye(goodbye) => {

@@ -22,8 +22,10 @@ const ANSWERS: Duration = Duration::from_secs(120);
 enum Format {
     /// containerd before 2.0.
     Two,
-    /// containerd 2.0 and later.
+    /// containerd 2.0.
     Three,
+    /// containerd 2.1 and later: CNI programs may lie in several directories, and the key for one is on its way out.
+    ThreeDirs,
 }
 
 /// The step.
@@ -43,7 +45,7 @@ impl Containerd {
 
     /// Whether the file is right in one of the languages: asking containerd for its version takes a second.
     fn config_is_right(&self, desired: &DesiredState) -> Result<bool, StepError> {
-        for format in [Format::Two, Format::Three] {
+        for format in [Format::Two, Format::Three, Format::ThreeDirs] {
             let file = self.config(desired, format);
             if self.root.is(CONFIG, &file.content, file.mode).map_err(StepError::read(CONFIG))? {
                 return Ok(true);
@@ -63,11 +65,19 @@ pub fn plugin_dir(root: &Root) -> String {
 /// containerd reads.
 fn format_of(version: &str) -> Format {
     let number = version.split_whitespace().nth(2).unwrap_or_default().trim_start_matches('v');
-    let major = number.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if major.is_some_and(|major| major >= 2) { Format::Three } else { Format::Two }
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(2), None | Some(0)) => Format::Three,
+        (Some(2..), _) => Format::ThreeDirs,
+        _ => Format::Two,
+    }
 }
 
 fn render(pause_image: &str, plugin_dir: &str, format: Format) -> String {
+    let dirs = match format {
+        Format::Two | Format::Three => format!("bin_dir = \"{plugin_dir}\""),
+        Format::ThreeDirs => format!("bin_dirs = [\"{plugin_dir}\"]"),
+    };
     match format {
         Format::Two => format!(
             r#"# Written by k8s-node-agent.
@@ -77,7 +87,7 @@ version = 2
   sandbox_image = "{pause_image}"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "{plugin_dir}"
+  {dirs}
   conf_dir = "/etc/cni/net.d"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
@@ -90,7 +100,7 @@ version = 2
   config_path = "/etc/containerd/certs.d"
 "#
         ),
-        Format::Three => format!(
+        Format::Three | Format::ThreeDirs => format!(
             r#"# Written by k8s-node-agent.
 version = 3
 
@@ -101,7 +111,7 @@ version = 3
   config_path = "/etc/containerd/certs.d"
 
 [plugins."io.containerd.cri.v1.runtime".cni]
-  bin_dir = "{plugin_dir}"
+  {dirs}
   conf_dir = "/etc/cni/net.d"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
@@ -177,16 +187,28 @@ mod tests {
             format_of("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1"),
             Format::Two
         );
-        assert_eq!(format_of("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7"), Format::Three);
+        assert_eq!(format_of("containerd github.com/containerd/containerd/v2 v2.0.5 fb4c30d"), Format::Three);
+        assert_eq!(
+            format_of("containerd github.com/containerd/containerd/v2 v2.1.4 75cb2b7"),
+            Format::ThreeDirs
+        );
+        assert_eq!(
+            format_of("containerd github.com/containerd/containerd/v3 v3.0.0 0000000"),
+            Format::ThreeDirs
+        );
         assert_eq!(format_of(""), Format::Two);
     }
 
     #[test]
-    fn both_languages_are_golden() {
+    fn every_language_is_golden() {
         insta::assert_snapshot!("containerd-2", render("k8s.gcr.io/pause:3.2", "/usr/lib/cni", Format::Two));
         insta::assert_snapshot!(
             "containerd-3",
             render("registry.k8s.io/pause:3.10", "/opt/cni/bin", Format::Three)
+        );
+        insta::assert_snapshot!(
+            "containerd-3-dirs",
+            render("registry.k8s.io/pause:3.10", "/opt/cni/bin", Format::ThreeDirs)
         );
     }
 }

@@ -9,6 +9,8 @@ use std::os::unix::fs::symlink;
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use k8sctl_proto::node::v1::{DesiredState, ManagedFile};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{OwnedFile, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
@@ -20,6 +22,8 @@ use crate::status::Progress;
 pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 /// The administrator's.
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
+/// Where the kubelet keeps its certificates.
+pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 /// The link that the kubelet turns when it rotates its certificate.
 const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
@@ -34,11 +38,18 @@ impl Files {
         Self { root }
     }
 
-    /// The link leads somewhere, and the delivered certificate is not newer than it.
+    /// The link leads to a certificate, and the delivered one is not newer than it. A rotated one is the kubelet's,
+    /// which does not sync it: without its content it counts as missing.
     fn link_is_right(&self, plan: &Plan) -> bool {
         let Some(certificate) = &plan.kubelet_certificate else { return true };
-        self.root.exists(CURRENT) && self.root.exists(certificate)
+        let current = std::fs::read(self.root.path(CURRENT)).unwrap_or_default();
+        is_pair(&current) && self.root.exists(certificate)
     }
+}
+
+/// A certificate and its key, in one file.
+fn is_pair(pem: &[u8]) -> bool {
+    CertificateDer::from_pem_slice(pem).is_ok() && PrivateKeyDer::from_pem_slice(pem).is_ok()
 }
 
 /// What should be there.
@@ -116,6 +127,9 @@ impl Step for Files {
             std::fs::rename(&fresh, &link).map_err(StepError::write(&link))?;
         }
         write_files(&self.root, &plan.files)?;
+        if delivered {
+            self.root.sync_dirs(&[KUBELET_PKI]).map_err(StepError::write(KUBELET_PKI))?;
+        }
         Ok(())
     }
 }
@@ -174,25 +188,72 @@ mod tests {
         fixture.settle(&desired).await;
     }
 
+    /// A certificate and a key as the kubelet could read them.
+    fn pair(content: &str) -> (String, String) {
+        let pem = |kind: &str| {
+            let content = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, content);
+            format!("-----BEGIN {kind}-----\n{content}\n-----END {kind}-----\n")
+        };
+        (pem("CERTIFICATE"), pem("PRIVATE KEY"))
+    }
+
+    fn delivered(content: &str) -> (DesiredState, Vec<u8>) {
+        let (certificate, key) = pair(content);
+        let desired = desired(&[(KUBELET_CONF, &example(&certificate, &key), 0o600)]);
+        (desired, (certificate + &key).into_bytes())
+    }
+
     #[tokio::test]
     async fn the_kubelet_certificate_is_split_out_and_rotation_is_left_alone() {
         let fixture = fixture();
-        let first = desired(&[(KUBELET_CONF, &example("CERT1\n", "KEY1\n"), 0o600)]);
+        let (first, first_pair) = delivered("first");
         fixture.settle(&first).await;
-        assert_eq!(fixture.current(), b"CERT1\nKEY1\n");
+        assert_eq!(fixture.current(), first_pair);
         let link = std::fs::symlink_metadata(fixture.root.path(CURRENT)).expect("there");
         assert!(link.file_type().is_symlink());
 
         // The kubelet rotates: a file beside it, and the link turned.
-        fixture.root.write("/var/lib/kubelet/pki/rotated.pem", b"ROTATED", 0o600).expect("written");
+        let rotated = "/var/lib/kubelet/pki/rotated.pem";
+        fixture.root.write(rotated, &delivered("rotated").1, 0o600).expect("written");
         std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
         symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
         assert_eq!(fixture.step.check(&first).await.expect("checked"), Check::True);
 
         // The host delivers another certificate: that one counts.
-        let second = desired(&[(KUBELET_CONF, &example("CERT2\n", "KEY2\n"), 0o600)]);
+        let (second, second_pair) = delivered("second");
         fixture.settle(&second).await;
-        assert_eq!(fixture.current(), b"CERT2\nKEY2\n");
+        assert_eq!(fixture.current(), second_pair);
+    }
+
+    #[tokio::test]
+    async fn a_rotated_certificate_that_lost_its_content_gives_way_to_the_delivered_one() {
+        let fixture = fixture();
+        let (desired, pair) = delivered("first");
+        fixture.settle(&desired).await;
+        std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
+        symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
+        for torn in [&b""[..], &[0; 512], &pair[..60]] {
+            fixture.root.write("/var/lib/kubelet/pki/rotated.pem", torn, 0o600).expect("written");
+            fixture.settle(&desired).await;
+            assert_eq!(fixture.current(), pair);
+            std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
+            symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_delivered_file_that_lost_its_content_is_written_again() {
+        let fixture = fixture();
+        let (mut desired, _) = delivered("first");
+        let key =
+            ManagedFile { path: "/etc/kubernetes/pki/ca.key".into(), content: b"KEY".into(), mode: 0o600 };
+        desired.files.push(key);
+        fixture.settle(&desired).await;
+        for file in plan_files(&desired.files).expect("planned").files {
+            fixture.root.write(&file.path, b"", file.mode).expect("written");
+            fixture.settle(&desired).await;
+            assert_eq!(fixture.root.read(&file.path).expect("read"), Some(file.content));
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,8 @@ const PORT: i32 = 8080;
 const WWW: &str = "/www";
 /// Longest message, in bytes.
 const MESSAGE_LIMIT: usize = 200;
+/// Longest name of an image, in bytes.
+const IMAGE_LIMIT: usize = 255;
 
 /// What the user may set.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
@@ -36,6 +38,11 @@ pub struct Config {
     #[serde(default = "default_message")]
     #[schemars(title = "Message", length(min = 1, max = 200))]
     pub message: String,
+    /// The image of the pods, with busybox and its web server at /bin/busybox. Left out: the bundle's workload image,
+    /// which only trial bundles have.
+    #[serde(default)]
+    #[schemars(title = "Image", length(min = 1, max = 255))]
+    pub image: Option<String>,
 }
 
 fn default_replicas() -> i32 {
@@ -71,18 +78,23 @@ impl Plugin for Hello {
             let message = format!("{} bytes, expected 1 to {MESSAGE_LIMIT}", config.message.len());
             mistakes.push(Diagnostic::error("/message", message, "one short line"));
         }
-        let image = facts.images.get(IMAGE_ROLE).filter(|image| !image.is_empty());
+        if config.image.as_ref().is_some_and(|image| !is_image(image)) {
+            let hint = "a name that a node can pull, like registry.k8s.io/e2e-test-images/busybox:1.29-4";
+            mistakes.push(Diagnostic::error("/image", "no name of an image", hint));
+        }
+        let image = config.image.as_ref().or(facts.images.get(IMAGE_ROLE)).filter(|image| !image.is_empty());
         match image {
             Some(image) if mistakes.is_empty() => {
                 Ok(Plan::default().object(namespace()).object(deployment(config, image)).object(service()))
             }
-            Some(_) => Err(mistakes),
-            None => {
-                let message = "the cluster's bundle has no workload image";
-                let hint = "k8sctl bundle inspect shows what it has; use one with a workload image";
-                mistakes.push(Diagnostic::error("", message, hint));
+            None if config.image.is_none() => {
+                let message = "the cluster's bundle brings no image for it";
+                let hint = "name one with busybox in it that the nodes can pull: \
+                            --set image=registry.k8s.io/e2e-test-images/busybox:1.29-4";
+                mistakes.push(Diagnostic::error("/image", message, hint));
                 Err(mistakes)
             }
+            _ => Err(mistakes),
         }
     }
 
@@ -100,6 +112,12 @@ impl Plugin for Hello {
         };
         Assessment { health, message }
     }
+}
+
+/// What a name of an image is made of; whether it is one, the node finds out.
+fn is_image(name: &str) -> bool {
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+    (1..=IMAGE_LIMIT).contains(&name.len()) && name.bytes().all(part)
 }
 
 fn labels() -> BTreeMap<String, String> {

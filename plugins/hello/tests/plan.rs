@@ -33,10 +33,27 @@ fn a_message_never_becomes_shell_or_a_variable() {
 
 #[test]
 fn every_mistake_is_named_with_its_place() {
-    let config = Config { replicas: 11, message: String::new() };
-    let mistakes = Hello.plan(&config, &Facts::default()).expect_err("nothing in it is right");
-    let places: Vec<_> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
-    assert_eq!(places, ["/replicas", "/message", ""]);
+    for image in [None, Some(String::new()), Some("no image".to_owned())] {
+        let config = Config { replicas: 11, message: String::new(), image };
+        let mistakes = Hello.plan(&config, &Facts::default()).expect_err("nothing in it is right");
+        let places: Vec<_> = mistakes.iter().map(|mistake| mistake.path.as_str()).collect();
+        assert_eq!(places, ["/replicas", "/message", "/image"]);
+    }
+}
+
+#[test]
+fn without_an_image_in_the_bundle_the_hint_is_a_way_on() {
+    let mut config = Config { replicas: 2, message: "hello".to_owned(), image: None };
+    let mistakes = Hello.plan(&config, &Facts::default()).expect_err("there is no image");
+    let hint = &mistakes[0].hint;
+    let image = hint.rsplit_once("--set image=").expect("names a setting").1;
+    config.image = Some(image.to_owned());
+    // Also where the bundle has one: what is set counts.
+    for facts in [Facts::default(), facts()] {
+        let plan = Hello.plan(&config, &facts).expect("planned");
+        let text = serde_json::to_string(&plan.objects).expect("JSON");
+        assert!(text.contains(image) && !text.contains("lab.k8s-myhome"), "{text}");
+    }
 }
 
 #[test]

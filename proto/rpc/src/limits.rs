@@ -16,9 +16,13 @@ pub const JOIN_DECODE_BYTES: usize = 64 * 1024;
 /// Largest header list, failures in trailers included.
 pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// HTTP/2 window of a stream: what a peer may send ahead of its reader.
-pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// HTTP/2 window of a connection.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// HTTP/2 window of a connection, which all its streams share.
 pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Log streams that a node agent has open on the connection of its session. Their readers may stop reading.
+pub const LOG_STREAMS: usize = 8;
+// Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
+const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 /// Streams reset by the peer before they were accepted, before the connection is closed.
 pub const PENDING_ACCEPT_RESETS: usize = 20;
 /// Streams reset for the peer's errors before the connection is closed.

@@ -2,14 +2,17 @@
 //!
 //! v1beta2 up to 1.21, v1beta3 up to 1.30, v1beta4 from 1.31 (extra arguments are lists, timeouts a block).
 
+use std::time::Duration;
+
 use k8sctl_proto::node::v1::{DesiredState, NodeRole};
 use k8sctl_types::version::KubernetesVersion;
 use serde_json::{Value, json};
 
 use crate::steps::containerd::SOCKET;
 
-/// Every wait of kubeadm's own: longer than any emulated machine needs, the step's deadline ends it anyway.
-const PATIENCE: &str = "15m0s";
+/// Every wait of kubeadm's own: longer than an emulated machine needs. It ends before kubeadm is ended, so that kubeadm
+/// says itself what it waited for.
+pub const PATIENCE: Duration = Duration::from_secs(8 * 60);
 /// The bootstrap token that kubeadm makes in any case and nobody uses.
 const TOKEN_LIFE: &str = "1m0s";
 
@@ -51,15 +54,21 @@ impl Api {
     }
 
     fn timeouts(self) -> Value {
+        let patience = patience();
         json!({
-            "controlPlaneComponentHealthCheck": PATIENCE,
-            "discovery": PATIENCE,
-            "etcdAPICall": PATIENCE,
-            "kubeletHealthCheck": PATIENCE,
-            "kubernetesAPICall": PATIENCE,
-            "tlsBootstrap": PATIENCE,
+            "controlPlaneComponentHealthCheck": patience,
+            "discovery": patience,
+            "etcdAPICall": patience,
+            "kubeletHealthCheck": patience,
+            "kubernetesAPICall": patience,
+            "tlsBootstrap": patience,
         })
     }
+}
+
+/// [`PATIENCE`] as Kubernetes writes it.
+fn patience() -> String {
+    format!("{}m0s", PATIENCE.as_secs() / 60)
 }
 
 /// The whole file for `kubeadm init`.
@@ -98,7 +107,7 @@ pub fn render_init(desired: &DesiredState, version: &KubernetesVersion) -> Strin
     if api == Api::V1Beta4 {
         init["timeouts"] = api.timeouts();
     } else {
-        cluster["apiServer"] = json!({"timeoutForControlPlane": PATIENCE});
+        cluster["apiServer"] = json!({"timeoutForControlPlane": patience()});
     }
     documents(&[init, cluster, kubelet(desired)])
 }
@@ -116,7 +125,7 @@ pub fn render_join(desired: &DesiredState, version: &KubernetesVersion, discover
     if api == Api::V1Beta4 {
         join["timeouts"] = api.timeouts();
     } else {
-        join["discovery"]["timeout"] = PATIENCE.into();
+        join["discovery"]["timeout"] = patience().into();
     }
     documents(&[join])
 }
@@ -175,8 +184,10 @@ fn kubelet(desired: &DesiredState) -> Value {
         "kind": "KubeletConfiguration",
         "cgroupDriver": "systemd",
         "clusterDomain": "cluster.local",
-        // How often the kubelet looks whether its node has become Ready; it reports only what has changed.
+        // How often the kubelet looks whether its node has become Ready; it reports what has changed. What has not, it
+        // would report as often, were the other one left out.
         "nodeStatusUpdateFrequency": "3s",
+        "nodeStatusReportFrequency": "5m0s",
         "rotateCertificates": true,
     });
     if !desired.cluster_dns.is_empty() {

@@ -1,14 +1,21 @@
 //! Step `kubeadm`: membership, by kubeadm's own phases.
 //!
 //! Level-triggered within itself too: look ([`observe`]), decide ([`plan`]), do one thing, look again. So it does
-//! not matter where an earlier try was interrupted. Certificates and kubeconfigs are there already (step `files`),
+//! not matter where an earlier try was interrupted, by a kill or by the power: a file without its content counts as
+//! missing, and what kubeadm wrote is synced before the step is done. Certificates and kubeconfigs are there already (step `files`),
 //! which is why a worker's join finds credentials and waits for no TLS bootstrap.
 
+mod absence;
 pub mod config;
 pub mod observe;
+mod patience;
 pub mod plan;
+mod renewed;
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,12 +25,15 @@ use k8sctl_types::version::KubernetesVersion;
 use tokio::sync::mpsc;
 
 use super::containerd::SOCKET;
-use super::files::KUBELET_CONF;
+use super::files::{KUBELET_CONF, KUBELET_PKI};
 use super::{kubelet, systemctl};
+use crate::converge::STEP_DEADLINE;
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
+use absence::Absence;
 use observe::Observer;
+use patience::Patience;
 use plan::{Next, decide_init, decide_join};
 
 /// kubeadm's configuration, on tmpfs.
@@ -32,16 +42,23 @@ const CONFIG: &str = "/run/k8s-myhome/kubeadm.yaml";
 const DISCOVERY: &str = "/run/k8s-myhome/discovery.conf";
 /// Left behind by a kubeadm that was killed in the middle of a join.
 const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// Where kubeadm, and the kubelet that it starts, write.
+const WRITTEN: [&str; 5] =
+    ["/etc/kubernetes", "/etc/kubernetes/pki", "/etc/kubernetes/manifests", "/var/lib/kubelet", KUBELET_PKI];
 /// Longest that one kubeadm may run.
-const KUBEADM: Duration = Duration::from_secs(15 * 60);
-/// Longest wait for the API server or the Node object while nothing else can be done.
-const PATIENCE: Duration = Duration::from_secs(10 * 60);
+const KUBEADM: Duration = Duration::from_secs(10 * 60);
+// Who knows most about what hangs ends first: kubeadm's own waits, then kubeadm, then the step.
+const _: () =
+    assert!(config::PATIENCE.as_secs() < KUBEADM.as_secs() && KUBEADM.as_secs() < STEP_DEADLINE.as_secs());
 /// Between two looks at the API: each is a TLS handshake, which costs an emulated API server milliseconds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The step.
 pub struct Kubeadm {
     root: Root,
+    /// What kubeadm wrote is on the disk, as far as this agent saw: one before it may have been killed in between.
+    synced: AtomicBool,
+    absence: Mutex<Absence>,
 }
 
 /// Files that are gone when this is dropped, however kubeadm ended.
@@ -60,7 +77,49 @@ impl Drop for Temporary {
 impl Kubeadm {
     /// Works below this root.
     pub fn new(root: Root) -> Self {
-        Self { root }
+        Self { root, synced: AtomicBool::new(false), absence: Mutex::default() }
+    }
+
+    fn absence(&self) -> MutexGuard<'_, Absence> {
+        // Every critical section only sets times, so what a panic leaves behind is sound.
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes what an agent that was killed while kubeadm ran has left: it opens the cluster.
+    fn remove_secrets(&self) -> Result<(), StepError> {
+        for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF] {
+            let path = self.root.path(path);
+            for path in [crate::durable::beside(&path), path] {
+                crate::durable::remove(&path).map_err(StepError::write(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be so, besides membership, before the step counts as done.
+    async fn settle(&self) -> Result<(), StepError> {
+        self.remove_secrets()?;
+        if !self.synced.load(Ordering::Relaxed) {
+            self.sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts on the disk what kubeadm wrote, which it does not sync: the step is not done before that.
+    async fn sync(&self) -> Result<(), StepError> {
+        let root = self.root.clone();
+        let synced = tokio::task::spawn_blocking(move || root.sync_dirs(&WRITTEN)).await;
+        synced.map_err(io::Error::other).flatten().map_err(StepError::write(WRITTEN[0]))?;
+        self.synced.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Runs kubeadm and syncs what it wrote, however it ended.
+    async fn kubeadm(&self, argv: &[&str], progress: &Progress) -> Result<(), StepError> {
+        self.synced.store(false, Ordering::Relaxed);
+        let ended = run_kubeadm(argv, KUBEADM, progress).await;
+        self.sync().await?;
+        ended
     }
 
     async fn next(&self, desired: &DesiredState) -> Result<Next, StepError> {
@@ -68,10 +127,14 @@ impl Kubeadm {
         Ok(match desired.role() {
             NodeRole::ControlPlane => {
                 let observer = Observer::of_control_plane(&self.root, desired, &version)?;
-                decide_init(&observer.init(desired.coredns).await, desired.coredns)
+                let mut observed = observer.init(desired.coredns).await?;
+                observed.node_is_lost = self.absence().look(observed.registered(), Instant::now());
+                decide_init(&observed, desired.coredns)
             }
             NodeRole::Worker => {
-                decide_join(&Observer::of_worker(&self.root, desired, &version)?.join().await)
+                let mut observed = Observer::of_worker(&self.root, desired, &version)?.join().await;
+                observed.node_is_lost = self.absence().look(observed.registered(), Instant::now());
+                decide_join(&observed)
             }
             NodeRole::Unspecified => return Err(StepError::Desired("no role".to_owned())),
         })
@@ -85,19 +148,15 @@ impl Kubeadm {
     ) -> Result<(), StepError> {
         let _gone_after =
             self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
-        let program = Program::new("kubeadm", KUBEADM)
-            .args(["init", "--skip-token-print", "--config", CONFIG])
-            .arg(format!("--skip-phases={}", skip.join(",")));
-        run_kubeadm(program, progress).await
+        let skip = format!("--skip-phases={}", skip.join(","));
+        self.kubeadm(&["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip], progress).await
     }
 
     async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         let credentials = observe::delivered(desired, KUBELET_CONF)?.content.clone();
         let config = config::render_join(desired, &version(desired)?, DISCOVERY).into_bytes();
         let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
-        let program =
-            Program::new("kubeadm", KUBEADM).args(["join", "--config", CONFIG, "--skip-phases=preflight"]);
-        run_kubeadm(program, progress).await
+        self.kubeadm(&["kubeadm", "join", "--config", CONFIG, "--skip-phases=preflight"], progress).await
     }
 
     fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
@@ -127,17 +186,22 @@ fn version(desired: &DesiredState) -> Result<KubernetesVersion, StepError> {
 }
 
 /// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.
-async fn run_kubeadm(program: Program, progress: &Progress) -> Result<(), StepError> {
-    let (sender, mut lines) = mpsc::channel::<String>(64);
+async fn run_kubeadm(argv: &[&str], deadline: Duration, progress: &Progress) -> Result<(), StepError> {
+    let (sender, mut lines) = mpsc::channel::<String>(256);
+    progress.command_begins(argv);
     let show = async {
         while let Some(line) = lines.recv().await {
+            progress.command_says(&line);
             if line.starts_with('[') {
                 progress.say(line);
             }
         }
     };
-    let (ended, ()) = tokio::join!(program.lines_to(sender).run(), show);
-    ended.map(drop).map_err(StepError::from)
+    let program = Program::new(argv[0], deadline).args(argv[1..].iter().copied()).lines_to(sender);
+    let (ended, ()) = tokio::join!(program.run(), show);
+    ended.map_err(StepError::from)?;
+    progress.command_ended();
+    Ok(())
 }
 
 #[async_trait]
@@ -159,22 +223,29 @@ impl Step for Kubeadm {
             return Ok(Check::True);
         }
         Ok(match self.next(desired).await? {
-            Next::Done => Check::True,
+            Next::Done => {
+                self.settle().await?;
+                Check::True
+            }
             Next::Init { doing, .. } => Check::False(doing.to_owned()),
             Next::Join => Check::False("joining".to_owned()),
             Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
+            Next::StopKubelet => Check::False("the kubelet's configuration is lost".to_owned()),
+            Next::RestartKubelet => Check::False("its Node object is gone".to_owned()),
+            Next::RestartComponents(names) => {
+                Check::False(format!("{} run with an old kubeconfig", names.join(", ")))
+            }
             Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
             Next::Wait { doing, last } => Check::False(format!("{doing}: {last}")),
         })
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
-        let mut waiting: Option<(&'static str, Instant)> = None;
+        self.remove_secrets()?;
+        let mut patience = Patience::default();
         loop {
             let next = self.next(desired).await?;
-            if !matches!(next, Next::Wait { .. }) {
-                waiting = None;
-            }
+            patience.bear(&next, Instant::now())?;
             match next {
                 Next::Done => return Ok(()),
                 Next::Init { doing, skip } => {
@@ -185,20 +256,30 @@ impl Step for Kubeadm {
                     progress.say("joining");
                     self.join(desired, progress).await?;
                 }
+                Next::StopKubelet => {
+                    progress.say("stopping the kubelet, whose configuration is lost");
+                    systemctl(&["stop", kubelet::UNIT]).await?;
+                }
                 Next::StartKubelet => {
+                    kubelet::remove_torn_serving_pair(&self.root)?;
                     progress.say("starting the kubelet");
                     systemctl(&["start", kubelet::UNIT]).await?;
+                    if patience.starts_again() {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
+                Next::RestartKubelet => {
+                    tracing::warn!("the Node object is gone, the kubelet is restarted to register it");
+                    progress.say("restarting the kubelet, since its Node object is gone");
+                    systemctl(&["restart", kubelet::UNIT]).await?;
+                    self.absence().restarted(Instant::now());
+                }
+                Next::RestartComponents(names) => {
+                    progress.say(format!("starting {} with the renewed kubeconfig", names.join(", ")));
+                    renewed::execute(&self.root, &renewed::plan(&self.root)?)?;
                 }
                 Next::Annotate => self.annotate(desired).await?,
-                Next::Wait { doing, last } => {
-                    let since = match waiting {
-                        Some((what, since)) if what == doing => since,
-                        _ => Instant::now(),
-                    };
-                    waiting = Some((doing, since));
-                    if since.elapsed() >= PATIENCE {
-                        return Err(StepError::Waited { what: doing, waited: since.elapsed(), last });
-                    }
+                Next::Wait { doing, .. } => {
                     progress.say(doing);
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
@@ -217,6 +298,132 @@ mod tests {
     use crate::status::Board;
 
     #[tokio::test]
+    async fn what_kubeadm_wrote_is_synced_however_it_ended() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Kubeadm::new(Root::new(dir.path()));
+        let progress = Progress::new(Board::default(), "kubeadm");
+        for status in ["0", "2"] {
+            step.synced.store(false, Ordering::Relaxed);
+            let script = format!("exit {status}");
+            assert_eq!(step.kubeadm(&["sh", "-c", &script], &progress).await.is_ok(), status == "0");
+            assert!(step.synced.load(Ordering::Relaxed));
+        }
+        // Nothing can be synced where a file is in the place of a directory, so that it is not done.
+        std::fs::create_dir_all(dir.path().join("etc")).expect("made");
+        std::fs::write(dir.path().join("etc/kubernetes"), "").expect("written");
+        let error = step.kubeadm(&["true"], &progress).await.expect_err("not synced");
+        assert!(matches!(error, StepError::Write { .. }) && !step.synced.load(Ordering::Relaxed), "{error}");
+    }
+
+    /// Runs what hangs after its first words, as kubeadm would be, and perhaps waits behind it.
+    struct Hanging {
+        deadline: Duration,
+        script: &'static str,
+        waits: bool,
+    }
+
+    #[async_trait]
+    impl Step for Hanging {
+        fn name(&self) -> &'static str {
+            "kubeadm"
+        }
+
+        fn unit(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn members_only(&self) -> bool {
+            false
+        }
+
+        async fn check(&self, _: &DesiredState) -> Result<Check, StepError> {
+            Ok(Check::False("not yet".to_owned()))
+        }
+
+        async fn apply(&self, _: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+            run_kubeadm(&["sh", "-c", self.script], self.deadline, progress).await?;
+            if self.waits {
+                let last = "refused".to_owned();
+                return Err(StepError::Waited { what: "the API answers", waited: Duration::ZERO, last });
+            }
+            Ok(())
+        }
+    }
+
+    /// What the host is told of it.
+    async fn told(step: Hanging, step_deadline: Duration) -> k8sctl_proto::node::v1::StepStatus {
+        let board = Board::default();
+        let desired = DesiredState {
+            step_deadline: prost_types::Duration::try_from(step_deadline).ok(),
+            ..DesiredState::default()
+        };
+        let (_sender, receiver) = tokio::sync::watch::channel(Some(desired));
+        let journal = std::sync::Arc::new(crate::converge::simulated::NoJournal);
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let converge =
+            crate::converge::Converge::new(vec![Box::new(step)], receiver, board.clone(), journal, shutdown);
+        let _converging = k8sctl_rpc::task::spawn("converge", converge.run());
+        let mut report = board.subscribe();
+        let failed = report
+            .wait_for(|report| report.steps.first().is_some_and(|step| step.state() == StepState::Failed));
+        let report = tokio::time::timeout(Duration::from_secs(60), failed).await.expect("in time");
+        report.expect("the board lives").steps[0].clone()
+    }
+
+    #[tokio::test]
+    async fn a_kubeadm_that_hangs_leaves_what_it_said_whichever_deadline_comes_first() {
+        let long = Duration::from_secs(600);
+        let short = Duration::from_millis(500);
+        let script = "echo '[wait-control-plane] Waiting'; echo it hangs >&2; exec sleep 1000";
+        for (deadline, step_deadline, says) in
+            [(short, long, "still ran after"), (long, short, "not done after")]
+        {
+            let step = told(Hanging { deadline, script, waits: false }, step_deadline).await;
+            let evidence = step.evidence.expect("evidence");
+            assert_eq!(evidence.argv, ["sh", "-c", script]);
+            assert_eq!(evidence.exit_status, None);
+            assert!(evidence.output_tail.contains("Waiting\n"), "{}", evidence.output_tail);
+            assert!(evidence.output_tail.contains("it hangs\n"), "{}", evidence.output_tail);
+            assert!(step.message.contains(says), "{}", step.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wait_after_kubeadm_keeps_what_kubeadm_said() {
+        let script = "echo '[kubelet-start] Starting'";
+        let long = Duration::from_secs(600);
+        let step = told(Hanging { deadline: long, script, waits: true }, long).await;
+        let evidence = step.evidence.expect("evidence");
+        assert_eq!(
+            (evidence.exit_status, evidence.output_tail.as_str()),
+            (Some(0), "[kubelet-start] Starting\n")
+        );
+        assert!(step.message.contains("the API answers not after"), "{}", step.message);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_agent_left_is_removed_at_the_next_try_and_when_it_is_done() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Kubeadm::new(Root::new(dir.path()));
+        let progress = Progress::new(Board::default(), "kubeadm");
+        let half = "/run/k8s-myhome/.discovery.conf.new";
+        for done in [false, true] {
+            for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF, half] {
+                step.root.write(path, b"secret", 0o600).expect("written");
+            }
+            if done {
+                step.settle().await.expect("settled");
+            } else {
+                // Whatever becomes of that try: nobody says what to join.
+                step.apply(&DesiredState::default(), &progress).await.expect_err("no role");
+            }
+            for path in [CONFIG, DISCOVERY, BOOTSTRAP_CONF, half] {
+                assert!(!step.root.exists(path), "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_kubeadm_that_fails_leaves_its_command_status_and_last_lines() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let fake = dir.path().join("kubeadm");
@@ -228,8 +435,8 @@ mod tests {
         let board = Board::default();
         board.observe(1, &["kubeadm"], false);
         let progress = Progress::new(board.clone(), "kubeadm");
-        let program = Program::new(&fake, KUBEADM).args(["init", "--config", CONFIG]);
-        let error = run_kubeadm(program, &progress).await.expect_err("it fails");
+        let argv = [fake.to_str().expect("text"), "init", "--config", CONFIG];
+        let error = run_kubeadm(&argv, KUBEADM, &progress).await.expect_err("it fails");
         let evidence = error.evidence();
         assert_eq!(evidence.argv[1..], ["init", "--config", CONFIG]);
         assert_eq!(evidence.exit_status, Some(2));

@@ -7,6 +7,7 @@ use k8sctl_types::version::KubernetesVersion;
 use serde_json::Value;
 
 use super::plan::{ApiObserved, InitObserved, JoinObserved, NodeObserved};
+use super::renewed;
 use crate::converge::step::StepError;
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
@@ -16,6 +17,8 @@ use crate::steps::kubelet::{self, UNIT};
 use crate::steps::unit_is_active;
 
 const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 const CRI_ANNOTATION: &str = "/metadata/annotations/kubeadm.alpha.kubernetes.io~1cri-socket";
 const CONTROL_PLANE_LABEL: &str = "/metadata/labels/node-role.kubernetes.io~1control-plane";
 
@@ -49,24 +52,26 @@ impl<'a> Observer<'a> {
     }
 
     /// The control plane.
-    pub async fn init(&self, coredns: bool) -> InitObserved {
-        let manifest = |name: &str| self.root.exists(format!("/etc/kubernetes/manifests/{name}.yaml"));
+    pub async fn init(&self, coredns: bool) -> Result<InitObserved, StepError> {
         let (api, api_says) = match self.control_plane_api(coredns).await {
             Ok(api) => (Some(api), String::new()),
             Err(says) => (None, says),
         };
-        InitObserved {
-            manifests: MANIFESTS.iter().all(|name| manifest(name)),
-            kubelet_config: self.kubelet_config(),
+        let stale = renewed::plan(self.root)?.into_iter().map(|(name, _)| name).collect();
+        Ok(InitObserved {
+            manifests: MANIFESTS.iter().all(|name| manifest_is_whole(self.root, name)),
+            kubelet_config: kubelet_config_is_whole(self.root),
             kubelet_active: kubelet_is_active().await,
+            node_is_lost: false,
+            stale,
             api,
             api_says,
-        }
+        })
     }
 
     /// The worker.
     pub async fn join(&self) -> JoinObserved {
-        let kubelet_config = self.kubelet_config();
+        let kubelet_config = kubelet_config_is_whole(self.root);
         let (api, api_says) = match self.worker_api(kubelet_config).await {
             Ok(api) => (Some(api), String::new()),
             Err(says) => (None, says),
@@ -78,6 +83,7 @@ impl<'a> Observer<'a> {
             // Of no interest before there is an API server to join.
             kubelet_active: node.is_some() && kubelet_is_active().await,
             node,
+            node_is_lost: false,
             api_says,
         }
     }
@@ -91,11 +97,6 @@ impl<'a> Observer<'a> {
             Ok(answer) => Err(format!("the API server answered {}", answer.status)),
             Err(error) => Err(says(&error)),
         }
-    }
-
-    fn kubelet_config(&self) -> bool {
-        self.root.exists("/var/lib/kubelet/config.yaml")
-            && self.root.exists("/var/lib/kubelet/kubeadm-flags.env")
     }
 
     async fn control_plane_api(&self, coredns: bool) -> Result<ApiObserved, String> {
@@ -139,6 +140,7 @@ impl<'a> Observer<'a> {
             // Kept in the kubelet's own configuration since 1.34.
             annotated: self.version.minor() >= 34 || node.pointer(CRI_ANNOTATION).is_some(),
             marked: node.pointer(CONTROL_PLANE_LABEL).is_some(),
+            ready: is_ready(&node),
         })
     }
 
@@ -157,6 +159,38 @@ impl<'a> Observer<'a> {
             Err(error) => Err(says(&error)),
         }
     }
+}
+
+/// Where a static pod's manifest lies.
+pub fn manifest_path(name: &str) -> String {
+    format!("/etc/kubernetes/manifests/{name}.yaml")
+}
+
+/// kubeadm does not sync what it writes: after the power went, a file may be there without what was in it. Such a one
+/// counts as missing.
+fn manifest_is_whole(root: &Root, name: &str) -> bool {
+    let manifest = document(root, &manifest_path(name), "Pod");
+    manifest.is_some_and(|pod| pod.pointer("/metadata/name").and_then(Value::as_str) == Some(name))
+}
+
+/// The kubelet's configuration and its flags, of which there is at least the node's address.
+fn kubelet_config_is_whole(root: &Root) -> bool {
+    let flags = root.read_text(KUBELET_FLAGS).unwrap_or_default();
+    let has_flags =
+        |line: &str| line.strip_prefix("KUBELET_KUBEADM_ARGS=").is_some_and(|rest| rest.contains("--"));
+    document(root, KUBELET_CONFIG, "KubeletConfiguration").is_some() && flags.lines().any(has_flags)
+}
+
+/// The file's object, if it can be read and is of this kind.
+fn document(root: &Root, path: &str, kind: &str) -> Option<Value> {
+    let object: Value = serde_yaml_ng::from_slice(&root.read(path).ok()??).ok()?;
+    (object["kind"] == kind).then_some(object)
+}
+
+/// Whether Kubernetes holds the node for a working one.
+fn is_ready(node: &Value) -> bool {
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
 /// A healthy kubelet is asked itself: on an emulated machine, a process each look would take what the API server
@@ -200,6 +234,52 @@ mod tests {
         let body = b"[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
         assert_eq!(not_ready(body), "[-]etcd failed: reason withheld");
         assert_eq!(not_ready(b""), "not ready");
+    }
+
+    /// A root with all that kubeadm has written on a control plane.
+    fn written() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        let config = b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        root.write(KUBELET_CONFIG, config, 0o644).expect("written");
+        let flags = b"KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1\"\n";
+        root.write(KUBELET_FLAGS, flags, 0o644).expect("written");
+        for name in MANIFESTS {
+            let manifest = format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n");
+            root.write(manifest_path(name), manifest.as_bytes(), 0o600).expect("written");
+        }
+        (dir, root)
+    }
+
+    fn looks(root: &Root) -> (bool, bool) {
+        (MANIFESTS.iter().all(|name| manifest_is_whole(root, name)), kubelet_config_is_whole(root))
+    }
+
+    #[test]
+    fn a_file_that_lost_its_content_counts_as_missing() {
+        let (_dir, root) = written();
+        assert_eq!(looks(&root), (true, true));
+        let manifests = MANIFESTS.map(manifest_path).map(|path| (path, (false, true)));
+        let config = [KUBELET_CONFIG, KUBELET_FLAGS].map(|path| (path.to_owned(), (true, false)));
+        for (path, expected) in manifests.into_iter().chain(config) {
+            let whole = root.read(&path).expect("read").expect("there");
+            for torn in [&b""[..], &[0; 512], &whole[..whole.len() / 3], b"kind: Other\n", b"{"] {
+                root.write(&path, torn, 0o600).expect("written");
+                assert_eq!(looks(&root), expected, "{path}: {torn:?}");
+            }
+            root.remove(&path).expect("removed");
+            assert_eq!(looks(&root), expected, "{path}");
+            root.write(&path, &whole, 0o600).expect("written");
+            assert_eq!(looks(&root), (true, true), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_ready_when_its_condition_says_so() {
+        let node =
+            |status| serde_json::json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
+        assert!(is_ready(&node("True")));
+        assert!(!is_ready(&node("Unknown")) && !is_ready(&Value::Null));
     }
 
     #[test]

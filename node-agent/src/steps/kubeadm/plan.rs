@@ -6,16 +6,28 @@
 /// A control plane as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitObserved {
-    /// All four static pod manifests are there.
+    /// All four static pod manifests are there, whole.
     pub manifests: bool,
-    /// The kubelet's configuration and flags are there.
+    /// The kubelet's configuration and flags are there, whole.
     pub kubelet_config: bool,
     /// The kubelet's unit runs.
     pub kubelet_active: bool,
+    /// The Node object has been away for so long that the kubelet must register it anew.
+    pub node_is_lost: bool,
+    /// Components that run with a kubeconfig of before it was renewed.
+    pub stale: Vec<&'static str>,
     /// The API server says that it is ready; `Err` is what it says instead.
     pub api: Option<ApiObserved>,
     /// What the API server, or the attempt to reach it, said last.
     pub api_says: String,
+}
+
+impl InitObserved {
+    /// Whether the Node is there, where nothing else is missing; `None` means: that cannot be said.
+    pub fn registered(&self) -> Option<bool> {
+        let api = self.api.filter(|api| api.configs && api.has_addons())?;
+        self.kubelet_active.then_some(api.node.registered)
+    }
 }
 
 /// What is in the API of a control plane.
@@ -33,6 +45,12 @@ pub struct ApiObserved {
     pub node: NodeObserved,
 }
 
+impl ApiObserved {
+    fn has_addons(&self) -> bool {
+        self.cluster_info && self.kube_proxy && self.coredns
+    }
+}
+
 /// The node's object in the API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeObserved {
@@ -42,6 +60,8 @@ pub struct NodeObserved {
     pub annotated: bool,
     /// It has a control plane's label.
     pub marked: bool,
+    /// Kubernetes holds it for a working node.
+    pub ready: bool,
 }
 
 /// What comes next.
@@ -60,6 +80,12 @@ pub enum Next {
     Join,
     /// Start the kubelet's unit.
     StartKubelet,
+    /// Stop the kubelet's unit.
+    StopKubelet,
+    /// Restart the kubelet's unit, so that it registers its node.
+    RestartKubelet,
+    /// Start these components of the control plane again.
+    RestartComponents(Vec<&'static str>),
     /// Put the CRI socket on the Node object.
     Annotate,
     /// Nothing but looking again.
@@ -95,7 +121,10 @@ pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
     let Some(api) = observed.api else {
         return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
     };
-    let addons = api.cluster_info && api.kube_proxy && api.coredns;
+    let addons = api.has_addons();
+    if api.configs && addons && !api.node.registered {
+        return await_registration(observed.node_is_lost);
+    }
     if !api.configs || !addons || !api.node.annotated || !api.node.marked {
         skip.extend(OFFLINE);
         if addons {
@@ -107,22 +136,42 @@ pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
         // after the objects that need no node.
         return Next::Init { doing: "configuring the cluster", skip };
     }
+    if !observed.stale.is_empty() {
+        return Next::RestartComponents(observed.stale.clone());
+    }
     Next::Done
+}
+
+fn await_registration(is_lost: bool) -> Next {
+    if is_lost {
+        return Next::RestartKubelet;
+    }
+    Next::Wait { doing: "waiting for the kubelet to register the node", last: "no Node object".into() }
 }
 
 /// A worker as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JoinObserved {
-    /// The kubelet's configuration and flags are there.
+    /// The kubelet's configuration and flags are there, whole.
     pub kubelet_config: bool,
     /// The kubelet's unit runs.
     pub kubelet_active: bool,
+    /// The Node object has been away for so long that the kubelet must register it anew.
+    pub node_is_lost: bool,
     /// The configuration that a join reads is in the API; `true` once the kubelet's is here.
     pub configs: bool,
     /// The node's object; `None` when the API server cannot be asked.
     pub node: Option<NodeObserved>,
     /// What the API server, or the attempt to reach it, said last.
     pub api_says: String,
+}
+
+impl JoinObserved {
+    /// Whether the Node of a running kubelet is there; `None` means: that cannot be said.
+    pub fn registered(&self) -> Option<bool> {
+        let runs = self.kubelet_config && self.kubelet_active;
+        self.node.filter(|_| runs).map(|node| node.registered)
+    }
 }
 
 /// The next thing to do on a worker.
@@ -138,16 +187,24 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
                 last: "kubeadm-config or the kubelet's is not in the API yet".into(),
             };
         }
+        // A member whose configuration was lost. kubeadm refuses to join a node that is Ready in the API, and a
+        // kubelet that lost only its flags would keep it so.
+        if node.ready {
+            if observed.kubelet_active {
+                return Next::StopKubelet;
+            }
+            return Next::Wait {
+                doing: "waiting for Kubernetes to see that the node is away",
+                last: "its Node object is still Ready".into(),
+            };
+        }
         return Next::Join;
     }
     if !observed.kubelet_active {
         return Next::StartKubelet;
     }
     if !node.registered {
-        return Next::Wait {
-            doing: "waiting for the kubelet to register the node",
-            last: "no Node object".into(),
-        };
+        return await_registration(observed.node_is_lost);
     }
     if !node.annotated { Next::Annotate } else { Next::Done }
 }
@@ -156,7 +213,8 @@ pub fn decide_join(observed: &JoinObserved) -> Next {
 mod tests {
     use super::*;
 
-    const MEMBER: NodeObserved = NodeObserved { registered: true, annotated: true, marked: true };
+    const MEMBER: NodeObserved =
+        NodeObserved { registered: true, annotated: true, marked: true, ready: true };
     const COMPLETE: ApiObserved =
         ApiObserved { configs: true, cluster_info: true, kube_proxy: true, coredns: true, node: MEMBER };
 
@@ -167,6 +225,7 @@ mod tests {
             kubelet_active: true,
             api,
             api_says: "refused".into(),
+            ..InitObserved::default()
         }
     }
 
@@ -212,6 +271,54 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_lost_has_its_kubelet_restarted() {
+        let gone = ApiObserved { node: NodeObserved::default(), ..COMPLETE };
+        let mut observed = running(Some(gone));
+        assert_eq!(observed.registered(), Some(false));
+        assert!(matches!(decide_init(&observed, true), Next::Wait { .. }));
+        observed.node_is_lost = true;
+        assert_eq!(decide_init(&observed, true), Next::RestartKubelet);
+        // Before that, kubeadm has more to do, and waits for the node itself.
+        let fresh = running(Some(ApiObserved::default()));
+        assert_eq!(fresh.registered(), None);
+        assert!(matches!(decide_init(&fresh, true), Next::Init { .. }));
+
+        let mut observed = JoinObserved {
+            kubelet_config: true,
+            kubelet_active: true,
+            node: Some(NodeObserved::default()),
+            ..JoinObserved::default()
+        };
+        assert_eq!(observed.registered(), Some(false));
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.node_is_lost = true;
+        assert_eq!(decide_join(&observed), Next::RestartKubelet);
+        assert_eq!(JoinObserved { kubelet_active: false, ..observed }.registered(), None);
+    }
+
+    #[test]
+    fn components_with_an_old_kubeconfig_start_again_in_a_complete_cluster() {
+        let observed = InitObserved { stale: vec!["kube-scheduler"], ..running(Some(COMPLETE)) };
+        assert_eq!(decide_init(&observed, true), Next::RestartComponents(vec!["kube-scheduler"]));
+        assert!(matches!(decide_init(&InitObserved { api: None, ..observed }, true), Next::Wait { .. }));
+    }
+
+    #[test]
+    fn a_member_that_lost_its_configuration_joins_again_once_it_is_not_ready() {
+        let mut observed = JoinObserved {
+            configs: true,
+            kubelet_active: true,
+            node: Some(MEMBER),
+            ..JoinObserved::default()
+        };
+        assert_eq!(decide_join(&observed), Next::StopKubelet);
+        observed.kubelet_active = false;
+        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        observed.node = Some(NodeObserved { ready: false, ..MEMBER });
+        assert_eq!(decide_join(&observed), Next::Join);
+    }
+
+    #[test]
     fn a_worker_joins_once_and_resumes() {
         let mut observed = JoinObserved::default();
         assert!(matches!(decide_join(&observed), Next::Wait { .. }));
@@ -225,7 +332,7 @@ mod tests {
         assert!(matches!(decide_join(&observed), Next::Wait { .. }));
         observed.node = Some(NodeObserved { registered: true, ..NodeObserved::default() });
         assert_eq!(decide_join(&observed), Next::Annotate);
-        observed.node = Some(NodeObserved { registered: true, annotated: true, marked: false });
+        observed.node = Some(NodeObserved { registered: true, annotated: true, ..NodeObserved::default() });
         assert_eq!(decide_join(&observed), Next::Done);
     }
 }

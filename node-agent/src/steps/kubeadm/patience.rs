@@ -1,0 +1,103 @@
+//! How long the step waits, and how often it starts the kubelet, before it says that this leads nowhere. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::plan::Next;
+use crate::converge::step::StepError;
+
+/// Longest wait for the API server or the Node object while nothing else can be done.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How often a kubelet is started that ends again.
+const STARTS: u32 = 10;
+
+/// What the step has borne since it last got on.
+#[derive(Debug, Default)]
+pub struct Patience {
+    waiting: Option<(&'static str, Instant)>,
+    first_start: Option<Instant>,
+    starts: u32,
+}
+
+impl Patience {
+    /// Takes in what comes next. An error means that it has come too often, or for too long.
+    pub fn bear(&mut self, next: &Next, now: Instant) -> Result<(), StepError> {
+        match next {
+            Next::Wait { doing, last } => {
+                let since = match self.waiting {
+                    Some((what, since)) if what == *doing => since,
+                    _ => now,
+                };
+                self.waiting = Some((doing, since));
+                let waited = now.duration_since(since);
+                if waited >= PATIENCE {
+                    return Err(StepError::Waited { what: doing, waited, last: last.clone() });
+                }
+            }
+            // No way on by itself: a kubelet that crashes is started again and again, between waits.
+            Next::StartKubelet => {
+                let since = *self.first_start.get_or_insert(now);
+                if self.starts >= STARTS {
+                    return Err(StepError::Waited {
+                        what: "the kubelet keeps running",
+                        waited: now.duration_since(since),
+                        last: format!("it was started {STARTS} times and ended each time"),
+                    });
+                }
+                self.starts += 1;
+            }
+            Next::RestartKubelet => {}
+            _ => *self = Self::default(),
+        }
+        Ok(())
+    }
+
+    /// Whether the kubelet was started before, so that the next start may wait.
+    pub fn starts_again(&self) -> bool {
+        self.starts > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(doing: &'static str) -> Next {
+        Next::Wait { doing, last: "refused".to_owned() }
+    }
+
+    #[test]
+    fn a_kubelet_that_crashes_does_not_make_the_wait_longer() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        for round in 0..9 {
+            patience.bear(&wait("a"), at(round * 60)).expect("borne");
+            patience.bear(&Next::StartKubelet, at(round * 60 + 1)).expect("borne");
+        }
+        let error = patience.bear(&wait("a"), at(600)).expect_err("too long");
+        assert_eq!(error.to_string(), "a not after 600s: refused");
+    }
+
+    #[test]
+    fn a_kubelet_that_crashes_at_once_is_started_ten_times() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        for second in 0..10 {
+            patience.bear(&Next::StartKubelet, begun + Duration::from_secs(second)).expect("borne");
+            patience.bear(&wait("a"), begun + Duration::from_secs(second)).expect("borne");
+        }
+        let error =
+            patience.bear(&Next::StartKubelet, begun + Duration::from_secs(20)).expect_err("too often");
+        let says = "the kubelet keeps running not after 20s: it was started 10 times and ended each time";
+        assert_eq!(error.to_string(), says);
+    }
+
+    #[test]
+    fn getting_on_and_another_wait_begin_anew() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        patience.bear(&wait("a"), at(0)).expect("borne");
+        patience.bear(&wait("b"), at(599)).expect("borne");
+        patience.bear(&wait("b"), at(1198)).expect("borne");
+        patience.bear(&Next::Join, at(1200)).expect("borne");
+        patience.bear(&wait("b"), at(1300)).expect("borne");
+    }
+}
