@@ -17,7 +17,7 @@ const COMPONENTS: [(&str, &str); 2] = [
     ("kube-controller-manager", "/etc/kubernetes/controller-manager.conf"),
     ("kube-scheduler", "/etc/kubernetes/scheduler.conf"),
 ];
-const ANNOTATION: &str = "k8s-myhome.io/kubeconfig";
+const ANNOTATION: &str = "k8sctl.org/kubeconfig";
 
 /// The components that run with a kubeconfig of before, and the manifests that start them anew.
 pub fn plan(root: &Root) -> Result<Vec<(&'static str, Vec<u8>)>, StepError> {
