@@ -152,11 +152,12 @@ impl BundleService for Bundles {
         let path = request.into_inner().path;
         let shared = Arc::clone(self.manager.shared());
         let reply = stream("import-bundle", |sender| async move {
-            let shown = path.clone();
-            let import = tokio::task::spawn_blocking(move || shared.bundles.import(Path::new(&path)));
-            let line = control::ImportBundleResponse { progress: format!("verifying {shown}"), bundle: None };
-            // The client may be gone; the import goes on.
-            let _ = sender.send(Ok(line)).await;
+            let lines = sender.clone();
+            let say = move |progress| {
+                // The client may be gone; the import goes on.
+                let _ = lines.blocking_send(Ok(control::ImportBundleResponse { progress, bundle: None }));
+            };
+            let import = tokio::task::spawn_blocking(move || shared.bundles.import(Path::new(&path), say));
             let bundle =
                 import.await.map_err(|error| broken(&error))?.map_err(|failure| refused(&failure))?;
             let bundle = Some(wire_bundle(&bundle));

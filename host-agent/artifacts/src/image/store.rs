@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::base::{self, Suite};
 use super::inputs::{self, BuildInputs, CMDLINE};
 use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
+use crate::blocking;
 use crate::bundle::{Manifest, Role};
 use crate::digest::sha256_file;
 
@@ -183,14 +184,14 @@ impl ImageStore {
         progress: &mpsc::Sender<String>,
     ) -> Result<Image, ImageError> {
         let identified = inputs.clone();
-        let (id, suite, node_agent_sha256) = blocking(move || identify(&identified)).await?;
+        let (id, suite, node_agent_sha256) = blocking::run(move || identify(&identified)).await?;
         if let Some(image) = self.load_as_newest(&id)? {
             return Ok(image);
         }
         check_tools()?;
         fs::create_dir_all(&self.dir).map_err(ImageError::io("make", &self.dir))?;
         let dir = self.dir.clone();
-        let _lock = blocking(move || lock(&dir)).await?;
+        let _lock = blocking::run(move || lock(&dir)).await?;
         // Whoever held the lock may have built it.
         if let Some(image) = self.load_as_newest(&id)? {
             return Ok(image);
@@ -209,7 +210,7 @@ impl ImageStore {
         // First, for it is what may be broken, and the base system takes minutes.
         say(progress, format!("unpacking bundle {}", inputs.bundle.manifest.name));
         let (bundle, to_programs, to_images) = (inputs.bundle.clone(), programs.clone(), images.clone());
-        blocking(move || content::unpack(&bundle, &to_programs, &to_images)).await?;
+        blocking::run(move || content::unpack(&bundle, &to_programs, &to_images)).await?;
         let base = base::provide(&self.dir, suite, progress).await?;
         say(progress, "unpacking the base system");
         let tar = Program::new("tar", STEP_DEADLINE)
@@ -245,7 +246,7 @@ impl ImageStore {
         fs::write(&path, text).map_err(ImageError::io("write", &path))?;
         // A crash of the host must not leave an image whose disk is holes.
         let output_for_sync = output.clone();
-        blocking(move || sync_all(&output_for_sync)).await?;
+        blocking::run(move || sync_all(&output_for_sync)).await?;
         let target = self.dir.join(&id);
         let _ = fs::remove_dir_all(&target);
         fs::rename(&output, &target).map_err(ImageError::io("write", &target))?;
@@ -357,7 +358,7 @@ async fn facts(output: &Path) -> Result<BTreeMap<String, FileFacts>, ImageError>
         let (bytes, sha256) = bytes.map_err(failed)?;
         Ok((name.to_owned(), FileFacts { bytes, sha256 }))
     };
-    blocking(move || FILES.into_iter().map(facts).collect()).await
+    blocking::run(move || FILES.into_iter().map(facts).collect()).await
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
@@ -390,15 +391,6 @@ fn sync_all(dir: &Path) -> Result<(), ImageError> {
         File::open(&path).and_then(|file| file.sync_all()).map_err(ImageError::io("write", &path))?;
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 /// The container images' names by role, the first of each.
