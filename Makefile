@@ -1,5 +1,5 @@
 # The project's commands. `make up` and `make test` are all that a fresh
-# Debian 12 or Ubuntu needs; each installs what it misses.
+# Debian 12 needs; each installs what it misses. Ubuntu is untested.
 #
 #   make up      a cluster from examples/home.toml on this machine's libvirt
 #   make down    takes it away again
@@ -20,11 +20,14 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 CLUSTER ?= examples/home.toml
 LAB := tests/lab
 DIST := $(CACHE)/dist
+# For a recipe that calls cargo: deps may have found one outside of the PATH.
+RUST := . $(LAB)/common.sh
 # Programs that run inside VMs or in a sandbox link to nothing.
 STATIC := x86_64-unknown-linux-gnu
 
 # In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
 define lab_tests
+$(RUST)
 cargo test --release -p lab-tests --no-run
 $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
 endef
@@ -38,7 +41,8 @@ deps:
 	@$(LAB)/deps
 
 build: deps
-	@cargo build --release -p ctl -p host-agent
+	@$(RUST)
+	cargo build --release -p ctl -p host-agent
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(STATIC) -p node-agent -p plugin-hello
 	$(LAB)/install "$(DIST)"
 
@@ -61,11 +65,13 @@ lab-test:
 
 bench:
 	@$(LAB)/prepare
+	$(RUST)
 	cargo bench -p lab-tests --no-run
 	$(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
 
 lint:
-	@cargo fmt --all --check
+	@$(RUST)
+	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	$(LAB)/cargo-deny check licenses bans sources

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
+use host_artifacts::fetch::DEFAULT_RELEASE;
 
 use crate::output::Format;
 
@@ -265,8 +266,7 @@ pub struct KubeconfigArgs {
 pub enum BundleVerb {
     /// Make a bundle from upstream's release hosts and image registries; continues where it was interrupted
     Fetch {
-        /// The release, like v1.29.0 [default: the one that this version was tested with]
-        #[arg(long, value_name = "VERSION")]
+        #[arg(long, value_name = "VERSION", help = format!("The release, like v1.29.0 [default: {DEFAULT_RELEASE}]"))]
         kubernetes: Option<String>,
     },
     /// Show what a bundle file says of itself; checks no content
@@ -302,6 +302,9 @@ pub enum ImageVerb {
         /// Debian or Ubuntu suite [default: bookworm]
         #[arg(long)]
         suite: Option<String>,
+        /// Take the newest packages of Debian or Ubuntu, as for security updates, where the image has older ones
+        #[arg(long)]
+        refresh: bool,
         /// Install the lab's debug unit
         #[arg(long, hide = true)]
         debug_unit: bool,

@@ -169,6 +169,8 @@ async fn bundles() {
     let bench = bench();
     let out = bench.run(&["bundle", "list"]).await.expect(0);
     assert!(out.contains("kubernetes-v1.29.0-x86_64") && out.contains("500.0 MiB"), "{out}");
+    let help = bench.run(&["bundle", "fetch", "--help"]).await.expect(0);
+    assert!(help.contains(&format!("[default: {}]", host_artifacts::fetch::DEFAULT_RELEASE)), "{help}");
     let out = bench.run(&["bundle", "fetch", "--kubernetes", "v1.29.0"]).await.expect(0);
     assert!(out.lines().count() < 10 && out.contains("fetched kubernetes-v1.29.0"), "{out}");
     let file = bench.file("x.k8sbundle", "no bundle");
@@ -185,6 +187,9 @@ async fn images() {
     assert!(out.contains("abababababab ") && out.contains("1d1h"), "{out}");
     let out = bench.run(&["image", "build", "--suite", "bookworm"]).await.expect(0);
     assert!(out.contains("importing container images") && out.contains("image abababababab"), "{out}");
+    assert!(bench.calls().contains("refresh: false"));
+    bench.run(&["image", "build", "--refresh"]).await.expect(0);
+    assert!(bench.calls().contains("refresh: true"));
     bench.run(&["image", "remove", "abab"]).await.expect(0);
     assert!(bench.calls().contains("RemoveImageRequest { id: \"abab\" }"));
 }

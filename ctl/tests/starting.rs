@@ -59,9 +59,15 @@ async fn a_host_agent_is_started_and_waited_for() {
     let (begun, end) = (dir.path().join("begun"), dir.path().join("end"));
     let made = Command::new("mkfifo").args([&begun, &end]).status().await.unwrap();
     assert!(made.success());
-    let script = format!("echo begun >'{}'; read -r _ <'{}'", begun.display(), end.display());
+    let proxy = dir.path().join("proxy");
+    let script = format!(
+        "echo \"$https_proxy $*\" >'{}'; echo begun >'{}'; read -r _ <'{}'",
+        proxy.display(),
+        begun.display(),
+        end.display()
+    );
     let mut command = install(dir.path(), &script);
-    command.args(["image", "list"]);
+    command.args(["image", "list"]).env("https_proxy", "http://somebody:it's \"$secret\"@proxy:3128");
     let socket: PathBuf = dir.path().join("run/api.sock");
     let serve = async {
         let text =
@@ -75,5 +81,8 @@ async fn a_host_agent_is_started_and_waited_for() {
     };
     tokio::task::spawn_blocking(move || std::fs::write(end, "end\n")).await.unwrap().unwrap();
     assert!(run.err.contains("starting the host agent"), "{}", run.err);
+    // The downloads are the host agent's; it gets the proxy by its environment, not by argument.
+    let proxy = std::fs::read_to_string(proxy).unwrap();
+    assert!(proxy.starts_with("http://somebody:it's \"$secret\"@proxy:3128 --config "), "{proxy}");
     assert!(run.expect(0).contains("abababababab"));
 }

@@ -76,6 +76,10 @@ async fn systemd_takes_the_host_agents_unit() {
     let (name, text) = host_unit();
     assert_eq!(name, "k8s-host-agent.service");
     assert_eq!(verify(&[(name.clone(), text.clone())]).await, "");
+    // systemd shows `Environment=` to everybody, and what the file holds to nobody.
+    assert!(
+        text.contains("\nEnvironmentFile=-/etc/k8s-myhome/environment\n") && !text.contains("\nEnvironment=")
+    );
     // It would say so if there were something to say.
     let misspelt = text.replace("RuntimeDirectory=", "RunTimeDirectory=");
     assert_ne!(verify(&[(name, misspelt)]).await, "");

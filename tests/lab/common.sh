@@ -1,7 +1,8 @@
 # Shared by the scripts of tests/lab: where things live and how they report.
 #
-# Owns the names of the cache's folders; every script here sources it. It runs
-# nothing. Callers set `set -euo pipefail` themselves.
+# Owns the names of the cache's folders; every script here sources it, and the
+# recipes of the Makefile that call cargo. It runs nothing. Callers set
+# `set -euo pipefail` themselves.
 # shellcheck shell=bash disable=SC2034
 
 LAB_SCRIPTS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -9,6 +10,9 @@ LAB_REPO=$(cd -- "$LAB_SCRIPTS/../.." && pwd)
 
 # Everything that is expensive to make, outside of the checkout.
 CACHE=${K8S_MYHOME_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/k8s-myhome}
+
+# Where deps found the distribution's Rust, when that is not on the PATH.
+if [[ -s $CACHE/rust-path ]]; then PATH=$(<"$CACHE/rust-path"):$PATH; fi
 
 # The only Kubernetes that Debian 12 has as a complete source package.
 LAB_KUBERNETES=v1.20.2
@@ -32,6 +36,9 @@ lab_image_note() {
   key=$(printf '%s %s' "$LAB_REPO" "$(realpath "$1")" | sha256sum)
   printf '%s' "$CACHE/lab-images/${key%% *}"
 }
+
+# gone PID: the process has ended, whether its parent knows or not.
+gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
 
 # wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds (asked every $POLL
 # seconds, 0.05), or fail naming WHAT.

@@ -98,8 +98,6 @@ start_libvirt() {
   timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
 }
 
-gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
-
 # end PID WHAT: asks the process to end, then makes it.
 end() {
   gone "$1" && return

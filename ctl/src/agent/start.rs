@@ -28,9 +28,25 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// How much of the log is shown, in bytes.
 const TAIL: u64 = 4096;
 
-/// Makes the directory and the log, begins the host agent in a session of its own and prints its process id.
-/// `$1` is the state directory, `$2` the log, the rest is the command line.
+/// What of our environment the host agent gets, which does the downloading.
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
+
+/// Takes variables from standard input, for sudo keeps none and an argument is everybody's to read; makes the
+/// directory and the log, begins the host agent in a session of its own and prints its process id. `$1` is the state
+/// directory, `$2` the log, the rest is the command line.
 const DETACH: &str = r#"
+while IFS= read -r variable; do
+  export "$variable"
+done
 umask 077
 mkdir -p -- "$1" || exit
 log=$2
@@ -60,7 +76,7 @@ pub(super) async fn start(context: &Context, settings: &Settings) -> Result<(), 
     match way {
         Way::Systemd => {
             let argv = ["systemctl", "start", UNIT].map(str::to_owned);
-            run(sudo, &argv)
+            run(sudo, &argv, None)
                 .await
                 .map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
             wait(settings, &way, None).await
@@ -73,7 +89,7 @@ pub(super) async fn start(context: &Context, settings: &Settings) -> Result<(), 
             if let Some(config) = &settings.config {
                 argv.extend(["--config".to_owned(), config.display().to_string()]);
             }
-            let pid = run(sudo, &argv)
+            let pid = run(sudo, &argv, Some(proxies(|name| std::env::var(name).ok())))
                 .await
                 .map_err(|error| failed(settings, &way, &k8sctl_rpc::chain(&error).to_string()))?;
             wait(settings, &way, pid.trim().parse().ok()).await
@@ -83,6 +99,12 @@ pub(super) async fn start(context: &Context, settings: &Settings) -> Result<(), 
 
 fn log_file(settings: &Settings) -> PathBuf {
     settings.state_dir.join("host-agent.log")
+}
+
+/// The proxies' variables that are set, as lines of `NAME=VALUE`.
+fn proxies(variable: impl Fn(&str) -> Option<String>) -> String {
+    let set = PROXIES.iter().filter_map(|name| Some((name, variable(name)?)));
+    set.filter(|(_, value)| !value.contains('\n')).map(|(name, value)| format!("{name}={value}\n")).collect()
 }
 
 /// A host agent whose directory is the caller's own runs as the caller.
@@ -105,7 +127,8 @@ async fn find_way(settings: &Settings) -> Result<Way, Ended> {
     let program = beside.into_iter().chain(on_path).find(|program| program.is_file());
     program.map(|program| Way::Detached { program }).ok_or_else(|| {
         let reason = format!("none runs, and {PROGRAM} is neither beside k8sctl nor on the PATH");
-        let next = "install it (make install), or put its directory on the PATH";
+        let next =
+            "put it beside k8sctl, or its directory on the PATH; `make up` in the checkout installs both";
         Ended::with(Exit::Unreachable, Failure::new("HOST-AGENT-START", "host agent", reason, next))
     })
 }
@@ -125,13 +148,17 @@ async fn sudo(context: &Context) -> Result<&'static [&'static str], Ended> {
     }
 }
 
-async fn run(sudo: Option<&[&str]>, argv: &[String]) -> Result<String, CommandError> {
+async fn run(sudo: Option<&[&str]>, argv: &[String], stdin: Option<String>) -> Result<String, CommandError> {
     let words = sudo.unwrap_or_default().iter().map(|word| (*word).to_owned());
     let mut words = words.chain(argv.iter().cloned());
     let program = words.next().expect("the command line is not empty");
     // sudo asks on the terminal itself, not on standard input.
     let deadline = if sudo.is_some() { PASSWORD_DEADLINE } else { DEADLINE };
-    Program::new(program, deadline).args(words).run().await
+    let program = Program::new(program, deadline).args(words);
+    match stdin {
+        Some(text) => program.stdin(text).run().await,
+        None => program.run().await,
+    }
 }
 
 /// Waits for the socket; a process that ended is not waited for.
@@ -193,5 +220,23 @@ fn tail(path: &Path) -> io::Result<String> {
         // The first line may be cut.
         Some((_, rest)) if length > TAIL => Ok(rest.to_owned()),
         _ => Ok(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_are_handed_on_and_nothing_else() {
+        let variables = [
+            ("https_proxy", "http://u:p@proxy:1"),
+            ("NO_PROXY", ".lan"),
+            ("HOME", "/root"),
+            ("all_proxy", "a\nb=c"),
+        ];
+        let variable =
+            |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned());
+        assert_eq!(proxies(variable), "https_proxy=http://u:p@proxy:1\nNO_PROXY=.lan\n");
     }
 }

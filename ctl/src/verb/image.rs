@@ -17,9 +17,9 @@ const SHORT: usize = 12;
 
 pub(super) async fn run(context: &Context, verb: ImageVerb) -> Result<Exit, Ended> {
     match verb {
-        ImageVerb::Build { bundle, suite, debug_unit } => {
+        ImageVerb::Build { bundle, suite, refresh, debug_unit } => {
             let (bundle, suite) = (bundle.unwrap_or_default(), suite.unwrap_or_default());
-            build(context, BuildImageRequest { bundle, suite, debug_unit }).await
+            build(context, BuildImageRequest { bundle, suite, refresh, debug_unit }).await
         }
         ImageVerb::List => list(context).await,
         ImageVerb::Remove { id } => {

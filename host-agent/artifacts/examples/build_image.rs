@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use host_artifacts::bundle::store::inspect;
-use host_artifacts::image::{BuildInputs, ImageStore};
+use host_artifacts::image::{BuildInputs, ImageStore, Packages};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
     let (sender, mut progress) = tokio::sync::mpsc::channel(256);
     let dir = std::path::absolute(dir).context("the image directory is no path")?;
     let store = ImageStore::new(dir);
-    let build = store.build(inputs, sender);
+    let build = store.build(inputs, Packages::AsBuilt, sender);
     let print = async {
         while let Some(line) = progress.recv().await {
             eprintln!("{line}");

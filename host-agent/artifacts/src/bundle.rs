@@ -3,12 +3,13 @@
 //! - [`manifest`]: `bundle.toml`, typed and strict
 //! - [`archive`]: reads a bundle entry by entry, checking every digest on the way
 //! - [`mod@write`]: writes one, in the order that readers insist on
-//! - [`store`]: the directory of installed bundles
+//! - [`store`]: the directory of installed bundles, with one writer at a time (`lock`)
 //!
 //! The format is described in `docs/bundles-and-images.md`. Nothing here touches a network.
 
 pub mod archive;
 pub mod error;
+pub(crate) mod lock;
 pub mod manifest;
 pub mod store;
 pub mod write;

@@ -3,6 +3,7 @@
 //! - [`releases`]: which versions go together, per Kubernetes minor
 //! - [`download`]: resumable, digest-checked downloads
 //! - [`registry`]: the pull side of the OCI distribution API
+//! - `reach`: whether the network is out of reach or one host
 //! - [`assemble`]: all of it in order, up to the installed bundle
 //!
 //! The only module here that uses a network. Called by the host agent for `k8sctl bundle fetch`.
@@ -10,6 +11,7 @@
 pub mod assemble;
 pub mod download;
 pub mod error;
+mod reach;
 pub mod registry;
 pub mod releases;
 

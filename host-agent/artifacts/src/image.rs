@@ -20,7 +20,7 @@ pub mod rootfs;
 pub mod store;
 
 pub use error::ImageError;
-pub use inputs::BuildInputs;
+pub use inputs::{BuildInputs, Packages};
 pub use store::{Image, ImageStore};
 
 use std::time::Duration;

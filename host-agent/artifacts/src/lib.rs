@@ -12,6 +12,7 @@
 //!
 //! The host agent calls all three. Nothing here knows a cluster, libvirt or the store.
 
+mod blocking;
 pub mod bundle;
 pub mod digest;
 pub mod fetch;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use host_artifacts::bundle::Bundle;
 use host_artifacts::fetch::{FetchSources, fetch};
-use host_artifacts::image::{BuildInputs, Image};
+use host_artifacts::image::{BuildInputs, Image, Packages};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
@@ -63,13 +63,14 @@ impl ImageService for Images {
         let suite = if request.suite.is_empty() { DEFAULT_SUITE.to_owned() } else { request.suite };
         let node_agent = shared.config.node_agent.clone();
         let inputs = BuildInputs { bundle, suite, node_agent, debug_unit: request.debug_unit };
+        let packages = if request.refresh { Packages::Current } else { Packages::AsBuilt };
         let reply = stream("build-image", |sender| async move {
             let (lines, receiver) = mpsc::channel(LINES);
             let progress = forward(receiver, sender.clone(), |progress| control::BuildImageResponse {
                 progress,
                 image: None,
             });
-            let build = async { shared.images.build(inputs, lines).await };
+            let build = async { shared.images.build(inputs, packages, lines).await };
             let (image, ()) = tokio::join!(build, progress);
             let image = image.map_err(|failure| refused(&failure))?;
             let response =
@@ -152,11 +153,12 @@ impl BundleService for Bundles {
         let path = request.into_inner().path;
         let shared = Arc::clone(self.manager.shared());
         let reply = stream("import-bundle", |sender| async move {
-            let shown = path.clone();
-            let import = tokio::task::spawn_blocking(move || shared.bundles.import(Path::new(&path)));
-            let line = control::ImportBundleResponse { progress: format!("verifying {shown}"), bundle: None };
-            // The client may be gone; the import goes on.
-            let _ = sender.send(Ok(line)).await;
+            let lines = sender.clone();
+            let say = move |progress| {
+                // The client may be gone; the import goes on.
+                let _ = lines.blocking_send(Ok(control::ImportBundleResponse { progress, bundle: None }));
+            };
+            let import = tokio::task::spawn_blocking(move || shared.bundles.import(Path::new(&path), say));
             let bundle =
                 import.await.map_err(|error| broken(&error))?.map_err(|failure| refused(&failure))?;
             let bundle = Some(wire_bundle(&bundle));

@@ -11,6 +11,7 @@ use k8sctl_types::failure::Failure;
 use k8sctl_types::version::KubernetesVersion;
 
 use super::archive::{self, Discard};
+use super::lock::{StoreLock, WAITING};
 use super::{BundleError, Manifest};
 use crate::digest::Tee;
 
@@ -111,13 +112,15 @@ impl BundleStore {
         Err(BundleError::Missing { wanted: wanted.to_owned(), installed }.into())
     }
 
-    /// Copies a bundle into the store, checking all of it on the way.
-    pub fn import(&self, path: &Path) -> Result<Bundle, Failure> {
-        Ok(self.import_impl(path)?)
+    /// Copies a bundle into the store, checking all of it on the way. While another fetch or import writes there
+    /// it waits. Lines of progress go to `progress`.
+    pub fn import(&self, path: &Path, progress: impl Fn(String)) -> Result<Bundle, Failure> {
+        Ok(self.import_impl(path, progress)?)
     }
 
-    fn import_impl(&self, path: &Path) -> Result<Bundle, BundleError> {
-        fs::create_dir_all(&self.dir).map_err(BundleError::io("make", &self.dir))?;
+    fn import_impl(&self, path: &Path, progress: impl Fn(String)) -> Result<Bundle, BundleError> {
+        let _lock = StoreLock::take(&self.dir, || progress(WAITING.to_owned()))?;
+        progress(format!("verifying {}", path.display()));
         let temp = tempfile::Builder::new()
             .prefix(".import-")
             .tempfile_in(&self.dir)
@@ -128,13 +131,24 @@ impl BundleStore {
         self.adopt(temp, &head.manifest.name)
     }
 
+    /// The file of the bundle of this name, there or not.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{SUFFIX}"))
+    }
+
     /// Gives a whole, verified temporary file in the store's directory its name.
     pub(crate) fn adopt(&self, temp: tempfile::NamedTempFile, name: &str) -> Result<Bundle, BundleError> {
-        let path = self.dir.join(format!("{name}.{SUFFIX}"));
+        let path = self.path_of(name);
         temp.as_file().sync_all().map_err(BundleError::io("write", &path))?;
         temp.persist(&path).map_err(|error| BundleError::io("write", &path)(error.error))?;
+        sync_dir(&self.dir)?;
         inspect_impl(&path)
     }
+}
+
+/// Makes renames in `dir` outlast a crash of the host.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), BundleError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(BundleError::io("write", dir))
 }
 
 /// What a bundle says of itself. Reads its first entry only and checks no content.
@@ -142,7 +156,7 @@ pub fn inspect(path: &Path) -> Result<Bundle, Failure> {
     Ok(inspect_impl(path)?)
 }
 
-fn inspect_impl(path: &Path) -> Result<Bundle, BundleError> {
+pub(crate) fn inspect_impl(path: &Path) -> Result<Bundle, BundleError> {
     let head = archive::read_head(path)?;
     let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
     Ok(Bundle { path: path.to_owned(), digest: head.digest, size, manifest: head.manifest })

@@ -1,14 +1,14 @@
 //! Fetches everything that a bundle holds and installs the bundle.
 //!
 //! Called by the host agent. Nothing is installed unless every digest was right; a second run goes
-//! on where the first stopped.
+//! on where the first stopped, and two at once are one after the other.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flate2::read::GzDecoder;
 use futures::{StreamExt, TryStreamExt};
@@ -20,18 +20,23 @@ use tokio::sync::mpsc;
 use super::download::Downloader;
 use super::registry::{PulledManifest, Registry};
 use super::releases::{self, Companions};
-use super::{FetchError, FetchSources};
+use super::{FetchError, FetchSources, reach};
+use crate::blocking;
+use crate::bundle::lock::{StoreLock, WAITING};
 use crate::bundle::write::{self, IndexEntry};
 use crate::bundle::{Bundle, BundleError, BundleStore, Component, ImageEntry, Manifest, Role, store};
-use crate::digest::{self, sha256_file};
+use crate::digest::{self, Hashing};
 
 /// Downloads at the same time.
 const PARALLEL: usize = 4;
 /// `nobody` on Debian and Ubuntu.
 const NOBODY: &str = "65534";
+/// What a broken-off fetch left goes after so long when another version is fetched.
+const PARTIAL_AGE: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// Fetches Kubernetes `version` from `sources` and installs it as a bundle in `store`. An installed
-/// bundle of that version is fetched again and replaced. Lines of progress go to `progress`.
+/// bundle of that version is fetched again and replaced, unless another fetch that this one had to wait
+/// for has just done so. Lines of progress go to `progress`.
 pub async fn fetch(
     store: &BundleStore,
     version: &KubernetesVersion,
@@ -49,45 +54,119 @@ async fn fetch_impl(
 ) -> Result<Bundle, FetchError> {
     let companions = releases::companions(version)
         .ok_or_else(|| FetchError::Unsupported { version: version.to_string() })?;
-    let partial = store.dir().join("partial");
-    fs::create_dir_all(&partial).map_err(BundleError::io("make", &partial))?;
-    let downloader = Downloader::new(sources, partial, progress.clone())?;
+    let lock = match enter(store, version, &progress).await? {
+        Entered::Found(bundle) => return Ok(bundle),
+        Entered::Locked(lock) => lock,
+    };
+    let downloader = Downloader::new(sources, store.dir().join("partial"), progress.clone())?;
+    match gather(store, version, companions, sources, &downloader, &progress, lock).await {
+        Ok(bundle) => Ok(bundle),
+        Err(error) => Err(reach::explain(error, &downloader, sources).await),
+    }
+}
+
+enum Entered {
+    /// The store is ours to write to.
+    Locked(StoreLock),
+    /// Whoever had the lock has installed what was wanted.
+    Found(Bundle),
+}
+
+/// Waits until nobody else writes to the store.
+async fn enter(
+    store: &BundleStore,
+    version: &KubernetesVersion,
+    progress: &mpsc::Sender<String>,
+) -> Result<Entered, BundleError> {
+    let (dir, path) = (store.dir().to_owned(), store.path_of(&name_of(version)));
+    let progress = progress.clone();
+    blocking::run(move || {
+        let stamp = || fs::metadata(&path).ok().and_then(|data| Some((data.ino(), data.modified().ok()?)));
+        let (before, mut waited) = (stamp(), false);
+        let lock = StoreLock::take(&dir, || {
+            waited = true;
+            let _ = progress.try_send(WAITING.to_owned());
+        })?;
+        if waited && stamp() != before && path.exists() {
+            return store::inspect_impl(&path).map(Entered::Found);
+        }
+        Ok(Entered::Locked(lock))
+    })
+    .await
+}
+
+/// The name of the bundle that a fetch of this version makes.
+fn name_of(version: &KubernetesVersion) -> String {
+    format!("kubernetes-{version}")
+}
+
+/// Downloads everything, and installs the bundle of it.
+async fn gather(
+    store: &BundleStore,
+    version: &KubernetesVersion,
+    companions: &Companions,
+    sources: &FetchSources,
+    downloader: &Downloader,
+    progress: &mpsc::Sender<String>,
+    lock: StoreLock,
+) -> Result<Bundle, FetchError> {
     let assets = plan_assets(version, companions, sources);
-    let files: Vec<(Asset, PathBuf)> = futures::stream::iter(assets)
-        .map(|asset| {
-            let downloader = &downloader;
-            async move {
-                let sums = downloader.text(&asset.checksum_url).await?;
-                let sha256 = find_sum(&sums, asset.file_name()).ok_or_else(|| FetchError::Upstream {
-                    url: asset.checksum_url.clone(),
-                    reason: format!("has no sha256 of {}", asset.file_name()),
-                })?;
-                let path = downloader.file(&asset.url, &sha256, None).await?;
-                Ok::<_, FetchError>((asset, path))
-            }
+    let files: Vec<Download> = futures::stream::iter(assets)
+        .map(|asset| async move {
+            let sums = downloader.text(&asset.checksum_url).await?;
+            let sha256 = find_sum(&sums, asset.file_name()).ok_or_else(|| FetchError::Upstream {
+                url: asset.checksum_url.clone(),
+                reason: format!("has no sha256 of {}", asset.file_name()),
+            })?;
+            let path = downloader.file(&asset.url, &sha256, None).await?;
+            Ok::<_, FetchError>(Download { asset, sha256, path })
         })
         .buffered(PARALLEL)
         .try_collect()
         .await?;
 
-    let work = tempfile::Builder::new()
-        .prefix(".fetch-")
-        .tempdir_in(store.dir())
-        .map_err(BundleError::io("write to", store.dir()))?;
-    let components = unpack(&files, work.path())?;
-    let names = image_names(version, companions, &components, &progress).await;
-    let registry = Registry::new(&sources.registry, &downloader);
-    let pulled: Vec<(String, PulledManifest, Vec<PathBuf>)> =
+    let (dir, held) = (store.dir().to_owned(), lock.clone());
+    let (work, files, components) = blocking::run(move || {
+        let _held = held;
+        let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&dir);
+        let work = work.map_err(BundleError::io("write to", &dir))?;
+        let components = unpack(&files, work.path())?;
+        Ok::<_, BundleError>((work, files, components))
+    })
+    .await?;
+    let names = image_names(version, companions, &components, progress).await;
+    let registry = Registry::new(&sources.registry, downloader);
+    let pulled: Vec<Pulled> =
         futures::stream::iter(names).map(|name| pull(&registry, name)).buffered(2).try_collect().await?;
 
     let _ = progress.try_send("writing the bundle".to_owned());
-    let source = format!("{} and {}", host_of(&sources.kubernetes), host_of(&sources.registry));
-    let bundle = install(store, version, source, work.path(), &components, &pulled)?;
-    for path in files.iter().map(|(_, path)| path).chain(pulled.iter().flat_map(|(_, _, paths)| paths)) {
-        // Shared layers are there once and named twice.
-        let _ = fs::remove_file(path);
+    let source = format!("{} and {}", reach::host_of(&sources.kubernetes), reach::host_of(&sources.registry));
+    let (store, version, partial) = (store.clone(), version.clone(), downloader.partial().to_owned());
+    let bundle = blocking::run(move || {
+        // Until the work directory is gone, too.
+        let _held = lock;
+        let bundle = install(&store, &version, source, work.path(), &components, &pulled)?;
+        for path in files.iter().map(|file| &file.path).chain(pulled.iter().flat_map(|image| &image.blobs)) {
+            // Shared layers are there once and named twice.
+            let _ = fs::remove_file(path);
+        }
+        // What is left is of other versions.
+        remove_older(&partial, PARTIAL_AGE);
+        drop(work);
+        Ok::<_, BundleError>(bundle)
+    });
+    Ok(bundle.await?)
+}
+
+/// Removes the files in `dir` that nothing was written to for `age`.
+fn remove_older(dir: &Path, age: Duration) {
+    let limit = SystemTime::now().checked_sub(age);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let modified = entry.metadata().and_then(|data| data.modified()).ok();
+        if modified.is_some() && modified < limit {
+            let _ = fs::remove_file(entry.path());
+        }
     }
-    Ok(bundle)
 }
 
 /// A file to download, and what to take out of it.
@@ -157,16 +236,39 @@ fn find_sum(text: &str, name: &str) -> Option<String> {
     lone
 }
 
-/// Path in the bundle → file and version.
-type Components = BTreeMap<String, (PathBuf, String)>;
+/// An asset, as it was downloaded.
+#[derive(Debug)]
+struct Download {
+    asset: Asset,
+    /// Hexadecimal, as upstream published it.
+    sha256: String,
+    path: PathBuf,
+}
 
-fn unpack(files: &[(Asset, PathBuf)], work: &Path) -> Result<Components, BundleError> {
+/// A file for `bin/` or `cni/`.
+#[derive(Debug)]
+struct Part {
+    file: PathBuf,
+    version: String,
+    /// Upstream's where the file was downloaded as it is; else that of what was taken out of a checked archive.
+    sha256: String,
+    size: u64,
+}
+
+/// By path in the bundle.
+type Components = BTreeMap<String, Part>;
+
+/// Takes the components out of what was downloaded. Blocking.
+fn unpack(files: &[Download], work: &Path) -> Result<Components, BundleError> {
     let mut components = Components::new();
-    for (asset, path) in files {
+    for Download { asset, sha256, path } in files {
         let corrupt =
             |error: io::Error| BundleError::corrupt(path, format!("{}: {error}", asset.file_name()));
+        let version = asset.version.clone();
         if let Take::Whole(name) = asset.take {
-            components.insert(format!("bin/{name}"), (path.clone(), asset.version.clone()));
+            let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
+            let part = Part { file: path.clone(), version, sha256: sha256.clone(), size };
+            components.insert(format!("bin/{name}"), part);
             continue;
         }
         let file = File::open(path).map_err(BundleError::io("open", path))?;
@@ -185,9 +287,13 @@ fn unpack(files: &[(Asset, PathBuf)], work: &Path) -> Result<Components, BundleE
             }
             // The name is a single path component: nothing is written outside of the work directory.
             let to = work.join(target.replace('/', "-"));
-            let written = File::create(&to).and_then(|mut file| io::copy(&mut entry, &mut file));
-            written.map_err(BundleError::io("write", &to))?;
-            components.insert(target, (to, asset.version.clone()));
+            let written = File::create(&to).and_then(|file| {
+                let mut file = Hashing::new(file);
+                io::copy(&mut entry, &mut file)?;
+                Ok(file.finish())
+            });
+            let (sha256, size) = written.map_err(BundleError::io("write", &to))?;
+            components.insert(target, Part { file: to, version: version.clone(), sha256, size });
         }
     }
     Ok(components)
@@ -213,20 +319,22 @@ async fn image_names(
 
 /// Runs the fetched, digest-checked kubeadm as nobody, from a directory that nobody may read.
 async fn ask_kubeadm(version: &KubernetesVersion, components: &Components) -> Result<Vec<String>, String> {
-    let (kubeadm, _) = components.get("bin/kubeadm").ok_or("there is none")?;
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let copy = dir.path().join("kubeadm");
-    let prepare = || -> io::Result<()> {
+    let kubeadm = components.get("bin/kubeadm").ok_or("there is none")?.file.clone();
+    let prepare = move || -> io::Result<_> {
+        let dir = tempfile::tempdir()?;
+        let copy = dir.path().join("kubeadm");
         fs::copy(kubeadm, &copy)?;
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        Ok((dir, copy))
     };
-    prepare().map_err(|error| error.to_string())?;
+    let (_dir, copy) = blocking::run(prepare).await.map_err(|error| error.to_string())?;
     let deadline = Duration::from_secs(60);
     let program = if rustix::process::geteuid().is_root() {
         let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
         let program = Program::new("setpriv", deadline).args(ids);
-        program.args(["--clear-groups", "--no-new-privs"]).arg(copy.as_os_str())
+        // Not our environment either: a proxy's password may be in it.
+        program.args(["--clear-groups", "--no-new-privs", "--reset-env"]).arg(copy.as_os_str())
     } else {
         Program::new(&copy, deadline)
     };
@@ -246,27 +354,29 @@ async fn ask_kubeadm(version: &KubernetesVersion, components: &Components) -> Re
     }
 }
 
-async fn pull(
-    registry: &Registry<'_>,
+/// An image, as it was downloaded.
+#[derive(Debug)]
+struct Pulled {
     name: String,
-) -> Result<(String, PulledManifest, Vec<PathBuf>), FetchError> {
+    manifest: PulledManifest,
+    /// Files of config and layers, in the manifest's order.
+    blobs: Vec<PathBuf>,
+}
+
+async fn pull(registry: &Registry<'_>, name: String) -> Result<Pulled, FetchError> {
     let (repository, tag) = split_name(&name)
         .ok_or_else(|| FetchError::Upstream { url: name.clone(), reason: "is no image name".to_owned() })?;
     let manifest = registry.manifest(repository, tag).await?;
-    let mut paths = Vec::new();
+    let mut blobs = Vec::new();
     for (sha256, _) in &manifest.blobs {
-        paths.push(registry.blob(repository, sha256, &manifest).await?);
+        blobs.push(registry.blob(repository, sha256, &manifest).await?);
     }
-    Ok((name, manifest, paths))
+    Ok(Pulled { name, manifest, blobs })
 }
 
 /// `registry.k8s.io/coredns/coredns:v1` is `coredns/coredns` and `v1`.
 fn split_name(name: &str) -> Option<(&str, &str)> {
     name.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':'))
-}
-
-fn host_of(url: &str) -> &str {
-    url.split("://").nth(1).unwrap_or(url)
 }
 
 fn role_of(name: &str) -> Role {
@@ -282,36 +392,37 @@ fn role_of(name: &str) -> Role {
     }
 }
 
+/// Writes the bundle, reads it as a stranger's would be and gives it its name. Blocking.
 fn install(
     store: &BundleStore,
     version: &KubernetesVersion,
     source: String,
     work: &Path,
     components: &Components,
-    pulled: &[(String, PulledManifest, Vec<PathBuf>)],
+    pulled: &[Pulled],
 ) -> Result<Bundle, BundleError> {
     let mut manifest = Manifest {
         format: crate::bundle::manifest::FORMAT,
         kubernetes: version.clone(),
         arch: "x86_64".to_owned(),
-        name: format!("kubernetes-{version}"),
+        name: name_of(version),
         trial: false,
         source,
         created: None,
         components: Vec::new(),
         images: Vec::new(),
     };
-    for (path, (file, version)) in components {
+    for (path, part) in components {
         manifest.components.push(Component {
             name: path.rsplit('/').next().unwrap_or(path).to_owned(),
-            version: version.clone(),
+            version: part.version.clone(),
             path: path.clone(),
-            sha256: sha256_file(file).map_err(BundleError::io("read", file))?,
-            size: fs::metadata(file).map_err(BundleError::io("read", file))?.len(),
+            sha256: part.sha256.clone(),
+            size: part.size,
         });
     }
     let (mut index, mut blobs) = (Vec::new(), BTreeMap::new());
-    for (name, image, paths) in pulled {
+    for Pulled { name, manifest: image, blobs: paths } in pulled {
         let size = image.bytes.len() as u64;
         manifest.images.push(ImageEntry {
             name: name.clone(),
@@ -326,7 +437,7 @@ fn install(
         blobs.insert(image.sha256.clone(), path);
         blobs.extend(image.blobs.iter().map(|(sha256, _)| sha256.clone()).zip(paths.iter().cloned()));
     }
-    let files = components.iter().map(|(path, (file, _))| (path.clone(), file.clone())).collect();
+    let files = components.iter().map(|(path, part)| (path.clone(), part.file.clone())).collect();
     let temp = tempfile::Builder::new()
         .prefix(".fetch-")
         .tempfile_in(store.dir())
@@ -352,6 +463,36 @@ mod tests {
         );
         assert_eq!(find_sum(&text, "runc.amd64"), Some(sum));
         assert_eq!(find_sum(&text, "runc.s390x"), None);
+    }
+
+    #[test]
+    fn a_component_has_the_digest_that_upstream_published() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kubelet");
+        fs::write(&path, "changed since it was checked").expect("it is written");
+        let version: KubernetesVersion = "v1.34.1".parse().expect("a version");
+        let companions = releases::companions(&version).expect("it is in the table");
+        let mut assets = plan_assets(&version, companions, &FetchSources::default());
+        assets.retain(|asset| asset.file_name() == "kubelet");
+        let sha256 = "a".repeat(64);
+        let files =
+            assets.into_iter().map(|asset| Download { asset, sha256: sha256.clone(), path: path.clone() });
+        let components = unpack(&files.collect::<Vec<_>>(), dir.path()).expect("nothing to unpack");
+        assert_eq!(components["bin/kubelet"].sha256, sha256);
+    }
+
+    #[test]
+    fn only_what_is_old_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        for name in ["new.part", "old.part"] {
+            fs::write(path(name), "x").expect("it is written");
+        }
+        let old = File::options().append(true).open(path("old.part"));
+        old.and_then(|file| file.set_modified(SystemTime::now() - 2 * PARTIAL_AGE))
+            .expect("it is dated back");
+        remove_older(dir.path(), PARTIAL_AGE);
+        assert!(path("new.part").exists() && !path("old.part").exists());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Downloads that survive being cut: by digest, with Range requests, checked before anyone sees them.
 //!
 //! A finished download lies in the partial directory under its digest, one under way has `.part`
-//! behind it. Called by [`super::assemble`] and [`super::registry`].
+//! behind it. What lies there is trusted only after it was read. Called by [`super::assemble`] and
+//! [`super::registry`].
 
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -14,15 +18,18 @@ use tokio::fs;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
-use super::{FetchError, FetchSources};
-use crate::bundle::BundleError;
+use super::{FetchError, FetchSources, reach};
+use crate::blocking;
+use crate::bundle::{BundleError, store};
 use crate::digest::sha256_file;
 
 /// Checksums, manifests and tokens are smaller than this.
 const SMALL_LIMIT: usize = 4 << 20;
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// A transfer that brings nothing for so long has broken off.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
+/// A busy host that asks for a longer pause than this is not waited for.
+const PAUSE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Fetches files and small texts.
 #[derive(Clone, Debug)]
@@ -30,10 +37,14 @@ pub struct Downloader {
     client: reqwest::Client,
     partial: PathBuf,
     progress: mpsc::Sender<String>,
+    /// Digest → whether its file was downloaded or read already. One at a time works on each: images share layers.
+    files: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<bool>>>>>,
+    /// Hosts that answered anything.
+    answered: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// Named policy: three more tries, half a second to four seconds apart. What is out of reach fails
-/// after one more.
+/// Named policy: three more tries, half a second to four seconds apart; a busy host's own wish comes first. What is
+/// out of reach fails after one more.
 fn policy() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(500))
@@ -43,29 +54,30 @@ fn policy() -> ExponentialBuilder {
 }
 
 impl Downloader {
-    /// A downloader that keeps what it gets in `partial`.
+    /// A downloader that keeps what it gets in `partial`. Proxies are those of the environment.
     pub fn new(
         sources: &FetchSources,
         partial: PathBuf,
         progress: mpsc::Sender<String>,
     ) -> Result<Self, FetchError> {
-        let bad = |source: reqwest::Error| FetchError::Upstream {
-            url: "the HTTP client".to_owned(),
-            reason: source.to_string(),
-        };
-        let mut builder = reqwest::Client::builder()
-            .user_agent("k8s-myhome")
-            .connect_timeout(CONNECT_DEADLINE)
-            .read_timeout(READ_DEADLINE);
-        if let Some(pem) = &sources.extra_ca_pem {
-            builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(bad)?);
-        }
-        Ok(Self { client: builder.build().map_err(bad)?, partial, progress })
+        let builder = reqwest::Client::builder().read_timeout(READ_DEADLINE);
+        let client = reach::client(builder, sources)?;
+        Ok(Self { client, partial, progress, files: Arc::default(), answered: Arc::default() })
     }
 
     /// The directory of finished and unfinished downloads.
     pub fn partial(&self) -> &Path {
         &self.partial
+    }
+
+    /// The hosts that answered so far.
+    pub(super) fn answered(&self) -> BTreeSet<String> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has_answered(&self, url: &str) {
+        let host = reach::host_of(url);
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).insert(host);
     }
 
     /// One request, tried again where that may help. `range` and `bearer` are for files.
@@ -88,11 +100,11 @@ impl Downloader {
                 request = request.header(RANGE, format!("bytes={from}-"));
             }
             let response = request.send().await.map_err(|error| FetchError::request(url, error))?;
+            // After redirects there are two.
+            self.has_answered(url);
+            self.has_answered(response.url().as_str());
             if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-                return Err(FetchError::Upstream {
-                    url: url.to_owned(),
-                    reason: format!("answered {}", response.status()),
-                });
+                return Err(FetchError::busy(url, &response));
             }
             Ok(response)
         };
@@ -100,9 +112,16 @@ impl Downloader {
         send.retry(policy())
             .when(|error| {
                 unreachable += u32::from(matches!(error, FetchError::Unreachable { .. }));
-                let busy =
-                    matches!(error, FetchError::Upstream { reason, .. } if reason.starts_with("answered"));
-                (error.is_retryable() || busy) && unreachable < 2
+                error.is_retryable(PAUSE_LIMIT) && unreachable < 2
+            })
+            .adjust(|error, pause| match error {
+                FetchError::Busy { pause: Some(wish), .. } => pause.map(|pause| pause.max(*wish)),
+                _ => pause,
+            })
+            .notify(|error, pause| {
+                if matches!(error, FetchError::Busy { .. }) {
+                    self.say(format!("{error}, trying again in {} s", pause.as_secs_f32().ceil()));
+                }
             })
             .await
     }
@@ -115,27 +134,64 @@ impl Downloader {
             .map_err(|_| FetchError::Upstream { url: url.to_owned(), reason: "is not text".to_owned() })
     }
 
-    /// The file at `url`, whose content has the digest `sha256`. Resumes what an earlier call left.
+    /// The file at `url`, whose content has the digest `sha256`. Resumes what an earlier call left; what lies there
+    /// and is not what it should be is downloaded anew.
     pub async fn file(&self, url: &str, sha256: &str, bearer: Option<&str>) -> Result<PathBuf, FetchError> {
+        let slot = self.slot(sha256);
+        let mut is_sound = slot.lock().await;
         let done = self.partial.join(sha256);
-        if fs::try_exists(&done).await.unwrap_or(false) {
+        if *is_sound || self.finished(url, &done, sha256).await? {
+            *is_sound = true;
             return Ok(done);
         }
         let part = self.partial.join(format!("{sha256}.part"));
         fs::create_dir_all(&self.partial).await.map_err(BundleError::io("make", &self.partial))?;
-        let attempt = || self.attempt(url, &part, bearer);
-        attempt.retry(policy()).when(|error| matches!(error, FetchError::Interrupted { .. })).await?;
-        let path = part.clone();
-        let got = tokio::task::spawn_blocking(move || sha256_file(&path))
-            .await
-            .unwrap_or_else(|_| Ok(String::new()));
-        let got = got.map_err(BundleError::io("read", &part))?;
-        if got != sha256 {
-            fs::remove_file(&part).await.map_err(BundleError::io("remove", &part))?;
-            return Err(FetchError::Digest { url: url.to_owned(), got, expected: sha256.to_owned() });
+        let mut had_part = fs::try_exists(&part).await.unwrap_or(false);
+        loop {
+            let attempt = || self.attempt(url, &part, bearer);
+            attempt.retry(policy()).when(|error| matches!(error, FetchError::Interrupted { .. })).await?;
+            let (from, to, wanted) = (part.clone(), done.clone(), sha256.to_owned());
+            match blocking::run(move || finish(&from, &to, &wanted)).await? {
+                None => break,
+                // The beginning is another run's: the host may have crashed before the disk had it.
+                Some(_) if had_part => self.say_damaged(url),
+                Some(got) => {
+                    return Err(FetchError::Digest { url: url.to_owned(), got, expected: sha256.to_owned() });
+                }
+            }
+            had_part = false;
         }
-        fs::rename(&part, &done).await.map_err(BundleError::io("write", &done))?;
+        *is_sound = true;
         Ok(done)
+    }
+
+    fn slot(&self, sha256: &str) -> Arc<tokio::sync::Mutex<bool>> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(files.entry(sha256.to_owned()).or_default())
+    }
+
+    /// Whether an earlier run finished this file. One that is not what its name says goes.
+    async fn finished(&self, url: &str, done: &Path, sha256: &str) -> Result<bool, FetchError> {
+        let path = done.to_owned();
+        let got = match blocking::run(move || sha256_file(&path)).await {
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(BundleError::io("read", done)(error).into()),
+        };
+        if got == sha256 {
+            return Ok(true);
+        }
+        self.say_damaged(url);
+        fs::remove_file(done).await.map_err(BundleError::io("remove", done))?;
+        Ok(false)
+    }
+
+    fn say_damaged(&self, url: &str) {
+        self.say(format!("what was kept of {} is damaged: downloading it anew", name_of(url)));
+    }
+
+    fn say(&self, line: String) {
+        let _ = self.progress.try_send(line);
     }
 
     async fn attempt(&self, url: &str, part: &Path, bearer: Option<&str>) -> Result<(), FetchError> {
@@ -160,10 +216,9 @@ impl Downloader {
         }
         let mut got = if resumes { have } else { 0 };
         let total = response.content_length().map(|length| length + got);
-        let name = url.rsplit('/').next().unwrap_or(url);
         let mebibytes = total.map_or_else(String::new, |total| format!(" ({} MiB)", total >> 20));
         let verb = if resumes { "resuming" } else { "downloading" };
-        let _ = self.progress.try_send(format!("{verb} {name}{mebibytes}"));
+        self.say(format!("{verb} {}{mebibytes}", name_of(url)));
         let io = |source| FetchError::from(BundleError::io("write", part)(source));
         let mut file = fs::File::options()
             .create(true)
@@ -195,6 +250,27 @@ impl Downloader {
     }
 }
 
+/// Gives a download its name when it has the digest `sha256`, so that it outlasts a crash of the host. Otherwise it
+/// goes, and what its digest was is returned. Blocking.
+fn finish(part: &Path, done: &Path, sha256: &str) -> Result<Option<String>, BundleError> {
+    let got = sha256_file(part).map_err(BundleError::io("read", part))?;
+    if got != sha256 {
+        std::fs::remove_file(part).map_err(BundleError::io("remove", part))?;
+        return Ok(Some(got));
+    }
+    let written = std::fs::File::open(part).and_then(|file| file.sync_all());
+    written.and_then(|()| std::fs::rename(part, done)).map_err(BundleError::io("write", done))?;
+    if let Some(dir) = done.parent() {
+        store::sync_dir(dir)?;
+    }
+    Ok(None)
+}
+
+/// What people call the file at `url`.
+fn name_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
 /// Turns an answer that is no success into an error.
 pub(super) fn succeed(url: &str, response: Response) -> Result<Response, FetchError> {
     if response.status().is_success() {
@@ -208,7 +284,12 @@ pub(super) async fn small(url: &str, response: Response) -> Result<Vec<u8>, Fetc
     let mut bytes = Vec::new();
     let mut body = response.bytes_stream();
     while let Some(chunk) = body.next().await {
-        bytes.extend_from_slice(&chunk.map_err(|error| FetchError::request(url, error))?);
+        let got = bytes.len() as u64;
+        bytes.extend_from_slice(&chunk.map_err(|error| FetchError::Interrupted {
+            url: url.to_owned(),
+            got,
+            source: Some(error.without_url()),
+        })?);
         if bytes.len() > SMALL_LIMIT {
             return Err(FetchError::Upstream {
                 url: url.to_owned(),

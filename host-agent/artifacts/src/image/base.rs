@@ -2,23 +2,25 @@
 //!
 //! Mirrors, keys and proxies come from the host's own apt configuration; where that is of another
 //! distribution, mmdebstrap's defaults are used. The tar is keyed by suite, packages and sources, and
-//! made anew when it is older than two weeks. Called by [`super::store`].
+//! made anew when it is older than two weeks, or when current packages are asked for. What identifies it
+//! are its packages with their versions. Called by [`super::store`].
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8sctl_command::Program;
 use tokio::sync::mpsc;
 
-use super::{ImageError, STEP_DEADLINE, run, say};
+use super::{ImageError, Packages, STEP_DEADLINE, run, say};
 use crate::digest::sha256;
 
 /// Older base systems are not built upon: they lack security updates.
 const MAX_AGE: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Raised when the way the base is made changes.
-const RECIPE: u32 = 1;
+pub(super) const RECIPE: u32 = 1;
 
 const PACKAGES: [&str; 18] = [
     "systemd",
@@ -221,10 +223,11 @@ fn stanza(text: &str) -> Option<Source> {
     })
 }
 
-/// The base tar in `dir`, made now unless it is there.
+/// The base tar in `dir`, made now unless it is there and `wanted` allows that.
 pub async fn provide(
     dir: &Path,
     suite: &Suite,
+    wanted: Packages,
     progress: &mpsc::Sender<String>,
 ) -> Result<PathBuf, ImageError> {
     let host = HostApt::read().await;
@@ -233,7 +236,7 @@ pub async fn provide(
     let key = sha256(format!("{RECIPE}\n{}\n{packages}\n{sources:?}\n", suite.name).as_bytes());
     let path = dir.join(format!("base-{}.tar", &key[..16]));
     let age = fs::metadata(&path).and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-    if age.is_some_and(|age| age < MAX_AGE) {
+    if wanted == Packages::AsBuilt && age.is_some_and(|age| age < MAX_AGE) {
         return Ok(path);
     }
     say(progress, format!("making the base system ({}) with mmdebstrap", suite.name));
@@ -267,6 +270,45 @@ pub async fn provide(
     run("make the base system", program).await?;
     fs::rename(&output, &path).map_err(ImageError::io("write", &path))?;
     Ok(path)
+}
+
+/// Where dpkg writes down what is installed.
+const STATUS: &str = "var/lib/dpkg/status";
+
+/// What base systems of the same packages in the same versions have in common, and no others: hexadecimal. Blocking.
+pub(super) fn identify(tar: &Path) -> Result<String, ImageError> {
+    let read = || {
+        let mut archive = tar::Archive::new(File::open(tar)?);
+        for entry in archive.entries_with_seek()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            if path.strip_prefix("./").unwrap_or(&path) == Path::new(STATUS) {
+                let mut text = String::new();
+                entry.read_to_string(&mut text)?;
+                return Ok(Some(text));
+            }
+        }
+        Ok(None)
+    };
+    let text = read().map_err(ImageError::io("read", tar))?;
+    let text = text.ok_or_else(|| ImageError::Incomplete { what: STATUS.to_owned() })?;
+    Ok(sha256(versions(&text).join("\n").as_bytes()))
+}
+
+/// `name architecture version` of each package that is installed, sorted.
+fn versions(status: &str) -> Vec<String> {
+    let field = |stanza: &str, name: &str| {
+        let value = stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_default().trim().to_owned()
+    };
+    let installed = |stanza: &&str| field(stanza, "Status").ends_with(" installed");
+    let mut versions: Vec<String> = status
+        .split("\n\n")
+        .filter(installed)
+        .map(|stanza| ["Package", "Architecture", "Version"].map(|name| field(stanza, name)).join(" "))
+        .collect();
+    versions.sort();
+    versions
 }
 
 #[cfg(test)]
@@ -312,6 +354,40 @@ mod tests {
     fn another_distribution_gets_the_defaults() {
         let suite = Suite::find("noble").expect("it is known");
         assert_eq!(plan_sources(&host(true, DEB822), suite), None);
+    }
+
+    /// A base system with this dpkg status.
+    fn base(dir: &Path, status: &str) -> String {
+        let path = dir.join("base.tar");
+        let mut tar = tar::Builder::new(File::create(&path).expect("it is made"));
+        for (name, content) in [("./etc/hostname", "x"), ("./var/lib/dpkg/status", status)] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            // As mmdebstrap writes it, with the leading dot.
+            header.as_gnu_mut().expect("it is one").name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            tar.append(&header, content.as_bytes()).expect("it is written");
+        }
+        tar.finish().expect("it is written");
+        identify(&path).expect("it has a status")
+    }
+
+    #[test]
+    fn a_base_is_its_packages_and_their_versions() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stanza = |name: &str, version: &str, state: &str| {
+            format!(
+                "Package: {name}\nStatus: install ok {state}\nArchitecture: amd64\nVersion: {version}\nDescription: x\n more: y\n"
+            )
+        };
+        let (bash, zlib) = (stanza("bash", "5.2-1", "installed"), stanza("zlib1g", "1.2", "installed"));
+        let first = base(dir.path(), &format!("{bash}\n{zlib}"));
+        assert_eq!(first, base(dir.path(), &format!("{zlib}\n{bash}")), "the order is dpkg's");
+        let gone = stanza("old", "1", "config-files");
+        assert_eq!(first, base(dir.path(), &format!("{bash}\n{gone}\n{zlib}")), "it is not installed");
+        let newer = stanza("bash", "5.2-2", "installed");
+        assert_ne!(first, base(dir.path(), &format!("{newer}\n{zlib}")));
     }
 
     #[test]

@@ -11,12 +11,18 @@ use std::time::Duration;
 
 use k8sctl_command::Program;
 
+use super::rootfs::make_dir;
 use super::{ImageError, run};
 
 /// What the root disk needs, where it is not built into the kernel. And what every node needs at once:
 /// here each costs one system call, later a round through udev.
 const MODULES: [&str; 7] =
     ["virtio_pci", "crc32c_generic", "crc32c-intel", "virtio_blk", "ext4", "virtio_console", "virtio_net"];
+
+/// How kernel modules are compressed: suffix, the program that undoes it and its Debian package. Debian 13 takes xz,
+/// Ubuntu 24.04 zstd.
+pub(super) const DECOMPRESSORS: [(&str, &str, &str); 3] =
+    [("xz", "xz", "xz-utils"), ("zst", "zstd", "zstd"), ("gz", "gzip", "gzip")];
 
 /// Takes the kernel out of `root` and writes it and the initrd to `kernel` and `initrd`.
 pub(super) async fn make(root: &Path, kernel: &Path, initrd: &Path) -> Result<(), ImageError> {
@@ -54,7 +60,7 @@ pub(super) async fn make(root: &Path, kernel: &Path, initrd: &Path) -> Result<()
     // Direct kernel boot: nothing in the VM reads these.
     let clear = || -> io::Result<()> {
         fs::remove_dir_all(&boot)?;
-        fs::create_dir(&boot)?;
+        make_dir(&boot, 0o755)?;
         for name in ["vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"] {
             let _ = fs::remove_file(root.join(name));
         }
@@ -70,16 +76,15 @@ fn newest(dir: &Path) -> Option<String> {
 
 fn file_name(path: &str) -> &str {
     let name = path.rsplit('/').next().unwrap_or(path);
-    name.trim_end_matches(".xz").trim_end_matches(".zst").trim_end_matches(".gz")
+    let plain = |suffix| name.strip_suffix(suffix)?.strip_suffix('.');
+    DECOMPRESSORS.iter().find_map(|(suffix, ..)| plain(*suffix)).unwrap_or(name)
 }
 
 /// The content of a module that busybox can load: decompressed.
 async fn module(path: &PathBuf) -> Result<Vec<u8>, ImageError> {
-    let program = match path.extension().and_then(|suffix| suffix.to_str()) {
-        Some("xz") => "xz",
-        Some("zst") => "zstd",
-        Some("gz") => "gzip",
-        _ => return fs::read(path).map_err(ImageError::io("read", path)),
+    let compressed = |(suffix, ..): &&(&str, &str, &str)| path.extension().is_some_and(|its| its == *suffix);
+    let Some((_, program, _)) = DECOMPRESSORS.iter().find(compressed) else {
+        return fs::read(path).map_err(ImageError::io("read", path));
     };
     let copy = tempfile::Builder::new().suffix(".ko").tempfile().map_err(ImageError::io("write", path))?;
     // Through a file: a program's output is text to the runner.

@@ -10,6 +10,7 @@ use std::path::Path;
 use k8sctl_command::Program;
 use tokio::sync::mpsc;
 
+use super::rootfs::make_dir;
 use super::{ImageError, STEP_DEADLINE, run};
 use crate::bundle::archive::{self, Unpack};
 use crate::bundle::{Bundle, BundleError, Role};
@@ -40,7 +41,7 @@ pub(super) fn place(programs: &Path, root: &Path) -> Result<(), ImageError> {
     for dir in [BIN, CNI] {
         let (from, to) = (programs.join(dir), root.join(dir));
         let Ok(entries) = fs::read_dir(&from) else { continue };
-        fs::create_dir_all(&to).map_err(ImageError::io("make", &to))?;
+        make_dir(&to, 0o755).map_err(ImageError::io("make", &to))?;
         for entry in entries {
             let entry = entry.map_err(ImageError::io("read", &from))?;
             let target = to.join(entry.file_name());

@@ -1,4 +1,4 @@
-//! What an image is made of, and the id that follows: equal inputs, equal id, no work.
+//! What an image is made of, and the id that follows: equal inputs and equal packages, equal id, no work.
 //!
 //! Called by [`super::store`]. Decides the id and nothing else.
 
@@ -10,7 +10,7 @@ use super::base::Suite;
 use crate::bundle::Bundle;
 
 /// Raised with every change of the builder that changes what comes out of it.
-const BUILDER: u32 = 2;
+const BUILDER: u32 = 3;
 
 /// The kernel's command line. `net.ifnames=0`: the first virtio NIC is `eth0`. `noinit_itable` is
 /// the initrd's: growing a disk to 50 GiB would otherwise zero its inode tables behind everyone's back.
@@ -30,8 +30,23 @@ pub struct BuildInputs {
     pub debug_unit: bool,
 }
 
-/// The id of an image with these inputs: 32 hexadecimal digits.
-pub(super) fn image_id(inputs: &BuildInputs, suite: &Suite, node_agent_sha256: &str) -> String {
+/// How new an image's packages are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packages {
+    /// As they are in the newest image of the same inputs; where there is none, at most two weeks old.
+    AsBuilt,
+    /// What the mirrors have now.
+    Current,
+}
+
+/// The id of an image: of what it was asked to be made of and of the packages in its base system, 32 hexadecimal
+/// digits.
+pub(super) fn image_id(inputs_id: &str, base: &str) -> String {
+    hex::encode(&Sha256::digest(format!("inputs={inputs_id}\nbase={base}\n"))[..16])
+}
+
+/// What these inputs and no others have: 32 hexadecimal digits.
+pub(super) fn inputs_id(inputs: &BuildInputs, suite: &Suite, node_agent_sha256: &str) -> String {
     let mut hash = Sha256::new();
     let mut part = |name: &str, value: &str| hash.update(format!("{name}={}:{value}\n", value.len()));
     part("builder", &BUILDER.to_string());
@@ -42,5 +57,6 @@ pub(super) fn image_id(inputs: &BuildInputs, suite: &Suite, node_agent_sha256: &
     part("cmdline", CMDLINE);
     part("debug-unit", &inputs.debug_unit.to_string());
     part("files", &super::rootfs::fingerprint(inputs.debug_unit));
+    part("recipe", &super::base::RECIPE.to_string());
     hex::encode(&hash.finalize()[..16])
 }

@@ -21,6 +21,8 @@ pub enum Item {
     Dir {
         /// Relative to the root.
         path: &'static str,
+        /// Permission bits.
+        mode: u32,
     },
     /// A file, written anew.
     File {
@@ -127,6 +129,7 @@ macro_rules! file {
 /// Everything that is laid over the base system, in order. The debug unit is there only when asked for.
 pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
     let text = |path, content| Item::File { path, mode: 0o644, content };
+    let dir = |path, mode| Item::Dir { path, mode };
     let link = |path: String, target: &str| Item::Link { path, target: target.to_owned() };
     let mut items = vec![
         // Empty: every VM gets an id of its own at its first boot, without systemd's first-boot work.
@@ -140,11 +143,12 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         text("etc/.updated", ""),
         text("var/.updated", ""),
         text("etc/crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\n"),
-        Item::Dir { path: "var/log/journal" },
-        Item::Dir { path: "etc/kubernetes/manifests" },
-        Item::Dir { path: "etc/containerd" },
-        Item::Dir { path: "etc/cni/net.d" },
-        Item::Dir { path: "var/lib/kubelet" },
+        dir("var/log/journal", 0o755),
+        dir("etc/kubernetes/manifests", 0o755),
+        dir("etc/containerd", 0o755),
+        dir("etc/cni/net.d", 0o755),
+        // As the kubelet would make it.
+        dir("var/lib/kubelet", 0o750),
         file!("etc/systemd/system.conf.d/k8s-myhome.conf", 0o644, "system.conf"),
         file!("etc/systemd/journald.conf.d/k8s-myhome.conf", 0o644, "journald.conf"),
         file!("etc/systemd/networkd.conf.d/k8s-myhome.conf", 0o644, "networkd.conf"),
@@ -202,7 +206,7 @@ pub(super) fn fingerprint(debug_unit: bool) -> String {
 pub(super) fn apply(root: &Path, items: &[Item], node_agent: &Path) -> Result<(), ImageError> {
     for item in items {
         let path = root.join(match item {
-            Item::Dir { path } | Item::File { path, .. } | Item::Removed { path } => path,
+            Item::Dir { path, .. } | Item::File { path, .. } | Item::Removed { path } => path,
             Item::Link { path, .. } => path.as_str(),
         });
         let result = apply_item(item, &path);
@@ -214,8 +218,8 @@ pub(super) fn apply(root: &Path, items: &[Item], node_agent: &Path) -> Result<()
 }
 
 fn apply_item(item: &Item, path: &Path) -> std::io::Result<()> {
-    if let Item::Dir { .. } = item {
-        return fs::create_dir_all(path);
+    if let Item::Dir { mode, .. } = item {
+        return make_dir(path, *mode);
     }
     match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path)?,
@@ -223,7 +227,7 @@ fn apply_item(item: &Item, path: &Path) -> std::io::Result<()> {
         Err(_) => {}
     }
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+        make_dir(parent, 0o755)?;
     }
     match item {
         Item::File { mode, content, .. } => {
@@ -236,15 +240,30 @@ fn apply_item(item: &Item, path: &Path) -> std::io::Result<()> {
     }
 }
 
+/// Makes a directory of this mode unless it is there, and 0755 what is missing above it, whatever the host agent's
+/// umask: services of other users read what is in them.
+pub(super) fn make_dir(path: &Path, mode: u32) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_dir(parent, 0o755)?;
+    }
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn paths(debug_unit: bool) -> Vec<String> {
         plan_overlay(debug_unit)
             .into_iter()
             .map(|item| match item {
-                Item::Dir { path } | Item::File { path, .. } | Item::Removed { path } => path.to_owned(),
+                Item::Dir { path, .. } | Item::File { path, .. } | Item::Removed { path } => path.to_owned(),
                 Item::Link { path, .. } => path,
             })
             .collect()
@@ -255,6 +274,49 @@ mod tests {
         assert!(paths(true).iter().any(|path| path.contains("debug.service")));
         let product = format!("{:?}", plan_overlay(false));
         assert!(!product.contains("k8s-debug") && !product.contains("k8sctl.debug"), "{product}");
+    }
+
+    /// Every path below `dir` with its mode, but for symbolic links.
+    fn modes(dir: &Path, found: &mut Vec<(String, u32)>) {
+        for entry in fs::read_dir(dir).expect("a directory").flatten() {
+            let data = fs::symlink_metadata(entry.path()).expect("it is there");
+            if !data.is_symlink() {
+                found.push((entry.path().display().to_string(), data.mode() & 0o7777));
+            }
+            if data.is_dir() {
+                modes(&entry.path(), found);
+            }
+        }
+    }
+
+    #[test]
+    fn services_of_other_users_can_read_what_they_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (root, agent) = (dir.path().join("root"), dir.path().join("agent"));
+        fs::create_dir(&root).expect("it is made");
+        fs::write(&agent, "agent").expect("it is written");
+        // The unit's own.
+        let before = rustix::process::umask(rustix::fs::Mode::from(0o077));
+        let applied = apply(&root, &plan_overlay(true), &agent);
+        rustix::process::umask(before);
+        applied.expect("it is laid over");
+
+        let mut expected: std::collections::BTreeMap<String, u32> = plan_overlay(true)
+            .into_iter()
+            .filter_map(|item| match item {
+                Item::Dir { path, mode } | Item::File { path, mode, .. } => Some((path.to_owned(), mode)),
+                Item::Link { .. } | Item::Removed { .. } => None,
+            })
+            .collect();
+        expected.insert(NODE_AGENT.to_owned(), 0o755);
+        let mut found = Vec::new();
+        modes(&root, &mut found);
+        assert!(found.iter().any(|(path, _)| path.ends_with("etc/systemd/networkd.conf.d")), "{found:?}");
+        for (path, mode) in found {
+            let inside = path.strip_prefix(&format!("{}/", root.display())).expect("it is below the root");
+            let wanted = expected.get(inside).copied().unwrap_or(0o755);
+            assert_eq!(mode, wanted, "{inside}: {mode:o}");
+        }
     }
 
     #[test]

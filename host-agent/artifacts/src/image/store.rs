@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::base::{self, Suite};
-use super::inputs::{self, BuildInputs, CMDLINE};
+use super::inputs::{self, BuildInputs, CMDLINE, Packages};
 use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
+use crate::blocking;
 use crate::bundle::{Manifest, Role};
 use crate::digest::sha256_file;
 
@@ -74,6 +75,12 @@ pub struct Image {
 #[serde(deny_unknown_fields)]
 struct Description {
     id: String,
+    /// What it was asked to be made of; images of other days have the same.
+    #[serde(default)]
+    inputs: String,
+    /// What its packages and their versions are.
+    #[serde(default)]
+    base: String,
     kubernetes: KubernetesVersion,
     bundle: String,
     bundle_digest: String,
@@ -121,11 +128,6 @@ impl ImageStore {
         Self { dir: dir.into() }
     }
 
-    /// The id that an image of these inputs has, whether built or not.
-    pub fn id_of(&self, inputs: &BuildInputs) -> Result<String, Failure> {
-        Ok(identify(inputs)?.0)
-    }
-
     /// Every image, by id.
     pub fn list(&self) -> Result<Vec<Image>, Failure> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(Vec::new()) };
@@ -171,28 +173,39 @@ impl ImageStore {
         Ok(image.id.clone())
     }
 
-    /// The image of these inputs, built now unless it is there. Lines of progress go to `progress`;
-    /// one that does not keep up misses lines. Needs root. Dropping the future ends the build.
-    pub async fn build(&self, inputs: BuildInputs, progress: mpsc::Sender<String>) -> Result<Image, Failure> {
-        Ok(self.build_impl(inputs, &progress).await?)
+    /// The image of these inputs, built now unless there is one with such packages. Lines of progress go to
+    /// `progress`; one that does not keep up misses lines. Needs root. Dropping the future ends the build.
+    pub async fn build(
+        &self,
+        inputs: BuildInputs,
+        packages: Packages,
+        progress: mpsc::Sender<String>,
+    ) -> Result<Image, Failure> {
+        Ok(self.build_impl(inputs, packages, &progress).await?)
     }
 
     async fn build_impl(
         &self,
         inputs: BuildInputs,
+        packages: Packages,
         progress: &mpsc::Sender<String>,
     ) -> Result<Image, ImageError> {
         let identified = inputs.clone();
-        let (id, suite, node_agent_sha256) = blocking(move || identify(&identified)).await?;
-        if let Some(image) = self.load_as_newest(&id)? {
+        let (inputs_id, suite, node_agent_sha256) = blocking::run(move || identify(&identified)).await?;
+        let built = || match packages {
+            Packages::AsBuilt => self.load_built(&inputs_id),
+            Packages::Current => Ok(None),
+        };
+        if let Some(image) = built()? {
             return Ok(image);
         }
-        check_tools()?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        check_tools(path.split(':').chain(["/usr/sbin", "/sbin"]))?;
         fs::create_dir_all(&self.dir).map_err(ImageError::io("make", &self.dir))?;
         let dir = self.dir.clone();
-        let _lock = blocking(move || lock(&dir)).await?;
+        let _lock = blocking::run(move || lock(&dir)).await?;
         // Whoever held the lock may have built it.
-        if let Some(image) = self.load_as_newest(&id)? {
+        if let Some(image) = built()? {
             return Ok(image);
         }
         self.sweep();
@@ -209,8 +222,15 @@ impl ImageStore {
         // First, for it is what may be broken, and the base system takes minutes.
         say(progress, format!("unpacking bundle {}", inputs.bundle.manifest.name));
         let (bundle, to_programs, to_images) = (inputs.bundle.clone(), programs.clone(), images.clone());
-        blocking(move || content::unpack(&bundle, &to_programs, &to_images)).await?;
-        let base = base::provide(&self.dir, suite, progress).await?;
+        blocking::run(move || content::unpack(&bundle, &to_programs, &to_images)).await?;
+        let base = base::provide(&self.dir, suite, packages, progress).await?;
+        let to_identify = base.clone();
+        let base_id = blocking::run(move || base::identify(&to_identify)).await?;
+        let id = inputs::image_id(&inputs_id, &base_id);
+        if let Some(image) = self.load_as_newest(&id)? {
+            say(progress, format!("no package is newer than in image {id}"));
+            return Ok(image);
+        }
         say(progress, "unpacking the base system");
         let tar = Program::new("tar", STEP_DEADLINE)
             .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
@@ -229,6 +249,8 @@ impl ImageStore {
         disk::make(&root, &work.path().join("disk.raw"), &output.join("disk.qcow2"), &id).await?;
         let description = Description {
             id: id.clone(),
+            inputs: inputs_id,
+            base: base_id,
             kubernetes: inputs.bundle.manifest.kubernetes.clone(),
             bundle: inputs.bundle.manifest.name.clone(),
             bundle_digest: inputs.bundle.digest.clone(),
@@ -245,7 +267,7 @@ impl ImageStore {
         fs::write(&path, text).map_err(ImageError::io("write", &path))?;
         // A crash of the host must not leave an image whose disk is holes.
         let output_for_sync = output.clone();
-        blocking(move || sync_all(&output_for_sync)).await?;
+        blocking::run(move || sync_all(&output_for_sync)).await?;
         let target = self.dir.join(&id);
         let _ = fs::remove_dir_all(&target);
         fs::rename(&output, &target).map_err(ImageError::io("write", &target))?;
@@ -324,6 +346,19 @@ impl ImageStore {
         })
     }
 
+    /// The image of these inputs that was last built or asked for, if it can be used; from now on it counts as the
+    /// newest. Where it is damaged, an older one with older packages is not taken instead.
+    fn load_built(&self, inputs_id: &str) -> Result<Option<Image>, ImageError> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let same = names
+            .filter(|name| self.describe(name).is_some_and(|description| description.inputs == inputs_id));
+        let age = |id: &String| {
+            fs::metadata(self.dir.join(id).join(DESCRIPTION)).and_then(|data| data.modified()).ok()
+        };
+        same.max_by_key(age).map_or(Ok(None), |id| self.load_as_newest(&id))
+    }
+
     /// The image of that id, if it is there; from now on it counts as the newest.
     fn load_as_newest(&self, id: &str) -> Result<Option<Image>, ImageError> {
         if self.load(id).is_none() {
@@ -357,19 +392,20 @@ async fn facts(output: &Path) -> Result<BTreeMap<String, FileFacts>, ImageError>
         let (bytes, sha256) = bytes.map_err(failed)?;
         Ok((name.to_owned(), FileFacts { bytes, sha256 }))
     };
-    blocking(move || FILES.into_iter().map(facts).collect()).await
+    blocking::run(move || FILES.into_iter().map(facts).collect()).await
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
     let suite = Suite::find(&inputs.suite)?;
     let agent = sha256_file(&inputs.node_agent).map_err(ImageError::io("read", &inputs.node_agent))?;
-    Ok((inputs::image_id(inputs, suite, &agent), suite, agent))
+    Ok((inputs::inputs_id(inputs, suite, &agent), suite, agent))
 }
 
-fn check_tools() -> Result<(), ImageError> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let dirs: Vec<&Path> = path.split(':').chain(["/usr/sbin", "/sbin"]).map(Path::new).collect();
-    for (program, package) in TOOLS {
+/// Before anything is done: whether all programs of a build are in `dirs`.
+fn check_tools<'a>(dirs: impl Iterator<Item = &'a str>) -> Result<(), ImageError> {
+    let dirs: Vec<&Path> = dirs.map(Path::new).collect();
+    let decompressors = boot::DECOMPRESSORS.map(|(_, program, package)| (program, package));
+    for (program, package) in TOOLS.into_iter().chain(decompressors) {
         if !dirs.iter().any(|dir| dir.join(program).exists()) {
             return Err(ImageError::ToolMissing { program, package });
         }
@@ -390,15 +426,6 @@ fn sync_all(dir: &Path) -> Result<(), ImageError> {
         File::open(&path).and_then(|file| file.sync_all()).map_err(ImageError::io("write", &path))?;
     }
     Ok(())
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 /// The container images' names by role, the first of each.
@@ -426,6 +453,8 @@ mod tests {
             }
             let description = Description {
                 id: (*id).to_owned(),
+                inputs: id[..2].to_owned(),
+                base: id[2..].to_owned(),
                 kubernetes: "v1.30.0".parse().expect("a version"),
                 bundle: "kubernetes-v1.30.0".to_owned(),
                 bundle_digest: String::new(),
@@ -506,6 +535,32 @@ mod tests {
     }
 
     #[test]
+    fn the_same_inputs_are_the_image_of_the_newest_packages() {
+        let (dir, store) = store_with(&["aa11", "aa22", "bb33"]);
+        let old = File::options().append(true).open(dir.path().join("aa11").join(DESCRIPTION));
+        old.and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("it is dated back");
+        let built = |inputs| store.load_built(inputs).expect("it is dated").map(|image| image.id);
+        assert_eq!(built("aa").as_deref(), Some("aa22"));
+        assert_eq!(built("cc"), None);
+        // Built again, rather than going back to older packages.
+        fs::remove_file(dir.path().join("aa22/vmlinuz")).expect("it is there");
+        assert_eq!(built("aa"), None);
+    }
+
+    #[test]
+    fn what_undoes_the_compression_of_modules_is_missed_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().to_str().expect("a path");
+        for program in ["mmdebstrap", "mke2fs", "qemu-img", "tar", "unshare", "chroot", "gzip", "xz"] {
+            fs::write(dir.path().join(program), "").expect("it is written");
+        }
+        let failure = Failure::from(check_tools([path].into_iter()).expect_err("there is no zstd"));
+        assert_eq!((failure.id.as_str(), failure.object.as_str()), ("IMAGE-TOOL-MISSING", "program zstd"));
+        fs::write(dir.path().join("zstd"), "").expect("it is written");
+        check_tools([path].into_iter()).expect("all is there");
+    }
+
+    #[test]
     fn leftovers_of_killed_builds_go() {
         let (dir, store) = store_with(&["aa11"]);
         fs::create_dir_all(dir.path().join(".build-old/root/etc")).expect("it is made");
@@ -531,8 +586,7 @@ mod tests {
             node_agent: agent.clone(),
             debug_unit,
         };
-        let store = ImageStore::new(dir.path());
-        let id = |digest, debug_unit| store.id_of(&inputs(digest, debug_unit)).expect("an id");
+        let id = |digest, debug_unit| identify(&inputs(digest, debug_unit)).expect("an id").0;
         fs::write(&agent, "one").expect("it is written");
         let first = id("d", false);
         assert_eq!((first.len(), id("d", false)), (32, first.clone()));
@@ -541,5 +595,9 @@ mod tests {
             id("d", false)
         }];
         assert!(!others.contains(&first), "{first} {others:?}");
+        // Of the same inputs, another day's packages are another image.
+        let of = |base| inputs::image_id(&first, base);
+        assert_eq!((of("monday").len(), of("monday")), (32, of("monday")));
+        assert!(of("monday") != of("tuesday") && of("monday") != inputs::image_id(&others[0], "monday"));
     }
 }

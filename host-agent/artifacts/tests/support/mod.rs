@@ -32,16 +32,35 @@ pub enum Fault {
     Wrong,
     /// 404.
     Gone,
+    /// The first answers are 429 with this `Retry-After`, as many times as given.
+    Busy { pause: &'static str, times: usize },
+    /// Answers when [`Upstream::let_go`] was called.
+    Held,
 }
 
-#[derive(Default)]
 pub struct Upstream {
     files: HashMap<String, (Vec<u8>, String)>,
     pub faults: Mutex<HashMap<String, Fault>>,
     /// Path → the `Range` headers it was asked with, empty for none.
     pub asked: Mutex<Vec<(String, String)>>,
     base: Mutex<String>,
+    held: tokio::sync::Semaphore,
 }
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            files: HashMap::new(),
+            faults: Mutex::default(),
+            asked: Mutex::default(),
+            base: Mutex::default(),
+            held: tokio::sync::Semaphore::new(0),
+        }
+    }
+}
+
+/// A layer that all images have.
+pub const SHARED_LAYER: &[u8] = b"the base of every image";
 
 pub const TOKEN: &str = "anonymous-pull";
 
@@ -64,10 +83,10 @@ impl Upstream {
         let config = format!("{{\"image\":\"{repository}\"}}").into_bytes();
         let manifest_type = "application/vnd.oci.image.manifest.v1+json";
         let descriptor = |bytes: &[u8]| serde_json::json!({"mediaType": "x", "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()});
-        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": manifest_type, "config": descriptor(&config), "layers": [descriptor(&layer)]});
+        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": manifest_type, "config": descriptor(&config), "layers": [descriptor(SHARED_LAYER), descriptor(&layer)]});
         let manifest = manifest.to_string().into_bytes();
-        for blob in [&layer, &config] {
-            self.file(format!("/v2/{repository}/blobs/sha256:{}", sha256(blob)), blob.clone());
+        for blob in [SHARED_LAYER, &layer, &config] {
+            self.file(format!("/v2/{repository}/blobs/sha256:{}", sha256(blob)), blob.to_vec());
         }
         let base = format!("/v2/{repository}/manifests");
         let digest = sha256(&manifest);
@@ -128,6 +147,11 @@ impl Upstream {
 
     pub fn fault(&self, path: &str, fault: Fault) {
         self.faults.lock().unwrap().insert(path.to_owned(), fault);
+    }
+
+    /// Answers what was held.
+    pub fn let_go(&self) {
+        self.held.close();
     }
 
     pub fn ranges_of(&self, path: &str) -> Vec<String> {
@@ -225,9 +249,9 @@ fn server_config(certificates: &Certificates) -> rustls::ServerConfig {
 
 async fn answer(State(upstream): State<Arc<Upstream>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    let header = |name: &str| {
-        request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-    };
+    let headers = request.headers().clone();
+    let header =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (range, authorization) = (header("range"), header("authorization"));
     upstream.asked.lock().unwrap().push((path.clone(), range.clone()));
     let status = |status| Response::builder().status(status);
@@ -247,6 +271,14 @@ async fn answer(State(upstream): State<Arc<Upstream>>, request: Request) -> Resp
         return status(307).header("location", format!("{base}{path}?stored")).body(Body::empty()).unwrap();
     }
     let fault = upstream.faults.lock().unwrap().get(&path).copied();
+    if fault == Some(Fault::Held) {
+        // Closed means: let go.
+        let _ = upstream.held.acquire().await;
+    }
+    if let Some(Fault::Busy { pause, times: times @ 1.. }) = fault {
+        upstream.faults.lock().unwrap().insert(path, Fault::Busy { pause, times: times - 1 });
+        return status(429).header("retry-after", pause).body(Body::empty()).unwrap();
+    }
     let found = upstream.files.get(&path).filter(|_| fault != Some(Fault::Gone));
     let Some((bytes, kind)) = found else {
         return status(StatusCode::NOT_FOUND.as_u16()).body(Body::empty()).unwrap();

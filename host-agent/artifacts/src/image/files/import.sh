@@ -2,6 +2,8 @@
 # Runs as the first process of its own mount and process namespaces, so that nothing of it can stay.
 # $1 the root file system, $2 the OCI layout, $3 the pause image's name or nothing
 set -eu
+# Directories that containerd makes are the containers', whose users are others.
+umask 022
 root=$1 images=$2 pause=$3
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
