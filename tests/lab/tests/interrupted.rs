@@ -198,7 +198,10 @@ fn an_interrupted_down_leaves_nothing() -> Result<()> {
         host.run_until("the VMs are there", MINUTE, |host| Ok(host.domains()?.len() == 3))?;
         drop(agent);
         let mut agent = host.host_agent(Some(point))?;
-        host.virsh(&["pool-destroy", "k8s-myhome"])?;
+        // The test driver's volumes are no files, so nobody sees them in a pool that is stopped.
+        if !point.contains("volume") {
+            host.virsh(&["pool-destroy", "k8s-myhome"])?;
+        }
         let _ = host.try_k8sctl(&["down", "--yes", "--no-wait"])?;
         wait_for_end(&mut host, &mut agent)?;
         let _agent = host.host_agent(None)?;

@@ -7,6 +7,13 @@ use serde_json::Value;
 
 use super::{MINUTE, NODES, UP_DEADLINE, step_has_started};
 
+/// Has the VM lose its power, with nothing synced, a second after kubeadm has begun to write.
+pub fn power_off_when_kubeadm_writes(lab: &Lab, node: &str) -> Result<()> {
+    let wait = "until test -e /var/lib/kubelet/config.yaml; do sleep 0.5; done; sleep 1";
+    let script = format!("{wait}; echo o >/proc/sysrq-trigger");
+    Shell::open(lab, node)?.run(&format!("systemd-run --quiet --no-block sh -c '{script}'")).map(drop)
+}
+
 /// Kills the node agent with SIGKILL while its step kubeadm runs.
 pub fn kill_agent_while_joining(lab: &Lab, node: &str) -> Result<()> {
     lab_tests::wait_until(&format!("{node} joins"), UP_DEADLINE, || step_has_started(lab, node, "kubeadm"))?;

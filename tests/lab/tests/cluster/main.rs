@@ -73,20 +73,35 @@ fn up_interrupted(lab: &Lab, home: &str) -> Result<Running> {
     })?;
     lab.run("virsh", &["destroy", "k8s-worker-2"], MINUTE)?;
 
+    inside::power_off_when_kubeadm_writes(lab, "k8s-worker-1")?;
+
     phase("up, its k8sctl killed, a VM powered off and a node agent killed while they join");
     let mut first = lab.spawn("k8sctl", &["up", "-f", home, "--yes"], &[])?;
     wait_until("worker 1 joins", UP_DEADLINE, || step_has_started(lab, "k8s-worker-1", "kubeadm"))?;
     first.kill()?;
-    lab.run("virsh", &["destroy", "k8s-worker-1"], MINUTE)?;
     inside::kill_agent_while_joining(lab, "k8s-worker-2")?;
 
     phase("up, to its end");
     k8sctl(lab, &["up", "-f", home, "--yes"])?;
+    was_powered_off_while_joining(lab, "k8s-worker-1")?;
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
     let mut names: Vec<&str> = domains.lines().filter(|line| !line.trim().is_empty()).collect();
     names.sort_unstable();
     ensure!(names == ["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-9"], "{names:?}");
     Ok(agent)
+}
+
+/// Its VM was started again after kubeadm had begun, and before it was done.
+fn was_powered_off_while_joining(lab: &Lab, node: &str) -> Result<()> {
+    let events = k8sctl(lab, &["events", "-o", "json"])?;
+    let of_node = |line: &&str| line.contains(&format!(" {node}\""));
+    let lines: Vec<&str> = events.lines().filter(of_node).collect();
+    let first = |what: &str| lines.iter().position(|line| line.contains(what));
+    let began = first("kubeadm started").with_context(|| format!("{node} began to join:\n{events}"))?;
+    let on = lines.iter().rposition(|line| line.contains("VMStarted")).context("its VM was started")?;
+    let done = first("kubeadm is done").with_context(|| format!("{node} has joined:\n{events}"))?;
+    ensure!(began < on && on < done, "{node}: kubeadm {began}, VM {on}, done {done}:\n{lines:#?}");
+    Ok(())
 }
 
 /// Whether an event says that this node began that step.

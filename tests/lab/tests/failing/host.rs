@@ -233,6 +233,7 @@ fn an_address_that_is_taken_is_named_with_its_mac() -> Result<()> {
     fs::write(&spec, SPEC)?;
     stage.spec = spec.to_string_lossy().into_owned();
     stage.host.virsh(&["net-define", &file.to_string_lossy()])?;
+    let network = stage.host.virsh(&["net-dumpxml", "--inactive", "taken"])?;
     stage.host.virsh(&["net-start", "taken"])?;
     let stranger = Stranger::on(&lab, "virbr-taken", "192.168.149.10/24")?;
     let _agent = stage.host.host_agent(None)?;
@@ -245,7 +246,6 @@ fn an_address_that_is_taken_is_named_with_its_mac() -> Result<()> {
 
     drop(stranger);
     stage.host.virsh(&["net-destroy", "taken"])?;
-    let network = stage.host.virsh(&["net-dumpxml", "--inactive", "taken"])?;
     // The agents beside the VMs are simulated ones, so nobody waits for a VM to boot.
     stage.up_succeeds()?;
 
