@@ -245,6 +245,8 @@ fn an_address_that_is_taken_is_named_with_its_mac() -> Result<()> {
     ensure!(stage.host.domains()?.is_empty(), "{:?}", stage.host.domains()?);
 
     drop(stranger);
+    // It ran when it was adopted. From here on it does not.
+    stage.host.k8sctl(&["down", "--yes"])?;
     stage.host.virsh(&["net-destroy", "taken"])?;
     // The agents beside the VMs are simulated ones, so nobody waits for a VM to boot.
     stage.up_succeeds()?;
