@@ -173,6 +173,9 @@ pub struct DownArgs {
     /// Begin it and do not wait for its end
     #[arg(long)]
     pub no_wait: bool,
+    /// Leave the kubeconfig of the user alone
+    #[arg(long)]
+    pub no_kubeconfig: bool,
 }
 
 /// `plan`.

@@ -252,3 +252,35 @@ async fn down_lists_and_asks() {
             .contains("DestroyRequest { cluster_name: \"home\", plan_digest: \"digest-of-the-plan\"")
     );
 }
+
+#[tokio::test]
+async fn down_takes_its_entries_out_of_the_kubeconfig() {
+    let (bench, file) = bench(|_| {});
+    let config = || std::fs::read_to_string(bench.path(".kube/config")).unwrap();
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    let before = config();
+    assert!(before.contains("current-context: k8s-myhome-home"), "{before}");
+    // Not waiting, nothing is known yet; and who says so keeps his file.
+    let out = bench.run(&["down", "--yes", "--no-wait"]).await.expect(0);
+    for kind in ["context", "cluster", "user"] {
+        assert!(out.contains(&format!("kubectl config delete-{kind} k8s-myhome-home")), "{out}");
+    }
+    let out = bench.run(&["down", "--yes", "--no-kubeconfig"]).await.expect(0);
+    assert!(!out.contains("k8s-myhome-home"), "{out}");
+    assert_eq!(config(), before);
+    let out = bench.run(&["down", "--yes"]).await.expect(0);
+    assert_eq!(out.matches("removed context k8s-myhome-home from ").count(), 1, "{out}");
+    assert!(!config().contains("k8s-myhome-home"), "{}", config());
+    // Once more there is nothing, and no word about it.
+    let out = bench.run(&["down", "--yes"]).await.expect(0);
+    assert!(out.contains("is gone") && !out.contains("k8s-myhome-home"), "{out}");
+}
+
+#[tokio::test]
+async fn a_failed_down_leaves_the_kubeconfig() {
+    let (bench, file) = bench(|_| {});
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    bench.fake.answers.lock().unwrap().operation = story::operation_failed();
+    bench.run(&["down", "--yes"]).await.fails(1, &["NODE-SILENT"]);
+    assert!(std::fs::read_to_string(bench.path(".kube/config")).unwrap().contains("k8s-myhome-home"));
+}

@@ -1,7 +1,6 @@
 //! `k8sctl kubeconfig`: an administrator's, printed or merged into the user's.
 
 use k8sctl_proto::control::v1::GetKubeconfigRequest;
-use k8sctl_types::failure::Failure;
 
 use crate::agent;
 use crate::cli::KubeconfigArgs;
@@ -17,15 +16,7 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
     let request = GetKubeconfigRequest { cluster_name: name.clone() };
     let own = agent.clusters().get_kubeconfig(request).await?.into_inner().kubeconfig_yaml;
     if args.print {
-        let text = kubeconfig::renamed(&own, &kubeconfig::context_name(&name)).map_err(|error| {
-            let next = "compare the versions with: k8sctl version";
-            Failure::new(
-                "HOST-KUBECONFIG",
-                format!("kubeconfig of {name}"),
-                k8sctl_rpc::chain(&error).to_string(),
-                next,
-            )
-        })?;
+        let text = kubeconfig::renamed(&own, &name)?;
         context.out.raw(text)?;
         return Ok(Exit::Ok);
     }
