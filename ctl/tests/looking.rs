@@ -185,6 +185,15 @@ async fn images() {
     assert!(out.contains("abababababab ") && out.contains("1d1h"), "{out}");
     let out = bench.run(&["image", "build", "--suite", "bookworm"]).await.expect(0);
     assert!(out.contains("importing container images") && out.contains("image abababababab"), "{out}");
+    let home = include_str!("../../examples/home.toml");
+    let text = home
+        .replace("# kubernetes", "kubernetes")
+        .replace("# [image]\n# suite = \"bookworm\"", "[image]\nsuite = \"trixie\"");
+    let file = bench.file("pinned.toml", &text);
+    bench.run(&["image", "build", "-f", &file]).await.expect(0);
+    let request = "suite: \"trixie\", debug_unit: false, kubernetes_version: \"v1.29.0\" }";
+    assert!(bench.calls().contains(request), "{}", bench.calls());
+    bench.run(&["image", "build", "-f", &file, "--suite", "bookworm"]).await.fails(2, &["--suite"]);
     bench.run(&["image", "remove", "abab"]).await.expect(0);
     assert!(bench.calls().contains("RemoveImageRequest { id: \"abab\" }"));
 }

@@ -8,6 +8,7 @@ use crate::ended::Ended;
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::Ticker;
+use crate::spec_file::SpecFile;
 use crate::table::{Table, cell, styled};
 use crate::terminal::{Context, bytes, duration, styles, visible};
 use crate::view::{ImageView, seconds_since};
@@ -17,9 +18,20 @@ const SHORT: usize = 12;
 
 pub(super) async fn run(context: &Context, verb: ImageVerb) -> Result<Exit, Ended> {
     match verb {
-        ImageVerb::Build { bundle, suite, debug_unit } => {
-            let (bundle, suite) = (bundle.unwrap_or_default(), suite.unwrap_or_default());
-            build(context, BuildImageRequest { bundle, suite, debug_unit }).await
+        ImageVerb::Build { file, bundle, suite, debug_unit } => {
+            let spec = match file {
+                Some(file) => Some(SpecFile::read(&file)?.check(context)?.spec),
+                None => None,
+            };
+            let (kubernetes, of_file) =
+                spec.map_or((None, None), |spec| (spec.kubernetes, Some(spec.image.suite)));
+            let request = BuildImageRequest {
+                bundle: bundle.unwrap_or_default(),
+                suite: suite.or(of_file).unwrap_or_default(),
+                debug_unit,
+                kubernetes_version: kubernetes.map(|version| version.to_string()).unwrap_or_default(),
+            };
+            build(context, request).await
         }
         ImageVerb::List => list(context).await,
         ImageVerb::Remove { id } => {

@@ -1,6 +1,5 @@
 //! Plans: what `up` with a spec and `down` of a cluster would do on this host, for a person to agree to.
 
-use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
@@ -15,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::desired::{desired_host, host_pool};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
+use super::release::{choose_bundle, no_image};
 use super::shared::Shared;
 use crate::records::{ClusterRecord, ClusterState, NodeState, Records};
 
@@ -180,44 +180,9 @@ fn choose_image(
     if let Some(damaged) = damaged.next() {
         return Err(damaged.failure.into());
     }
-    Err(no_image(spec, wanted.as_deref(), &shared.bundles)?.into())
-}
-
-fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
-    let listing = bundles.list()?;
-    let has_bundle = listing
-        .bundles
-        .iter()
-        .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
-    // What version a broken file has cannot be read from it; its name says.
-    let broken = |failure: &&Failure| wanted.is_none_or(|version| failure.object.contains(version));
-    if let Some(broken) = listing.broken.iter().find(broken).filter(|_| !has_bundle) {
-        return Ok(broken.clone());
-    }
     let suite = &spec.image.suite;
-    Ok(match (has_bundle, wanted) {
-        (true, wanted) => Failure::new(
-            "IMAGE-MISSING",
-            format!("node image {suite}"),
-            wanted.map_or_else(
-                || "no node image is built".to_owned(),
-                |version| format!("no node image is built for Kubernetes {version}"),
-            ),
-            format!("build it with `k8sctl image build --suite {suite}`"),
-        ),
-        (false, Some(version)) => Failure::new(
-            "BUNDLE-MISSING",
-            format!("bundle {version}"),
-            format!("the spec pins Kubernetes {version} and no bundle of it is installed"),
-            format!("get it with `k8sctl bundle fetch --kubernetes {version}`, then `k8sctl image build`"),
-        ),
-        (false, None) => Failure::new(
-            "BUNDLE-MISSING",
-            "bundle",
-            "no Kubernetes bundle is installed",
-            "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
-        ),
-    })
+    let bundle = choose_bundle(&shared.bundles.list()?, spec.kubernetes.as_ref(), suite)?;
+    Err(no_image(&bundle, suite).into())
 }
 
 fn wire_action_word(action: control::Action) -> &'static str {

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use host_artifacts::bundle::Bundle;
+use host_artifacts::bundle::{Bundle, BundleStore};
 use host_artifacts::fetch::{FetchSources, fetch};
 use host_artifacts::image::{BuildInputs, Image};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::version::KubernetesVersion;
+use k8sctl_types::version::{KubernetesVersion, VersionError};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::{LINES, Reply, broken, forward, refused, stream};
 use crate::cluster::manager::Manager;
+use crate::cluster::release::choose_bundle;
 use crate::wire;
 
 /// Suite of an image when the user names none.
@@ -56,11 +57,12 @@ impl ImageService for Images {
     ) -> Result<Response<Self::BuildImageStream>, Status> {
         let request = request.into_inner();
         let shared = Arc::clone(self.manager.shared());
-        let bundle = match request.bundle.as_str() {
-            "" => shared.bundles.newest().map_err(|f| refused(&f))?.ok_or_else(|| refused(&no_bundle()))?,
-            name => shared.bundles.by_name(name).map_err(|failure| refused(&failure))?,
-        };
         let suite = if request.suite.is_empty() { DEFAULT_SUITE.to_owned() } else { request.suite };
+        let bundle = match request.bundle.as_str() {
+            "" => bundle_of(&shared.bundles, &request.kubernetes_version, &suite),
+            name => shared.bundles.by_name(name),
+        };
+        let bundle = bundle.map_err(|failure| refused(&failure))?;
         let node_agent = shared.config.node_agent.clone();
         let inputs = BuildInputs { bundle, suite, node_agent, debug_unit: request.debug_unit };
         let reply = stream("build-image", |sender| async move {
@@ -114,14 +116,7 @@ impl BundleService for Bundles {
         let wanted = request.into_inner().kubernetes_version;
         let version = match wanted.as_str() {
             "" => host_artifacts::fetch::default_release(),
-            text => text.parse::<KubernetesVersion>().map_err(|error| {
-                refused(&Failure::new(
-                    "BUNDLE-VERSION",
-                    format!("bundle {text}"),
-                    error.to_string(),
-                    "write the version as in `k8sctl bundle fetch --kubernetes v1.29.0`",
-                ))
-            })?,
+            text => version(text).map_err(|failure| refused(&failure))?,
         };
         let shared = Arc::clone(self.manager.shared());
         let reply = stream("fetch-bundle", |sender| async move {
@@ -179,13 +174,21 @@ impl BundleService for Bundles {
     }
 }
 
-fn no_bundle() -> Failure {
-    Failure::new(
-        "BUNDLE-MISSING",
-        "bundle",
-        "no Kubernetes bundle is installed",
-        "get one with `k8sctl bundle fetch`, or `k8sctl bundle import FILE`",
-    )
+/// The bundle of this version; empty means: the newest.
+fn bundle_of(bundles: &BundleStore, wanted: &str, suite: &str) -> Result<Bundle, Failure> {
+    let wanted = Some(wanted).filter(|text| !text.is_empty()).map(version).transpose()?;
+    choose_bundle(&bundles.list()?, wanted.as_ref(), suite)
+}
+
+fn version(text: &str) -> Result<KubernetesVersion, Failure> {
+    text.parse().map_err(|error: VersionError| {
+        Failure::new(
+            "BUNDLE-VERSION",
+            format!("bundle {text}"),
+            error.to_string(),
+            "write the version as in `k8sctl bundle fetch --kubernetes v1.29.0`",
+        )
+    })
 }
 
 fn wire_bundle(bundle: &Bundle) -> control::Bundle {

@@ -137,7 +137,7 @@ impl From<ImageError> for Failure {
                 "IMAGE-DAMAGED",
                 format!("image {id}"),
                 format!("{}: {reason}", path.display()),
-                "build it again with `k8sctl image build`; running VMs keep what they have",
+                "build it again with `k8sctl image build -f FILE`, your cluster file; running VMs keep what they have",
             ),
             ImageError::InUse { id } => Failure::new(
                 "IMAGE-IN-USE",

@@ -177,7 +177,7 @@ impl ClusterTask {
                 "IMAGE-MISSING",
                 format!("image {}", cluster.image_id),
                 "the node image of this cluster is gone from the image store",
-                "build it again with `k8sctl image build`",
+                "build it again with `k8sctl image build -f FILE`, your cluster file",
             )
         })
     }
