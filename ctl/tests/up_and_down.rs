@@ -116,6 +116,15 @@ async fn every_mistake_is_shown_with_its_place() {
 }
 
 #[tokio::test]
+async fn of_many_mistakes_the_first_are_told() {
+    let (bench, _) = bench(|_| {});
+    let many: String = (0..150).map(|number| format!("k{number} = 1\n")).collect();
+    let file = bench.file("many.toml", &format!("{many}{HOME}"));
+    let run = bench.run(&["up", "-f", &file]).await;
+    run.fails(3, &["error SPEC-MORE: and 50 more", "more than 100 mistakes in", "many.toml:100:1: "]);
+}
+
+#[tokio::test]
 async fn mistakes_that_only_the_host_agent_sees_end_it_too() {
     let mistake = Diagnostic {
         id: "SPEC-HOST-MEMORY".to_owned(),

@@ -11,6 +11,7 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
 use k8sctl_types::failure::Failure;
+use k8sctl_types::suite;
 use k8sctl_types::version::{KubernetesVersion, VersionError};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
@@ -19,9 +20,6 @@ use super::{LINES, Reply, broken, forward, refused, stream};
 use crate::cluster::manager::Manager;
 use crate::cluster::release::choose_bundle;
 use crate::wire;
-
-/// Suite of an image when the user names none.
-const DEFAULT_SUITE: &str = "bookworm";
 
 /// See [`ImageService`].
 #[derive(Debug)]
@@ -57,7 +55,7 @@ impl ImageService for Images {
     ) -> Result<Response<Self::BuildImageStream>, Status> {
         let request = request.into_inner();
         let shared = Arc::clone(self.manager.shared());
-        let suite = if request.suite.is_empty() { DEFAULT_SUITE.to_owned() } else { request.suite };
+        let suite = if request.suite.is_empty() { suite::DEFAULT.to_owned() } else { request.suite };
         let bundle = match request.bundle.as_str() {
             "" => bundle_of(&shared.bundles, &request.kubernetes_version, &suite),
             name => shared.bundles.by_name(name),

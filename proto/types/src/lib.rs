@@ -2,10 +2,12 @@
 //!
 //! - [`spec`][]: the validated [`spec::ClusterSpec`] and how a `cluster.toml` becomes one
 //! - [`version`][]: [`version::KubernetesVersion`]
+//! - [`suite`][]: [`suite::SUITES`], what node images can be made of
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //!
 //! Nothing here does I/O.
 
 pub mod failure;
 pub mod spec;
+pub mod suite;
 pub mod version;

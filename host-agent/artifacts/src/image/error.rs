@@ -98,7 +98,7 @@ impl From<ImageError> for Failure {
                 "IMAGE-SUITE",
                 format!("suite {suite}"),
                 "it is no Debian or Ubuntu suite that images can be made of",
-                format!("set image.suite to one of {}", super::base::suites().collect::<Vec<_>>().join(", ")),
+                format!("set image.suite to one of {}", k8sctl_types::suite::names()),
             ),
             ImageError::Program { step, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 
 use k8sctl_command::Program;
 use k8sctl_types::failure::Failure;
+use k8sctl_types::suite::Suite;
 use k8sctl_types::version::KubernetesVersion;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::base::{self, Suite};
+use super::base;
 use super::inputs::{self, BuildInputs, CMDLINE};
 use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
 use crate::bundle::{Manifest, Role};
@@ -361,7 +362,7 @@ async fn facts(output: &Path) -> Result<BTreeMap<String, FileFacts>, ImageError>
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
-    let suite = Suite::find(&inputs.suite)?;
+    let suite = base::find(&inputs.suite)?;
     let agent = sha256_file(&inputs.node_agent).map_err(ImageError::io("read", &inputs.node_agent))?;
     Ok((inputs::image_id(inputs, suite, &agent), suite, agent))
 }

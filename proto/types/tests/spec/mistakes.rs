@@ -109,7 +109,8 @@ fn hints_name_what_to_write() {
     assert_eq!(hint("node[3].cpus", "SPEC-UNKNOWN-KEY"), "did you mean \"vcpus\"?");
     assert_eq!(hint("node[3].memory", "SPEC-SIZE-WHOLE"), "write \"7813MiB\"");
     assert_eq!(hint("node[4].taints[0]", "SPEC-TAINT"), "write \"key=value:NoSchedule\"");
-    assert_eq!(hint("image.suite", "SPEC-SUITE"), "did you mean \"bookworm\"?");
+    let suites = "bookworm, trixie, bullseye, jammy, noble, questing";
+    assert_eq!(hint("image.suite", "SPEC-SUITE"), format!("did you mean \"bookworm\"? There are {suites}"));
     assert_eq!(hint("node[0].ip", "SPEC-IP-RESERVED"), "take one of 192.168.122.2-192.168.122.254");
 }
 
