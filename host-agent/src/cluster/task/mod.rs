@@ -345,7 +345,7 @@ impl ClusterTask {
             }
             if seen.pod_cidr.is_none() {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
-                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
+                kubernetes.introduce_node(&node.spec, &cidr.to_string()).await?;
             }
         }
         Ok(())

@@ -92,7 +92,7 @@ pub const IDS: &[(&str, &str)] = &[
     ("SPEC-IP-OUTSIDE", "a node's address is outside of the network"),
     ("SPEC-IP-RESERVED", "a node has the network's own, its broadcast or the gateway's address"),
     ("SPEC-LABEL", "a label breaks the rules of Kubernetes"),
-    ("SPEC-LABEL-RESERVED", "a label that a kubelet may not set on its node"),
+    ("SPEC-LABEL-RESERVED", "a label that a node has in any case, as its hostname or its role"),
     ("SPEC-LB-CONFLICT", "the load balancer range covers the gateway or a node's address"),
     ("SPEC-MAC", "no MAC address"),
     ("SPEC-MAC-MULTICAST", "a multicast or all-zero MAC address"),

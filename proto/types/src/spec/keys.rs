@@ -43,7 +43,7 @@ const fn key(
     Key { section, name, kind, default, limits }
 }
 
-const LABELS: &str = "at most 64, keys and values as in Kubernetes; no key under kubernetes.io or k8s.io that a kubelet may not set";
+const LABELS: &str = "at most 64, keys and values as in Kubernetes; none that a node has in any case";
 const TAINTS: &str = "at most 64, effects NoSchedule, PreferNoSchedule, NoExecute";
 const WORKER_MEMORY: &str = "at least 512MiB, at most 4TiB";
 const DISK: &str = "at least 8GiB, at most 16TiB";

@@ -55,7 +55,7 @@ const EXPECTED: &[(u32, &str, &str)] = &[
     (58, "SPEC-IP-OUTSIDE", "node[4].ip"),
     (59, "SPEC-LABEL", "node[4].labels.-zone"),
     (59, "SPEC-LABEL", "node[4].labels.tier"),
-    (59, "SPEC-LABEL-RESERVED", "node[4].labels.\"kubernetes.io/role\""),
+    (59, "SPEC-LABEL-RESERVED", "node[4].labels.\"kubernetes.io/hostname\""),
     (59, "SPEC-TYPE", "node[4].labels.rack"),
     (60, "SPEC-TAINT", "node[4].taints[0]"),
     (60, "SPEC-DUPLICATE-LABEL", "node[4].taints[2]"),

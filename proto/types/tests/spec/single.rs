@@ -113,6 +113,24 @@ fn one_edit_gives_exactly_one_diagnostic() {
 }
 
 #[test]
+fn labels_that_reach_the_node_are_taken_and_no_others() {
+    let with = |label: &str| edited("# labels = { zone = \"a\" }", &format!("labels = {{ {label} }}"));
+    let field = |key: &str| format!("node[1].labels.\"{key}\"");
+    for label in [
+        "\"topology.kubernetes.io/zone\" = \"a\"",
+        "\"node-role.kubernetes.io/storage\" = \"\"",
+        "\"node-restriction.kubernetes.io/team\" = \"x\"",
+    ] {
+        assert_eq!(with(label), [], "{label}");
+    }
+    for key in ["kubernetes.io/hostname", "node-role.kubernetes.io/control-plane"] {
+        assert_eq!(with(&format!("\"{key}\" = \"x\"")), [("SPEC-LABEL-RESERVED", field(key))]);
+    }
+    let key = "topology.kubernetes.io/zone";
+    assert_eq!(with(&format!("\"{key}\" = \"\"")), [("SPEC-LABEL", field(key))]);
+}
+
+#[test]
 fn a_suite_that_no_image_can_be_made_of_is_an_error_with_the_list() {
     for (suite, near) in [("sid", "take one of "), ("Bookworm", "did you mean \"bookworm\"? ")] {
         let text =
