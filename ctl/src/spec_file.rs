@@ -133,7 +133,7 @@ pub fn report(context: &Context, name: &str, text: &str, found: &[DiagnosticView
         diagnostics: &'a [DiagnosticView],
     }
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &Document { file: name, diagnostics: found })?;
+        output::document(context, &Document { file: name, diagnostics: found })?;
     }
     print(&context.err, name, text, found)?;
     // The last one says that there are more; how many of each kind is not known then.

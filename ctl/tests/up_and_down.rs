@@ -143,6 +143,11 @@ async fn mistakes_that_only_the_host_agent_sees_end_it_too() {
     let run = bench.run(&["plan", "-f", &file, "-o", "json"]).await;
     let document: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((run.code, &document["diagnostics"][0]["line"]), (3, &1.into()));
+    // A warning is in the document of the plan.
+    bench.fake.answers.lock().unwrap().diagnostics[0].warning = true;
+    let plan = bench.json(&["plan", "-f", &file]).await;
+    assert_eq!(plan["warnings"][0]["id"], "SPEC-HOST-MEMORY");
+    assert_eq!(plan["notices"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
         document.kubeconfig = remove_kubeconfig(context, &name).await?;
     }
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &document)?;
+        output::document(context, &document)?;
     }
     Ok(exit)
 }

@@ -1,10 +1,11 @@
 //! `k8sctl image …`: node images.
 
 use k8sctl_proto::control::v1::{BuildImageRequest, ListImagesRequest, RemoveImageRequest};
+use serde::Serialize;
 
 use crate::agent;
 use crate::cli::ImageVerb;
-use crate::ended::Ended;
+use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::Ticker;
@@ -36,11 +37,22 @@ pub(super) async fn run(context: &Context, verb: ImageVerb) -> Result<Exit, Ende
         ImageVerb::List => list(context).await,
         ImageVerb::Remove { id } => {
             let agent = agent::connect(context).await?;
-            agent.images().remove_image(RemoveImageRequest { id: id.clone() }).await?;
-            context.story().line(format!("removed image {}", visible(&id)))?;
+            let removed = agent.images().remove_image(RemoveImageRequest { id }).await?.into_inner();
+            if context.format.is_structured() {
+                output::document(context, &Removed { image: removed.id })?;
+            } else {
+                context.out.line(format!("removed image {}", visible(&removed.id)))?;
+            }
             Ok(Exit::Ok)
         }
     }
+}
+
+/// `image remove -o json`.
+#[derive(Debug, Serialize)]
+struct Removed {
+    /// Full id of the image that is gone.
+    image: String,
 }
 
 fn short(id: &str) -> String {
@@ -59,7 +71,7 @@ async fn build(context: &Context, request: BuildImageRequest) -> Result<Exit, En
     drop(ticker);
     let image = ImageView::from(made.unwrap_or_default());
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &image)?;
+        output::document(context, &image)?;
         return Ok(Exit::Ok);
     }
     let (id, version, suite) = (short(&image.id), &image.kubernetes_version, &image.suite);
@@ -73,7 +85,7 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
     let images = agent.images().list_images(ListImagesRequest {}).await?.into_inner().images;
     let images: Vec<_> = images.into_iter().map(ImageView::from).collect();
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &images)?;
+        output::document(context, &images)?;
         return Ok(Exit::Ok);
     }
     if images.is_empty() {
@@ -82,19 +94,22 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
     }
     let mut table =
         Table::new(&["IMAGE", "KUBERNETES", "SUITE", "BUNDLE", "SIZE", "AGE", "TRIAL", "USED BY"]);
-    for image in images {
+    for image in &images {
+        let style = if image.problem.is_some() { styles::BAD } else { styles::STRONG };
+        let size = if image.problem.is_some() { "damaged".to_owned() } else { bytes(image.size_bytes) };
         let age = seconds_since(image.created.as_deref()).map(duration).unwrap_or_default();
         table.row(vec![
-            styled(styles::STRONG, short(&image.id)),
-            cell(image.kubernetes_version),
-            cell(image.suite),
-            cell(image.bundle),
-            cell(bytes(image.size_bytes)),
+            styled(style, short(&image.id)),
+            cell(&image.kubernetes_version),
+            cell(&image.suite),
+            cell(&image.bundle),
+            cell(size),
             cell(age),
             styled(styles::WARN, if image.trial { "trial" } else { "" }),
             cell(image.used_by.join(",")),
         ]);
     }
     table.print(&context.out)?;
+    ended::print_all(&context.out, images.iter().filter_map(|image| image.problem.as_ref()))?;
     Ok(Exit::Ok)
 }

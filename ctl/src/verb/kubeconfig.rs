@@ -1,13 +1,14 @@
 //! `k8sctl kubeconfig`: an administrator's, printed or merged into the user's.
 
 use k8sctl_proto::control::v1::GetKubeconfigRequest;
+use k8sctl_types::failure::Failure;
 
 use crate::agent;
 use crate::cli::KubeconfigArgs;
 use crate::ended::Ended;
 use crate::exit::Exit;
 use crate::kubeconfig;
-use crate::output;
+use crate::output::{self, Format};
 use crate::terminal::Context;
 
 pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit, Ended> {
@@ -17,12 +18,16 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
     let own = agent.clusters().get_kubeconfig(request).await?.into_inner().kubeconfig_yaml;
     if args.print {
         let text = kubeconfig::renamed(&own, &name)?;
-        context.out.raw(text)?;
+        match context.format {
+            // It is YAML by itself, and for people too.
+            Format::Json => output::document(context, &parsed(&text)?)?,
+            _ => context.out.raw(text)?,
+        }
         return Ok(Exit::Ok);
     }
     let installed = kubeconfig::install(&own, &name, args.force_context).await?;
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &installed)?;
+        output::document(context, &installed)?;
         return Ok(Exit::Ok);
     }
     let (context_name, path) = (&installed.context, installed.path.display());
@@ -36,4 +41,9 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
         context.out.line("or make it the current one with: k8sctl kubeconfig --force-context")?;
     }
     Ok(Exit::Ok)
+}
+
+fn parsed(text: &str) -> Result<serde_json::Value, Failure> {
+    serde_yaml_ng::from_str(text)
+        .map_err(|error| Failure::new("HOST-INTERNAL", "kubeconfig", error.to_string(), "report this"))
 }

@@ -8,7 +8,7 @@ use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
+use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Parsed};
 use sha2::{Digest, Sha256};
 
 use super::desired::{desired_host, host_pool};
@@ -32,21 +32,22 @@ pub struct PlannedUp {
 }
 
 /// What `up` with this spec would do.
-pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestError> {
+pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<PlannedUp, RequestError> {
     let observed = shared.hypervisor.observe(&host_pool(&shared.config)).await;
     // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
     let parsed = match &observed {
-        Ok(host) => spec::parse_on(text, &room(host)),
-        Err(_) => spec::parse(text),
+        Ok(host) => spec::parse_on(&file.text, &room(host)),
+        Err(_) => spec::parse(&file.text),
     };
-    let Parsed { spec, warnings } = parsed.map_err(RequestError::Diagnostics)?;
+    let Parsed { spec, lines, warnings } = parsed.map_err(RequestError::Diagnostics)?;
     let record = shared.records.cluster(&spec.name).await?;
     if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
         return Err(is_being_removed(&spec.name).into());
     }
     let image = choose_image(shared, &spec, record.as_ref())?;
     if let Some(record) = &record {
-        refuse_changes(record, &spec, &image.kubernetes.to_string())?;
+        let place = |key: &str| place(file, &lines, key);
+        refuse_changes(record, &spec, &image.kubernetes.to_string(), place)?;
     }
     let observed = observed?;
 
@@ -65,6 +66,15 @@ pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestEr
         image_id: image.id.clone(),
     };
     Ok(PlannedUp { plan, warnings, spec, image })
+}
+
+/// `cluster.toml:7: `; empty for a key that the file does not have.
+fn place(file: &control::SpecFile, lines: &KeyLines, key: &str) -> String {
+    match (file.name.as_str(), lines.of(key)) {
+        (_, None) => String::new(),
+        ("", Some(line)) => format!("line {line}: "),
+        (name, Some(line)) => format!("{name}:{line}: "),
+    }
 }
 
 /// What `down` would remove.
@@ -173,9 +183,12 @@ fn choose_image(
     {
         return Ok(image.clone());
     }
+    // One without a readable description could be of anything: it is listed, and no reason here.
     let mut damaged = shared.images.damaged().into_iter().filter(|image| {
-        wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
-            && image.suite == spec.image.suite
+        image.made_of.as_ref().is_some_and(|made| {
+            spec.kubernetes.as_ref().is_none_or(|version| made.kubernetes == *version)
+                && made.suite == spec.image.suite
+        })
     });
     if let Some(damaged) = damaged.next() {
         return Err(damaged.failure.into());

@@ -1,6 +1,7 @@
 //! The file as a draft: every value that could be read by itself, with its place. What only shows between
 //! values is for `check_network` and `check_nodes`; a draft without mistakes becomes the spec.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mac::derived_mac;
-use super::model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, PluginSpec, Role};
+use super::model::{AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, PluginSpec, Role};
 use super::table::{Located, Place, Report, Table, bare_or_quoted, parse_at, wrong_type};
 use super::values::{self, GIB, quoted};
 use super::{node_values, values::Faults};
@@ -59,8 +60,8 @@ pub(super) struct NodeDraft {
     pub(super) ip: Option<Located<Ipv4Addr>>,
     /// As written; `None` means derived, or refused.
     pub(super) mac: Option<Located<String>>,
-    labels: Vec<(String, String)>,
-    taints: Vec<String>,
+    labels: Located<Vec<(String, String)>>,
+    taints: Located<Vec<String>>,
     /// For a node of a pool: how far it is behind the pool's first address.
     pub(super) pool_index: Option<u32>,
 }
@@ -160,8 +161,8 @@ struct Pool {
     first: Option<Located<Ipv4Addr>>,
     sizes: Sizes,
     role: Option<Located<Role>>,
-    labels: Vec<(String, String)>,
-    taints: Vec<String>,
+    labels: Located<Vec<(String, String)>>,
+    taints: Located<Vec<String>>,
 }
 
 impl Pool {
@@ -223,14 +224,34 @@ fn with<T, U>(located: &Located<T>, value: U) -> Located<U> {
     Located { value, at: located.at.clone(), written: located.written }
 }
 
-fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
-    let Some((at, value)) = table.get("labels", report) else { return Vec::new() };
+fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Located<Vec<(String, String)>> {
+    marks("labels", table, label_list, report)
+}
+
+fn taints(table: &Table<'_>, report: &mut Report<'_>) -> Located<Vec<String>> {
+    marks("taints", table, taint_list, report)
+}
+
+/// Labels or taints with their place; without any, that of their table.
+fn marks<T>(
+    key: &str,
+    table: &Table<'_>,
+    read: fn(&Place, &DeValue<'_>, &mut Report<'_>) -> Vec<T>,
+    report: &mut Report<'_>,
+) -> Located<Vec<T>> {
+    match table.get(key, report) {
+        Some((at, value)) => Located { value: read(&at, value, report), at, written: true },
+        None => Located { value: Vec::new(), at: table.at.clone(), written: false },
+    }
+}
+
+fn label_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
     let DeValue::Table(entries) = value else {
-        wrong_type(&at, value, "a table of strings", "{ zone = \"a\" }", report);
+        wrong_type(at, value, "a table of strings", "{ zone = \"a\" }", report);
         return Vec::new();
     };
     let mut labels = Vec::new();
-    if too_many("SPEC-LABEL", &at, entries.len(), report) {
+    if too_many("SPEC-LABEL", at, entries.len(), report) {
         return labels;
     }
     for (key, value) in entries {
@@ -251,14 +272,13 @@ fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
     labels
 }
 
-fn taints(table: &Table<'_>, report: &mut Report<'_>) -> Vec<String> {
-    let Some((at, value)) = table.get("taints", report) else { return Vec::new() };
+fn taint_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<String> {
     let DeValue::Array(items) = value else {
-        wrong_type(&at, value, "an array of strings", "[\"key=value:NoSchedule\"]", report);
+        wrong_type(at, value, "an array of strings", "[\"key=value:NoSchedule\"]", report);
         return Vec::new();
     };
     let mut taints: Vec<String> = Vec::new();
-    if too_many("SPEC-TAINT", &at, items.len(), report) {
+    if too_many("SPEC-TAINT", at, items.len(), report) {
         return taints;
     }
     for (index, item) in items.iter().enumerate() {
@@ -359,6 +379,33 @@ fn json(value: &DeValue<'_>, at: &Place, depth: usize, report: &mut Report<'_>) 
 }
 
 impl Draft {
+    /// Where the keys stand that may not change while a cluster lives.
+    pub(super) fn lines(&self, report: &Report<'_>) -> KeyLines {
+        let mut lines = BTreeMap::new();
+        let mut add = |key: String, at: &Place| {
+            if at.offset.is_some() {
+                lines.insert(key, report.line(at));
+            }
+        };
+        if let Some(version) = &self.kubernetes {
+            add("kubernetes".to_owned(), &version.at);
+        }
+        let network = &self.network;
+        for (key, net) in [("cidr", &network.cidr), ("pods", &network.pods), ("services", &network.services)]
+        {
+            if let Some(net) = net {
+                add(format!("network.{key}"), &net.at);
+            }
+        }
+        for node in &self.nodes {
+            let Some(name) = &node.name else { continue };
+            add(format!("node {}.name", name.value), &name.at);
+            add(format!("node {}.labels", name.value), &node.labels.at);
+            add(format!("node {}.taints", name.value), &node.taints.at);
+        }
+        KeyLines(lines)
+    }
+
     /// The spec; `None` when something was refused, which has been reported then.
     pub(super) fn finish(self) -> Option<ClusterSpec> {
         let name = self.name?.value;
@@ -395,8 +442,8 @@ impl NodeDraft {
             disk_bytes: self.disk?.value,
             ip,
             mac: self.mac.map_or_else(|| derived_mac(cluster, ip), |mac| mac.value),
-            labels: self.labels,
-            taints: self.taints,
+            labels: self.labels.value,
+            taints: self.taints.value,
         })
     }
 }
