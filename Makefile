@@ -49,7 +49,7 @@ build: deps
 up: build
 	@$(LAB)/install-system "$(DIST)"
 	$(LAB)/ensure-bundle
-	k8sctl image build
+	k8sctl image build -f "$(CLUSTER)"
 	k8sctl up -f "$(CLUSTER)"
 
 down:

@@ -174,6 +174,9 @@ pub struct DownArgs {
     /// Begin it and do not wait for its end
     #[arg(long)]
     pub no_wait: bool,
+    /// Leave the kubeconfig of the user alone
+    #[arg(long)]
+    pub no_kubeconfig: bool,
 }
 
 /// `plan`.
@@ -296,6 +299,9 @@ pub enum BundleVerb {
 pub enum ImageVerb {
     /// Build the node image, or find it built
     Build {
+        /// Of the release and the suite that this cluster file names; - means standard input
+        #[arg(short, long, conflicts_with_all = ["bundle", "suite"], value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
         /// Name of the bundle [default: the newest installed]
         #[arg(long, value_name = "NAME")]
         bundle: Option<String>,

@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use crate::exit::Exit;
 use crate::terminal::{Printer, styles, visible};
+use crate::view::FailureView;
 
 /// Why a verb did not come to its good end.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +135,15 @@ pub fn print(printer: &Printer, word: &str, failure: &Failure) -> io::Result<()>
             printer.paint(styles::STRONG, "next"),
             visible(&failure.next_step)
         ))?;
+    }
+    Ok(())
+}
+
+/// Prints what is wrong with some rows of a table, below it.
+pub fn print_all<'a>(printer: &Printer, problems: impl Iterator<Item = &'a FailureView>) -> io::Result<()> {
+    for problem in problems {
+        printer.line("")?;
+        print(printer, "warning", &problem.into())?;
     }
     Ok(())
 }

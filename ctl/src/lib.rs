@@ -62,7 +62,8 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(exit) | Err(Ended::Reported(exit)) => exit.into(),
         Err(Ended::Problem(problem)) => {
-            // Nobody is left to be told when this fails.
+            // Nobody is left to be told when these fail.
+            let _ = output::error(&context, &problem.failure);
             let _ = ended::print(&context.err, "error", &problem.failure);
             problem.exit.into()
         }

@@ -2,9 +2,11 @@
 
 use std::io;
 
+use k8sctl_types::failure::Failure;
 use serde::Serialize;
 
-use crate::terminal::Printer;
+use crate::terminal::Context;
+use crate::view::FailureView;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -28,19 +30,33 @@ impl Format {
 }
 
 /// Prints a result that stands alone. `Format::Table` and `Format::Wide` are the caller's.
-pub fn document(out: &Printer, format: Format, value: &impl Serialize) -> io::Result<()> {
-    match format {
-        Format::Yaml => out.raw(yaml(value)?),
-        _ => out.line(serde_json::to_string_pretty(value)?),
+pub fn document(context: &Context, value: &impl Serialize) -> io::Result<()> {
+    context.has_printed.set(true);
+    match context.format {
+        Format::Yaml => context.out.raw(yaml(value)?),
+        _ => context.out.line(serde_json::to_string_pretty(value)?),
     }
 }
 
 /// Prints one of many results.
-pub fn item(out: &Printer, format: Format, value: &impl Serialize) -> io::Result<()> {
-    match format {
-        Format::Yaml => out.raw(format!("---\n{}", yaml(value)?)),
-        _ => out.line(serde_json::to_string(value)?),
+pub fn item(context: &Context, value: &impl Serialize) -> io::Result<()> {
+    context.has_printed.set(true);
+    match context.format {
+        Format::Yaml => context.out.raw(format!("---\n{}", yaml(value)?)),
+        _ => context.out.line(serde_json::to_string(value)?),
     }
+}
+
+/// The document of a run that failed before it printed one: programs read standard output only.
+pub fn error(context: &Context, failure: &Failure) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Document {
+        error: FailureView,
+    }
+    if !context.format.is_structured() || context.has_printed.get() {
+        return Ok(());
+    }
+    document(context, &Document { error: failure.into() })
 }
 
 fn yaml(value: &impl Serialize) -> io::Result<String> {

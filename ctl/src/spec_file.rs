@@ -133,18 +133,25 @@ pub fn report(context: &Context, name: &str, text: &str, found: &[DiagnosticView
         diagnostics: &'a [DiagnosticView],
     }
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &Document { file: name, diagnostics: found })?;
+        output::document(context, &Document { file: name, diagnostics: found })?;
     }
     print(&context.err, name, text, found)?;
-    let errors = found.iter().filter(|one| !one.warning).count();
-    let warnings = found.len() - errors;
+    // The last one says that there are more; how many of each kind is not known then.
+    let told: Vec<_> = found.iter().filter(|one| one.id != "SPEC-MORE").collect();
+    let more = if told.len() < found.len() { "more than " } else { "" };
+    let errors = told.iter().filter(|one| !one.warning).count();
+    let warnings = told.len() - errors;
     let count = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
     let and = if warnings > 0 { format!(", {}", count(warnings, "warning")) } else { String::new() };
-    let line = format!("{}{and} in {name}; nothing was changed", count(errors, "mistake"));
+    let line = format!("{more}{}{and} in {name}; nothing was changed", count(errors, "mistake"));
     context.err.line(context.err.paint(styles::STRONG, line))
 }
 
+/// Most characters of a line that are shown, before and behind the mark.
+const AROUND: usize = 120;
+
 fn print(printer: &Printer, name: &str, text: &str, found: &[DiagnosticView]) -> io::Result<()> {
+    let lines: Vec<&str> = if found.is_empty() { Vec::new() } else { text.lines().collect() };
     for one in found {
         let place = match (one.line, one.column) {
             (0, _) => visible(name),
@@ -159,17 +166,15 @@ fn print(printer: &Printer, name: &str, text: &str, found: &[DiagnosticView]) ->
             printer.paint(styles::STRONG, place),
             visible(&one.message)
         ))?;
-        if let Some(line) = (one.line as usize).checked_sub(1).and_then(|index| text.lines().nth(index)) {
-            // A tab would put the mark elsewhere.
-            let line = line.replace('\t', " ");
+        let line = (one.line as usize).checked_sub(1).and_then(|index| lines.get(index));
+        if let Some((line, pad)) = line.map(|line| excerpt(line, one.column as usize)) {
             let number = format!("{:>5} | ", one.line);
-            printer.line(format!("{}{}", printer.paint(styles::DIM, number), visible(&line)))?;
-            if one.column > 0 && one.column as usize <= line.chars().count() + 1 {
-                let before: String = line.chars().take(one.column as usize - 1).collect();
-                let pad = " ".repeat(visible(&before).chars().count());
+            printer.line(format!("{}{line}", printer.paint(styles::DIM, number)))?;
+            if let Some(pad) = pad {
                 printer.line(format!(
-                    "{}{pad}{}",
+                    "{}{}{}",
                     printer.paint(styles::DIM, "      | "),
+                    " ".repeat(pad),
                     printer.paint(style, "^")
                 ))?;
             }
@@ -179,4 +184,43 @@ fn print(printer: &Printer, name: &str, text: &str, found: &[DiagnosticView]) ->
         }
     }
     Ok(())
+}
+
+/// A line as it is shown, cut around a 1-based column where it is long, and how far the mark below it is from the
+/// left; no mark where the column is 0 or behind the line.
+fn excerpt(line: &str, column: usize) -> (String, Option<usize>) {
+    let at = column.saturating_sub(1);
+    let from = at.saturating_sub(AROUND);
+    // A tab would put the mark elsewhere.
+    let tame = |part: String| visible(&part.replace('\t', " "));
+    let mut rest = line.chars().skip(from);
+    let before: String = rest.by_ref().take(at - from).collect();
+    let is_on_line = column > 0 && before.chars().count() == at - from;
+    let behind: String = rest.by_ref().take(AROUND).collect();
+    let (head, tail) = (if from > 0 { "…" } else { "" }, if rest.next().is_some() { "…" } else { "" });
+    let before = format!("{head}{}", tame(before));
+    let pad = is_on_line.then(|| before.chars().count());
+    (format!("{before}{}{tail}", tame(behind)), pad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_shown_with_a_mark_under_its_column() {
+        assert_eq!(excerpt("a\tb = 1", 3), ("a b = 1".to_owned(), Some(2)));
+        assert_eq!(excerpt("ab", 3), ("ab".to_owned(), Some(2)));
+        assert_eq!(excerpt("ab", 4).1, None);
+        assert_eq!(excerpt("ab", 0), ("ab".to_owned(), None));
+        assert_eq!(excerpt("\x1b[2J = 1", 2), ("\\x1b[2J = 1".to_owned(), Some(4)));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_its_column() {
+        let line = format!("{}!{}", "a".repeat(500_000), "b".repeat(500_000));
+        let (shown, pad) = excerpt(&line, 500_001);
+        assert_eq!(shown.chars().nth(pad.expect("it is on the line")), Some('!'));
+        assert!(shown.chars().count() < 250 && shown.starts_with("…a") && shown.ends_with("b…"), "{shown}");
+    }
 }

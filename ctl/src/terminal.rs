@@ -1,5 +1,6 @@
 //! Where text goes and how it looks: the two streams, colours, and control characters made visible.
 
+use std::cell::Cell;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -22,6 +23,8 @@ pub struct Context {
     pub source: Source,
     /// Whether a person can be asked.
     pub can_ask: bool,
+    /// A document went to standard output.
+    pub has_printed: Cell<bool>,
 }
 
 impl Context {
@@ -35,6 +38,7 @@ impl Context {
             out,
             err,
             format: cli.output,
+            has_printed: Cell::new(false),
             source: Source { socket: cli.socket.clone(), config: cli.config.clone() },
         }
     }

@@ -11,7 +11,7 @@ mod harness;
 
 use fake::{Answers, story};
 use harness::{Bench, bare, finish};
-use k8sctl_proto::control::v1::Diagnostic;
+use k8sctl_proto::control::v1::{Bundle, Diagnostic};
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tokio::process::Command;
@@ -138,6 +138,9 @@ async fn kubeconfig_is_printed_or_merged_beside_others() {
     let bench = bench();
     let printed = bench.run(&["kubeconfig", "--print"]).await.expect(0);
     assert!(printed.contains("current-context: k8s-myhome-home"), "{printed}");
+    let document = bench.json(&["kubeconfig", "--print"]).await;
+    assert_eq!(document["current-context"], "k8s-myhome-home");
+    assert_eq!(document["users"][0]["name"], "k8s-myhome-home");
     assert!(!bench.path(".kube").exists());
     let theirs = "current-context: work\ncontexts: [{name: work, context: {cluster: c, user: u}}]\n";
     std::fs::create_dir(bench.path(".kube")).unwrap();
@@ -190,7 +193,18 @@ async fn images() {
     assert!(bench.calls().contains("refresh: false"));
     bench.run(&["image", "build", "--refresh"]).await.expect(0);
     assert!(bench.calls().contains("refresh: true"));
-    bench.run(&["image", "remove", "abab"]).await.expect(0);
+    let home = include_str!("../../examples/home.toml");
+    let text = home
+        .replace("# kubernetes", "kubernetes")
+        .replace("# [image]\n# suite = \"bookworm\"", "[image]\nsuite = \"trixie\"");
+    let file = bench.file("pinned.toml", &text);
+    bench.run(&["image", "build", "-f", &file]).await.expect(0);
+    let request = "suite: \"trixie\", debug_unit: false, kubernetes_version: \"v1.29.0\" }";
+    assert!(bench.calls().contains(request), "{}", bench.calls());
+    bench.run(&["image", "build", "-f", &file, "--suite", "bookworm"]).await.fails(2, &["--suite"]);
+    let out = bench.run(&["image", "remove", "abab"]).await.expect(0);
+    assert!(out.contains(&"ab".repeat(32)), "{out}");
+    assert_eq!(bench.json(&["image", "remove", "abab"]).await["image"], "ab".repeat(32));
     assert!(bench.calls().contains("RemoveImageRequest { id: \"abab\" }"));
 }
 
@@ -210,6 +224,8 @@ async fn plugins_need_consent_to_what_they_ask_for() {
     assert!(calls.contains(r#"{\"page\":{\"title\":\"x\"},\"replicas\":3}"#), "{calls}");
     assert!(bench.run(&["plugin", "list"]).await.expect(0).contains("hello"));
     bench.run(&["plugin", "remove", "hello", "--yes"]).await.expect(0);
+    let removed = bench.json(&["plugin", "remove", "hello"]).await;
+    assert_eq!((&removed["plugin"], &removed["cluster_name"]), (&"hello".into(), &"home".into()));
     let mistake = Diagnostic {
         id: "PLUGIN-CONFIG-INVALID".to_owned(),
         field: "/replicas".to_owned(),
@@ -261,4 +277,54 @@ async fn versions_of_both() {
         (&versions["host_agent"]["version"], &versions["k8sctl"]["protocol"]),
         (&"9.9.9".into(), &1.into())
     );
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_a_row_with_what_is_wrong() {
+    let problem = |id: &str, object: &str| {
+        Some(k8sctl_proto::control::v1::Failure {
+            id: id.to_owned(),
+            object: object.to_owned(),
+            ..story::failure()
+        })
+    };
+    let mut answers = story::answers();
+    answers.bundles = vec![Bundle {
+        path: "/bundles/b.k8sbundle".to_owned(),
+        problem: problem("BUNDLE-CORRUPT", "bundle /bundles/b.k8sbundle"),
+        ..Bundle::default()
+    }];
+    answers.images[0].problem = problem("IMAGE-DAMAGED", "image abab");
+    let bench = Bench::new(answers);
+    let out = bench.run(&["bundle", "list"]).await.expect(0);
+    assert!(
+        out.contains("broken") && out.contains("warning BUNDLE-CORRUPT: bundle /bundles/b.k8sbundle: "),
+        "{out}"
+    );
+    assert!(!out.contains("no bundle is installed"), "{out}");
+    let out = bench.run(&["image", "list"]).await.expect(0);
+    assert!(
+        out.contains("abababababab ") && out.contains("damaged") && out.contains("warning IMAGE-DAMAGED"),
+        "{out}"
+    );
+    let bundles = bench.json(&["bundle", "list"]).await;
+    assert_eq!(bundles[0]["problem"]["id"], "BUNDLE-CORRUPT");
+    assert_eq!(bench.json(&["image", "list"]).await[0]["problem"]["object"], "image abab");
+}
+
+#[tokio::test]
+async fn a_failure_is_a_document_for_programs() {
+    let failure =
+        Failure::new("HOST-BUSY", "host agent", "too much at once", "try again").with_evidence("a line");
+    let bench = Bench::failing(Code::Unavailable, failure);
+    let run = bench.run(&["image", "list", "-o", "json"]).await;
+    let document: Value = serde_json::from_str(&run.out).unwrap();
+    let expected = serde_json::json!({"error": {"id": "HOST-BUSY", "object": "host agent",
+        "reason": "too much at once", "next_step": "try again", "evidence": "a line"}});
+    assert_eq!(document, expected);
+    run.fails(1, &["error HOST-BUSY: host agent: too much at once", "next: try again"]);
+    let run = bench.run(&["image", "list", "-o", "yaml"]).await;
+    assert!(run.out.starts_with("error:\n  id: HOST-BUSY\n"), "{}", run.out);
+    let run = bench.run(&["image", "list"]).await;
+    assert_eq!(run.out, "");
 }

@@ -116,6 +116,15 @@ async fn every_mistake_is_shown_with_its_place() {
 }
 
 #[tokio::test]
+async fn of_many_mistakes_the_first_are_told() {
+    let (bench, _) = bench(|_| {});
+    let many: String = (0..150).map(|number| format!("k{number} = 1\n")).collect();
+    let file = bench.file("many.toml", &format!("{many}{HOME}"));
+    let run = bench.run(&["up", "-f", &file]).await;
+    run.fails(3, &["error SPEC-MORE: and 50 more", "more than 100 mistakes in", "many.toml:100:1: "]);
+}
+
+#[tokio::test]
 async fn mistakes_that_only_the_host_agent_sees_end_it_too() {
     let mistake = Diagnostic {
         id: "SPEC-HOST-MEMORY".to_owned(),
@@ -134,6 +143,11 @@ async fn mistakes_that_only_the_host_agent_sees_end_it_too() {
     let run = bench.run(&["plan", "-f", &file, "-o", "json"]).await;
     let document: serde_json::Value = serde_json::from_str(&run.out).unwrap();
     assert_eq!((run.code, &document["diagnostics"][0]["line"]), (3, &1.into()));
+    // A warning is in the document of the plan.
+    bench.fake.answers.lock().unwrap().diagnostics[0].warning = true;
+    let plan = bench.json(&["plan", "-f", &file]).await;
+    assert_eq!(plan["warnings"][0]["id"], "SPEC-HOST-MEMORY");
+    assert_eq!(plan["notices"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
@@ -251,4 +265,36 @@ async fn down_lists_and_asks() {
             .calls()
             .contains("DestroyRequest { cluster_name: \"home\", plan_digest: \"digest-of-the-plan\"")
     );
+}
+
+#[tokio::test]
+async fn down_takes_its_entries_out_of_the_kubeconfig() {
+    let (bench, file) = bench(|_| {});
+    let config = || std::fs::read_to_string(bench.path(".kube/config")).unwrap();
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    let before = config();
+    assert!(before.contains("current-context: k8s-myhome-home"), "{before}");
+    // Not waiting, nothing is known yet; and who says so keeps his file.
+    let out = bench.run(&["down", "--yes", "--no-wait"]).await.expect(0);
+    for kind in ["context", "cluster", "user"] {
+        assert!(out.contains(&format!("kubectl config delete-{kind} k8s-myhome-home")), "{out}");
+    }
+    let out = bench.run(&["down", "--yes", "--no-kubeconfig"]).await.expect(0);
+    assert!(!out.contains("k8s-myhome-home"), "{out}");
+    assert_eq!(config(), before);
+    let out = bench.run(&["down", "--yes"]).await.expect(0);
+    assert_eq!(out.matches("removed context k8s-myhome-home from ").count(), 1, "{out}");
+    assert!(!config().contains("k8s-myhome-home"), "{}", config());
+    // Once more there is nothing, and no word about it.
+    let out = bench.run(&["down", "--yes"]).await.expect(0);
+    assert!(out.contains("is gone") && !out.contains("k8s-myhome-home"), "{out}");
+}
+
+#[tokio::test]
+async fn a_failed_down_leaves_the_kubeconfig() {
+    let (bench, file) = bench(|_| {});
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    bench.fake.answers.lock().unwrap().operation = story::operation_failed();
+    bench.run(&["down", "--yes"]).await.fails(1, &["NODE-SILENT"]);
+    assert!(std::fs::read_to_string(bench.path(".kube/config")).unwrap().contains("k8s-myhome-home"));
 }

@@ -98,13 +98,14 @@ impl EventLog {
     /// Stored events from `from` on, at most one page. `cluster` empty means: all.
     pub async fn page(&self, from: u64, cluster: &str) -> Result<Vec<Event>, StoreError> {
         let cluster = cluster.to_owned();
+        let from = as_number(from);
         self.store
             .call(move |c| {
                 let mut query = c.prepare_cached(
                     "SELECT number, time, cluster, object, type, message, warning FROM event
                      WHERE number >= ?1 AND (?2 = '' OR cluster = ?2) ORDER BY number LIMIT ?3",
                 )?;
-                let rows = query.query_map(rusqlite::params![from as i64, cluster, PAGE], |r| {
+                let rows = query.query_map(rusqlite::params![from, cluster, PAGE], |r| {
                     let time: String = r.get(1)?;
                     Ok(Event {
                         number: r.get::<_, i64>(0)? as u64,
@@ -124,18 +125,24 @@ impl EventLog {
     /// Number of the first of the last `count` events.
     pub async fn tail_start(&self, count: u64, cluster: &str) -> Result<u64, StoreError> {
         let cluster = cluster.to_owned();
+        let count = as_number(count);
         self.store
             .call(move |c| {
                 let number: i64 = c.query_row(
                     "SELECT coalesce(min(number), 0) FROM (SELECT number FROM event
                      WHERE ?1 = '' OR cluster = ?1 ORDER BY number DESC LIMIT ?2)",
-                    rusqlite::params![cluster, count as i64],
+                    rusqlite::params![cluster, count],
                     |r| r.get(0),
                 )?;
                 Ok(number as u64)
             })
             .await
     }
+}
+
+/// For SQL, which counts to 2^63; no event has a number beyond that.
+fn as_number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -185,5 +192,14 @@ mod tests {
         let log = log_with(10, 100).await;
         assert_eq!(log.tail_start(2, "even").await.expect("reads"), 8);
         assert_eq!(log.page(8, "even").await.expect("reads").len(), 2);
+        assert_eq!(log.tail_start(u64::MAX, "even").await.expect("reads"), 2);
+    }
+
+    #[tokio::test]
+    async fn there_is_nothing_behind_the_last_number() {
+        let log = log_with(3, 100).await;
+        for from in [4, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX] {
+            assert_eq!(log.page(from, "").await.expect("reads"), [], "{from}");
+        }
     }
 }

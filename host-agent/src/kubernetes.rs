@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
-use k8sctl_types::spec::Role;
+use k8sctl_types::node_label::kubelet_may_set;
+use k8sctl_types::spec::{NodeSpec, Role};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{PartialObjectMeta, Status};
@@ -153,14 +154,9 @@ impl Kubernetes {
         self.client.clone()
     }
 
-    /// Gives a new node its pod CIDR, which Kubernetes allows once, and a worker the role that `kubectl get nodes`
-    /// shows: a kubelet may not give itself one, and kubeadm knows none but the control plane's.
-    pub async fn introduce_node(&self, node: &str, cidr: &str, role: Role) -> Result<(), KubernetesError> {
-        let mut patch = json!({ "spec": { "podCIDR": cidr, "podCIDRs": [cidr] } });
-        if role == Role::Worker {
-            patch["metadata"] = json!({ "labels": { WORKER_LABEL: "" } });
-        }
-        self.patch_node("set the pod CIDR of node", node, &patch).await
+    /// Gives a new node its pod CIDR, which Kubernetes allows once, and the labels that its kubelet may not give it.
+    pub async fn introduce_node(&self, node: &NodeSpec, cidr: &str) -> Result<(), KubernetesError> {
+        self.patch_node("set the pod CIDR of node", &node.name, &introduction(node, cidr)).await
     }
 
     /// Keeps new pods off a node.
@@ -268,6 +264,21 @@ pub async fn client(kubeconfig_yaml: &str) -> Result<Client, KubernetesError> {
     // The API server is in our own VM network: an outside proxy never leads there.
     config.proxy_url = None;
     Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
+}
+
+/// In one patch, so that a node that has its pod CIDR has its labels too. A worker gets the role that `kubectl get nodes`
+/// shows: kubeadm knows none but the control plane's.
+fn introduction(node: &NodeSpec, cidr: &str) -> serde_json::Value {
+    let mut labels: BTreeMap<&str, &str> = node
+        .labels
+        .iter()
+        .filter(|(key, _)| !kubelet_may_set(key))
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
+    if node.role == Role::Worker {
+        labels.insert(WORKER_LABEL, "");
+    }
+    json!({ "metadata": { "labels": labels }, "spec": { "podCIDR": cidr, "podCIDRs": [cidr] } })
 }
 
 fn request_error(what: &'static str, object: &str, source: kube::Error) -> KubernetesError {
@@ -427,6 +438,32 @@ mod tests {
         let done = pod(json!({ "metadata": {}, "status": { "phase": "Succeeded" } }));
         let plain = pod(json!({ "metadata": { "name": "p" } }));
         assert_eq!([&daemon, &mirror, &done, &plain].map(must_leave), [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_node_gets_the_labels_that_its_kubelet_may_not_give_it() {
+        let mut node = NodeSpec {
+            name: "n".to_owned(),
+            role: Role::Worker,
+            vcpus: 2,
+            memory_bytes: 0,
+            disk_bytes: 0,
+            ip: [192, 168, 122, 11].into(),
+            mac: String::new(),
+            labels: vec![
+                ("topology.kubernetes.io/zone".to_owned(), "a".to_owned()),
+                ("node-role.kubernetes.io/storage".to_owned(), String::new()),
+                ("node-restriction.kubernetes.io/team".to_owned(), "x".to_owned()),
+            ],
+            taints: Vec::new(),
+        };
+        let patch = introduction(&node, "10.244.1.0/24");
+        let labels = json!({ "node-role.kubernetes.io/storage": "", "node-restriction.kubernetes.io/team": "x",
+            WORKER_LABEL: "" });
+        assert_eq!(patch["metadata"]["labels"], labels);
+        assert_eq!(patch["spec"]["podCIDR"], "10.244.1.0/24");
+        (node.role, node.labels) = (Role::ControlPlane, Vec::new());
+        assert_eq!(introduction(&node, "10.244.0.0/24")["metadata"]["labels"], json!({}));
     }
 
     #[test]

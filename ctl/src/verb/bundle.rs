@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::agent;
 use crate::cli::BundleVerb;
-use crate::ended::Ended;
+use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::Ticker;
@@ -77,7 +77,7 @@ async fn import(context: &Context, file: &Path) -> Result<Exit, Ended> {
 
 fn installed(context: &Context, bundle: BundleView, how: &str) -> Result<Exit, Ended> {
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &bundle)?;
+        output::document(context, &bundle)?;
         return Ok(Exit::Ok);
     }
     let (name, version) = (visible(&bundle.name), visible(&bundle.kubernetes_version));
@@ -91,7 +91,7 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
     let bundles = agent.bundles().list_bundles(ListBundlesRequest {}).await?.into_inner().bundles;
     let bundles: Vec<_> = bundles.into_iter().map(BundleView::from).collect();
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &bundles)?;
+        output::document(context, &bundles)?;
         return Ok(Exit::Ok);
     }
     if bundles.is_empty() {
@@ -99,17 +99,23 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
         return Ok(Exit::Ok);
     }
     let mut table = Table::new(&["BUNDLE", "KUBERNETES", "ARCH", "SIZE", "TRIAL", "FILE"]);
-    for bundle in bundles {
+    for bundle in &bundles {
+        let name = if bundle.problem.is_some() {
+            styled(styles::BAD, "broken")
+        } else {
+            styled(styles::STRONG, &bundle.name)
+        };
         table.row(vec![
-            styled(styles::STRONG, bundle.name),
-            cell(bundle.kubernetes_version),
-            cell(bundle.arch),
+            name,
+            cell(&bundle.kubernetes_version),
+            cell(&bundle.arch),
             cell(bytes(bundle.size_bytes)),
             styled(styles::WARN, if bundle.trial { "trial" } else { "" }),
-            cell(bundle.path),
+            cell(&bundle.path),
         ]);
     }
     table.print(&context.out)?;
+    ended::print_all(&context.out, bundles.iter().filter_map(|bundle| bundle.problem.as_ref()))?;
     Ok(Exit::Ok)
 }
 
@@ -131,7 +137,7 @@ fn show(context: &Context, bundle: &Bundle, verified: bool) -> Result<Exit, Ende
     if context.format.is_structured() {
         let (path, digest, size_bytes) = (bundle.path.as_path(), bundle.digest.as_str(), bundle.size);
         let document = Document { path, digest, size_bytes, verified, manifest };
-        output::document(&context.out, context.format, &document)?;
+        output::document(context, &document)?;
         return Ok(Exit::Ok);
     }
     let out = &context.out;

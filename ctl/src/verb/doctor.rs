@@ -20,7 +20,7 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Ended> {
                 hint: Some(problem.failure.next_step.clone()),
             };
             if context.format.is_structured() {
-                output::document(&context.out, context.format, &[check])?;
+                output::document(context, &[check])?;
             } else {
                 print(&context.out, &check)?;
             }
@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context) -> Result<Exit, Ended> {
     let count = |state: &str| checks.iter().filter(|check| check.state == state).count();
     let (failed, warnings) = (count("failed"), count("warning"));
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &checks)?;
+        output::document(context, &checks)?;
     } else {
         checks.iter().try_for_each(|check| print(&context.out, check))?;
         let (style, verdict) = match (failed, warnings) {

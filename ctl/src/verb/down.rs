@@ -1,4 +1,4 @@
-//! `k8sctl down`: show what would be removed, get consent, remove, watch.
+//! `k8sctl down`: show what would be removed, get consent, remove, watch, and tidy up the user's kubeconfig.
 
 use k8sctl_proto::control::v1::{DestroyRequest, PlanDestroyRequest};
 use serde::Serialize;
@@ -7,8 +7,9 @@ use super::{operation, plan};
 use crate::agent::{self, Agent};
 use crate::cli::DownArgs;
 use crate::consent::{self, Question};
-use crate::ended::Ended;
+use crate::ended::{self, Ended};
 use crate::exit::Exit;
+use crate::kubeconfig::{self, Removed};
 use crate::output;
 use crate::spec_file::SpecFile;
 use crate::terminal::{Context, styles, visible};
@@ -23,6 +24,8 @@ struct Document {
     operation_id: Option<String>,
     /// The operation as it ended; `null` with `--no-wait`.
     operation: Option<OperationView>,
+    /// What was removed from the user's kubeconfig files; `null` with `--no-wait` and `--no-kubeconfig`.
+    kubeconfig: Option<Removed>,
 }
 
 pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ended> {
@@ -35,28 +38,47 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
     let again = format!("k8sctl down {name}");
     let story = context.story();
     let (plan, id) = begin(context, &agent, &name, args.yes, &again).await?;
-    let mut document =
-        Document { plan, operation_id: Some(id.clone()).filter(|id| !id.is_empty()), operation: None };
+    let operation_id = Some(id.clone()).filter(|id| !id.is_empty());
+    let mut document = Document { plan, operation_id, operation: None, kubeconfig: None };
     let mut exit = Exit::Ok;
     if document.operation_id.is_some() && args.no_wait {
         story.line(format!("operation {} began; watch it with: k8sctl events -f", visible(&id)))?;
+        if !args.no_kubeconfig {
+            story.line(format!("its kubeconfig entries stay until: {}", kubeconfig::by_hand(&name)))?;
+        }
     } else if document.operation_id.is_some() {
         let ended = operation::wait(context, &agent, &id, &again).await?;
         exit = operation::exit(&ended);
         if exit == Exit::Ok {
             let line = format!("cluster {} is gone after {}", visible(&name), operation::took(&ended));
             story.line(format!("\n{}", story.paint(styles::GOOD, line)))?;
-            let context_name = crate::kubeconfig::context_name(&name);
-            story.line(format!(
-                "its kubeconfig entry stays until: kubectl config delete-context {context_name}"
-            ))?;
         }
         document.operation = Some(ended);
     }
+    if exit == Exit::Ok && !args.no_wait && !args.no_kubeconfig {
+        document.kubeconfig = remove_kubeconfig(context, &name).await?;
+    }
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &document)?;
+        output::document(context, &document)?;
     }
     Ok(exit)
+}
+
+/// A kubeconfig that cannot be changed is no failure of the removal: it is said, and the run goes on.
+async fn remove_kubeconfig(context: &Context, cluster: &str) -> Result<Option<Removed>, Ended> {
+    let removed = match kubeconfig::remove(cluster).await {
+        Ok(removed) => removed,
+        Err(failure) => {
+            ended::print(&context.err, "warning", &failure)?;
+            return Ok(None);
+        }
+    };
+    if !removed.paths.is_empty() {
+        let paths: Vec<_> = removed.paths.iter().map(|path| path.display().to_string()).collect();
+        let line = format!("removed context {} from {}", removed.context, paths.join(", "));
+        context.story().line(visible(&line))?;
+    }
+    Ok(Some(removed))
 }
 
 /// Shows the plan, asks, and begins it. While VMs of a running `up` start, the plan changes under our hands.

@@ -76,7 +76,7 @@ async fn read(
 fn print(context: &Context, event: &EventView) -> std::io::Result<()> {
     let out = &context.out;
     if context.format.is_structured() {
-        return output::item(out, context.format, event);
+        return output::item(context, event);
     }
     let time = event.time.as_deref().map_or_else(|| "-".to_owned(), seconds);
     let style = if event.warning { styles::BAD } else { styles::NAME };

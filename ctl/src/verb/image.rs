@@ -1,13 +1,15 @@
 //! `k8sctl image …`: node images.
 
 use k8sctl_proto::control::v1::{BuildImageRequest, ListImagesRequest, RemoveImageRequest};
+use serde::Serialize;
 
 use crate::agent;
 use crate::cli::ImageVerb;
-use crate::ended::Ended;
+use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::Ticker;
+use crate::spec_file::SpecFile;
 use crate::table::{Table, cell, styled};
 use crate::terminal::{Context, bytes, duration, styles, visible};
 use crate::view::{ImageView, seconds_since};
@@ -17,18 +19,41 @@ const SHORT: usize = 12;
 
 pub(super) async fn run(context: &Context, verb: ImageVerb) -> Result<Exit, Ended> {
     match verb {
-        ImageVerb::Build { bundle, suite, refresh, debug_unit } => {
-            let (bundle, suite) = (bundle.unwrap_or_default(), suite.unwrap_or_default());
-            build(context, BuildImageRequest { bundle, suite, refresh, debug_unit }).await
+        ImageVerb::Build { file, bundle, suite, refresh, debug_unit } => {
+            let spec = match file {
+                Some(file) => Some(SpecFile::read(&file)?.check(context)?.spec),
+                None => None,
+            };
+            let (kubernetes, of_file) =
+                spec.map_or((None, None), |spec| (spec.kubernetes, Some(spec.image.suite)));
+            let request = BuildImageRequest {
+                bundle: bundle.unwrap_or_default(),
+                suite: suite.or(of_file).unwrap_or_default(),
+                refresh,
+                debug_unit,
+                kubernetes_version: kubernetes.map(|version| version.to_string()).unwrap_or_default(),
+            };
+            build(context, request).await
         }
         ImageVerb::List => list(context).await,
         ImageVerb::Remove { id } => {
             let agent = agent::connect(context).await?;
-            agent.images().remove_image(RemoveImageRequest { id: id.clone() }).await?;
-            context.story().line(format!("removed image {}", visible(&id)))?;
+            let removed = agent.images().remove_image(RemoveImageRequest { id }).await?.into_inner();
+            if context.format.is_structured() {
+                output::document(context, &Removed { image: removed.id })?;
+            } else {
+                context.out.line(format!("removed image {}", visible(&removed.id)))?;
+            }
             Ok(Exit::Ok)
         }
     }
+}
+
+/// `image remove -o json`.
+#[derive(Debug, Serialize)]
+struct Removed {
+    /// Full id of the image that is gone.
+    image: String,
 }
 
 fn short(id: &str) -> String {
@@ -47,7 +72,7 @@ async fn build(context: &Context, request: BuildImageRequest) -> Result<Exit, En
     drop(ticker);
     let image = ImageView::from(made.unwrap_or_default());
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &image)?;
+        output::document(context, &image)?;
         return Ok(Exit::Ok);
     }
     let (id, version, suite) = (short(&image.id), &image.kubernetes_version, &image.suite);
@@ -61,7 +86,7 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
     let images = agent.images().list_images(ListImagesRequest {}).await?.into_inner().images;
     let images: Vec<_> = images.into_iter().map(ImageView::from).collect();
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &images)?;
+        output::document(context, &images)?;
         return Ok(Exit::Ok);
     }
     if images.is_empty() {
@@ -70,19 +95,22 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
     }
     let mut table =
         Table::new(&["IMAGE", "KUBERNETES", "SUITE", "BUNDLE", "SIZE", "AGE", "TRIAL", "USED BY"]);
-    for image in images {
+    for image in &images {
+        let style = if image.problem.is_some() { styles::BAD } else { styles::STRONG };
+        let size = if image.problem.is_some() { "damaged".to_owned() } else { bytes(image.size_bytes) };
         let age = seconds_since(image.created.as_deref()).map(duration).unwrap_or_default();
         table.row(vec![
-            styled(styles::STRONG, short(&image.id)),
-            cell(image.kubernetes_version),
-            cell(image.suite),
-            cell(image.bundle),
-            cell(bytes(image.size_bytes)),
+            styled(style, short(&image.id)),
+            cell(&image.kubernetes_version),
+            cell(&image.suite),
+            cell(&image.bundle),
+            cell(size),
             cell(age),
             styled(styles::WARN, if image.trial { "trial" } else { "" }),
             cell(image.used_by.join(",")),
         ]);
     }
     table.print(&context.out)?;
+    ended::print_all(&context.out, images.iter().filter_map(|image| image.problem.as_ref()))?;
     Ok(Exit::Ok)
 }

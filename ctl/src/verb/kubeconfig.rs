@@ -8,7 +8,7 @@ use crate::cli::KubeconfigArgs;
 use crate::ended::Ended;
 use crate::exit::Exit;
 use crate::kubeconfig;
-use crate::output;
+use crate::output::{self, Format};
 use crate::terminal::Context;
 
 pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit, Ended> {
@@ -17,21 +17,17 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
     let request = GetKubeconfigRequest { cluster_name: name.clone() };
     let own = agent.clusters().get_kubeconfig(request).await?.into_inner().kubeconfig_yaml;
     if args.print {
-        let text = kubeconfig::renamed(&own, &kubeconfig::context_name(&name)).map_err(|error| {
-            let next = "compare the versions with: k8sctl version";
-            Failure::new(
-                "HOST-KUBECONFIG",
-                format!("kubeconfig of {name}"),
-                k8sctl_rpc::chain(&error).to_string(),
-                next,
-            )
-        })?;
-        context.out.raw(text)?;
+        let text = kubeconfig::renamed(&own, &name)?;
+        match context.format {
+            // It is YAML by itself, and for people too.
+            Format::Json => output::document(context, &parsed(&text)?)?,
+            _ => context.out.raw(text)?,
+        }
         return Ok(Exit::Ok);
     }
     let installed = kubeconfig::install(&own, &name, args.force_context).await?;
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &installed)?;
+        output::document(context, &installed)?;
         return Ok(Exit::Ok);
     }
     let (context_name, path) = (&installed.context, installed.path.display());
@@ -45,4 +41,9 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
         context.out.line("or make it the current one with: k8sctl kubeconfig --force-context")?;
     }
     Ok(Exit::Ok)
+}
+
+fn parsed(text: &str) -> Result<serde_json::Value, Failure> {
+    serde_yaml_ng::from_str(text)
+        .map_err(|error| Failure::new("HOST-INTERNAL", "kubeconfig", error.to_string(), "report this"))
 }

@@ -39,7 +39,7 @@ fn wire(source: LogSource) -> node::LogSource {
 fn print(context: &Context, line: &LogView) -> std::io::Result<()> {
     let out = &context.out;
     if context.format.is_structured() {
-        return output::item(out, context.format, line);
+        return output::item(context, line);
     }
     let text = if out.tty { visible(&line.text) } else { line.text.clone() };
     let time = out.paint(styles::DIM, line.time.as_deref().map_or_else(|| "-".to_owned(), millis));

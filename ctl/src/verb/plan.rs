@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::output;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, Printer, styles, visible};
-use crate::view::{ChangeView, DiagnosticView, PlanView, is_trial_notice};
+use crate::view::{ChangeView, PlanView, is_trial_notice};
 
 /// How often a plan that changed between looking and applying is made again.
 pub(super) const ROUNDS: usize = 3;
@@ -26,10 +26,10 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ende
     let file = SpecFile::read(&args.file.file)?;
     file.check(context)?;
     let agent = agent::connect(context).await?;
-    let (plan, warnings) = make(context, &agent, &file).await?;
-    spec_file::warn(context, &file, &warnings)?;
+    let plan = make(context, &agent, &file).await?;
+    spec_file::warn(context, &file, &plan.warnings)?;
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &plan)?;
+        output::document(context, &plan)?;
     } else {
         show(&context.out, &plan)?;
     }
@@ -42,15 +42,11 @@ pub(super) fn has_changed(status: &Status) -> bool {
 }
 
 /// Asks for the plan; mistakes in the file end the run, warnings are the caller's to show.
-pub(super) async fn make(
-    context: &Context,
-    agent: &Agent,
-    file: &SpecFile,
-) -> Result<(PlanView, Vec<DiagnosticView>), Ended> {
+pub(super) async fn make(context: &Context, agent: &Agent, file: &SpecFile) -> Result<PlanView, Ended> {
     let request = PlanRequest { spec: Some(file.to_wire()) };
     let answer = agent.clusters().plan(request).await?.into_inner();
     let warnings = spec_file::judge(context, file, answer.diagnostics)?;
-    Ok((answer.plan.unwrap_or_default().into(), warnings))
+    Ok(PlanView { warnings, ..answer.plan.unwrap_or_default().into() })
 }
 
 /// Shows a plan.
@@ -126,7 +122,8 @@ pub(super) fn trial_box(printer: &Printer, version: &str) -> io::Result<()> {
     let lines = [
         format!("trial bundle, Kubernetes {}", visible(&minor(version))),
         "It was built for trying this out: old, unsupported, without security fixes.".to_owned(),
-        "Keep no data in this cluster. For a real one: k8sctl bundle fetch, then k8sctl up.".to_owned(),
+        "Keep no data in this cluster. For a real one: k8sctl bundle fetch, k8sctl image build, k8sctl up."
+            .to_owned(),
     ];
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
     let paint = |text: String| printer.paint(styles::BOX, text);

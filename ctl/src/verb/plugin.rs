@@ -7,6 +7,7 @@ use k8sctl_proto::control::v1::{
     AddPluginRequest, AddPluginResponse, ListPluginsRequest, RemovePluginRequest,
 };
 use k8sctl_types::failure::Failure;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::agent::{self, Agent};
@@ -61,7 +62,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
         Failure::new("PLUGIN-NO-STATUS", object, "the host agent ended without saying how it stands", next)
     })?;
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &status)?;
+        output::document(context, &status)?;
     } else {
         let (name, version, state) =
             (visible(&status.name), visible(&status.version), visible(&status.state));
@@ -212,25 +213,38 @@ async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
     let plugins = agent.plugins().list_plugins(request).await?.into_inner().plugins;
     let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &plugins)?;
+        output::document(context, &plugins)?;
     } else {
         table(&plugins).print(&context.out)?;
     }
     Ok(Exit::Ok)
 }
 
+/// `plugin remove -o json`.
+#[derive(Debug, Serialize)]
+struct Removed {
+    /// Name of the plugin that is gone.
+    plugin: String,
+    /// The cluster that it was on.
+    cluster_name: String,
+}
+
 async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
     let cluster_name = agent.cluster_name(cluster).await?;
-    let request = RemovePluginRequest { cluster_name, plugin: plugin.clone() };
+    let request = RemovePluginRequest { cluster_name: cluster_name.clone(), plugin: plugin.clone() };
     let mut stream = agent.plugins().remove_plugin(request).await?.into_inner();
     let mut ticker = Ticker::new(context.story());
     while let Some(message) = stream.message().await? {
         ticker.show(&message.progress)?;
     }
     drop(ticker);
-    let story = context.story();
-    story.line(story.paint(styles::GOOD, format!("removed plugin {}", visible(&plugin))))?;
+    if context.format.is_structured() {
+        output::document(context, &Removed { plugin, cluster_name })?;
+    } else {
+        let what = format!("removed plugin {}", visible(&plugin));
+        context.out.line(context.out.paint(styles::GOOD, what))?;
+    }
     Ok(Exit::Ok)
 }
 

@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, En
     }
     let status = agent.status(&name).await?;
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &status)?;
+        output::document(context, &status)?;
     } else {
         context.out.raw(text(&context.out, context.format, &status))?;
     }
@@ -103,7 +103,7 @@ impl<'a> Screen<'a> {
         self.note = None;
         let out = &self.context.out;
         if self.context.format.is_structured() {
-            return output::item(out, self.context.format, &status);
+            return output::item(self.context, &status);
         }
         if !self.is_drawn_over() {
             let gap = if self.drawn { "\n" } else { "" };

@@ -75,7 +75,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
 
 fn finish(context: &Context, document: &Document, exit: Exit) -> Result<Exit, Ended> {
     if context.format.is_structured() {
-        output::document(&context.out, context.format, document)?;
+        output::document(context, document)?;
     }
     Ok(exit)
 }
@@ -88,10 +88,10 @@ async fn apply(
     again: &str,
 ) -> Result<(PlanView, ApplyResponse), Ended> {
     for last in (0..plan::ROUNDS).rev() {
-        let (plan, warnings) = plan::make(context, agent, file).await?;
+        let plan = plan::make(context, agent, file).await?;
         if !plan.changes.is_empty() {
             // They were shown when the file was applied.
-            spec_file::warn(context, file, &warnings)?;
+            spec_file::warn(context, file, &plan.warnings)?;
         }
         plan::show(context.story(), &plan)?;
         let destructive = plan.changes.iter().filter(|change| change.destructive).count();

@@ -18,7 +18,7 @@ pub(super) async fn run(context: &Context, client_only: bool) -> Result<Exit, En
     let host_agent = asked.as_ref().and_then(|asked| asked.as_ref().ok()).cloned();
     let version = VersionView { k8sctl, host_agent };
     if context.format.is_structured() {
-        output::document(&context.out, context.format, &version)?;
+        output::document(context, &version)?;
         return Ok(Exit::Ok);
     }
     let line = |name: &str, program: &ProgramView| {

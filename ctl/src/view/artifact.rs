@@ -3,7 +3,7 @@
 use k8sctl_proto::control::v1::{self as control, CheckState};
 use serde::Serialize;
 
-use super::{text, time};
+use super::{FailureView, text, time};
 
 /// A bundle.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +20,8 @@ pub struct BundleView {
     pub size_bytes: u64,
     /// The file.
     pub path: String,
+    /// Why it cannot be used; name, version and arch are empty then.
+    pub problem: Option<FailureView>,
 }
 
 /// A node image.
@@ -41,6 +43,8 @@ pub struct ImageView {
     pub trial: bool,
     /// Clusters that use it.
     pub used_by: Vec<String>,
+    /// Why it cannot be used; what is not known of it is empty then.
+    pub problem: Option<FailureView>,
 }
 
 /// A plugin of a cluster.
@@ -115,6 +119,7 @@ impl From<control::Bundle> for BundleView {
             trial: wire.trial,
             size_bytes: wire.size_bytes,
             path: wire.path,
+            problem: wire.problem.map(Into::into),
         }
     }
 }
@@ -130,6 +135,7 @@ impl From<control::Image> for ImageView {
             created: time(wire.created),
             trial: wire.trial,
             used_by: wire.used_by,
+            problem: wire.problem.map(Into::into),
         }
     }
 }

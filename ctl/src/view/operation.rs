@@ -22,6 +22,8 @@ pub struct PlanView {
     pub changes: Vec<ChangeView>,
     /// Remarks.
     pub notices: Vec<String>,
+    /// Warnings about the cluster file.
+    pub warnings: Vec<DiagnosticView>,
 }
 
 /// One change.
@@ -137,6 +139,7 @@ impl From<control::Plan> for PlanView {
             digest: wire.digest,
             changes: wire.changes.into_iter().map(Into::into).collect(),
             notices: wire.notices,
+            warnings: Vec::new(),
         }
     }
 }
@@ -229,6 +232,18 @@ impl From<control::Failure> for FailureView {
             reason: wire.reason,
             next_step: wire.next_step,
             evidence: text(wire.evidence),
+        }
+    }
+}
+
+impl From<&Failure> for FailureView {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            id: failure.id.clone(),
+            object: failure.object.clone(),
+            reason: failure.reason.clone(),
+            next_step: failure.next_step.clone(),
+            evidence: text(failure.evidence.clone()),
         }
     }
 }

@@ -51,8 +51,9 @@ impl ImageService for FakeHostAgent {
         &self,
         request: Request<RemoveImageRequest>,
     ) -> Result<Response<RemoveImageResponse>, Status> {
-        self.called(request.into_inner())?;
-        Ok(Response::new(RemoveImageResponse {}))
+        let answers = self.called(request.into_inner())?;
+        let id = answers.images.first().map(|image| image.id.clone()).unwrap_or_default();
+        Ok(Response::new(RemoveImageResponse { id }))
     }
 }
 

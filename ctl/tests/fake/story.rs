@@ -254,6 +254,7 @@ pub fn answers() -> Answers {
             trial: false,
             size_bytes: 500 << 20,
             path: "/var/lib/k8s-myhome/bundles/kubernetes-v1.29.0-x86_64.k8sbundle".to_owned(),
+            problem: None,
         }],
         images: vec![Image {
             id: "ab".repeat(32),
@@ -264,6 +265,7 @@ pub fn answers() -> Answers {
             created: ago(90_000),
             trial: false,
             used_by: vec!["home".to_owned()],
+            problem: None,
         }],
         plugins: vec![plugin("Ready")],
         offer: Some(offer()),

@@ -21,7 +21,7 @@ pub mod store;
 
 pub use error::ImageError;
 pub use inputs::{BuildInputs, Packages};
-pub use store::{Image, ImageStore};
+pub use store::{DamagedImage, Image, ImageStore};
 
 use std::time::Duration;
 

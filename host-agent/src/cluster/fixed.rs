@@ -7,26 +7,47 @@ use k8sctl_types::spec::{ClusterSpec, NodeSpec, Role};
 
 use crate::records::ClusterRecord;
 
-/// Refuses a spec that wants what no operation can bring about, instead of an `up` that ends well without it.
-pub fn refuse_changes(record: &ClusterRecord, wanted: &ClusterSpec, kubernetes: &str) -> Result<(), Failure> {
+/// Refuses a spec that wants what no operation can bring about, instead of an `up` that ends well without it. `place`
+/// is where a key stands, as [`k8sctl_types::spec::KeyLines`] names it, with all that comes between it and what is said.
+pub fn refuse_changes(
+    record: &ClusterRecord,
+    wanted: &ClusterSpec,
+    kubernetes: &str,
+    place: impl Fn(&str) -> String,
+) -> Result<(), Failure> {
     let before = &record.spec;
     let mut changed = Vec::new();
-    let mut compare = |what: &str, old: String, new: String| {
+    let mut compare = |key: &str, what: &str, old: String, new: String| {
         if old != new {
-            changed.push(format!("{what} is {old} and would become {new}"));
+            changed.push(format!("{}{what} is {old} and would become {new}", place(key)));
         }
     };
-    compare("kubernetes", record.kubernetes.clone(), kubernetes.to_owned());
+    compare("kubernetes", "kubernetes", record.kubernetes.clone(), kubernetes.to_owned());
     let (old, new) = (&before.network, &wanted.network);
-    compare("network.cidr", old.cidr.to_string(), new.cidr.to_string());
-    compare("network.pods", old.pods.to_string(), new.pods.to_string());
-    compare("network.services", old.services.to_string(), new.services.to_string());
-    compare("the control plane", control_plane(before), control_plane(wanted));
+    for (key, old, new) in [
+        ("network.cidr", old.cidr, new.cidr),
+        ("network.pods", old.pods, new.pods),
+        ("network.services", old.services, new.services),
+    ] {
+        compare(key, key, old.to_string(), new.to_string());
+    }
+    let (old, new) = (control_plane(before), control_plane(wanted));
+    let key = format!("node {}.name", new.map(|node| node.name.as_str()).unwrap_or_default());
+    compare(
+        &key,
+        "the control plane",
+        old.map(named).unwrap_or_default(),
+        new.map(named).unwrap_or_default(),
+    );
     for old in &before.nodes {
         let Some(new) = wanted.nodes.iter().find(|node| node.name == old.name) else { continue };
         // They are given to a node when it registers.
-        compare(&format!("labels of node {}", old.name), labels(old), labels(new));
-        compare(&format!("taints of node {}", old.name), taints(old), taints(new));
+        for (mark, old_marks, new_marks) in
+            [("labels", labels(old), labels(new)), ("taints", taints(old), taints(new))]
+        {
+            let (key, what) = (format!("node {}.{mark}", old.name), format!("{mark} of node {}", old.name));
+            compare(&key, &what, old_marks, new_marks);
+        }
     }
     if changed.is_empty() {
         return Ok(());
@@ -40,9 +61,12 @@ pub fn refuse_changes(record: &ClusterRecord, wanted: &ClusterSpec, kubernetes: 
     ))
 }
 
-fn control_plane(spec: &ClusterSpec) -> String {
-    let text = |node: &NodeSpec| format!("{} at {}", node.name, node.ip);
-    spec.nodes.iter().find(|node| node.role == Role::ControlPlane).map(text).unwrap_or_default()
+fn control_plane(spec: &ClusterSpec) -> Option<&NodeSpec> {
+    spec.nodes.iter().find(|node| node.role == Role::ControlPlane)
+}
+
+fn named(node: &NodeSpec) -> String {
+    format!("{} at {}", node.name, node.ip)
 }
 
 fn labels(node: &NodeSpec) -> String {
@@ -60,6 +84,8 @@ fn list(all: BTreeSet<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use k8sctl_types::spec::Parsed;
+
     use super::*;
 
     const SPEC: &str = r#"
@@ -77,14 +103,16 @@ ip = "192.168.122.11"
 labels = { disk = "ssd", rack = "1" }
 "#;
 
-    fn spec(text: &str) -> ClusterSpec {
-        k8sctl_types::spec::parse(text).expect("a sound spec").spec
+    fn parsed(text: &str) -> Parsed {
+        k8sctl_types::spec::parse(text).expect("a sound spec")
     }
 
     fn refused(change: (&str, &str), kubernetes: &str) -> Option<Failure> {
         assert!(SPEC.contains(change.0), "{}", change.0);
-        let record = ClusterRecord::planned(&spec(SPEC), None, "image", "v1.29.0");
-        refuse_changes(&record, &spec(&SPEC.replace(change.0, change.1)), kubernetes).err()
+        let record = ClusterRecord::planned(&parsed(SPEC).spec, None, "image", "v1.29.0");
+        let Parsed { spec, lines, .. } = parsed(&SPEC.replace(change.0, change.1));
+        let place = |key: &str| lines.of(key).map_or_else(String::new, |line| format!("{line}: "));
+        refuse_changes(&record, &spec, kubernetes, place).err()
     }
 
     #[test]
@@ -103,12 +131,23 @@ labels = { disk = "ssd", rack = "1" }
         let failure = refused(("10.244.0.0/16", "10.245.0.0/16"), "v1.30.0").expect("it is refused");
         assert_eq!(failure.id, "SPEC-FIXED");
         let wanted = "kubernetes is v1.29.0 and would become v1.30.0; \
-                      network.pods is 10.244.0.0/16 and would become 10.245.0.0/16";
+                      4: network.pods is 10.244.0.0/16 and would become 10.245.0.0/16";
         assert!(failure.reason.ends_with(wanted), "{}", failure.reason);
         for (change, word) in [
-            (("192.168.122.10", "192.168.122.30"), "control at 192.168.122.30"),
+            (
+                ("192.168.122.10", "192.168.122.30"),
+                ": 6: the control plane is control at 192.168.122.10 and would",
+            ),
             (("name = \"control\"", "name = \"second\""), "second at 192.168.122.10"),
-            (("rack = \"1\"", "rack = \"2\""), "disk=ssd,rack=2"),
+            (
+                ("rack = \"1\"", "rack = \"2\""),
+                ": 13: labels of node worker is disk=ssd,rack=1 and would become",
+            ),
+            // What left the file is where its node is.
+            (
+                ("labels = { disk = \"ssd\", rack = \"1\" }", ""),
+                ": 9: labels of node worker is disk=ssd,rack=1",
+            ),
         ] {
             let failure = refused(change, "v1.29.0").expect("it is refused");
             assert!(failure.reason.contains(word), "{}", failure.reason);

@@ -130,12 +130,12 @@ impl Manager {
     /// Makes a spec the desired one and begins its operation, or re-attaches to the running one.
     pub async fn apply(
         &self,
-        text: &str,
+        file: &control::SpecFile,
         seen_digest: &str,
         allow_destructive: bool,
         deadline: Option<Duration>,
     ) -> Result<Applied, RequestError> {
-        let planned = planning::plan_up(&self.shared, text).await?;
+        let planned = planning::plan_up(&self.shared, file).await?;
         let PlannedUp { plan, warnings, spec, image } = planned;
         let record = self.shared.records.cluster(&spec.name).await?;
         if let Some(record) = &record {
@@ -218,8 +218,8 @@ impl Manager {
     }
 
     /// What `up` with this spec would do.
-    pub async fn plan_up(&self, text: &str) -> Result<PlannedUp, RequestError> {
-        planning::plan_up(&self.shared, text).await
+    pub async fn plan_up(&self, file: &control::SpecFile) -> Result<PlannedUp, RequestError> {
+        planning::plan_up(&self.shared, file).await
     }
 
     /// What `down` would remove.

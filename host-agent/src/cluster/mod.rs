@@ -3,6 +3,7 @@
 //! - [`manager`]: all clusters; where control services come in
 //! - [`shared`]: what services and tasks share
 //! - [`planning`]: what `up` and `down` would do
+//! - [`release`]: which bundle a version means, and what to say where bundle or image is missing
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
@@ -17,5 +18,6 @@ pub mod fixed;
 pub mod manager;
 pub mod planning;
 pub mod progress;
+pub mod release;
 pub mod shared;
 pub mod task;

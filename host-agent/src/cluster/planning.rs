@@ -1,6 +1,5 @@
 //! Plans: what `up` with a spec and `down` of a cluster would do on this host, for a person to agree to.
 
-use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
@@ -10,12 +9,13 @@ use host_hypervisor::plan::{plan_host, plan_teardown};
 use ipnet::Ipv4Net;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, Parsed};
+use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Parsed};
 use sha2::{Digest, Sha256};
 
 use super::desired::{desired_host, host_pool, node_pod_cidr};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
+use super::release::{choose_bundle, no_image};
 use super::shared::Shared;
 use crate::records::{ClusterRecord, ClusterState, NodeState, Records};
 
@@ -33,21 +33,22 @@ pub struct PlannedUp {
 }
 
 /// What `up` with this spec would do.
-pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestError> {
+pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<PlannedUp, RequestError> {
     let observed = shared.hypervisor.observe(&host_pool(&shared.config)).await;
     // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
     let parsed = match &observed {
-        Ok(host) => spec::parse_on(text, &room(host)),
-        Err(_) => spec::parse(text),
+        Ok(host) => spec::parse_on(&file.text, &room(host)),
+        Err(_) => spec::parse(&file.text),
     };
-    let Parsed { spec, warnings } = parsed.map_err(RequestError::Diagnostics)?;
+    let Parsed { spec, lines, warnings } = parsed.map_err(RequestError::Diagnostics)?;
     let record = shared.records.cluster(&spec.name).await?;
     if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
         return Err(is_being_removed(&spec.name).into());
     }
     let image = choose_image(shared, &spec, record.as_ref())?;
     if let Some(record) = &record {
-        refuse_changes(record, &spec, &image.kubernetes.to_string())?;
+        let place = |key: &str| place(file, &lines, key);
+        refuse_changes(record, &spec, &image.kubernetes.to_string(), place)?;
     }
     let observed = observed?;
 
@@ -70,6 +71,15 @@ pub async fn plan_up(shared: &Shared, text: &str) -> Result<PlannedUp, RequestEr
         image_id: image.id.clone(),
     };
     Ok(PlannedUp { plan, warnings, spec, image })
+}
+
+/// `cluster.toml:7: `; empty for a key that the file does not have.
+fn place(file: &control::SpecFile, lines: &KeyLines, key: &str) -> String {
+    match (file.name.as_str(), lines.of(key)) {
+        (_, None) => String::new(),
+        ("", Some(line)) => format!("line {line}: "),
+        (name, Some(line)) => format!("{name}:{line}: "),
+    }
 }
 
 /// What `down` would remove.
@@ -178,51 +188,19 @@ fn choose_image(
     {
         return Ok(image.clone());
     }
+    // One without a readable description could be of anything: it is listed, and no reason here.
     let mut damaged = shared.images.damaged().into_iter().filter(|image| {
-        wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
-            && image.suite == spec.image.suite
+        image.made_of.as_ref().is_some_and(|made| {
+            spec.kubernetes.as_ref().is_none_or(|version| made.kubernetes == *version)
+                && made.suite == spec.image.suite
+        })
     });
     if let Some(damaged) = damaged.next() {
         return Err(damaged.failure.into());
     }
-    Err(no_image(spec, wanted.as_deref(), &shared.bundles)?.into())
-}
-
-fn no_image(spec: &ClusterSpec, wanted: Option<&str>, bundles: &BundleStore) -> Result<Failure, Failure> {
-    let listing = bundles.list()?;
-    let has_bundle = listing
-        .bundles
-        .iter()
-        .any(|bundle| wanted.is_none_or(|version| bundle.manifest.kubernetes.to_string() == version));
-    // What version a broken file has cannot be read from it; its name says.
-    let broken = |failure: &&Failure| wanted.is_none_or(|version| failure.object.contains(version));
-    if let Some(broken) = listing.broken.iter().find(broken).filter(|_| !has_bundle) {
-        return Ok(broken.clone());
-    }
     let suite = &spec.image.suite;
-    Ok(match (has_bundle, wanted) {
-        (true, wanted) => Failure::new(
-            "IMAGE-MISSING",
-            format!("node image {suite}"),
-            wanted.map_or_else(
-                || "no node image is built".to_owned(),
-                |version| format!("no node image is built for Kubernetes {version}"),
-            ),
-            format!("build it with `k8sctl image build --suite {suite}`"),
-        ),
-        (false, Some(version)) => Failure::new(
-            "BUNDLE-MISSING",
-            format!("bundle {version}"),
-            format!("the spec pins Kubernetes {version} and no bundle of it is installed"),
-            format!("get it with `k8sctl bundle fetch --kubernetes {version}`, then `k8sctl image build`"),
-        ),
-        (false, None) => Failure::new(
-            "BUNDLE-MISSING",
-            "bundle",
-            "no Kubernetes bundle is installed",
-            "get one with `k8sctl bundle fetch`, then `k8sctl image build`",
-        ),
-    })
+    let bundle = choose_bundle(&shared.bundles.list()?, spec.kubernetes.as_ref(), suite)?;
+    Err(no_image(&bundle, suite).into())
 }
 
 fn wire_action_word(action: control::Action) -> &'static str {

@@ -4,23 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use host_artifacts::bundle::Bundle;
+use host_artifacts::bundle::{Bundle, BundleStore};
 use host_artifacts::fetch::{FetchSources, fetch};
-use host_artifacts::image::{BuildInputs, Image, Packages};
+use host_artifacts::image::{BuildInputs, DamagedImage, Image, Packages};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::version::KubernetesVersion;
+use k8sctl_types::suite;
+use k8sctl_types::version::{KubernetesVersion, VersionError};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::{LINES, Reply, broken, forward, refused, stream};
 use crate::cluster::manager::Manager;
+use crate::cluster::release::choose_bundle;
 use crate::wire;
-
-/// Suite of an image when the user names none.
-const DEFAULT_SUITE: &str = "bookworm";
 
 /// See [`ImageService`].
 #[derive(Debug)]
@@ -56,11 +55,12 @@ impl ImageService for Images {
     ) -> Result<Response<Self::BuildImageStream>, Status> {
         let request = request.into_inner();
         let shared = Arc::clone(self.manager.shared());
+        let suite = if request.suite.is_empty() { suite::DEFAULT.to_owned() } else { request.suite };
         let bundle = match request.bundle.as_str() {
-            "" => shared.bundles.newest().map_err(|f| refused(&f))?.ok_or_else(|| refused(&no_bundle()))?,
-            name => shared.bundles.by_name(name).map_err(|failure| refused(&failure))?,
+            "" => bundle_of(&shared.bundles, &request.kubernetes_version, &suite),
+            name => shared.bundles.by_name(name),
         };
-        let suite = if request.suite.is_empty() { DEFAULT_SUITE.to_owned() } else { request.suite };
+        let bundle = bundle.map_err(|failure| refused(&failure))?;
         let node_agent = shared.config.node_agent.clone();
         let inputs = BuildInputs { bundle, suite, node_agent, debug_unit: request.debug_unit };
         let packages = if request.refresh { Packages::Current } else { Packages::AsBuilt };
@@ -89,7 +89,9 @@ impl ImageService for Images {
         let used_by = self.used_by().await?;
         let images = self.manager.shared().images.list().map_err(|failure| refused(&failure))?;
         let users = |image: &Image| used_by.get(&image.id).cloned().unwrap_or_default();
-        let images = images.iter().map(|image| wire_image(image, &users(image))).collect();
+        let mut images: Vec<_> = images.iter().map(|image| wire_image(image, &users(image))).collect();
+        let damaged = self.manager.shared().images.damaged();
+        images.extend(damaged.into_iter().map(|image| wire_damaged(image, &used_by)));
         Ok(Response::new(control::ListImagesResponse { images }))
     }
 
@@ -99,8 +101,8 @@ impl ImageService for Images {
     ) -> Result<Response<control::RemoveImageResponse>, Status> {
         let used: Vec<String> = self.used_by().await?.into_keys().collect();
         let shared = self.manager.shared();
-        shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
-        Ok(Response::new(control::RemoveImageResponse {}))
+        let id = shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
+        Ok(Response::new(control::RemoveImageResponse { id }))
     }
 }
 
@@ -115,14 +117,7 @@ impl BundleService for Bundles {
         let wanted = request.into_inner().kubernetes_version;
         let version = match wanted.as_str() {
             "" => host_artifacts::fetch::default_release(),
-            text => text.parse::<KubernetesVersion>().map_err(|error| {
-                refused(&Failure::new(
-                    "BUNDLE-VERSION",
-                    format!("bundle {text}"),
-                    error.to_string(),
-                    "write the version as in `k8sctl bundle fetch --kubernetes v1.29.0`",
-                ))
-            })?,
+            text => version(text).map_err(|failure| refused(&failure))?,
         };
         let shared = Arc::clone(self.manager.shared());
         let reply = stream("fetch-bundle", |sender| async move {
@@ -173,21 +168,27 @@ impl BundleService for Bundles {
         _request: Request<control::ListBundlesRequest>,
     ) -> Result<Response<control::ListBundlesResponse>, Status> {
         let listing = self.manager.shared().bundles.list().map_err(|failure| refused(&failure))?;
-        for failure in &listing.broken {
-            tracing::warn!(error = %failure, "a file in the bundle store is no bundle");
-        }
-        let bundles = listing.bundles.iter().map(wire_bundle).collect();
+        let broken = listing.broken.into_iter().map(wire_broken);
+        let bundles = listing.bundles.iter().map(wire_bundle).chain(broken).collect();
         Ok(Response::new(control::ListBundlesResponse { bundles }))
     }
 }
 
-fn no_bundle() -> Failure {
-    Failure::new(
-        "BUNDLE-MISSING",
-        "bundle",
-        "no Kubernetes bundle is installed",
-        "get one with `k8sctl bundle fetch`, or `k8sctl bundle import FILE`",
-    )
+/// The bundle of this version; empty means: the newest.
+fn bundle_of(bundles: &BundleStore, wanted: &str, suite: &str) -> Result<Bundle, Failure> {
+    let wanted = Some(wanted).filter(|text| !text.is_empty()).map(version).transpose()?;
+    choose_bundle(&bundles.list()?, wanted.as_ref(), suite)
+}
+
+fn version(text: &str) -> Result<KubernetesVersion, Failure> {
+    text.parse().map_err(|error: VersionError| {
+        Failure::new(
+            "BUNDLE-VERSION",
+            format!("bundle {text}"),
+            error.to_string(),
+            "write the version as in `k8sctl bundle fetch --kubernetes v1.29.0`",
+        )
+    })
 }
 
 fn wire_bundle(bundle: &Bundle) -> control::Bundle {
@@ -198,7 +199,28 @@ fn wire_bundle(bundle: &Bundle) -> control::Bundle {
         trial: bundle.manifest.trial,
         size_bytes: bundle.size,
         path: bundle.path.display().to_string(),
+        problem: None,
     }
+}
+
+/// A file that is no bundle, of which only the object of its failure tells.
+fn wire_broken(broken: Failure) -> control::Bundle {
+    let path = broken.object.strip_prefix("bundle ").unwrap_or(&broken.object).to_owned();
+    control::Bundle {
+        size_bytes: std::fs::metadata(&path).map(|data| data.len()).unwrap_or_default(),
+        path,
+        problem: Some(wire::failure(&broken)),
+        ..control::Bundle::default()
+    }
+}
+
+fn wire_damaged(image: DamagedImage, used_by: &BTreeMap<String, Vec<String>>) -> control::Image {
+    let DamagedImage { id, made_of, failure } = image;
+    let (kubernetes_version, bundle, suite, trial) = made_of
+        .map(|made| (made.kubernetes.to_string(), made.bundle, made.suite, made.trial))
+        .unwrap_or_default();
+    let (used_by, problem) = (used_by.get(&id).cloned().unwrap_or_default(), Some(wire::failure(&failure)));
+    control::Image { id, kubernetes_version, bundle, suite, trial, used_by, problem, ..Default::default() }
 }
 
 fn wire_image(image: &Image, used_by: &[String]) -> control::Image {
@@ -211,10 +233,34 @@ fn wire_image(image: &Image, used_by: &[String]) -> control::Image {
         created: created(image),
         trial: image.trial,
         used_by: used_by.to_vec(),
+        problem: None,
     }
 }
 
 fn created(image: &Image) -> Option<prost_types::Timestamp> {
     let modified = std::fs::metadata(&image.disk).and_then(|data| data.modified()).ok()?;
     jiff::Timestamp::try_from(modified).ok().map(wire::timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_is_listed_with_what_is_wrong() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("kubernetes-v1.30.0.k8sbundle");
+        std::fs::write(&path, "no tar").expect("it is written");
+        let listing = BundleStore::new(dir.path()).list().expect("it lists");
+        let [broken] = <[Failure; 1]>::try_from(listing.broken).expect("one is broken");
+        let bundle = wire_broken(broken);
+        assert_eq!((bundle.path, bundle.size_bytes), (path.display().to_string(), 6));
+        assert_eq!(bundle.problem.map(|problem| problem.id).as_deref(), Some("BUNDLE-CORRUPT"));
+
+        let failure = Failure::new("IMAGE-DAMAGED", "image aa11", "a file is missing", "build it again");
+        let users = BTreeMap::from([("aa11".to_owned(), vec!["home".to_owned()])]);
+        let image = wire_damaged(DamagedImage { id: "aa11".to_owned(), made_of: None, failure }, &users);
+        assert_eq!((image.id.as_str(), image.used_by.as_slice()), ("aa11", ["home".to_owned()].as_slice()));
+        assert_eq!(image.problem.map(|problem| problem.reason).as_deref(), Some("a file is missing"));
+    }
 }

@@ -41,7 +41,7 @@ impl ClusterService for Clusters {
         request: Request<control::PlanRequest>,
     ) -> Result<Response<control::PlanResponse>, Status> {
         let spec = request.into_inner().spec.unwrap_or_default();
-        let response = match self.manager.plan_up(&spec.text).await {
+        let response = match self.manager.plan_up(&spec).await {
             Ok(planned) => control::PlanResponse {
                 diagnostics: planned.warnings.into_iter().map(wire::diagnostic).collect(),
                 plan: Some(planned.plan),
@@ -60,10 +60,10 @@ impl ClusterService for Clusters {
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
         let request = request.into_inner();
-        let text = request.spec.unwrap_or_default().text;
+        let spec = request.spec.unwrap_or_default();
         let deadline = request.deadline.and_then(|d| std::time::Duration::try_from(d).ok());
         let applied =
-            self.manager.apply(&text, &request.plan_digest, request.allow_destructive, deadline).await;
+            self.manager.apply(&spec, &request.plan_digest, request.allow_destructive, deadline).await;
         let response = match applied {
             Ok(applied) => control::ApplyResponse {
                 diagnostics: applied.warnings.into_iter().map(wire::diagnostic).collect(),

@@ -2,10 +2,14 @@
 //!
 //! - [`spec`][]: the validated [`spec::ClusterSpec`] and how a `cluster.toml` becomes one
 //! - [`version`][]: [`version::KubernetesVersion`]
+//! - [`suite`][]: [`suite::SUITES`], what node images can be made of
+//! - [`node_label`][]: who gives a node its labels: its kubelet, or an administrator
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //!
 //! Nothing here does I/O.
 
 pub mod failure;
+pub mod node_label;
 pub mod spec;
+pub mod suite;
 pub mod version;

@@ -26,7 +26,9 @@ pub use diagnostic::{Diagnostic, IDS, InFile};
 pub use host::HostRoom;
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
-pub use model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role};
+pub use model::{
+    AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
+};
 
 use table::Report;
 
@@ -53,11 +55,12 @@ fn read(text: &str, host: Option<&HostRoom>) -> Result<Parsed, Vec<Diagnostic>> 
         if let Some(host) = host {
             host::check(&draft, host, report);
         }
-        draft.finish()
+        let lines = draft.lines(report);
+        draft.finish().map(|spec| (spec, lines))
     });
     let (failed, diagnostics) = report.finish();
     match spec.flatten() {
-        Some(spec) if !failed => Ok(Parsed { spec, warnings: diagnostics }),
+        Some((spec, lines)) if !failed => Ok(Parsed { spec, lines, warnings: diagnostics }),
         _ => Err(diagnostics),
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8sctl_command::Program;
+use k8sctl_types::suite::{Distribution, Suite};
 use tokio::sync::mpsc;
 
 use super::{ImageError, Packages, STEP_DEADLINE, run, say};
@@ -46,51 +47,18 @@ const PACKAGES: [&str; 18] = [
 /// What an operating system's files need not hold in a node.
 const EXCLUDED: [&str; 5] = ["man/*", "doc/*", "locale/*", "info/*", "lintian/*"];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Distribution {
-    Debian,
-    Ubuntu,
+/// The suite of this name.
+pub fn find(name: &str) -> Result<&'static Suite, ImageError> {
+    Suite::find(name).ok_or_else(|| ImageError::Suite { suite: name.to_owned() })
 }
 
-/// A suite that images can be made of.
-#[derive(Clone, Debug)]
-pub struct Suite {
-    /// `bookworm`.
-    pub name: &'static str,
-    distribution: Distribution,
-}
-
-const SUITES: [Suite; 6] = [
-    Suite { name: "bookworm", distribution: Distribution::Debian },
-    Suite { name: "trixie", distribution: Distribution::Debian },
-    Suite { name: "bullseye", distribution: Distribution::Debian },
-    Suite { name: "jammy", distribution: Distribution::Ubuntu },
-    Suite { name: "noble", distribution: Distribution::Ubuntu },
-    Suite { name: "questing", distribution: Distribution::Ubuntu },
-];
-
-/// The names of all suites.
-pub fn suites() -> impl Iterator<Item = &'static str> {
-    SUITES.iter().map(|suite| suite.name)
-}
-
-impl Suite {
-    /// The suite of this name.
-    pub fn find(name: &str) -> Result<&'static Self, ImageError> {
-        SUITES
-            .iter()
-            .find(|suite| suite.name == name)
-            .ok_or_else(|| ImageError::Suite { suite: name.to_owned() })
-    }
-
-    /// What is installed; apt adds what these depend on.
-    pub fn packages(&self) -> Vec<&'static str> {
-        let kernel = match self.distribution {
-            Distribution::Debian => "linux-image-cloud-amd64",
-            Distribution::Ubuntu => "linux-image-virtual",
-        };
-        PACKAGES.into_iter().chain([kernel]).collect()
-    }
+/// What is installed; apt adds what these depend on.
+pub fn packages(suite: &Suite) -> Vec<&'static str> {
+    let kernel = match suite.distribution {
+        Distribution::Debian => "linux-image-cloud-amd64",
+        Distribution::Ubuntu => "linux-image-virtual",
+    };
+    PACKAGES.into_iter().chain([kernel]).collect()
 }
 
 /// What the host's apt says that a build needs.
@@ -138,9 +106,7 @@ impl HostApt {
 /// One-line sources for `suite` out of the host's own: its entries for the host's suite, with the
 /// suite's name exchanged. `None` means that the host has none that fit.
 pub fn plan_sources(host: &HostApt, suite: &Suite) -> Option<String> {
-    let same_distribution =
-        SUITES.iter().any(|known| known.name == host.codename && known.distribution == suite.distribution);
-    if !same_distribution {
+    if Suite::find(&host.codename).is_none_or(|known| known.distribution != suite.distribution) {
         return None;
     }
     let lines: Vec<String> = host
@@ -232,7 +198,7 @@ pub async fn provide(
 ) -> Result<PathBuf, ImageError> {
     let host = HostApt::read().await;
     let sources = plan_sources(&host, suite);
-    let packages = suite.packages().join(",");
+    let packages = packages(suite).join(",");
     let key = sha256(format!("{RECIPE}\n{}\n{packages}\n{sources:?}\n", suite.name).as_bytes());
     let path = dir.join(format!("base-{}.tar", &key[..16]));
     let age = fs::metadata(&path).and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
@@ -330,7 +296,7 @@ mod tests {
 
     #[test]
     fn own_archives_are_taken_and_third_parties_are_not() {
-        let suite = Suite::find("bookworm").expect("it is known");
+        let suite = find("bookworm").expect("it is known");
         let sources = plan_sources(&host(true, DEB822), suite).expect("it fits");
         let key = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]";
         assert_eq!(
@@ -344,7 +310,7 @@ mod tests {
 
     #[test]
     fn another_suite_of_the_same_distribution_uses_the_same_mirror() {
-        let suite = Suite::find("trixie").expect("it is known");
+        let suite = find("trixie").expect("it is known");
         let text = "deb [arch=amd64] http://mirror.test/debian bookworm main # remark\n# deb http://x bookworm main\n";
         let sources = plan_sources(&host(false, text), suite);
         assert_eq!(sources.as_deref(), Some("deb [arch=amd64] http://mirror.test/debian trixie main\n"));
@@ -352,7 +318,7 @@ mod tests {
 
     #[test]
     fn another_distribution_gets_the_defaults() {
-        let suite = Suite::find("noble").expect("it is known");
+        let suite = find("noble").expect("it is known");
         assert_eq!(plan_sources(&host(true, DEB822), suite), None);
     }
 
@@ -392,6 +358,6 @@ mod tests {
 
     #[test]
     fn an_unknown_suite_is_named() {
-        assert!(matches!(Suite::find("potato"), Err(ImageError::Suite { suite }) if suite == "potato"));
+        assert!(matches!(find("potato"), Err(ImageError::Suite { suite }) if suite == "potato"));
     }
 }

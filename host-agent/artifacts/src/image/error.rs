@@ -98,7 +98,7 @@ impl From<ImageError> for Failure {
                 "IMAGE-SUITE",
                 format!("suite {suite}"),
                 "it is no Debian or Ubuntu suite that images can be made of",
-                format!("set image.suite to one of {}", super::base::suites().collect::<Vec<_>>().join(", ")),
+                format!("set image.suite to one of {}", k8sctl_types::suite::names()),
             ),
             ImageError::Program { step, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
@@ -137,7 +137,7 @@ impl From<ImageError> for Failure {
                 "IMAGE-DAMAGED",
                 format!("image {id}"),
                 format!("{}: {reason}", path.display()),
-                "build it again with `k8sctl image build`; running VMs keep what they have",
+                "build it again with `k8sctl image build -f FILE`, your cluster file; running VMs keep what they have",
             ),
             ImageError::InUse { id } => Failure::new(
                 "IMAGE-IN-USE",

@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 
+use k8sctl_types::suite::Suite;
 use sha2::{Digest, Sha256};
 
-use super::base::Suite;
+use super::base;
 use crate::bundle::Bundle;
 
 /// Raised with every change of the builder that changes what comes out of it.
@@ -52,7 +53,7 @@ pub(super) fn inputs_id(inputs: &BuildInputs, suite: &Suite, node_agent_sha256: 
     part("builder", &BUILDER.to_string());
     part("bundle", &inputs.bundle.digest);
     part("suite", suite.name);
-    part("packages", &suite.packages().join(","));
+    part("packages", &base::packages(suite).join(","));
     part("node-agent", node_agent_sha256);
     part("cmdline", CMDLINE);
     part("debug-unit", &inputs.debug_unit.to_string());

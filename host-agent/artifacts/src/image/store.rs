@@ -10,11 +10,12 @@ use std::time::SystemTime;
 
 use k8sctl_command::Program;
 use k8sctl_types::failure::Failure;
+use k8sctl_types::suite::Suite;
 use k8sctl_types::version::KubernetesVersion;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::base::{self, Suite};
+use super::base;
 use super::inputs::{self, BuildInputs, CMDLINE, Packages};
 use super::{ImageError, STEP_DEADLINE, boot, content, disk, rootfs, run, say};
 use crate::blocking;
@@ -106,14 +107,25 @@ struct FileFacts {
 /// An image in the store that cannot be used.
 #[derive(Clone, Debug)]
 pub struct DamagedImage {
-    /// Its id.
+    /// Its id: the name of its directory.
     pub id: String,
-    /// The release that it was made of.
-    pub kubernetes: KubernetesVersion,
-    /// Its suite.
-    pub suite: String,
+    /// What its description says of it; `None` where that cannot be read.
+    pub made_of: Option<MadeOf>,
     /// What is wrong with it.
     pub failure: Failure,
+}
+
+/// What an image was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeOf {
+    /// The release.
+    pub kubernetes: KubernetesVersion,
+    /// The bundle's name.
+    pub bundle: String,
+    /// `bookworm`.
+    pub suite: String,
+    /// Whether the bundle is a lab's.
+    pub trial: bool,
 }
 
 /// The images of this host.
@@ -130,47 +142,59 @@ impl ImageStore {
 
     /// Every image, by id.
     pub fn list(&self) -> Result<Vec<Image>, Failure> {
-        let Ok(entries) = fs::read_dir(&self.dir) else { return Ok(Vec::new()) };
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.retain(|name| !name.starts_with('.'));
-        names.sort();
-        Ok(names.iter().filter_map(|name| self.load(name)).collect())
+        Ok(self.ids().iter().filter_map(|name| self.load(name)).collect())
     }
 
-    /// Images with a file that is missing, has another length than it was made with, or failed [`Self::verify`].
-    /// They are not listed, and [`Self::build`] makes them anew.
-    pub fn damaged(&self) -> Vec<DamagedImage> {
+    /// The directories that are named like images, whole or not.
+    fn ids(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let damaged = names.filter(|name| !name.starts_with('.')).filter_map(|name| {
-            let description = self.describe(&name)?;
-            let Err(error) = self.check(&description) else { return None };
-            let Description { id, kubernetes, suite, .. } = description;
-            Some(DamagedImage { id, kubernetes, suite, failure: error.into() })
-        });
-        damaged.collect()
+        let is_id = |name: &String| !name.is_empty() && name.chars().all(|c| c.is_ascii_hexdigit());
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path().is_dir())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(is_id)
+            .collect();
+        names.sort();
+        names
     }
 
-    /// Removes the image whose id is or begins with `id`, unless it is in `used`; returns its id.
+    /// Images with a file that is missing, has another length than it was made with, or failed [`Self::verify`], and
+    /// those without a readable description. They are not listed, and [`Self::build`] makes them anew.
+    pub fn damaged(&self) -> Vec<DamagedImage> {
+        let damaged = |id: String| {
+            let (made_of, error) = match self.describe(&id) {
+                Ok(description) => {
+                    let error = self.check(&description).err()?;
+                    let Description { kubernetes, bundle, suite, trial, .. } = description;
+                    (Some(MadeOf { kubernetes, bundle, suite, trial }), error)
+                }
+                Err(error) => (None, error),
+            };
+            Some(DamagedImage { id, made_of, failure: error.into() })
+        };
+        self.ids().into_iter().filter_map(damaged).collect()
+    }
+
+    /// Removes the image whose id is or begins with `id`, damaged or not, unless it is in `used`; returns its id.
     pub fn remove(&self, id: &str, used: &[String]) -> Result<String, Failure> {
         Ok(self.remove_impl(id, used)?)
     }
 
     fn remove_impl(&self, id: &str, used: &[String]) -> Result<String, ImageError> {
-        let mut found: Vec<Image> = self.list().unwrap_or_default();
-        found.retain(|image| !id.is_empty() && image.id.starts_with(id));
-        let [image] = found.as_slice() else {
-            return Err(ImageError::Unknown { id: id.to_owned(), count: found.len() });
+        let mut found = self.ids();
+        found.retain(|name| !id.is_empty() && name.starts_with(id));
+        let count = found.len();
+        let (1, Some(found)) = (count, found.pop()) else {
+            return Err(ImageError::Unknown { id: id.to_owned(), count });
         };
-        if used.contains(&image.id) {
-            return Err(ImageError::InUse { id: image.id.clone() });
+        if used.contains(&found) {
+            return Err(ImageError::InUse { id: found });
         }
         // Renamed first: a half-removed image is a leftover, never an image.
-        let grave = self.dir.join(format!(".build-removed-{}", image.id));
-        fs::rename(&image.dir, &grave).map_err(ImageError::io("remove", &image.dir))?;
+        let (dir, grave) = (self.dir.join(&found), self.dir.join(format!(".build-removed-{found}")));
+        fs::rename(&dir, &grave).map_err(ImageError::io("remove", &dir))?;
         fs::remove_dir_all(&grave).map_err(ImageError::io("remove", &grave))?;
-        Ok(image.id.clone())
+        Ok(found)
     }
 
     /// The image of these inputs, built now unless there is one with such packages. Lines of progress go to
@@ -275,16 +299,22 @@ impl ImageStore {
         self.load(&id).ok_or_else(|| ImageError::Incomplete { what: "readable image.toml".to_owned() })
     }
 
-    fn describe(&self, id: &str) -> Option<Description> {
-        let text = fs::read_to_string(self.dir.join(id).join(DESCRIPTION)).ok()?;
-        let description: Description = toml::from_str(&text).ok()?;
-        (description.id == id).then_some(description)
+    fn describe(&self, id: &str) -> Result<Description, ImageError> {
+        let path = self.dir.join(id).join(DESCRIPTION);
+        let damaged = |reason| ImageError::Damaged { id: id.to_owned(), path: path.clone(), reason };
+        let text = fs::read_to_string(&path).map_err(|error| damaged(format!("cannot read it: {error}")))?;
+        let description: Description = toml::from_str(&text)
+            .map_err(|error| damaged(format!("it is no description of an image: {}", error.message())))?;
+        if description.id != id {
+            return Err(damaged(format!("it is the description of image {}", description.id)));
+        }
+        Ok(description)
     }
 
     /// Reads the files of an image, before VMs boot from them for the first time. An image that is not as it was
     /// made counts as damaged from now on.
     pub fn verify(&self, id: &str) -> Result<(), Failure> {
-        let Some(description) = self.describe(id) else { return Ok(()) };
+        let Ok(description) = self.describe(id) else { return Ok(()) };
         self.check(&description)?;
         let dir = self.dir.join(id);
         for (name, made) in &description.files {
@@ -325,7 +355,7 @@ impl ImageStore {
 
     fn load(&self, id: &str) -> Option<Image> {
         let dir = self.dir.join(id);
-        let description = self.describe(id)?;
+        let description = self.describe(id).ok()?;
         let size = self.check(&description).ok()?;
         let [disk, kernel, initrd] = FILES.map(|name| dir.join(name));
         Some(Image {
@@ -396,7 +426,7 @@ async fn facts(output: &Path) -> Result<BTreeMap<String, FileFacts>, ImageError>
 }
 
 fn identify(inputs: &BuildInputs) -> Result<(String, &'static Suite, String), ImageError> {
-    let suite = Suite::find(&inputs.suite)?;
+    let suite = base::find(&inputs.suite)?;
     let agent = sha256_file(&inputs.node_agent).map_err(ImageError::io("read", &inputs.node_agent))?;
     Ok((inputs::inputs_id(inputs, suite, &agent), suite, agent))
 }
@@ -495,6 +525,7 @@ mod tests {
         let damaged = store.damaged();
         let [one] = damaged.as_slice() else { panic!("{damaged:?}") };
         assert_eq!((one.id.as_str(), one.failure.id.as_str()), ("bb22", "IMAGE-DAMAGED"));
+        assert_eq!(one.made_of.as_ref().map(|made| made.bundle.as_str()), Some("kubernetes-v1.30.0"));
         assert!(one.failure.reason.contains("disk.qcow2: got 2 bytes, expected 4"), "{}", one.failure.reason);
     }
 
@@ -520,6 +551,25 @@ mod tests {
         assert_eq!(id(store.remove("bb", &["bb33".to_owned()])), Err("IMAGE-IN-USE".to_owned()));
         assert_eq!(id(store.remove("aa1", &["bb33".to_owned()])), Ok("aa11".to_owned()));
         assert!(!dir.path().join("aa11").exists() && dir.path().join("bb33").exists());
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_and_can_be_removed() {
+        let (dir, store) = store_with(&["aa11", "bb22", "cc33"]);
+        fs::remove_file(dir.path().join("aa11/disk.qcow2")).expect("it is there");
+        fs::write(dir.path().join("bb22").join(DESCRIPTION), "id = 7").expect("it is written");
+        fs::remove_file(dir.path().join("cc33").join(DESCRIPTION)).expect("it is there");
+        fs::create_dir(dir.path().join("lost+found")).expect("it is made");
+        fs::write(dir.path().join("base-0.tar"), "").expect("it is written");
+        let damaged = store.damaged();
+        let found: Vec<_> = damaged.iter().map(|one| (one.id.as_str(), one.made_of.is_some())).collect();
+        assert_eq!(found, [("aa11", true), ("bb22", false), ("cc33", false)]);
+        assert!(damaged[1].failure.reason.contains("bb22/image.toml: it is no description"), "{damaged:?}");
+        for id in ["aa11", "bb22", "cc33"] {
+            assert_eq!(store.remove(id, &[id.to_owned()]).expect_err("it is used").id, "IMAGE-IN-USE");
+            assert_eq!(store.remove(&id[..2], &[]).expect("it goes"), id);
+        }
+        assert!(store.damaged().is_empty() && dir.path().join("lost+found").exists());
     }
 
     #[test]

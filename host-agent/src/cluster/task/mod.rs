@@ -198,7 +198,7 @@ impl ClusterTask {
                 "IMAGE-MISSING",
                 format!("image {}", cluster.image_id),
                 "the node image of this cluster is gone from the image store",
-                "build it again with `k8sctl image build`",
+                "build it again with `k8sctl image build -f FILE`, your cluster file",
             )
         })
     }
@@ -387,7 +387,7 @@ impl ClusterTask {
             }
             if seen.pod_cidr.is_none() {
                 let cidr = super::desired::node_pod_cidr(cluster.spec.network.pods, node.pod_index);
-                kubernetes.introduce_node(&node.name, &cidr.to_string(), node.spec.role).await?;
+                kubernetes.introduce_node(&node.spec, &cidr.to_string()).await?;
             }
         }
         Ok(())

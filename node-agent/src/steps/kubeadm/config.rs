@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::{DesiredState, NodeRole};
+use k8sctl_types::node_label::kubelet_may_set;
 use k8sctl_types::version::KubernetesVersion;
 use serde_json::{Value, json};
 
@@ -150,19 +151,12 @@ fn registration(desired: &DesiredState, version: &KubernetesVersion) -> Value {
     registration
 }
 
-/// Labels that a kubelet may give itself; others, in Kubernetes' own name spaces, it refuses to start with.
+/// Labels that a kubelet may give itself; with others it would not start, and the host gives them.
 fn node_labels(desired: &DesiredState) -> String {
-    let allowed = |key: &str| {
-        let Some((space, _)) = key.split_once('/') else { return true };
-        let within = |suffix: &str| space == suffix || space.ends_with(&format!(".{suffix}"));
-        within("node.kubernetes.io")
-            || within("kubelet.kubernetes.io")
-            || !(within("kubernetes.io") || within("k8s.io"))
-    };
     let mut labels: Vec<String> = desired
         .labels
         .iter()
-        .filter(|(key, _)| allowed(key))
+        .filter(|(key, _)| kubelet_may_set(key))
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     labels.sort();
@@ -250,6 +244,16 @@ pub(super) mod tests {
             let file = render_join(&desired, &version(text), "/run/k8s-myhome/discovery.conf");
             insta::assert_snapshot!(format!("join-{text}"), file);
         }
+    }
+
+    #[test]
+    fn the_kubelet_is_given_the_labels_that_it_may_give_itself() {
+        let mut desired = desired(NodeRole::Worker);
+        desired.labels =
+            ["topology.kubernetes.io/zone", "node.kubernetes.io/gpu", "node-role.kubernetes.io/storage"]
+                .map(|key| (key.to_owned(), "a".to_owned()))
+                .into();
+        assert_eq!(node_labels(&desired), "node.kubernetes.io/gpu=a,topology.kubernetes.io/zone=a");
     }
 
     #[test]

@@ -206,7 +206,7 @@ fn roles(draft: &Draft, report: &mut Report<'_>) {
         let hint = "give one [[node]] role = \"control-plane\"";
         report.missing("SPEC-CONTROL-PLANE-NONE", &Place::file("node"), "no node is a control plane", hint);
     }
-    if known.is_some() && workers.is_empty() && count > 0 {
+    if known.is_some() && workers.is_empty() && count > 0 && !report.is_incomplete() {
         let hint = "add [[node]] with role = \"worker\", or a [[worker_pool]]";
         let message = "no node is a worker: a control plane takes no ordinary pods";
         report.warning("SPEC-NO-WORKERS", &Place::file("node"), message, hint);

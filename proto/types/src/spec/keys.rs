@@ -1,6 +1,9 @@
 //! The table of every key of a `cluster.toml`: what the reader accepts and what
 //! `docs/configuration.md` documents (a test compares both, row by row).
 
+use super::values::distance;
+use crate::suite;
+
 /// One key of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -40,9 +43,8 @@ const fn key(
     Key { section, name, kind, default, limits }
 }
 
-const LABELS: &str =
-    "keys and values as in Kubernetes; no key under kubernetes.io or k8s.io that a kubelet may not set";
-const TAINTS: &str = "effects NoSchedule, PreferNoSchedule, NoExecute";
+const LABELS: &str = "at most 64, keys and values as in Kubernetes; none that a node has in any case";
+const TAINTS: &str = "at most 64, effects NoSchedule, PreferNoSchedule, NoExecute";
 const WORKER_MEMORY: &str = "at least 512MiB, at most 4TiB";
 const DISK: &str = "at least 8GiB, at most 16TiB";
 
@@ -51,7 +53,13 @@ pub const KEYS: &[Key] = &[
     key("", "name", "string", REQUIRED, "DNS label, at most 40 characters"),
     key("", "kubernetes", "version", "newest installed bundle", "full version with v, at least v1.20.0"),
     key("", "network", "table", "every key at its default", ""),
-    key("", "node", "array of tables", "no nodes", "exactly one control plane over the whole file"),
+    key(
+        "",
+        "node",
+        "array of tables",
+        "no nodes",
+        "exactly one control plane over the whole file; with pools at most 1000 nodes",
+    ),
     key("", "worker_pool", "array of tables", "no pools", ""),
     key("", "image", "table", "every key at its default", ""),
     key("", "plugins", "table of tables", "no plugins", "names are DNS labels"),
@@ -96,7 +104,7 @@ pub const KEYS: &[Key] = &[
     key("worker_pool", "first_ip", "IPv4 address", REQUIRED, "all addresses in cidr and unique"),
     key("worker_pool", "labels", "table of strings", "none", LABELS),
     key("worker_pool", "taints", "array of strings", "none", TAINTS),
-    key("image", "suite", "string", "bookworm", "name of a Debian or Ubuntu suite"),
+    key("image", "suite", "string", suite::DEFAULT, "bookworm, trixie, bullseye, jammy, noble or questing"),
     key("plugins", "NAME", "table", "no plugins", "free-form; checked by the plugin"),
 ];
 
@@ -110,7 +118,7 @@ pub(super) fn did_you_mean(section: &str, written: &str) -> Option<&'static str>
     let plain = written.to_ascii_lowercase().replace('-', "_");
     let meant = OTHER_WORDS.iter().find(|(other, _)| *other == plain).map_or(plain.as_str(), |word| word.1);
     keys_of(section)
-        .map(|key| (strsim::damerau_levenshtein(key.name, meant), key.name))
+        .map(|key| (distance(key.name, meant), key.name))
         .filter(|(distance, name)| *distance <= 2 && *distance < name.len())
         .min()
         .map(|(_, name)| name)

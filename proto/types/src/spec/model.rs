@@ -1,6 +1,7 @@
 //! The validated types: what a `cluster.toml` becomes. Only [`super::parse`] makes them from a user's
 //! text; nothing here checks anything.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -115,11 +116,25 @@ pub struct PluginSpec {
     pub config: serde_json::Value,
 }
 
+/// Where the keys of a file stand, for whoever finds out later that one does not fit.
+#[derive(Clone, Debug, Default)]
+pub struct KeyLines(pub(super) BTreeMap<String, u32>);
+
+impl KeyLines {
+    /// 1-based line of a key, `network.pods`, or the key of a node by its name, `node k8s-worker-1.labels`. A key that
+    /// a node does not have is where the node is. `None`: the file does not say.
+    pub fn of(&self, key: &str) -> Option<u32> {
+        self.0.get(key).copied()
+    }
+}
+
 /// A usable spec with its warnings.
 #[derive(Clone, Debug)]
 pub struct Parsed {
     /// The spec.
     pub spec: ClusterSpec,
+    /// Where its keys stand.
+    pub lines: KeyLines,
     /// Diagnostics that are only warnings.
     pub warnings: Vec<Diagnostic>,
 }

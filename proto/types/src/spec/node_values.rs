@@ -2,6 +2,7 @@
 
 use super::model::Role;
 use super::values::{Faults, quoted};
+use crate::node_label;
 
 /// A role.
 pub(super) fn role(text: &str, faults: &mut Faults) -> Option<Role> {
@@ -53,9 +54,16 @@ pub(super) fn check_label(key: &str, value: &str, faults: &mut Faults) {
     if let Err(why) = qualified_name(key) {
         let message = format!("the label key {} {why}", quoted(key));
         faults.error("SPEC-LABEL", message, "write NAME or DOMAIN/NAME, \"example.com/zone\"");
-    } else if reserved(key) {
-        let message = format!("a kubelet may not set {} on its node", quoted(key));
-        faults.error("SPEC-LABEL-RESERVED", message, "take a key of your own, \"example.com/role\"");
+    } else if node_label::is_given(key) {
+        let message = format!("a node has {} in any case, from its machine or its role", quoted(key));
+        faults.error(
+            "SPEC-LABEL-RESERVED",
+            message,
+            "leave it out, or take a key of your own, \"example.com/role\"",
+        );
+    } else if value.is_empty() && node_label::needs_value(key) {
+        let message = format!("the label {} has no value: the kubelet would remove it", quoted(key));
+        faults.error("SPEC-LABEL", message, "write a value, or leave the label out");
     }
     if let Err(why) = label_value(value) {
         let message = format!("the label value {} {why}", quoted(value));
@@ -133,16 +141,4 @@ fn label_value(value: &str) -> Result<(), &'static str> {
     } else {
         Ok(())
     }
-}
-
-/// Labels under Kubernetes' own domains, but for those that a kubelet may set.
-fn reserved(key: &str) -> bool {
-    const FREE: [&str; 3] =
-        ["topology.kubernetes.io/zone", "topology.kubernetes.io/region", "node.kubernetes.io/instance-type"];
-    let Some((domain, _)) = key.split_once('/') else { return false };
-    let under = |parent: &str| domain == parent || domain.ends_with(&format!(".{parent}"));
-    (under("kubernetes.io") || under("k8s.io"))
-        && !FREE.contains(&key)
-        && !under("node.kubernetes.io")
-        && !under("kubelet.kubernetes.io")
 }

@@ -1,6 +1,7 @@
 //! The file as a draft: every value that could be read by itself, with its place. What only shows between
 //! values is for `check_network` and `check_nodes`; a draft without mistakes becomes the spec.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -8,18 +9,21 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mac::derived_mac;
-use super::model::{AddressRange, ClusterSpec, ImageSpec, NetworkSpec, NodeSpec, PluginSpec, Role};
+use super::model::{AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, PluginSpec, Role};
 use super::table::{Located, Place, Report, Table, bare_or_quoted, parse_at, wrong_type};
 use super::values::{self, GIB, quoted};
 use super::{node_values, values::Faults};
+use crate::suite;
 use crate::version::KubernetesVersion;
 
 /// Longest cluster name: it is part of libvirt names and of certificates.
 const CLUSTER_NAME: usize = 40;
 /// Longest DNS label.
 const DNS_LABEL: usize = 63;
-/// Most nodes of one pool.
-const POOL_COUNT: i64 = 1000;
+/// Most nodes of a cluster: all of them are on one host.
+const MOST_NODES: usize = 1000;
+/// Most labels, and most taints, of a node: a kubelet is given them as one argument.
+const MOST_MARKS: usize = 64;
 /// Deepest nesting of a plugin's config.
 const CONFIG_DEPTH: usize = 32;
 
@@ -56,8 +60,8 @@ pub(super) struct NodeDraft {
     pub(super) ip: Option<Located<Ipv4Addr>>,
     /// As written; `None` means derived, or refused.
     pub(super) mac: Option<Located<String>>,
-    labels: Vec<(String, String)>,
-    taints: Vec<String>,
+    labels: Located<Vec<(String, String)>>,
+    taints: Located<Vec<String>>,
     /// For a node of a pool: how far it is behind the pool's first address.
     pub(super) pool_index: Option<u32>,
 }
@@ -68,15 +72,34 @@ pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
     let name = root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report);
     let kubernetes = root.parse("kubernetes", values::kubernetes, report);
     let network = network(&root.table("network", report), report);
-    let mut nodes: Vec<_> = root.tables("node", report).iter().map(|table| node(table, report)).collect();
-    for table in root.tables("worker_pool", report) {
-        nodes.extend(pool(&table, report));
-    }
+    let nodes = nodes(&root, report);
     let suite =
-        root.table("image", report).parse_or("suite", Some("bookworm".to_owned()), values::suite, report);
+        root.table("image", report).parse_or("suite", Some(suite::DEFAULT.to_owned()), values::suite, report);
     let plugins = plugins(&root, report);
     let any_nodes = root.has("node") || root.has("worker_pool");
     Draft { name, kubernetes, network, nodes, any_nodes, suite, plugins }
+}
+
+/// All nodes, pools expanded: never more than may be, whatever the file says.
+fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
+    let singles = root.tables("node", MOST_NODES, report);
+    let mut nodes: Vec<_> = singles.iter().map(|table| node(table, report)).collect();
+    let mut first_too_many = root.table_behind("node", MOST_NODES);
+    for table in root.tables("worker_pool", MOST_NODES, report) {
+        let Some(pool) = Pool::read(&table, report) else { continue };
+        if nodes.len() + pool.count as usize > MOST_NODES {
+            first_too_many.get_or_insert(pool.count_at);
+        } else {
+            nodes.extend(pool.nodes());
+        }
+    }
+    let first_too_many = first_too_many.or_else(|| root.table_behind("worker_pool", MOST_NODES));
+    if let Some(at) = first_too_many {
+        let message = format!("with these there are more than {MOST_NODES} nodes");
+        report.error("SPEC-NODES", &at, message, "a cluster is on one host: take fewer and larger nodes");
+        report.set_incomplete();
+    }
+    nodes
 }
 
 fn network(table: &Table<'_>, report: &mut Report<'_>) -> NetworkDraft {
@@ -130,56 +153,107 @@ fn sizes(table: &Table<'_>, role: Option<Role>, report: &mut Report<'_>) -> Size
     (vcpus, memory, table.parse_or("disk", disk, values::size, report))
 }
 
-/// A pool as its nodes; none when name, count or first address could not be read.
-fn pool(table: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
-    let name = table.parse("name", |text, f| values::label(text, DNS_LABEL, "SPEC-NAME", f), report);
-    let count = table.integer("count", report);
-    let first = table.parse("first_ip", values::ip, report);
-    let (vcpus, memory, disk) = sizes(table, Some(Role::Worker), report);
-    let (labels, taints) = (labels(table, report), taints(table, report));
-    let Some(count) = count else { return Vec::new() };
-    if !(1..=POOL_COUNT).contains(&count.value) {
-        let message = format!("got {}, expected 1 to {POOL_COUNT}", count.value);
-        let hint = if count.value < 1 { "remove the pool to have none of it" } else { "make several pools" };
-        report.error("SPEC-COUNT", &count.at, message, hint);
-        return Vec::new();
+/// A pool, before it becomes nodes.
+struct Pool {
+    name: Option<Located<String>>,
+    count: u32,
+    count_at: Place,
+    first: Option<Located<Ipv4Addr>>,
+    sizes: Sizes,
+    role: Option<Located<Role>>,
+    labels: Located<Vec<(String, String)>>,
+    taints: Located<Vec<String>>,
+}
+
+impl Pool {
+    /// `None` when there is no sensible count.
+    fn read(table: &Table<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let name = table.parse("name", |text, f| values::label(text, DNS_LABEL, "SPEC-NAME", f), report);
+        let count = table.integer("count", report);
+        let first = table.parse("first_ip", values::ip, report);
+        let sizes = sizes(table, Some(Role::Worker), report);
+        let (labels, taints) = (labels(table, report), taints(table, report));
+        let Located { value: count, at: count_at, .. } = count?;
+        let Some(fitting) =
+            u32::try_from(count).ok().filter(|count| (1..=MOST_NODES).contains(&(*count as usize)))
+        else {
+            let message = format!("got {count}, expected 1 to {MOST_NODES}");
+            let hint =
+                if count < 1 { "remove the pool to have none of it" } else { "take fewer and larger nodes" };
+            report.error("SPEC-COUNT", &count_at, message, hint);
+            return None;
+        };
+        if let Some(name) = name.as_ref().filter(|name| format!("{}-{count}", name.value).len() > DNS_LABEL) {
+            let message = format!("\"{}-{count}\" is longer than {DNS_LABEL} characters", name.value);
+            report.error("SPEC-NAME", &name.at, message, "take a shorter name for the pool");
+        }
+        let role = table.default("name", Role::Worker);
+        Some(Self { name, count: fitting, count_at, first, sizes, role, labels, taints })
     }
-    if let Some(name) =
-        name.as_ref().filter(|name| format!("{}-{}", name.value, count.value).len() > DNS_LABEL)
-    {
-        let message = format!("\"{}-{}\" is longer than {DNS_LABEL} characters", name.value, count.value);
-        report.error("SPEC-NAME", &name.at, message, "take a shorter name for the pool");
-    }
-    (0..u32::try_from(count.value).unwrap_or(0))
-        .map(|index| NodeDraft {
-            name: name.as_ref().map(|name| with(name, format!("{}-{}", name.value, index + 1))),
-            role: table.default("name", Role::Worker),
+
+    fn nodes(&self) -> impl Iterator<Item = NodeDraft> {
+        let (vcpus, memory, disk) = &self.sizes;
+        (0..self.count).map(move |index| NodeDraft {
+            name: self.name.as_ref().map(|name| with(name, format!("{}-{}", name.value, index + 1))),
+            role: self.role.clone(),
             vcpus: vcpus.clone(),
             memory: memory.clone(),
             disk: disk.clone(),
-            ip: first.as_ref().and_then(|first| {
+            ip: self.first.as_ref().and_then(|first| {
                 let address = u32::from(first.value).checked_add(index)?;
                 Some(with(first, Ipv4Addr::from(address)))
             }),
             mac: None,
-            labels: labels.clone(),
-            taints: taints.clone(),
+            labels: self.labels.clone(),
+            taints: self.taints.clone(),
             pool_index: Some(index),
         })
-        .collect()
+    }
+}
+
+/// Reports more labels or taints than a node can have.
+fn too_many(id: &'static str, at: &Place, count: usize, report: &mut Report<'_>) -> bool {
+    if count > MOST_MARKS {
+        let hint = "keep those that select nodes; others are annotations";
+        report.error(id, at, format!("got {count}, expected at most {MOST_MARKS}"), hint);
+    }
+    count > MOST_MARKS
 }
 
 fn with<T, U>(located: &Located<T>, value: U) -> Located<U> {
     Located { value, at: located.at.clone(), written: located.written }
 }
 
-fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
-    let Some((at, value)) = table.get("labels", report) else { return Vec::new() };
+fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Located<Vec<(String, String)>> {
+    marks("labels", table, label_list, report)
+}
+
+fn taints(table: &Table<'_>, report: &mut Report<'_>) -> Located<Vec<String>> {
+    marks("taints", table, taint_list, report)
+}
+
+/// Labels or taints with their place; without any, that of their table.
+fn marks<T>(
+    key: &str,
+    table: &Table<'_>,
+    read: fn(&Place, &DeValue<'_>, &mut Report<'_>) -> Vec<T>,
+    report: &mut Report<'_>,
+) -> Located<Vec<T>> {
+    match table.get(key, report) {
+        Some((at, value)) => Located { value: read(&at, value, report), at, written: true },
+        None => Located { value: Vec::new(), at: table.at.clone(), written: false },
+    }
+}
+
+fn label_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
     let DeValue::Table(entries) = value else {
-        wrong_type(&at, value, "a table of strings", "{ zone = \"a\" }", report);
+        wrong_type(at, value, "a table of strings", "{ zone = \"a\" }", report);
         return Vec::new();
     };
     let mut labels = Vec::new();
+    if too_many("SPEC-LABEL", at, entries.len(), report) {
+        return labels;
+    }
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
         let at =
@@ -198,13 +272,15 @@ fn labels(table: &Table<'_>, report: &mut Report<'_>) -> Vec<(String, String)> {
     labels
 }
 
-fn taints(table: &Table<'_>, report: &mut Report<'_>) -> Vec<String> {
-    let Some((at, value)) = table.get("taints", report) else { return Vec::new() };
+fn taint_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<String> {
     let DeValue::Array(items) = value else {
-        wrong_type(&at, value, "an array of strings", "[\"key=value:NoSchedule\"]", report);
+        wrong_type(at, value, "an array of strings", "[\"key=value:NoSchedule\"]", report);
         return Vec::new();
     };
     let mut taints: Vec<String> = Vec::new();
+    if too_many("SPEC-TAINT", at, items.len(), report) {
+        return taints;
+    }
     for (index, item) in items.iter().enumerate() {
         let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
         let Some(text) = item.get_ref().as_str() else {
@@ -303,6 +379,33 @@ fn json(value: &DeValue<'_>, at: &Place, depth: usize, report: &mut Report<'_>) 
 }
 
 impl Draft {
+    /// Where the keys stand that may not change while a cluster lives.
+    pub(super) fn lines(&self, report: &Report<'_>) -> KeyLines {
+        let mut lines = BTreeMap::new();
+        let mut add = |key: String, at: &Place| {
+            if at.offset.is_some() {
+                lines.insert(key, report.line(at));
+            }
+        };
+        if let Some(version) = &self.kubernetes {
+            add("kubernetes".to_owned(), &version.at);
+        }
+        let network = &self.network;
+        for (key, net) in [("cidr", &network.cidr), ("pods", &network.pods), ("services", &network.services)]
+        {
+            if let Some(net) = net {
+                add(format!("network.{key}"), &net.at);
+            }
+        }
+        for node in &self.nodes {
+            let Some(name) = &node.name else { continue };
+            add(format!("node {}.name", name.value), &name.at);
+            add(format!("node {}.labels", name.value), &node.labels.at);
+            add(format!("node {}.taints", name.value), &node.taints.at);
+        }
+        KeyLines(lines)
+    }
+
     /// The spec; `None` when something was refused, which has been reported then.
     pub(super) fn finish(self) -> Option<ClusterSpec> {
         let name = self.name?.value;
@@ -339,8 +442,8 @@ impl NodeDraft {
             disk_bytes: self.disk?.value,
             ip,
             mac: self.mac.map_or_else(|| derived_mac(cluster, ip), |mac| mac.value),
-            labels: self.labels,
-            taints: self.taints,
+            labels: self.labels.value,
+            taints: self.taints.value,
         })
     }
 }

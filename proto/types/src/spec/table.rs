@@ -34,17 +34,37 @@ pub(super) struct Located<T> {
     pub(super) written: bool,
 }
 
+/// Most mistakes that are told, the first ones in the file; behind them it is said how many more there are.
+const MOST_TOLD: usize = 100;
+/// Most mistakes that are kept to choose those from; further ones are counted.
+const MOST_KEPT: usize = 1000;
+
 /// Every mistake found so far; one for each id, key and line.
 pub(super) struct Report<'t> {
     lines: Lines<'t>,
-    found: Vec<Diagnostic>,
+    /// With the offset of each; its column is not known yet.
+    found: Vec<(Option<usize>, Diagnostic)>,
     seen: HashSet<(&'static str, String, u32)>,
+    failed: bool,
+    /// How many are not among those found.
+    more: usize,
     incomplete: bool,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { lines: Lines::new(text), found: Vec::new(), seen: HashSet::new(), incomplete: false }
+        let (found, seen) = (Vec::new(), HashSet::new());
+        Self { lines: Lines::new(text), found, seen, failed: false, more: 0, incomplete: false }
+    }
+
+    /// Further mistakes are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MOST_KEPT
+    }
+
+    /// Whether things may be missing because they were not read.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// From now on things may be missing because their line could not be read: what is missing is no news.
@@ -87,20 +107,54 @@ impl<'t> Report<'t> {
 
     /// 1-based line of a place, for messages that name another one.
     pub(super) fn line(&self, at: &Place) -> u32 {
-        at.offset.map_or(0, |offset| self.lines.position(offset).0)
+        at.offset.map_or(0, |offset| self.lines.number(offset))
     }
 
     fn push(&mut self, id: &'static str, at: &Place, message: String, hint: String, warning: bool) {
-        let (line, column) = at.offset.map_or((0, 0), |offset| self.lines.position(offset));
-        if self.seen.insert((id, at.field.clone(), line)) {
-            self.found.push(Diagnostic { id, field: at.field.clone(), line, column, message, hint, warning });
+        self.failed |= !warning;
+        let line = self.line(at);
+        if !self.seen.insert((id, at.field.clone(), line)) {
+            return;
         }
+        if self.is_full() {
+            self.more += 1;
+            return;
+        }
+        let field = at.field.clone();
+        self.found.push((at.offset, Diagnostic { id, field, line, column: 0, message, hint, warning }));
     }
 
     /// Whether there were errors, and everything in the order of the file.
     pub(super) fn finish(mut self) -> (bool, Vec<Diagnostic>) {
-        self.found.sort_by(|a, b| (a.line, a.column, a.id).cmp(&(b.line, b.column, b.id)));
-        (self.found.iter().any(|diagnostic| !diagnostic.warning), self.found)
+        if self.found.len() > MOST_TOLD {
+            // No warning takes the place of an error.
+            self.found.sort_by_key(|(offset, one)| (one.warning, *offset, one.id));
+            self.more += self.found.len() - MOST_TOLD;
+            self.found.truncate(MOST_TOLD);
+        }
+        self.found.sort_by_key(|(offset, one)| (*offset, one.id));
+        let lines = &self.lines;
+        let mut told: Vec<_> = self
+            .found
+            .into_iter()
+            .map(|(offset, mut one)| {
+                // Reads the line, which may be the whole file: not for mistakes that nobody sees.
+                one.column = offset.map_or(0, |offset| lines.column(offset));
+                one
+            })
+            .collect();
+        if self.more > 0 {
+            told.push(Diagnostic {
+                id: "SPEC-MORE",
+                field: String::new(),
+                line: 0,
+                column: 0,
+                message: format!("and {} more", self.more),
+                hint: "mend these first; the others are told then".to_owned(),
+                warning: !self.failed,
+            });
+        }
+        (self.failed, told)
     }
 }
 
@@ -138,7 +192,10 @@ impl<'a> Table<'a> {
             return;
         }
         let at = Place { field: self.path(name), offset: Some(key.span().start) };
-        if MULTI_HOST.contains(&name) {
+        if report.is_full() {
+            // What was meant costs a look at every key, and nobody reads it.
+            report.error("SPEC-UNKNOWN-KEY", &at, "", "");
+        } else if MULTI_HOST.contains(&name) {
             report.error(
                 "SPEC-MULTI-HOST-UNSUPPORTED",
                 &at,
@@ -243,15 +300,15 @@ impl<'a> Table<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// The tables of a key that may stand many times, `[[node]]`.
-    pub(super) fn tables(&self, key: &'static str, report: &mut Report<'_>) -> Vec<Table<'a>> {
+    /// The tables of a key that may stand many times, `[[node]]`; of more than `most` the first ones.
+    pub(super) fn tables(&self, key: &'static str, most: usize, report: &mut Report<'_>) -> Vec<Table<'a>> {
         let Some((at, value)) = self.get(key, report) else { return Vec::new() };
         let DeValue::Array(items) = value else {
             wrong_type(&at, value, "an array of tables", format!("[[{key}]]"), report);
             return Vec::new();
         };
         let mut tables = Vec::new();
-        for (index, item) in items.iter().enumerate() {
+        for (index, item) in items.iter().take(most).enumerate() {
             let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
             match item.get_ref() {
                 DeValue::Table(table) => tables.push(Table::new(key, table, at, report)),
@@ -259,6 +316,13 @@ impl<'a> Table<'a> {
             }
         }
         tables
+    }
+
+    /// Where the table behind the first `most` of a key begins, where there is one.
+    pub(super) fn table_behind(&self, key: &str, most: usize) -> Option<Place> {
+        let DeValue::Array(items) = self.table?.get(key)?.get_ref() else { return None };
+        let offset = items.get(most)?.span().start;
+        Some(Place { field: format!("{}[{most}]", self.path(key)), offset: Some(offset) })
     }
 
     /// The one table of a key, `[network]`; absent when the file has none.
@@ -312,8 +376,10 @@ pub(super) fn wrong_type(
 
 /// A key as it stands in a key path.
 pub(super) fn bare_or_quoted(key: &str) -> String {
+    // A path is made for each value below it: a long key must not be copied so often.
+    const LONGEST: usize = 64;
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
+    if (1..=LONGEST).contains(&key.len()) && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
 }
 
 /// A value as one writes it for this key.

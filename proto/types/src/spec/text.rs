@@ -1,7 +1,7 @@
 //! The file as text: positions, and TOML with recovery so that a syntax error does not hide the other mistakes.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use toml::de::DeTable;
@@ -25,12 +25,18 @@ impl<'t> Lines<'t> {
         Self { text, starts }
     }
 
-    /// Line and column of a byte offset, both 1-based, the column in characters.
-    pub(super) fn position(&self, offset: usize) -> (u32, u32) {
+    /// 1-based line of a byte offset. Does not read the line.
+    pub(super) fn number(&self, offset: usize) -> u32 {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let before = self.starts.get(line.saturating_sub(1)).copied().unwrap_or(0)..offset;
+        u32::try_from(line).unwrap_or(u32::MAX)
+    }
+
+    /// 1-based column of a byte offset, in characters. Reads the line up to it.
+    pub(super) fn column(&self, offset: usize) -> u32 {
+        let line = self.number(offset);
+        let before = self.starts.get(line.saturating_sub(1) as usize).copied().unwrap_or(0)..offset;
         let column = self.text.get(before).map_or(0, |text| text.chars().count()) + 1;
-        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+        u32::try_from(column).unwrap_or(u32::MAX)
     }
 
     fn count(&self) -> u32 {
@@ -63,7 +69,8 @@ pub(super) fn with_document<T>(
         report.error(
             "SPEC-FILE-SIZE",
             &Place::file(""),
-            format!("got {} bytes, expected at most {MAX_TEXT_BYTES}", text.len()),
+            // How much longer is not known: whoever read it stopped there.
+            format!("got more than {MAX_TEXT_BYTES} bytes, expected at most those"),
             "give the cluster file itself",
         );
         return None;
@@ -79,9 +86,12 @@ pub(super) fn with_document<T>(
         if !found.iter().map(|(line, ..)| line).all(own) {
             return None;
         }
-        report_errors(&errors, &lines, text, report);
+        report_errors(&errors, &found, &lines, text, report);
         if found.is_empty() {
             return Some(read(document.get_ref(), report));
+        }
+        if report.is_full() {
+            return None;
         }
         report.set_incomplete();
         for (line, ..) in &found {
@@ -114,25 +124,36 @@ fn broken_lines<'e>(
     lines: &Lines<'_>,
     text: &str,
 ) -> Vec<(u32, Option<usize>, &'e str)> {
-    let mut broken: Vec<(u32, Option<usize>, &str)> = Vec::new();
+    let mut broken = Vec::new();
+    let mut known = HashSet::new();
     for error in errors.iter().filter(|error| !is_duplicate(error)) {
         let offset = error.span().map(|span| content_before(text, span.start));
-        let line = offset.map_or(0, |offset| lines.position(offset).0);
-        if broken.iter().all(|(known, ..)| *known != line) {
+        let line = offset.map_or(0, |offset| lines.number(offset));
+        if known.insert(line) {
             broken.push((line, offset, error.message()));
         }
     }
     broken
 }
 
-/// Reports each error, one a line.
-fn report_errors(errors: &[toml::de::Error], lines: &Lines<'_>, text: &str, report: &mut Report<'_>) {
+/// Reports each key that is twice, and each broken line.
+fn report_errors(
+    errors: &[toml::de::Error],
+    broken: &[(u32, Option<usize>, &str)],
+    lines: &Lines<'_>,
+    text: &str,
+    report: &mut Report<'_>,
+) {
     for error in errors.iter().filter(|error| is_duplicate(error)) {
         report_duplicate(error.span(), text, report);
     }
-    for (line, offset, message) in broken_lines(errors, lines, text) {
-        let place = Place { field: String::new(), offset };
-        report.error("SPEC-TOML", &place, message, syntax_hint(lines.line(line)));
+    for (line, offset, message) in broken {
+        let place = Place { field: String::new(), offset: *offset };
+        let hint = match offset {
+            Some(_) => syntax_hint(lines.line(*line)),
+            None => "put fewer brackets and dotted keys in each other; no line is known".to_owned(),
+        };
+        report.error("SPEC-TOML", &place, *message, hint);
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::model::AddressRange;
+use crate::suite::{self, SUITES, Suite};
 use crate::version::KubernetesVersion;
 
 /// Bytes of a MiB.
@@ -252,30 +253,27 @@ pub(super) fn kubernetes(text: &str, faults: &mut Faults) -> Option<KubernetesVe
     Some(version)
 }
 
-const SUITES: &[&str] = &[
-    "bullseye", "bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable", "focal", "jammy",
-    "noble", "plucky", "questing", "resolute",
-];
-
-/// A Debian or Ubuntu suite.
+/// A Debian or Ubuntu suite that images can be made of.
 pub(super) fn suite(text: &str, faults: &mut Faults) -> Option<String> {
-    let form = (2..=20).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if let Some(known) = Suite::find(text) {
+        return Some(known.name.to_owned());
+    }
     let near = SUITES
         .iter()
-        .map(|suite| (strsim::damerau_levenshtein(suite, &text.to_ascii_lowercase()), *suite))
+        .map(|suite| (distance(suite.name, &text.to_ascii_lowercase()), suite.name))
         .filter(|(distance, _)| *distance <= 2)
-        .min()
-        .map(|(_, suite)| format!("did you mean {suite:?}?"));
-    let hint = near.unwrap_or_else(|| "\"bookworm\" is the default".to_owned());
-    if !form {
-        let message = format!("got {}, expected the name of a Debian or Ubuntu suite", quoted(text));
-        faults.error("SPEC-SUITE", message, hint);
-        return None;
-    }
-    if !SUITES.contains(&text) {
-        faults.warning("SPEC-SUITE-UNKNOWN", format!("the suite {} is not known here", quoted(text)), hint);
-    }
-    Some(text.to_owned())
+        .min();
+    let hint = match near {
+        Some((_, near)) => format!("did you mean {near:?}? There are {}", suite::names()),
+        None => format!("take one of {}", suite::names()),
+    };
+    let message = format!("got {}, expected a suite that images can be made of", quoted(text));
+    faults.error("SPEC-SUITE", message, hint);
+    None
+}
+
+/// How far a word of ours and what was written are from each other; a long text is no slip of a short word.
+pub(super) fn distance(ours: &str, written: &str) -> usize {
+    const LONGEST: usize = 32;
+    if written.len() > LONGEST { usize::MAX } else { strsim::damerau_levenshtein(ours, written) }
 }

@@ -145,3 +145,22 @@ fn derived_macs_depend_on_cluster_and_address_only() {
         (0..=u16::MAX).map(|low| derived_mac("home", Ipv4Addr::from(0x0a00_0000 | u32::from(low)))).collect();
     assert_eq!(all.len(), 65536, "unique over the largest network");
 }
+
+#[test]
+fn the_lines_of_keys_are_known() {
+    let text = HOME
+        .replace("# labels", "labels")
+        .replace("# [[worker_pool]]", "[[worker_pool]]")
+        .replace("# name = \"pool\"", "name = \"pool\"")
+        .replace("# count", "count")
+        .replace("# first_ip", "first_ip");
+    let lines = spec::parse(&text).expect("a sound file").lines;
+    let line =
+        |needle: &str| text.lines().position(|line| line.starts_with(needle)).map(|index| index as u32 + 1);
+    assert_eq!(lines.of("network.pods"), line("pods = "));
+    assert_eq!(lines.of("node k8s-worker-1.labels"), line("labels = "));
+    assert_eq!(lines.of("node k8s-worker-1.name"), line("name = \"k8s-worker-1\""));
+    assert_eq!(lines.of("node k8s-control-plane-1.taints"), line("[[node]]"), "its node");
+    assert_eq!(lines.of("node pool-2.name"), line("name = \"pool\""));
+    assert_eq!((lines.of("kubernetes"), lines.of("node none.name")), (None, None));
+}

@@ -3,6 +3,7 @@
 mod documentation;
 mod examples;
 mod host;
+mod hostile;
 mod mistakes;
 mod properties;
 mod single;

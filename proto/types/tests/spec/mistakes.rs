@@ -55,7 +55,7 @@ const EXPECTED: &[(u32, &str, &str)] = &[
     (58, "SPEC-IP-OUTSIDE", "node[4].ip"),
     (59, "SPEC-LABEL", "node[4].labels.-zone"),
     (59, "SPEC-LABEL", "node[4].labels.tier"),
-    (59, "SPEC-LABEL-RESERVED", "node[4].labels.\"kubernetes.io/role\""),
+    (59, "SPEC-LABEL-RESERVED", "node[4].labels.\"kubernetes.io/hostname\""),
     (59, "SPEC-TYPE", "node[4].labels.rack"),
     (60, "SPEC-TAINT", "node[4].taints[0]"),
     (60, "SPEC-DUPLICATE-LABEL", "node[4].taints[2]"),
@@ -109,7 +109,8 @@ fn hints_name_what_to_write() {
     assert_eq!(hint("node[3].cpus", "SPEC-UNKNOWN-KEY"), "did you mean \"vcpus\"?");
     assert_eq!(hint("node[3].memory", "SPEC-SIZE-WHOLE"), "write \"7813MiB\"");
     assert_eq!(hint("node[4].taints[0]", "SPEC-TAINT"), "write \"key=value:NoSchedule\"");
-    assert_eq!(hint("image.suite", "SPEC-SUITE"), "did you mean \"bookworm\"?");
+    let suites = "bookworm, trixie, bullseye, jammy, noble, questing";
+    assert_eq!(hint("image.suite", "SPEC-SUITE"), format!("did you mean \"bookworm\"? There are {suites}"));
     assert_eq!(hint("node[0].ip", "SPEC-IP-RESERVED"), "take one of 192.168.122.2-192.168.122.254");
 }
 

@@ -1,6 +1,7 @@
 //! One mistake at a time, made by a small edit of `home.toml`, and syntax errors that hide nothing.
 
 use k8sctl_types::spec;
+use k8sctl_types::suite;
 
 use crate::{HOME, assert_points_home, diagnostics};
 
@@ -89,12 +90,7 @@ fn one_edit_gives_exactly_one_diagnostic() {
         ("# More workers", &pool("\"pool\"", "\"k8s-worker\""), "SPEC-DUPLICATE-NAME", "worker_pool[0].name"),
         ("# More workers", &pool(".20", ".12"), "SPEC-DUPLICATE-IP", "worker_pool[0].first_ip"),
         ("# More workers", &pool("192.168.122.20", "10.0.0.1"), "SPEC-IP-OUTSIDE", "worker_pool[0].first_ip"),
-        (
-            "# [image]\n# suite = \"bookworm\"",
-            "[image]\nsuite = \"bokworm\"",
-            "SPEC-SUITE-UNKNOWN",
-            "image.suite",
-        ),
+        ("# [image]\n# suite = \"bookworm\"", "[image]\nsuite = \"bokworm\"", "SPEC-SUITE", "image.suite"),
         (
             "# [plugins.hello]",
             "[plugins.hello]\nbig = 99999999999999999999",
@@ -113,6 +109,46 @@ fn one_edit_gives_exactly_one_diagnostic() {
         } else {
             assert_eq!(got, [(*id, (*field).to_owned())], "{to}");
         }
+    }
+}
+
+#[test]
+fn labels_that_reach_the_node_are_taken_and_no_others() {
+    let with = |label: &str| edited("# labels = { zone = \"a\" }", &format!("labels = {{ {label} }}"));
+    let field = |key: &str| format!("node[1].labels.\"{key}\"");
+    for label in [
+        "\"topology.kubernetes.io/zone\" = \"a\"",
+        "\"node-role.kubernetes.io/storage\" = \"\"",
+        "\"node-restriction.kubernetes.io/team\" = \"x\"",
+    ] {
+        assert_eq!(with(label), [], "{label}");
+    }
+    for key in ["kubernetes.io/hostname", "node-role.kubernetes.io/control-plane"] {
+        assert_eq!(with(&format!("\"{key}\" = \"x\"")), [("SPEC-LABEL-RESERVED", field(key))]);
+    }
+    let key = "topology.kubernetes.io/zone";
+    assert_eq!(with(&format!("\"{key}\" = \"\"")), [("SPEC-LABEL", field(key))]);
+}
+
+#[test]
+fn a_suite_that_no_image_can_be_made_of_is_an_error_with_the_list() {
+    for (suite, near) in [("sid", "take one of "), ("Bookworm", "did you mean \"bookworm\"? ")] {
+        let text =
+            HOME.replace("# [image]\n# suite = \"bookworm\"", &format!("[image]\nsuite = \"{suite}\""));
+        let found = spec::parse(&text).expect_err("it cannot be built");
+        let line = text.lines().position(|line| line.contains("suite =")).expect("edited") as u32 + 1;
+        assert_eq!((found[0].id, found[0].line, found.len()), ("SPEC-SUITE", line, 1));
+        assert!(
+            found[0].hint.starts_with(near) && found[0].hint.ends_with(&suite::names()),
+            "{}",
+            found[0].hint
+        );
+    }
+    let limits = spec::KEYS.iter().find(|key| key.path() == "image.suite").expect("a key").limits;
+    assert_eq!(limits.replace(" or ", ", "), suite::names());
+    for suite in suite::SUITES {
+        let to = format!("[image]\nsuite = \"{}\"", suite.name);
+        assert_eq!(edited("# [image]\n# suite = \"bookworm\"", &to), [], "{to}");
     }
 }
 
