@@ -223,7 +223,8 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
     let three = std::fs::read_to_string(home)?;
     let four = format!(
         "{three}\n[[node]]\nname = \"k8s-worker-3\"\nrole = \"worker\"\nvcpus = 2\nmemory = \"2GiB\"\n\
-         disk = \"20GiB\"\nip = \"192.168.122.13\"\n"
+         disk = \"20GiB\"\nip = \"192.168.122.13\"\n\
+         labels = {{ \"topology.kubernetes.io/zone\" = \"cellar\", \"node-restriction.kubernetes.io/team\" = \"red\" }}\n"
     );
     let file = lab.file("four.toml");
     std::fs::write(&file, four)?;
@@ -232,6 +233,10 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
     ensure!(plan.contains("k8s-worker-3") && !plan.contains("k8s-worker-1"), "{plan}");
     k8sctl(lab, &["up", "-f", &file])?;
     nodes_are_ready(lab, &["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-3"])?;
+    // One that a kubelet may give itself, and one that it may not.
+    let labels = &lab.get(&["node", "k8s-worker-3"])?["metadata"]["labels"];
+    ensure!(labels["topology.kubernetes.io/zone"] == "cellar", "{labels}");
+    ensure!(labels["node-restriction.kubernetes.io/team"] == "red", "{labels}");
     for old in before["items"].as_array().context("a list")? {
         let name = old["metadata"]["name"].as_str().context("a name")?;
         let now = lab.get(&["node", name])?;
