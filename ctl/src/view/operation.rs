@@ -24,6 +24,8 @@ pub struct PlanView {
     pub notices: Vec<String>,
     /// Warnings about the cluster file.
     pub warnings: Vec<DiagnosticView>,
+    /// The operation that carries it out already; `null` where none does.
+    pub operation_id: Option<String>,
 }
 
 /// One change.
@@ -140,6 +142,7 @@ impl From<control::Plan> for PlanView {
             changes: wire.changes.into_iter().map(Into::into).collect(),
             notices: wire.notices,
             warnings: Vec::new(),
+            operation_id: Some(wire.operation_id).filter(|id| !id.is_empty()),
         }
     }
 }

@@ -51,6 +51,7 @@ pub fn plan() -> Plan {
         notices: vec!["no KVM on this host: the VMs are emulated, which is slow".to_owned()],
         kubernetes_version: "v1.29.0".to_owned(),
         image_id: "ab".repeat(32),
+        operation_id: String::new(),
     }
 }
 

@@ -69,6 +69,13 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
         notices: notices(&observed, &image, &spec),
         kubernetes_version: image.kubernetes.to_string(),
         image_id: image.id.clone(),
+        operation_id: match record
+            .as_ref()
+            .filter(|record| record.spec == spec && record.image_id == image.id)
+        {
+            Some(record) => running(shared, record).await?,
+            None => String::new(),
+        },
     };
     Ok(PlannedUp { plan, warnings, spec, image })
 }
@@ -93,8 +100,18 @@ pub async fn plan_down(shared: &Shared, record: &ClusterRecord) -> Result<contro
         changes,
         kubernetes_version: record.kubernetes.clone(),
         image_id: record.image_id.clone(),
+        operation_id: match record.state {
+            ClusterState::Removing => running(shared, record).await?,
+            ClusterState::Present => String::new(),
+        },
         ..control::Plan::default()
     })
+}
+
+/// The id of a cluster's running operation; empty without one.
+async fn running(shared: &Shared, record: &ClusterRecord) -> Result<String, RequestError> {
+    let running = shared.records.running_operation(&record.id).await?;
+    Ok(running.map(|operation| operation.id).unwrap_or_default())
 }
 
 /// Refuses a plan that is not the one seen, or that destroys without leave.

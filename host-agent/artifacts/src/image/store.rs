@@ -382,7 +382,7 @@ impl ImageStore {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         let same = names
-            .filter(|name| self.describe(name).is_some_and(|description| description.inputs == inputs_id));
+            .filter(|name| self.describe(name).is_ok_and(|description| description.inputs == inputs_id));
         let age = |id: &String| {
             fs::metadata(self.dir.join(id).join(DESCRIPTION)).and_then(|data| data.modified()).ok()
         };
