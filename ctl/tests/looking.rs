@@ -199,7 +199,7 @@ async fn images() {
         .replace("# [image]\n# suite = \"bookworm\"", "[image]\nsuite = \"trixie\"");
     let file = bench.file("pinned.toml", &text);
     bench.run(&["image", "build", "-f", &file]).await.expect(0);
-    let request = "suite: \"trixie\", debug_unit: false, kubernetes_version: \"v1.29.0\" }";
+    let request = "suite: \"trixie\", debug_unit: false, kubernetes_version: \"v1.29.0\", refresh: false }";
     assert!(bench.calls().contains(request), "{}", bench.calls());
     bench.run(&["image", "build", "-f", &file, "--suite", "bookworm"]).await.fails(2, &["--suite"]);
     let out = bench.run(&["image", "remove", "abab"]).await.expect(0);
