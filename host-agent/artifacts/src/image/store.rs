@@ -381,8 +381,8 @@ impl ImageStore {
     fn load_built(&self, inputs_id: &str) -> Result<Option<Image>, ImageError> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let same = names
-            .filter(|name| self.describe(name).is_ok_and(|description| description.inputs == inputs_id));
+        let same =
+            names.filter(|name| self.describe(name).is_ok_and(|description| description.inputs == inputs_id));
         let age = |id: &String| {
             fs::metadata(self.dir.join(id).join(DESCRIPTION)).and_then(|data| data.modified()).ok()
         };
