@@ -48,7 +48,7 @@ build: deps
 
 up: build
 	@$(LAB)/install-system "$(DIST)"
-	$(LAB)/ensure-bundle
+	$(LAB)/ensure-bundle "$(CLUSTER)"
 	k8sctl image build -f "$(CLUSTER)"
 	k8sctl up -f "$(CLUSTER)"
 

@@ -43,6 +43,9 @@ const CLIENT_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
 const WATCH_SECONDS: u32 = 45;
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Between two tries of a watch.
+const PAUSE: Duration = Duration::from_millis(400);
+
 /// Label by which kubectl tells a worker.
 const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
 /// Annotation of a node that was cordoned here, and not by a person.
@@ -119,7 +122,7 @@ impl Iterator for ShortPause {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_millis(400))
+        Some(PAUSE)
     }
 }
 
@@ -212,7 +215,7 @@ impl Kubernetes {
         let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let listed =
             pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
-        let is_dead = self.view.borrow().nodes.get(node).is_none_or(|seen| !seen.ready);
+        let is_dead = self.view.borrow().nodes.get(node).is_some_and(|seen| !seen.ready);
         let (mut count, mut first) = (0, None);
         for pod in listed.items.iter().filter(|pod| must_leave(pod)) {
             let ends = pod.metadata.deletion_timestamp.is_some();
@@ -261,6 +264,10 @@ pub async fn client(kubeconfig_yaml: &str) -> Result<Client, KubernetesError> {
         .map_err(|error| KubernetesError::Client(Box::new(error)))?;
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(READ_TIMEOUT);
+    // What a connection has been idle for does not count against the next answer.
+    config.reset_reader_on_write = true;
+    // Who asks decides whether to ask again: an eviction that a budget forbids would be repeated for minutes.
+    config.default_retry = false;
     // The API server is in our own VM network: an outside proxy never leads there.
     config.proxy_url = None;
     Client::try_from(config).map_err(|error| KubernetesError::Client(Box::new(error)))
@@ -308,9 +315,13 @@ fn watches() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
+/// Listed anew after each interruption: a watch that goes on from where it was would never say that all is seen again.
 async fn watch_nodes(api: Api<Node>, view: watch::Sender<KubernetesView>) {
-    let stream = watcher::watcher(api, watches()).backoff(ShortPause);
-    mirror(stream, &view, |view| &mut view.nodes, node_view, true).await;
+    loop {
+        let stream = watcher::watcher(api.clone(), watches());
+        mirror(stream, &view, |view| &mut view.nodes, node_view, true).await;
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 async fn watch_system_pods(api: Api<Pod>, view: watch::Sender<KubernetesView>) {
@@ -324,7 +335,8 @@ async fn watch_configs(api: Api<PartialObjectMeta<ConfigMap>>, view: watch::Send
     mirror(stream, &view, |view| &mut view.configs, |_| (), false).await;
 }
 
-/// Keeps one map of the view equal to what the API server holds.
+/// Keeps one map of the view equal to what the API server holds. The one that leads says whether the API is reachable,
+/// and ends with the first error.
 async fn mirror<K, V>(
     stream: impl futures::Stream<Item = Result<Event<K>, watcher::Error>>,
     view: &watch::Sender<KubernetesView>,
@@ -339,6 +351,7 @@ async fn mirror<K, V>(
     let mut fresh = BTreeMap::new();
     let mut stream = Box::pin(stream.into_stream());
     while let Some(event) = stream.next().await {
+        let ends = leads && event.is_err();
         view.send_if_modified(|view| match event {
             Ok(Event::Init) => {
                 fresh.clear();
@@ -371,6 +384,9 @@ async fn mirror<K, V>(
             }
             Err(_) => false,
         });
+        if ends {
+            return;
+        }
     }
 }
 
@@ -479,12 +495,16 @@ mod tests {
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }))
         .expect("a node");
         let view = watch::Sender::new(KubernetesView::default());
-        let listed = vec![Ok(Event::Init), Ok(Event::InitApply(node)), Ok(Event::InitDone)];
-        let events = futures::stream::iter(listed);
+        let list = || vec![Ok(Event::Init), Ok(Event::InitApply(node.clone())), Ok(Event::InitDone)];
+        let events = futures::stream::iter(list());
         mirror(events, &view, |view| &mut view.nodes, node_view, true).await;
         assert!(view.borrow().reachable && view.borrow().nodes["n"].ready);
-        let broken = futures::stream::iter(vec![Err(watcher::Error::NoResourceVersion)]);
-        mirror(broken, &view, |view| &mut view.nodes, node_view, true).await;
+        // Whatever a watch would bring after an interruption, it says nothing of what was missed.
+        let broken = vec![Err(watcher::Error::NoResourceVersion), Ok(Event::Delete(node.clone()))];
+        mirror(futures::stream::iter(broken), &view, |view| &mut view.nodes, node_view, true).await;
         assert!(!view.borrow().reachable && !view.borrow().error.is_empty());
+        assert!(view.borrow().nodes.contains_key("n"));
+        mirror(futures::stream::iter(list()), &view, |view| &mut view.nodes, node_view, true).await;
+        assert!(view.borrow().reachable && view.borrow().error.is_empty());
     }
 }

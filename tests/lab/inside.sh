@@ -58,7 +58,8 @@ END
   local note
   note=$(lab_image_note "$bundle")
   if [[ -s $note ]]; then
-    ln -s "$CACHE/images/$(sed -n 3p "$note")" "$LAB_DIR/images/"
+    # Links to the files: the image stays while the lab runs, whatever is built meanwhile.
+    cp -al "$CACHE/images/$(sed -n 3p "$note")" "$LAB_DIR/images/"
   else
     say "no node image for this lab yet: tests/lab/prepare makes it"
   fi

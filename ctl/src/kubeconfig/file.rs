@@ -53,6 +53,10 @@ fn read(paths: &[PathBuf]) -> Result<Vec<UserFile>, KubeconfigError> {
         if seen.contains(&real) {
             continue;
         }
+        // What is no file, such as /dev/null, must not be replaced by one.
+        if fs::metadata(&real).is_ok_and(|data| !data.is_file()) {
+            return Err(io_error("use", path)(io::Error::other("it is no regular file")));
+        }
         let text = match fs::read_to_string(&real) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -134,6 +134,19 @@ async fn the_file_is_private_and_a_link_stays_one() {
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 2);
 }
 
+/// `KUBECONFIG=/dev/null` is how people keep a program's hands off their own.
+#[tokio::test]
+async fn what_is_no_file_is_not_replaced_by_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let device = dir.path().join("null");
+    std::os::unix::fs::symlink("/dev/null", &device).expect("links");
+    for path in [device, dir.path().to_owned()] {
+        let error = install_in(&[path], OWN, OURS, false).await.expect_err("is refused");
+        assert!(k8sctl_rpc::chain(&error).to_string().contains("no regular file"), "{error:?}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1);
+}
+
 #[tokio::test]
 async fn a_file_keeps_its_owner_and_a_new_one_has_that_of_its_directory() {
     let dir = tempfile::tempdir().expect("a directory");

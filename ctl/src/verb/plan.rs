@@ -122,7 +122,7 @@ pub(super) fn trial_box(printer: &Printer, version: &str) -> io::Result<()> {
     let lines = [
         format!("trial bundle, Kubernetes {}", visible(&minor(version))),
         "It was built for trying this out: old, unsupported, without security fixes.".to_owned(),
-        "Keep no data in this cluster. For a real one: k8sctl bundle fetch, k8sctl image build, k8sctl up."
+        "Keep no data in this cluster. For a real one: k8sctl bundle fetch, k8sctl image build, k8sctl down, k8sctl up."
             .to_owned(),
     ];
     let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);

@@ -18,7 +18,8 @@ pub struct DesiredHost {
     pub network: NetworkSpec,
     /// Nodes in the order in which they are made.
     pub nodes: Vec<DesiredNode>,
-    /// Nodes on their way out: what there is of them stays as it is for now, and nothing is made.
+    /// Nodes on their way out, and those that wait for them: what there is of them stays as it is for now, and nothing
+    /// is made.
     pub leaving: Vec<NodeSpec>,
     /// Image of nodes that are not there yet; existing nodes keep theirs.
     pub image: DesiredImage,

@@ -40,7 +40,7 @@ pub fn console_dir(config: &HostConfig) -> PathBuf {
 }
 
 /// The cluster's share of the host; `powered` says which VMs shall run by now. Of nodes that are being drained
-/// nothing is changed, and a new node waits for one on its way out that holds its name or address.
+/// nothing is changed, and a node waits with what is new about it for one on its way out that holds its address.
 pub fn desired_host(
     config: &HostConfig,
     cluster: &ClusterRecord,
@@ -72,7 +72,10 @@ pub fn desired_host(
                 cmdline: accelerator.cmdline().to_owned(),
             })
             .collect(),
-        leaving: in_state(NodeState::Draining).map(|node| node.spec.clone()).collect(),
+        leaving: in_state(NodeState::Draining)
+            .chain(in_state(NodeState::Present).filter(is_held))
+            .map(|node| node.spec.clone())
+            .collect(),
         image: DesiredImage {
             id: image.id.clone(),
             disk: image.disk.clone(),
@@ -247,11 +250,11 @@ mod tests {
             (of(host.nodes.iter().map(|node| &node.spec).collect()), of(host.leaving.iter().collect()))
         };
         let pair = |nodes: &str, leaving: &str| (nodes.to_owned(), leaving.to_owned());
-        assert_eq!(names(&now), pair("cp", "old"));
+        assert_eq!(names(&now), pair("cp", "old new"));
         for node in now.nodes.iter_mut().filter(|node| node.state == NodeState::Draining) {
             node.state = NodeState::Removing;
         }
-        assert_eq!(names(&now), pair("cp", ""));
+        assert_eq!(names(&now), pair("cp", "new"));
         now.nodes.retain(|node| node.state == NodeState::Present);
         assert_eq!(names(&now), pair("cp new", ""));
     }

@@ -272,6 +272,9 @@ impl Manager {
     pub async fn status(&self, name: &str) -> Result<watch::Receiver<control::ClusterStatus>, RequestError> {
         let record = self.find(name).await?;
         let mut status = self.handle(&record).status;
+        if record.state == ClusterState::Removing {
+            return Ok(status);
+        }
         // The first look has been begun, and tells more than that.
         let looked = status.wait_for(|status| !status.conditions.is_empty());
         let _ = tokio::time::timeout(FIRST_LOOK, looked).await;

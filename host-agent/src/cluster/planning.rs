@@ -185,17 +185,18 @@ fn choose_image(
     record: Option<&ClusterRecord>,
 ) -> Result<Image, RequestError> {
     let images = shared.images.list()?;
-    let wanted = spec.kubernetes.as_ref().map(ToString::to_string);
+    // A cluster keeps its release where the file names none.
+    let wanted = spec.kubernetes.clone().or_else(|| record.and_then(|old| old.kubernetes.parse().ok()));
     let fits = |image: &&Image| {
-        wanted.as_ref().is_none_or(|version| image.kubernetes.to_string() == *version)
-            && image.suite == spec.image.suite
+        wanted.as_ref().is_none_or(|version| image.kubernetes == *version) && image.suite == spec.image.suite
     };
     let current =
         record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
     if let Some(image) = current {
         return Ok(image.clone());
     }
-    if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| *v == old.kubernetes)) {
+    if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| v.to_string() == old.kubernetes))
+    {
         tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
     }
     if let Some(image) = images
@@ -208,7 +209,7 @@ fn choose_image(
     // One without a readable description could be of anything: it is listed, and no reason here.
     let mut damaged = shared.images.damaged().into_iter().filter(|image| {
         image.made_of.as_ref().is_some_and(|made| {
-            spec.kubernetes.as_ref().is_none_or(|version| made.kubernetes == *version)
+            wanted.as_ref().is_none_or(|version| made.kubernetes == *version)
                 && made.suite == spec.image.suite
         })
     });
@@ -216,7 +217,7 @@ fn choose_image(
         return Err(damaged.failure.into());
     }
     let suite = &spec.image.suite;
-    let bundle = choose_bundle(&shared.bundles.list()?, spec.kubernetes.as_ref(), suite)?;
+    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite)?;
     Err(no_image(&bundle, suite).into())
 }
 

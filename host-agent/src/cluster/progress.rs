@@ -159,6 +159,9 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
             format!("the Kubernetes API does not answer: {}", observed.kubernetes.error),
         ),
         None => NodePhase::new("Registering", "its kubelet has not registered the node yet"),
+        Some(seen) if seen.pod_cidr.is_none() => {
+            NodePhase::new("Registering", "the host gives it its pod network and its labels")
+        }
         Some(seen) if !seen.ready => NodePhase::new("NotReady", seen.why.clone()),
         Some(_) => NodePhase::new("Ready", ""),
     }
@@ -230,7 +233,8 @@ pub fn next_silence(
     observed: &Observed,
     silence: Silence,
 ) -> Option<jiff::Timestamp> {
-    cluster.nodes.iter().filter_map(|node| silent_since(node, observed)).map(|on| silence.ends(on)).min()
+    let present = cluster.nodes.iter().filter(|node| node.state == NodeState::Present);
+    present.filter_map(|node| silent_since(node, observed)).map(|on| silence.ends(on)).min()
 }
 
 /// A reason to end the operation badly now, if there is one.

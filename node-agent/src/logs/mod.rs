@@ -27,7 +27,7 @@ const FRAME_WAIT: Duration = Duration::from_millis(20);
 /// Frames on their way.
 const FRAMES: usize = 4;
 /// Lines between source and frame.
-const LINES: usize = 256;
+const LINES: usize = 32;
 
 /// Reading logs failed.
 #[derive(Debug, thiserror::Error)]

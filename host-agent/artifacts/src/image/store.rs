@@ -170,7 +170,14 @@ impl ImageStore {
                 }
                 Err(error) => (None, error),
             };
-            Some(DamagedImage { id, made_of, failure: error.into() })
+            let mut failure = Failure::from(error);
+            if let Some(MadeOf { bundle, suite, .. }) = &made_of {
+                failure.next_step = format!(
+                    "build it again with `k8sctl image build --bundle {bundle} --suite {suite}`; running VMs keep what \
+                     they have"
+                );
+            }
+            Some(DamagedImage { id, made_of, failure })
         };
         self.ids().into_iter().filter_map(damaged).collect()
     }

@@ -1,5 +1,7 @@
 //! The cluster's network: created and owned, or somebody else's, adopted and given back.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{AddressRange, NodeSpec};
@@ -111,10 +113,10 @@ fn dhcp_host(spec: &NodeSpec) -> DhcpHost {
     }
 }
 
-/// Entries of the nodes, and of those that leave what is there.
+/// Entries of the nodes, and of those that leave what is there under their name.
 fn dhcp_hosts(desired: &DesiredHost, there: &[DhcpHost]) -> Vec<DhcpHost> {
-    let leaving = desired.leaving.iter().map(dhcp_host);
-    let leaving = leaving.filter(|host| there.iter().any(|it| same_host(it, host)));
+    let leaves = |host: &&DhcpHost| desired.leaving.iter().any(|spec| host.name.as_ref() == Some(&spec.name));
+    let leaving = there.iter().filter(leaves).cloned();
     desired.nodes.iter().map(|node| dhcp_host(&node.spec)).chain(leaving).collect()
 }
 
@@ -205,7 +207,7 @@ fn adopt(
         wanted.iter().filter(|it| recorded(it) || !is_there(it)).cloned().collect();
     let leaving: Vec<DhcpHost> = before.iter().filter(|it| !is_wanted(it) && is_there(it)).cloned().collect();
     hosts.extend(leaving.iter().cloned());
-    let user = AdoptedUse { hosts, reserved: reserved(desired), dhcp: desired.network.dhcp };
+    let user = AdoptedUse { hosts, reserved: reserved(desired, &wanted), dhcp: desired.network.dhcp };
     record.users.insert(desired.cluster_id.clone(), user);
 
     let action = if before.is_empty() { Action::Adopt } else { Action::Update };
@@ -225,9 +227,8 @@ fn adopt(
     Ok(NetworkDecision { changes, adoption, replaced: false })
 }
 
-fn reserved(desired: &DesiredHost) -> Vec<AddressRange> {
-    let mut nodes: Vec<_> = desired.nodes.iter().map(|node| node.spec.ip).collect();
-    nodes.extend(desired.leaving.iter().map(|spec| spec.ip));
+fn reserved(desired: &DesiredHost, wanted: &[DhcpHost]) -> Vec<AddressRange> {
+    let mut nodes: Vec<Ipv4Addr> = wanted.iter().filter_map(|host| host.ip.as_ref()?.parse().ok()).collect();
     nodes.sort_unstable();
     let nodes = nodes.into_iter().map(|ip| AddressRange { first: ip, last: ip });
     nodes.chain(desired.network.load_balancer).collect()

@@ -326,6 +326,11 @@ fn a_node_on_its_way_out_is_left_alone() {
         let mut smaller = desired(&[("cp-1", 10), ("worker-1", 11)]);
         smaller.leaving = vec![node("worker-2", 12).spec];
         assert_eq!(converge(&mut host, &smaller, &mut adoption).changes, [], "adopted: {adopted}");
+        // One that waits for its address keeps what it has under its old one.
+        let mut renumbered = desired(&[("cp-1", 10)]);
+        renumbered.leaving = vec![node("worker-1", 11).spec, node("worker-2", 11).spec];
+        assert_eq!(converge(&mut host, &renumbered, &mut adoption).changes, [], "adopted: {adopted}");
+        converge(&mut host, &smaller, &mut adoption);
         // It died, and somebody undefined it: nothing of it is made again.
         host.observed.domains.retain(|domain| domain.name != "worker-2");
         assert_eq!(converge(&mut host, &smaller, &mut adoption).changes, [], "adopted: {adopted}");

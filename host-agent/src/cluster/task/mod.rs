@@ -159,8 +159,13 @@ impl ClusterTask {
         let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(false) };
         let operation = self.shared.records.running_operation(&cluster.id).await?;
         if cluster.state == ClusterState::Removing {
-            self.remove_cluster(&cluster, operation.as_ref()).await?;
-            return Ok(false);
+            let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
+            if let Err(trouble) = &removed {
+                self.last_trouble = Some(trouble.failure().clone());
+                let observed = self.observed(&cluster);
+                self.publish(&cluster, &observed, operation.as_ref()).await?;
+            }
+            return removed.map(|()| false);
         }
         let id = operation.as_ref().map(|operation| operation.id.clone());
         if id != self.operation {
@@ -170,7 +175,8 @@ impl ClusterTask {
         }
         let result = match self.image(&cluster) {
             Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,
-            Err(failure) => Err(failure.into()),
+            // Running VMs keep what they have, and so do their agents.
+            Err(failure) => self.converge_nodes(&cluster, None).await.and(Err(failure.into())),
         };
         self.last_trouble = result.as_ref().err().map(|trouble| trouble.failure().clone());
         // Published even when something failed, from what is known by then.
@@ -198,7 +204,11 @@ impl ClusterTask {
                 "IMAGE-MISSING",
                 format!("image {}", cluster.image_id),
                 "the node image of this cluster is gone from the image store",
-                "build it again with `k8sctl image build -f FILE`, your cluster file",
+                format!(
+                    "build it again from the bundle of Kubernetes {}: `k8sctl bundle list`, then \
+                     `k8sctl image build --bundle NAME`",
+                    cluster.kubernetes
+                ),
             )
         })
     }
@@ -213,16 +223,20 @@ impl ClusterTask {
         let host = self.converge_host(cluster, image, is_up).await;
         if is_up {
             host?;
-            self.converge_nodes(cluster, image).await?;
+            self.converge_nodes(cluster, Some(image)).await?;
             return self.remove_nodes(cluster, image).await;
         }
         // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
-        let nodes = self.converge_nodes(cluster, image).await;
+        let nodes = self.converge_nodes(cluster, Some(image)).await;
         host.and(nodes)
     }
 
-    /// Agents and Kubernetes: ports, sessions, what each node shall be.
-    async fn converge_nodes(&mut self, cluster: &ClusterRecord, image: &Image) -> Result<(), Trouble> {
+    /// Agents and Kubernetes: ports, sessions, and with the image's facts what each node shall be.
+    async fn converge_nodes(
+        &mut self,
+        cluster: &ClusterRecord,
+        image: Option<&Image>,
+    ) -> Result<(), Trouble> {
         let pki = self.shared.pki.open(cluster)?;
         self.open_listener(cluster).await?;
         self.open_ports(cluster).await?;
@@ -234,8 +248,8 @@ impl ClusterTask {
             self.kubernetes_view = Some(kubernetes.view());
             self.kubernetes = Some(kubernetes);
         }
-        let facts = image_facts(image);
         let observed = self.observed(cluster);
+        let Some(facts) = image.map(image_facts) else { return Ok(()) };
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);

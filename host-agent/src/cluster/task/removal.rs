@@ -54,6 +54,10 @@ impl ClusterTask {
         cluster: &ClusterRecord,
         image: &Image,
     ) -> Result<(), Trouble> {
+        if self.kubernetes.as_ref().is_some_and(|kubernetes| !kubernetes.view().borrow().reachable) {
+            // An API that is away, or not read yet, tells of no pod. The operation's own deadline ends the wait.
+            return Ok(());
+        }
         self.drains.retain(|id, _| cluster.nodes.iter().any(|node| node.id == *id));
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Draining) {
             let since =

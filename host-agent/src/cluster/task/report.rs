@@ -103,7 +103,8 @@ pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Ve
 
 /// With simulated agents there is no Kubernetes: a node is Ready when its agent has done its steps.
 fn simulated_view(cluster: &ClusterRecord) -> KubernetesView {
-    let ready = KubernetesNode { ready: true, ..KubernetesNode::default() };
+    let pod_cidr = Some("simulated".to_owned());
+    let ready = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
     KubernetesView {
         reachable: true,
         nodes: cluster.nodes.iter().map(|node| (node.name.clone(), ready.clone())).collect(),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// How long a Node that was there must have been away.
 const GONE: Duration = Duration::from_secs(30);
 /// How long one must be missing that this agent has never seen: a kubelet on a slow machine may be about to register.
-const NEVER_CAME: Duration = Duration::from_secs(120);
+const NEVER_CAME: Duration = Duration::from_secs(5 * 60);
 /// Shortest time between two restarts.
-const BETWEEN: Duration = Duration::from_secs(5 * 60);
+const BETWEEN: Duration = Duration::from_secs(10 * 60);
 
 /// What was seen of the Node object.
 #[derive(Debug, Default)]
@@ -60,10 +60,10 @@ mod tests {
         assert!(!absence.look(Some(false), at(39)));
         assert!(absence.look(Some(false), at(40)));
         absence.restarted(at(41));
-        for second in 42..341 {
+        for second in 42..641 {
             assert!(!absence.look(Some(false), at(second)), "{second}");
         }
-        assert!(absence.look(Some(false), at(341)));
+        assert!(absence.look(Some(false), at(641)));
     }
 
     #[test]
@@ -71,10 +71,10 @@ mod tests {
         let (mut absence, begun) = (Absence::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
         assert!(!absence.look(Some(false), at(0)));
-        assert!(!absence.look(Some(false), at(119)));
-        assert!(!absence.look(None, at(125)));
-        assert!(!absence.look(Some(false), at(130)));
-        assert!(absence.look(Some(false), at(250)));
-        assert!(!absence.look(Some(true), at(251)));
+        assert!(!absence.look(Some(false), at(299)));
+        assert!(!absence.look(None, at(305)));
+        assert!(!absence.look(Some(false), at(310)));
+        assert!(absence.look(Some(false), at(610)));
+        assert!(!absence.look(Some(true), at(611)));
     }
 }

@@ -231,7 +231,7 @@ impl Step for Kubeadm {
             Next::Join => Check::False("joining".to_owned()),
             Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
             Next::StopKubelet => Check::False("the kubelet's configuration is lost".to_owned()),
-            Next::RestartKubelet => Check::False("its Node object is gone".to_owned()),
+            Next::RestartKubelet => Check::False("its Node object is missing".to_owned()),
             Next::RestartComponents(names) => {
                 Check::False(format!("{} run with an old kubeconfig", names.join(", ")))
             }
@@ -250,10 +250,15 @@ impl Step for Kubeadm {
                 Next::Done => return Ok(()),
                 Next::Init { doing, skip } => {
                     progress.say(doing);
+                    if !skip.contains(&"kubelet-start") {
+                        kubelet::remove_torn_serving_pair(&self.root)?;
+                    }
                     self.init(desired, &skip, progress).await?;
                 }
                 Next::Join => {
                     progress.say("joining");
+                    // kubeadm starts the kubelet, which would end at once with half of a pair.
+                    kubelet::remove_torn_serving_pair(&self.root)?;
                     self.join(desired, progress).await?;
                 }
                 Next::StopKubelet => {
@@ -269,8 +274,8 @@ impl Step for Kubeadm {
                     }
                 }
                 Next::RestartKubelet => {
-                    tracing::warn!("the Node object is gone, the kubelet is restarted to register it");
-                    progress.say("restarting the kubelet, since its Node object is gone");
+                    tracing::warn!("the Node object is missing, the kubelet is restarted to register it");
+                    progress.say("restarting the kubelet, since its Node object is missing");
                     systemctl(&["restart", kubelet::UNIT]).await?;
                     self.absence().restarted(Instant::now());
                 }
@@ -373,7 +378,7 @@ mod tests {
     #[tokio::test]
     async fn a_kubeadm_that_hangs_leaves_what_it_said_whichever_deadline_comes_first() {
         let long = Duration::from_secs(600);
-        let short = Duration::from_millis(500);
+        let short = Duration::from_secs(3);
         let script = "echo '[wait-control-plane] Waiting'; echo it hangs >&2; exec sleep 1000";
         for (deadline, step_deadline, says) in
             [(short, long, "still ran after"), (long, short, "not done after")]
