@@ -66,6 +66,11 @@ fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
     }
 }
 
+/// A directory beside what cargo builds: /tmp may be in memory, and has no room for disks then.
+fn roomy() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
 async fn converge(host: &RealHypervisor, desired: &DesiredHost, adoption: &mut Adoption) -> usize {
     let observed = host.observe(&desired.pool).await.unwrap();
     let plan = plan_host(desired, &observed, adoption).unwrap();
@@ -95,7 +100,7 @@ fn comparable(observed: ObservedHost) -> ObservedHost {
 /// Own and adopted network in one test: the driver's host is one per process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_comes_changes_and_goes() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = roomy();
     let config = HypervisorConfig {
         uri: "test:///default".into(),
         console_dir: directory.path().join("console"),
@@ -140,7 +145,7 @@ async fn a_cluster_comes_changes_and_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_libvirt_that_is_away_is_a_failure_with_a_next_step() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = roomy();
     let socket = directory.path().join("no-such-socket");
     let uri = format!("test+unix:///default?socket={}", socket.display());
     let config = HypervisorConfig { uri, console_dir: directory.path().join("console"), start_daemons: true };

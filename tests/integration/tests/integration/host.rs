@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// See the module. Ends the host agent when dropped.
 pub struct Host {
     dir: TempDir,
+    /// Beside what cargo builds: /tmp may be in memory, and has no room for disks then.
+    _pool: TempDir,
     agent: Child,
 }
 
@@ -39,11 +41,12 @@ impl Host {
         let dir = tempfile::tempdir()?;
         // Strangers must get as far as the socket.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
-        for part in ["channels", "pool", "images", "bundles", "plugins"] {
+        let pool = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+        for part in ["channels", "images", "bundles", "plugins"] {
             fs::create_dir(dir.path().join(part))?;
         }
         let config = dir.path().join("host-agent.toml");
-        fs::write(&config, config_text(dir.path(), setup.config))?;
+        fs::write(&config, config_text(dir.path(), pool.path(), setup.config))?;
         let mut command = match setup.users {
             None => Command::new(PROGRAM),
             Some((passwd, group)) => in_namespace(dir.path(), passwd, group)?,
@@ -56,7 +59,7 @@ impl Host {
             .stderr(File::create(dir.path().join("host-agent.log"))?)
             .spawn()
             .context("cannot start the host agent")?;
-        let mut host = Self { dir, agent };
+        let mut host = Self { dir, _pool: pool, agent };
         let end = Instant::now() + DEADLINE;
         while UnixStream::connect(host.socket()).is_err() {
             if let Some(status) = host.agent.try_wait()? {
@@ -122,14 +125,14 @@ where
     }
 }
 
-fn config_text(dir: &Path, more: &str) -> String {
-    let mut text = String::from(
-        "libvirt_uri = \"test:///default\"\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true\n",
+fn config_text(dir: &Path, pool: &Path, more: &str) -> String {
+    let mut text = format!(
+        "libvirt_uri = \"test:///default\"\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true\n\
+         pool_dir = {pool:?}\n",
     );
     for (key, part) in [
         ("state_dir", "state"),
         ("run_dir", "run"),
-        ("pool_dir", "pool"),
         ("image_dir", "images"),
         ("bundle_dir", "bundles"),
         ("plugin_dir", "plugins"),
