@@ -134,6 +134,9 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
         return NodePhase::new("VM", format!("the VM is {vm}"));
     }
     let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
+    if view.hello.is_none() && vm == VM_UNKNOWN {
+        return NodePhase::new("VM", "nothing is known of the VM yet");
+    }
     if view.hello.is_none() || view.joined.is_none() {
         return NodePhase::new("Booting", "waiting for its agent to call home");
     }

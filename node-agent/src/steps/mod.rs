@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Longest that a small program may run. Generous: emulated machines are slow.
 const SHORT: Duration = Duration::from_secs(60);
 /// Longest that starting a unit may take.
-const UNIT_START: Duration = Duration::from_secs(180);
+const UNIT_START: Duration = Duration::from_secs(11 * 60);
 
 /// All real steps.
 pub fn real(root: &Root) -> Vec<Box<dyn Step>> {
