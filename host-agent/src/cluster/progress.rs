@@ -27,6 +27,9 @@ pub const VM_IO_ERROR: &str = "stopped by an I/O error";
 /// A VM that was started so often in a row, and does not run, fails the operation.
 const VM_STARTS: u32 = 5;
 
+/// What kubeadm names the pods that make Services reachable from a node.
+pub const PROXY: &str = "kube-proxy-";
+
 /// The VM of a node, as last observed.
 #[derive(Clone, Debug, Default)]
 pub struct VmView {
@@ -195,9 +198,19 @@ pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> 
             return Some(Missing { object: format!("node {}", node.name), reason });
         }
     }
-    observed.kubernetes.system_pods.iter().find(|(_, pod)| !pod.ready).map(|(name, pod)| Missing {
+    let pods = &observed.kubernetes.system_pods;
+    let waiting = pods.iter().find(|(_, pod)| !pod.ready).map(|(name, pod)| Missing {
         object: format!("pod kube-system/{name}"),
         reason: format!("{} on {}", pod.why, pod.node),
+    });
+    // On a slow machine a node is Ready before the controller manager has made its pods.
+    let has_proxy = |node: &NodeRecord| {
+        pods.iter().any(|(name, pod)| name.starts_with(PROXY) && pod.node == node.name && pod.ready)
+    };
+    waiting.or_else(|| {
+        let node = cluster.nodes.iter().find(|node| !has_proxy(node))?;
+        let reason = "no pod of kube-proxy is on it yet".to_owned();
+        Some(Missing { object: format!("node {}", node.name), reason })
     })
 }
 

@@ -3,6 +3,7 @@
 use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
 
 use super::*;
+use crate::kubernetes::{KubernetesNode, PodState};
 
 const SPEC: &str = r#"
 name = "home"
@@ -187,4 +188,34 @@ fn without_libvirt_a_node_is_judged_by_its_agent() {
     let conditions = cluster_conditions(&cluster, &facts, &observed, time(0));
     let host = conditions.iter().find(|condition| condition.r#type == "HostOK").expect("it is told");
     assert_eq!((host.status(), host.reason.as_str()), (ConditionStatus::False, "LIBVIRT-UNREACHABLE"));
+}
+
+#[test]
+fn a_cluster_is_up_when_each_node_has_its_proxy() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    for node in &cluster.nodes {
+        let done =
+            StepStatus { name: "kubeadm".to_owned(), state: StepState::Done.into(), ..StepStatus::default() };
+        observed.agents.get_mut(&node.id).expect("its view").report.steps.push(done);
+        let pod_cidr = Some("10.244.0.0/24".to_owned());
+        let seen = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
+        observed.kubernetes.nodes.insert(node.name.clone(), seen);
+    }
+    observed.kubernetes.reachable = true;
+    let missing_now = |observed: &Observed| missing(&cluster, observed).map(|missing| missing.to_string());
+    let pod = |node: &str, ready: bool| PodState {
+        node: node.to_owned(),
+        ready,
+        why: if ready { String::new() } else { "ContainerCreating".to_owned() },
+    };
+    observed.kubernetes.system_pods.insert("kube-proxy-aaaaa".to_owned(), pod("control", true));
+    assert_eq!(missing_now(&observed).as_deref(), Some("node worker: no pod of kube-proxy is on it yet"));
+    observed.kubernetes.system_pods.insert("kube-proxy-bbbbb".to_owned(), pod("worker", false));
+    assert_eq!(
+        missing_now(&observed).as_deref(),
+        Some("pod kube-system/kube-proxy-bbbbb: ContainerCreating on worker")
+    );
+    observed.kubernetes.system_pods.insert("kube-proxy-bbbbb".to_owned(), pod("worker", true));
+    assert_eq!(missing_now(&observed), None);
 }

@@ -7,7 +7,7 @@ use super::ClusterTask;
 use crate::cluster::desired::image_facts;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::events::NewEvent;
-use crate::kubernetes::{KubernetesNode, KubernetesView};
+use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
 use crate::records::{ClusterRecord, OperationRecord, OperationState, RecordError};
 use crate::wire;
 
@@ -105,9 +105,12 @@ pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Ve
 fn simulated_view(cluster: &ClusterRecord) -> KubernetesView {
     let pod_cidr = Some("simulated".to_owned());
     let ready = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
+    let proxy = |node: &str| PodState { node: node.to_owned(), ready: true, ..PodState::default() };
+    let names = || cluster.nodes.iter().map(|node| node.name.as_str());
     KubernetesView {
         reachable: true,
-        nodes: cluster.nodes.iter().map(|node| (node.name.clone(), ready.clone())).collect(),
+        nodes: names().map(|name| (name.to_owned(), ready.clone())).collect(),
+        system_pods: names().map(|name| (format!("{}{name}", progress::PROXY), proxy(name))).collect(),
         ..KubernetesView::default()
     }
 }
