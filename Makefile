@@ -22,8 +22,6 @@ LAB := tests/lab
 DIST := $(CACHE)/dist
 # For a recipe that calls cargo: deps may have found one outside of the PATH.
 RUST := . $(LAB)/common.sh
-# Programs that run inside VMs or in a sandbox link to nothing.
-STATIC := x86_64-unknown-linux-gnu
 
 # In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
 define lab_tests
@@ -41,9 +39,7 @@ deps:
 	@$(LAB)/deps
 
 build: deps
-	@$(RUST)
-	cargo build --release -p ctl -p host-agent
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(STATIC) -p node-agent -p plugin-hello
+	@$(LAB)/cargo-build
 	$(LAB)/install "$(DIST)"
 
 up: build

@@ -200,7 +200,8 @@ impl Running {
         Ok((read("out")?, read("err")?))
     }
 
-    fn printed(&self, status: ExitStatus) -> Result<Printed> {
+    /// All that it printed, once it has ended.
+    pub fn printed(&self, status: ExitStatus) -> Result<Printed> {
         let (out, err) = self.read()?;
         Ok(Printed { status, out, err })
     }

@@ -12,7 +12,6 @@ use host_store::Store;
 use k8sctl_command::Program;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const STATIC: &str = "-C target-feature=+crt-static";
 
 /// This crate's directory, asked for when the test runs: checkouts that share a target directory share its programs.
 fn crate_dir() -> PathBuf {
@@ -23,24 +22,18 @@ fn workspace() -> PathBuf {
     crate_dir().ancestors().nth(2).expect("two levels below the workspace").to_owned()
 }
 
-/// The program `hello`, static, with the same command as `make build`: nothing to do after that.
+/// The program `hello`, static, by the script that `make build` calls: nothing to do after that.
 pub async fn hello_program() -> PathBuf {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = workspace().join("Cargo.toml");
     // Among the test programs of cargo lies the folder that it builds into.
     let test = std::env::current_exe().expect("this test has a path");
     let target = test.ancestors().nth(3).expect("TARGET/PROFILE/deps/TEST").to_owned();
-    Program::new(&cargo, Duration::from_secs(900))
-        .args(["build", "--release", "--offline", "--locked", "-p", "plugin-hello", "--target", TARGET])
-        .arg("--manifest-path")
-        .arg(&manifest)
-        .arg("--target-dir")
-        .arg(&target)
-        .env("RUSTFLAGS", STATIC)
+    Program::new(workspace().join("tests/lab/cargo-build"), Duration::from_secs(1800))
+        .args(["--offline", "--locked"])
+        .env("CARGO_TARGET_DIR", &target)
         .run()
         .await
         .expect("hello builds");
-    target.join(TARGET).join("release/hello")
+    target.join("release/hello")
 }
 
 /// A program of `tests/programs`, static, with one behaviour.

@@ -243,10 +243,42 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
         ensure!(now["metadata"]["uid"] == old["metadata"]["uid"], "{name} was registered anew");
     }
 
-    phase("it leaves, after consent");
+    phase("its Node is deleted, and comes back");
+    let uid = |node: &Value| node["metadata"]["uid"].as_str().map(str::to_owned);
+    let deleted = uid(&lab.get(&["node", "k8s-worker-3"])?);
+    lab.run("kubectl", &["delete", "node", "k8s-worker-3"], 5 * MINUTE)?;
+    wait_until("worker 3 has registered anew, with its labels", 15 * MINUTE, || {
+        let nodes = lab.get(&["nodes"])?;
+        let mut nodes = nodes["items"].as_array().context("a list")?.iter();
+        Ok(nodes.any(|node| {
+            node["metadata"]["name"] == "k8s-worker-3"
+                && uid(node) != deleted
+                && node["metadata"]["labels"]["topology.kubernetes.io/zone"] == "cellar"
+                && node["metadata"]["labels"]["node-restriction.kubernetes.io/team"] == "red"
+        }))
+    })?;
+    k8sctl(lab, &["up", "-f", &file])?;
+    nodes_are_ready(lab, &["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-3"])?;
+
+    phase("it leaves, after consent, when a disruption budget lets its pod go");
     let refused = lab.try_run("k8sctl", &["up", "-f", home], 2 * MINUTE)?;
     ensure!(!refused.status.success() && refused.err.contains("--yes"), "{refused:?}");
-    k8sctl(lab, &["up", "-f", home, "--yes"])?;
+    lab.run("kubectl", &["scale", "deployment/echo", "--replicas=3"], MINUTE)?;
+    lab.run("kubectl", &["rollout", "status", "deployment/echo", "--timeout=10m"], 11 * MINUTE)?;
+    let budget = ["create", "poddisruptionbudget", "echo", "--selector=app=echo", "--min-available=3"];
+    lab.run("kubectl", &budget, MINUTE)?;
+    wait_until("the budget is counted", 5 * MINUTE, || {
+        Ok(lab.get(&["poddisruptionbudget", "echo"])?["status"]["currentHealthy"] == 3)
+    })?;
+    let mut up = lab.spawn("k8sctl", &["up", "-f", home, "--yes"], &[])?;
+    wait_until("status tells of the pod that stays", 10 * MINUTE, || {
+        let status = k8sctl(lab, &["status"])?;
+        Ok(status.contains("still on it, first default/echo-"))
+    })?;
+    ensure!(!up.has_ended()?, "up waits for the pod");
+    lab.run("kubectl", &["delete", "poddisruptionbudget", "echo"], MINUTE)?;
+    let ended = up.wait(UP_DEADLINE)?;
+    ensure!(ended.success(), "{:?}", up.printed(ended)?);
     nodes_are_ready(lab, &NODES.map(|node| node.0))?;
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
     ensure!(!domains.contains("k8s-worker-3"), "{domains}");
