@@ -119,6 +119,11 @@ fn up(lab: &Lab) -> Result<f64> {
     let began = Instant::now();
     lab.run("k8sctl", &["up", "-f", &home(lab), "--yes", "--no-wait"], DEADLINE)?;
     lab.run("k8sctl", &["kubeconfig"], MINUTE)?;
+    // kubectl is asked at the end only, as of the baseline: each time costs an API server that comes up a handshake.
+    wait_until("all nodes are Ready for status", DEADLINE, || {
+        let status = lab.json("k8sctl", &["status", "-o", "json"])?;
+        Ok(status["nodes"].as_array().context("nodes")?.iter().all(|node| node["phase"] == "Ready"))
+    })?;
     wait_until("all nodes are Ready", DEADLINE, || {
         let nodes = lab.get(&["nodes"])?;
         let nodes = nodes["items"].as_array().context("a list")?;
