@@ -15,7 +15,6 @@ use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
 use k8sctl_types::spec::{AddressRange, NetworkSpec, NodeSpec, Role};
 use virt::connect::Connect;
-use virt::storage_pool::StoragePool;
 
 fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
     let file = |name: &str| {
@@ -204,13 +203,11 @@ async fn a_pool_that_was_meddled_with_is_mended_and_goes() {
     for node in ["cp-1", "worker-1"] {
         std::fs::write(pool.join(format!("{prefix}-{node}.qcow2")), "disk").unwrap();
     }
-    let mut hand = Connect::open(Some(uri)).unwrap();
-    let by_hand = StoragePool::lookup_by_name(&hand, &wanted.pool.name).unwrap();
+    let hand = Connect::open(Some(uri)).unwrap();
+    let by_hand = hand.lookup_storage_pool_by_name(&wanted.pool.name).unwrap();
     by_hand.destroy().unwrap();
     by_hand.undefine().unwrap();
     tear_down(&host, &wanted, &mut adoption).await;
     assert_eq!(files(), [""; 0], "nothing of it is left");
     assert!(host.observe(&wanted.pool).await.unwrap().pool.is_none());
-    drop(by_hand);
-    hand.close().unwrap();
 }
