@@ -9,6 +9,8 @@ use k8sctl_command::{CommandError, Program};
 use k8sctl_types::failure::Failure;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::observed::HostInterface;
+
 /// How long an answer may take. A VM on the same host answers within milliseconds.
 const PATIENCE: Duration = Duration::from_millis(900);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
@@ -62,6 +64,20 @@ pub(crate) fn in_use(ip: Ipv4Addr, mac: &str, bridge: &str) -> Failure {
         format!("{mac} already answers for it on bridge {bridge}"),
         "give the node another ip in the cluster file, or find and stop the machine with that MAC address; then run \
          the command again",
+    )
+}
+
+/// The failure of an address that the host itself has.
+pub(crate) fn address_of_host(node: &str, interface: &HostInterface) -> Failure {
+    let HostInterface { name, address } = interface;
+    Failure::new(
+        "NODE-IP-IN-USE",
+        format!("address {}", address.addr()),
+        format!("this host itself has it, on its interface {name}; node {node} shall have it"),
+        format!(
+            "give the node another ip in the cluster file, or take the address off the host with `ip addr del {address} \
+             dev {name}`; then run the command again"
+        ),
     )
 }
 

@@ -236,6 +236,15 @@ pub enum HostOp {
         /// Which one.
         domain: DomainRef,
     },
+    /// The host's end of a running VM's interface is a port of this bridge, and up.
+    AttachTap {
+        /// Which one.
+        domain: DomainRef,
+        /// The link on the host.
+        device: String,
+        /// The bridge of its network.
+        bridge: String,
+    },
     /// The running VM has the sizes of its definition: shut down and started again where not.
     RestartDomain {
         /// Which one.
@@ -280,6 +289,7 @@ impl HostOp {
             Self::CheckAddresses { .. } => "check-addresses",
             Self::DefineDomain { .. } => "define-domain",
             Self::StartDomain { .. } => "start-domain",
+            Self::AttachTap { .. } => "attach-tap",
             Self::RestartDomain { .. } => "restart-domain",
             Self::ShutDownDomain { .. } => "shut-down-domain",
             Self::PowerOffDomain { .. } => "power-off-domain",

@@ -91,7 +91,30 @@ pub(crate) fn image_file_names(short: &str) -> [String; 3] {
 
 /// The shortened image id out of a base disk's name in the pool.
 pub(crate) fn image_of_base(name: &str) -> Option<&str> {
-    name.strip_prefix("base-")?.strip_suffix(".qcow2").filter(|short| !short.is_empty())
+    name.strip_prefix("base-")?.strip_suffix(".qcow2").filter(|short| is_short_id(short))
+}
+
+/// The shortened image id out of the name of any of an image's files in the pool. Other people's
+/// `kernel-mine` has none.
+pub(crate) fn image_of_file(name: &str) -> Option<&str> {
+    let boot = || name.strip_prefix("kernel-").or_else(|| name.strip_prefix("initrd-"));
+    image_of_base(name).or_else(|| boot().filter(|short| is_short_id(short)))
+}
+
+/// Ids are small hexadecimal digits, and names in the pool have the first 16 of them.
+fn is_short_id(short: &str) -> bool {
+    short.len() == 16 && short.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// What an image file is called in the pool until all of it is there.
+pub(crate) fn part_name(file: &str) -> String {
+    format!(".{file}.part")
+}
+
+/// Whether a file in the pool is the part of an image file, whose copying was interrupted.
+pub(crate) fn is_image_part(name: &str) -> bool {
+    let file = name.strip_prefix('.').and_then(|name| name.strip_suffix(".part"));
+    file.is_some_and(|file| image_of_file(file).is_some())
 }
 
 /// What the names of a cluster's volumes begin with.

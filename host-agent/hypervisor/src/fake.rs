@@ -14,7 +14,7 @@ use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
 use crate::hypervisor::Hypervisor;
 use crate::observed::{
-    DomainState, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
+    DomainState, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedTap, ObservedVolume,
 };
 use crate::plan::disk_full;
 use crate::real::error::{missing, not_ours};
@@ -165,6 +165,7 @@ impl FakeHost {
             | HostOp::CheckAddresses { .. } => self.apply_network(op),
             HostOp::DefineDomain { .. }
             | HostOp::StartDomain { .. }
+            | HostOp::AttachTap { .. }
             | HostOp::RestartDomain { .. }
             | HostOp::ShutDownDomain { .. }
             | HostOp::PowerOffDomain { .. }
@@ -217,7 +218,9 @@ impl FakeHost {
             HostOp::StopNetwork { name } => {
                 let network = self.network(name)?;
                 (network.live_ranges, network.live_hosts) = (None, None);
-                Ok(flag(&mut network.active, false))
+                let outcome = flag(&mut network.active, false);
+                self.cut_off(name);
+                Ok(outcome)
             }
             HostOp::SetDhcpRanges { network, ranges } => {
                 let network = self.network(network)?;
@@ -255,6 +258,7 @@ impl FakeHost {
                     return Err(not_ours("network", name));
                 }
                 self.observed.networks.retain(|it| it.name != *name);
+                self.cut_off(name);
                 Ok(Outcome::Done)
             }
             HostOp::CheckAddresses { network, addresses } => {
@@ -269,6 +273,12 @@ impl FakeHost {
             }
             _ => Ok(Outcome::AlreadySo),
         }
+    }
+
+    /// The bridge goes with the network; it does not take its ports back when it comes again.
+    fn cut_off(&mut self, network: &str) {
+        let taps = self.observed.domains.iter_mut().flat_map(|it| &mut it.taps);
+        taps.filter(|tap| tap.network == network).for_each(|tap| tap.master = None);
     }
 
     fn apply_storage(&mut self, op: &HostOp) -> Result<Outcome, Failure> {
@@ -312,7 +322,11 @@ impl FakeHost {
                     target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 Ok(self.remove_volume(&name))
             }
-            HostOp::DeleteVolume { name, .. } => Ok(self.remove_volume(name)),
+            HostOp::DeleteVolume { name, pool } => match &self.observed.pool {
+                None => Ok(Outcome::AlreadySo),
+                Some(there) if !there.active => Err(missing("pool", pool)),
+                Some(_) => Ok(self.remove_volume(name)),
+            },
             HostOp::GrowVolume { name, capacity, .. } => {
                 let volume = self.observed.volumes.iter_mut().find(|it| it.name == *name);
                 let volume = volume.ok_or_else(|| missing("volume", name))?;
@@ -356,6 +370,7 @@ impl FakeHost {
 
     fn set_state(&mut self, reference: &DomainRef, state: DomainState) -> Result<Outcome, Failure> {
         let next_run = self.observed.domains.iter().filter_map(|it| it.run).max().unwrap_or_default() + 1;
+        let networks = self.observed.networks.clone();
         let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
         let running = state == DomainState::Running;
         let changed = domain.state != state;
@@ -363,6 +378,13 @@ impl FakeHost {
             domain.run = running.then_some(next_run);
             domain.live_vcpus = running.then_some(domain.vcpus);
             domain.live_memory_bytes = running.then_some(domain.memory_bytes);
+            let tap = |network: &ObservedNetwork| ObservedTap {
+                device: format!("vnet{next_run}"),
+                network: network.name.clone(),
+                master: network.bridge.clone(),
+            };
+            let its = networks.iter().filter(|it| running && domain.networks.contains(&it.name));
+            domain.taps = its.map(tap).collect();
         }
         domain.state = state;
         Ok(if changed { Outcome::Done } else { Outcome::AlreadySo })
@@ -372,6 +394,22 @@ impl FakeHost {
         match op {
             HostOp::DefineDomain { domain } => self.define(domain),
             HostOp::StartDomain { domain } => self.set_state(domain, DomainState::Running),
+            HostOp::AttachTap { domain, device, bridge } => {
+                let is_up = |it: &ObservedNetwork| it.active && it.bridge.as_ref() == Some(bridge);
+                if !self.observed.networks.iter().any(is_up) {
+                    return Err(missing("bridge", bridge));
+                }
+                let taps = self.domain(domain)?.map(|it| it.taps.as_mut_slice()).unwrap_or_default();
+                let tap =
+                    taps.iter_mut().find(|tap| tap.device == *device && tap.master.as_ref() != Some(bridge));
+                Ok(match tap {
+                    None => Outcome::AlreadySo,
+                    Some(tap) => {
+                        tap.master = Some(bridge.clone());
+                        Outcome::Done
+                    }
+                })
+            }
             HostOp::RestartDomain { domain: reference } => {
                 let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
                 if domain.state == DomainState::Running
@@ -424,6 +462,7 @@ impl FakeHost {
             kernel: Some(plan.kernel.clone()),
             initrd: Some(plan.initrd.clone()),
             cmdline: plan.cmdline.clone(),
+            taps: before.as_ref().map(|it| it.taps.clone()).unwrap_or_default(),
         };
         if before.as_ref() == Some(&defined) {
             return Ok(Outcome::AlreadySo);

@@ -159,6 +159,19 @@ pub struct ObservedDomain {
     pub initrd: Option<PathBuf>,
     /// Kernel command line of a direct boot.
     pub cmdline: String,
+    /// The host's ends of the running VM's interfaces; of VMs that are not ours nobody looks at them.
+    pub taps: Vec<ObservedTap>,
+}
+
+/// The host's end of a running VM's interface on a libvirt network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedTap {
+    /// Its link on the host, `vnet0`.
+    pub device: String,
+    /// libvirt's name of the network.
+    pub network: String,
+    /// The bridge that the link is a port of, if it is one.
+    pub master: Option<String>,
 }
 
 /// An IPv4 network on one of the host's interfaces.

@@ -4,6 +4,7 @@
 //! (files, console, channels) is proven in the lab.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use host_hypervisor::adoption::Adoption;
@@ -13,6 +14,7 @@ use host_hypervisor::plan::{plan_host, plan_teardown};
 use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
 use k8sctl_types::spec::{AddressRange, NetworkSpec, NodeSpec, Role};
+use virt::connect::Connect;
 
 fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
     let file = |name: &str| {
@@ -85,7 +87,7 @@ async fn converge(host: &RealHypervisor, desired: &DesiredHost, adoption: &mut A
 
 async fn tear_down(host: &RealHypervisor, desired: &DesiredHost, adoption: &mut Adoption) {
     let observed = host.observe(&desired.pool).await.unwrap();
-    let plan = plan_teardown(&desired.cluster_id, &desired.pool, &observed, adoption);
+    let plan = plan_teardown(&desired.cluster_id, &desired.pool, &observed, adoption).unwrap();
     for change in &plan.changes {
         host.execute(&change.op).await.unwrap_or_else(|failure| panic!("{change:?}: {failure:?}"));
         host.execute(&change.op).await.unwrap_or_else(|failure| panic!("again: {change:?}: {failure:?}"));
@@ -154,4 +156,58 @@ async fn a_libvirt_that_is_away_is_a_failure_with_a_next_step() {
     let failure = host.observe(&pool).await.unwrap_err();
     assert_eq!(failure.id, "LIBVIRT-UNREACHABLE");
     assert!(failure.next_step.contains("libvirtd"), "{failure:?}");
+}
+
+/// libvirt's view of a pool and what is in its directory come apart: by hand, or by a kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_was_meddled_with_is_mended_and_goes() {
+    let directory = roomy();
+    let uri = "test:///default";
+    let config = HypervisorConfig {
+        uri: uri.into(),
+        console_dir: directory.path().join("console"),
+        start_daemons: true,
+    };
+    let host = RealHypervisor::start(config).unwrap();
+    let wanted = desired(directory.path(), "k8s-own", "192.168.131.0/24");
+    let pool = &wanted.pool.path;
+    let files = || -> Vec<String> {
+        let entries = std::fs::read_dir(pool).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let mut adoption = Adoption::default();
+    converge(&host, &wanted, &mut adoption).await;
+    let images = files();
+    assert_eq!(images, ["base-0123456789abcdef.qcow2", "initrd-0123456789abcdef", "kernel-0123456789abcdef"]);
+
+    // The directory is removed under the running pool.
+    std::fs::remove_dir_all(pool).unwrap();
+    converge(&host, &wanted, &mut adoption).await;
+    assert_eq!(files(), images);
+    assert_eq!(std::fs::metadata(pool).unwrap().permissions().mode() & 0o7777, 0o711, "as libvirt makes it");
+
+    // A copy of another image is killed; the next copy, of whichever image, clears it away.
+    std::fs::write(pool.join(".base-fedcba9876543210.qcow2.part"), "half").unwrap();
+    std::fs::write(pool.join(".mine.part"), "not ours").unwrap();
+    std::fs::remove_file(pool.join(&images[0])).unwrap();
+    converge(&host, &wanted, &mut adoption).await;
+    assert_eq!(files(), [&[".mine.part".to_owned()], &images[..]].concat());
+
+    // Killed in the middle of a copy, and the pool is undefined by hand; its disks stay as files.
+    std::fs::remove_file(pool.join(".mine.part")).unwrap();
+    std::fs::write(pool.join(".base-fedcba9876543210.qcow2.part"), "half").unwrap();
+    let prefix = wanted.cluster_id.replace('-', "");
+    for node in ["cp-1", "worker-1"] {
+        std::fs::write(pool.join(format!("{prefix}-{node}.qcow2")), "disk").unwrap();
+    }
+    let hand = Connect::open(Some(uri)).unwrap();
+    let by_hand = hand.lookup_storage_pool_by_name(&wanted.pool.name).unwrap();
+    by_hand.destroy().unwrap();
+    by_hand.undefine().unwrap();
+    tear_down(&host, &wanted, &mut adoption).await;
+    assert_eq!(files(), [""; 0], "nothing of it is left");
+    assert!(host.observe(&wanted.pool).await.unwrap().pool.is_none());
 }

@@ -53,6 +53,7 @@ fn event_kind(op: &str) -> &'static str {
         "check-addresses" => "AddressesChecked",
         "define-domain" => "VMDefined",
         "start-domain" => "VMStarted",
+        "attach-tap" => "VMReattached",
         "restart-domain" => "VMRestarted",
         "shut-down-domain" => "VMStopped",
         "delete-domain" => "VMDeleted",

@@ -142,7 +142,7 @@ pub(super) async fn teardown(
     observed: &ObservedHost,
 ) -> Result<HostPlan, RequestError> {
     let adoption = stored_adoption(&shared.records).await?;
-    Ok(plan_teardown(&record.id, &host_pool(&shared.config), observed, &adoption))
+    Ok(plan_teardown(&record.id, &host_pool(&shared.config), observed, &adoption)?)
 }
 
 /// What is changed in adopted networks.

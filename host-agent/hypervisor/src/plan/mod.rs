@@ -3,7 +3,8 @@
 //! Pure and total: the same desired and observed always give the same plan; planning again after
 //! the plan was executed gives an empty one; planning again after any part of it gives the rest.
 //!
-//! Order on the way up: what goes (removed and replaced nodes), network, pool, image files, and then
+//! Order on the way up: what goes (removed and replaced nodes), network, the VMs
+//! that run on it, pool, image files, and then
 //! node by node volume, definition, start, so that the first node runs while the others are made.
 //! A disk always goes before the definition of its domain: a volume without a domain is thus a fresh
 //! one, left by an interrupted creation, and is used.
@@ -11,11 +12,13 @@
 //! - `network`: own and adopted networks
 //! - `nodes`: volumes and domains
 //! - `storage`: pool, image files, space
+//! - `taps`: running VMs back onto their network's bridge
 //! - `teardown`: [`plan_teardown`]
 
 mod network;
 mod nodes;
 mod storage;
+mod taps;
 mod teardown;
 #[cfg(test)]
 mod tests;
@@ -40,9 +43,11 @@ pub fn plan_host(
     let network = network::plan_network(desired, observed, adopted)?;
     let nodes = nodes::plan_nodes(desired, observed, network.replaced)?;
     let storage = storage::plan_storage(desired, observed, &nodes)?;
+    let taps = taps::plan_taps(desired, observed, &network.changes, &nodes.deletes);
 
     let mut changes = nodes.deletes;
     changes.extend(network.changes);
+    changes.extend(taps);
     changes.extend(storage);
     changes.extend(nodes.creates);
     Ok(HostPlan { changes, adoption: network.adoption })

@@ -7,6 +7,7 @@ use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{AddressRange, NodeSpec};
 
 use super::{change, destructive};
+use crate::address::address_of_host;
 use crate::adoption::{AdoptedNetwork, AdoptedUse, Adoption, DhcpHost, DhcpRange};
 use crate::change::{Action, HostChange, HostOp, Kind};
 use crate::desired::DesiredHost;
@@ -30,6 +31,7 @@ pub(super) fn plan_network(
     let spec = &desired.network;
     let existing = observed.network(&spec.name);
     refuse_overlap(desired, observed, existing)?;
+    refuse_address_of_host(desired, observed)?;
     let keep = |changes| NetworkDecision { changes, adoption: adopted.clone(), replaced: false };
     let Some(network) = existing else {
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
@@ -55,10 +57,15 @@ pub(super) fn plan_network(
             "LIBVIRT-NETWORK-OTHER-CIDR",
             format!("network {}", spec.name),
             format!("it exists, is not ours and has {}; the spec says {}", show(network.cidr), spec.cidr),
-            format!(
-                "either set network.cidr to {} to use it, or give the cluster another network.name",
-                show(network.cidr)
-            ),
+            match network.cidr {
+                Some(cidr) => {
+                    format!(
+                        "either set network.cidr to {cidr} to use it, or give the cluster another network.name"
+                    )
+                }
+                // A bridge of somebody else's, such as to the host's own network.
+                None => "give the cluster another network.name".to_owned(),
+            },
         )),
         None => adopt(desired, network, adopted),
     }
@@ -103,6 +110,16 @@ fn refuse_overlap(
             format!("either choose another network.cidr, or take the address off {}", interface.name),
         )),
     }
+}
+
+/// The host answers for its own addresses before anybody asks for them on the bridge.
+fn refuse_address_of_host(desired: &DesiredHost, observed: &ObservedHost) -> Result<(), Failure> {
+    for node in &desired.nodes {
+        if let Some(interface) = observed.interfaces.iter().find(|it| it.address.addr() == node.spec.ip) {
+            return Err(address_of_host(&node.spec.name, interface));
+        }
+    }
+    Ok(())
 }
 
 fn dhcp_host(spec: &NodeSpec) -> DhcpHost {

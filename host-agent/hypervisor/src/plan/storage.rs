@@ -7,8 +7,8 @@ use k8sctl_types::failure::Failure;
 use super::change;
 use super::nodes::NodesDecision;
 use crate::change::{Action, HostChange, HostOp, Kind};
-use crate::desired::DesiredHost;
-use crate::observed::ObservedHost;
+use crate::desired::{DesiredHost, DesiredPool};
+use crate::observed::{ObservedHost, ObservedPool};
 
 /// What a fresh overlay needs at least: a node writes about this much until it is Ready.
 const OVERLAY_BYTES: u64 = 2 << 30;
@@ -54,6 +54,23 @@ pub(crate) fn disk_full(path: &Path, needed: u64, free: u64) -> Failure {
     )
 }
 
+/// The failure of a pool with our name and another directory.
+pub(super) fn foreign_pool(pool: &DesiredPool, there: &ObservedPool) -> Failure {
+    let (name, wanted) = (&pool.name, pool.path.display());
+    let (reason, set) = match &there.path {
+        Some(path) => (
+            format!("it exists with directory {}, expected {wanted}", path.display()),
+            format!("set pool_dir to {} in the host agent's file and start it again, or, if", path.display()),
+        ),
+        None => (format!("it exists and is not a directory pool, expected is {wanted}"), "if".to_owned()),
+    };
+    let remove = format!("`virsh pool-destroy {name}` and `virsh pool-undefine {name}`");
+    let next = format!(
+        "{set} nothing in that pool is of a cluster, remove it with {remove}; then run the command again"
+    );
+    Failure::new("LIBVIRT-FOREIGN-POOL", format!("pool {name}"), reason, next)
+}
+
 fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostChange>, Failure> {
     let pool = &desired.pool;
     let define = || HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };
@@ -63,20 +80,7 @@ fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostC
             change(Action::Create, Kind::Pool, &pool.name, "disks live in a pool of our own", define()),
             change(Action::Create, Kind::Pool, &pool.name, "it shall run", start()),
         ]),
-        Some(there) if there.path.as_ref() != Some(&pool.path) => Err(Failure::new(
-            "LIBVIRT-FOREIGN-POOL",
-            format!("pool {}", pool.name),
-            match &there.path {
-                Some(path) => {
-                    format!("it exists with directory {}, expected {}", path.display(), pool.path.display())
-                }
-                None => "it exists and is not a directory pool".to_owned(),
-            },
-            format!(
-                "set pool_dir to the pool's directory, or remove it with `virsh pool-undefine {}`",
-                pool.name
-            ),
-        )),
+        Some(there) if there.path.as_ref() != Some(&pool.path) => Err(foreign_pool(pool, there)),
         Some(there) if !there.active || !there.autostart => Ok(vec![change(
             Action::Update,
             Kind::Pool,

@@ -2,52 +2,75 @@
 
 use std::collections::BTreeSet;
 
+use k8sctl_types::failure::Failure;
+
 use super::nodes::{belongs, delete_node, delete_volume};
+use super::storage::foreign_pool;
 use super::{change, destructive, network};
 use crate::adoption::Adoption;
 use crate::change::{Action, HostChange, HostOp, HostPlan, Kind};
-use crate::desired::{DesiredPool, image_file_names, image_of_base, volume_name, volume_prefix};
+use crate::desired::{DesiredPool, image_of_base, image_of_file, is_image_part, volume_name, volume_prefix};
 use crate::observed::{DomainState, ObservedHost};
 
 /// The changes that free the host of a cluster: its domains, volumes, networks, what it changed in
 /// adopted networks, image files that nobody else uses, and the pool when nothing is left in it.
+///
+/// A pool of our name with another directory is a failure: the cluster's disks may be there, and
+/// would stay there unseen.
 pub fn plan_teardown(
     cluster_id: &str,
     pool: &DesiredPool,
     observed: &ObservedHost,
     adopted: &Adoption,
-) -> HostPlan {
+) -> Result<HostPlan, Failure> {
     let reason = "the cluster is taken down";
     let mut changes = Vec::new();
-    let pool_is_ours = observed.pool.as_ref().is_some_and(|there| there.path.as_ref() == Some(&pool.path));
-    if pool_is_ours
-        && observed.pool.as_ref().is_some_and(|there| !there.active)
-        && !observed.volumes.is_empty()
-    {
-        // libvirt deletes volumes of a running pool only.
-        let op = HostOp::StartPool { name: pool.name.clone() };
-        changes.push(change(Action::Update, Kind::Pool, &pool.name, "what is in it is to be deleted", op));
+    // libvirt deletes volumes of a running pool only.
+    let for_deleting = "what is in it is to be deleted";
+    let start = HostOp::StartPool { name: pool.name.clone() };
+    match &observed.pool {
+        Some(there) if there.path.as_ref() != Some(&pool.path) => return Err(foreign_pool(pool, there)),
+        Some(there) if !there.active && !observed.volumes.is_empty() => {
+            changes.push(change(Action::Update, Kind::Pool, &pool.name, for_deleting, start));
+        }
+        // Somebody undefined it and left the disks behind.
+        None if observed.volumes.iter().any(|it| it.name.starts_with(&volume_prefix(cluster_id))) => {
+            let define = HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };
+            changes.push(change(Action::Create, Kind::Pool, &pool.name, for_deleting, define));
+            changes.push(change(Action::Create, Kind::Pool, &pool.name, for_deleting, start));
+        }
+        _ => {}
     }
+    let has_pool = observed.pool.is_some() || !changes.is_empty();
     for domain in observed.domains.iter().filter(|it| belongs(it, cluster_id)) {
-        let volume = observed.volume(&volume_name(cluster_id, &domain.name)).filter(|_| pool_is_ours);
+        let volume = observed.volume(&volume_name(cluster_id, &domain.name));
         delete_node(&pool.name, domain, volume, Action::Delete, reason, &mut changes);
     }
-    if pool_is_ours {
-        changes.extend(plan_pool(cluster_id, pool, observed, &changes, reason));
+    let files = plan_files(cluster_id, pool, observed, &changes, reason);
+    changes.extend(files.changes);
+    if has_pool && files.left == 0 {
+        let op = HostOp::DeletePool { name: pool.name.clone() };
+        changes.push(change(Action::Delete, Kind::Pool, &pool.name, "nothing is left in it", op));
     }
     let (released, adoption) = network::plan_release(cluster_id, observed, adopted);
     changes.extend(released);
     changes.extend(plan_networks(cluster_id, observed, reason));
-    HostPlan { changes, adoption }
+    Ok(HostPlan { changes, adoption })
 }
 
-fn plan_pool(
+/// What goes from the pool's directory, and how many files stay in it.
+struct FilesDecision {
+    changes: Vec<HostChange>,
+    left: usize,
+}
+
+fn plan_files(
     cluster_id: &str,
     pool: &DesiredPool,
     observed: &ObservedHost,
     before: &[HostChange],
     reason: &str,
-) -> Vec<HostChange> {
+) -> FilesDecision {
     let mut changes = Vec::new();
     let prefix = volume_prefix(cluster_id);
     let planned = |name: &str| before.iter().any(|it| it.kind == Kind::Volume && it.name == name);
@@ -62,31 +85,24 @@ fn plan_pool(
         .filter(|it| stays(&it.name))
         .filter_map(|it| image_of_base(it.backing.as_ref()?.file_name()?.to_str()?))
         .collect();
-    let image_of_file = |name: &'_ str| -> Option<String> {
-        let short = image_of_base(name)
-            .or_else(|| name.strip_prefix("kernel-"))
-            .or_else(|| name.strip_prefix("initrd-"))?;
-        image_file_names(short).iter().any(|it| it == name).then(|| short.to_owned())
-    };
-    // In a pool that is stopped nobody sees what a disk is based on: then every image counts as used.
-    let is_unknown = |name: &str| image_of_file(name).is_none();
-    let blind = observed.pool.as_ref().is_some_and(|there| !there.active)
+    // In a pool that does not run nobody sees what a disk is based on: then every image counts as used.
+    let is_unknown = |name: &str| image_of_file(name).is_none() && !is_image_part(name);
+    let blind = observed.pool.as_ref().is_none_or(|there| !there.active)
         && observed.volumes.iter().any(|it| stays(&it.name) && is_unknown(&it.name));
     let mut left = 0;
     for file in observed.volumes.iter().filter(|it| stays(&it.name)) {
-        match image_of_file(&file.name) {
-            Some(image) if !blind && !used.contains(image.as_str()) => {
-                let op = HostOp::RemoveFile { pool: pool.name.clone(), target: pool.path.join(&file.name) };
-                changes.push(change(Action::Delete, Kind::Image, &file.name, "no node uses it any more", op));
+        let why = match image_of_file(&file.name) {
+            Some(image) if !blind && !used.contains(image) => "no node uses it any more",
+            None if is_image_part(&file.name) => "its copying was interrupted",
+            _ => {
+                left += 1;
+                continue;
             }
-            _ => left += 1,
-        }
+        };
+        let op = HostOp::RemoveFile { pool: pool.name.clone(), target: pool.path.join(&file.name) };
+        changes.push(change(Action::Delete, Kind::Image, &file.name, why, op));
     }
-    if left == 0 {
-        let op = HostOp::DeletePool { name: pool.name.clone() };
-        changes.push(change(Action::Delete, Kind::Pool, &pool.name, "nothing is left in it", op));
-    }
-    changes
+    FilesDecision { changes, left }
 }
 
 fn plan_networks(cluster_id: &str, observed: &ObservedHost, reason: &str) -> Vec<HostChange> {

@@ -1,4 +1,8 @@
 //! Plans as tables, and as properties on a host in memory.
+//!
+//! - `mishaps`: what people and crashes do to a host in between
+
+mod mishaps;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -130,7 +134,7 @@ fn converge(host: &mut FakeHost, desired: &DesiredHost, adoption: &mut Adoption)
 }
 
 fn tear_down(host: &mut FakeHost, cluster: &str, adoption: &mut Adoption) {
-    let plan = plan_teardown(cluster, &pool(), &host.observed, adoption);
+    let plan = plan_teardown(cluster, &pool(), &host.observed, adoption).expect("nothing stands in the way");
     for change in &plan.changes {
         host.execute(&change.op).unwrap_or_else(|failure| panic!("{change:?}: {failure}"));
     }
@@ -246,7 +250,7 @@ fn what_stands_in_the_way_is_named() {
         plan_host(&desired, &host.observed, &Adoption::default()).expect_err("it stands in the way").id
     };
     let owner = |cluster: &str| Owner { cluster_id: cluster.into(), ..Owner::default() };
-    let cases: [(&str, Meddle<'_>); 12] = [
+    let cases: [(&str, Meddle<'_>); 13] = [
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].name = "worker-1".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].mac = "52:54:00:00:00:0B".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| {
@@ -259,6 +263,10 @@ fn what_stands_in_the_way_is_named() {
         }),
         ("LIBVIRT-NETWORK-CONFLICT", &|_, desired| desired.network.name = "k8s".into()),
         ("LIBVIRT-NETWORK-CONFLICT", &|host, _| host.interfaces[0].name = "br0".into()),
+        ("NODE-IP-IN-USE", &|host, _| {
+            let address = "192.168.122.11/24".parse().expect("it is one");
+            host.interfaces.push(HostInterface { name: "virbr0".into(), address });
+        }),
         ("LIBVIRT-HOST-ENTRY-TAKEN", &|host, _| {
             host.networks[0].hosts.push(DhcpHost {
                 mac: None,
@@ -390,6 +398,7 @@ fn live(desired: &mut DesiredHost, host: &mut FakeHost, step: &Step) {
         Step::PowerLoss => {
             for domain in host.observed.domains.iter_mut().filter(|it| it.ours.is_some()) {
                 (domain.state, domain.live_vcpus, domain.live_memory_bytes) = (DomainState::Off, None, None);
+                domain.taps.clear();
             }
         }
     }
@@ -434,7 +443,7 @@ proptest! {
             prop_assert_eq!(ours, desired.nodes.len());
         }
         host.fault = Some((down_fault, Fault::After));
-        let plan = plan_teardown(CLUSTER, &pool(), &host.observed, &adoption);
+        let plan = plan_teardown(CLUSTER, &pool(), &host.observed, &adoption).expect("nothing stands in the way");
         let _died = plan.changes.iter().find_map(|it| host.execute(&it.op).err());
         host.fault = None;
         tear_down(&mut host, CLUSTER, &mut adoption);

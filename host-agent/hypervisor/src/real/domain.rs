@@ -94,6 +94,18 @@ pub(super) fn execute_start(connect: &Connect, reference: &DomainRef) -> Result<
     Ok(Outcome::Done)
 }
 
+/// Whether this link is, by now, the host's end of one of the running VM's interfaces.
+pub(super) fn has_tap_impl(connect: &Connect, reference: &DomainRef, device: &str) -> Result<bool> {
+    let name = &reference.name;
+    let Some(domain) = find_ours(connect, reference)? else { return Ok(false) };
+    if !domain.is_active().call("read", "domain", name)? {
+        return Ok(false);
+    }
+    let live = domain.xml_desc(0).call("read", "domain", name)?;
+    let seen = read_domain(&live, Some(&live), ObservedState::Running, true).call("read", "domain", name)?;
+    Ok(seen.taps.iter().any(|tap| tap.device == device))
+}
+
 pub(super) fn execute_power_off(connect: &Connect, reference: &DomainRef) -> Result<Outcome> {
     match find_ours(connect, reference)? {
         Some(domain) => power_off(&domain, &reference.name),

@@ -59,6 +59,17 @@ pub enum LibvirtError {
         #[source]
         source: CommandError,
     },
+    /// The host's end of a VM's interface stays off its bridge.
+    #[error("cannot put {device} onto bridge {bridge}")]
+    Tap {
+        /// The link.
+        device: String,
+        /// The bridge.
+        bridge: String,
+        /// The program's end.
+        #[source]
+        source: CommandError,
+    },
     /// A VM did not shut down.
     #[error("domain {domain} still runs")]
     StillRuns {
@@ -158,6 +169,14 @@ impl From<LibvirtError> for Failure {
             LibvirtError::Neighbours { bridge, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
                 Self::new("HOST-NEIGHBOURS-UNREADABLE", format!("bridge {bridge}"), chain, "install iproute2")
+                    .with_evidence(evidence)
+            }
+            LibvirtError::Tap { device, bridge, source } => {
+                let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
+                let next = format!(
+                    "look at both with `ip link show {device}` and `ip link show {bridge}`, then run the command again"
+                );
+                Self::new("HOST-LINK-FAILED", format!("interface {device}"), chain, next)
                     .with_evidence(evidence)
             }
             LibvirtError::StillRuns { domain } => Self::new(

@@ -4,7 +4,7 @@
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
 //! - `observe`: libvirt and host into [`ObservedHost`]
-//! - `network`, `storage`, `domain`: executing
+//! - `network`, `storage`, `domain`, `taps`: executing
 
 pub mod daemons;
 mod domain;
@@ -14,6 +14,7 @@ mod link;
 mod network;
 mod observe;
 mod storage;
+mod taps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,7 +94,9 @@ impl RealHypervisor {
 impl Hypervisor for RealHypervisor {
     async fn observe(&self, pool: &DesiredPool) -> std::result::Result<ObservedHost, Failure> {
         let pool = pool.clone();
-        self.blocking(move |connect, _| observe::observe_impl(connect, &pool)).await
+        let mut host = self.blocking(move |connect, _| observe::observe_impl(connect, &pool)).await?;
+        taps::observe_masters(&mut host.domains).await;
+        Ok(host)
     }
 
     async fn execute(&self, op: &HostOp) -> std::result::Result<Outcome, Failure> {
@@ -101,6 +104,16 @@ impl Hypervisor for RealHypervisor {
             let name = network.clone();
             let bridge = self.blocking(move |connect, _| network::bridge_impl(connect, &name)).await?;
             return Ok(network::execute_check_addresses(&bridge, addresses).await?);
+        }
+        if let HostOp::AttachTap { domain, device, bridge } = op {
+            let (reference, wanted) = (domain.clone(), device.clone());
+            let is_its =
+                self.blocking(move |connect, _| domain::has_tap_impl(connect, &reference, &wanted)).await?;
+            return if is_its {
+                Ok(taps::execute_attach(device, bridge).await?)
+            } else {
+                Ok(Outcome::AlreadySo)
+            };
         }
         if let HostOp::RestartDomain { domain } | HostOp::ShutDownDomain { domain } = op {
             return domain::execute_graceful(self, domain, matches!(op, HostOp::RestartDomain { .. })).await;
@@ -152,8 +165,9 @@ fn execute_impl(connect: &Connect, config: &HypervisorConfig, op: &HostOp) -> Re
         HostOp::PowerOffDomain { domain } => domain::execute_power_off(connect, domain),
         HostOp::DeleteDomain { domain } => domain::execute_delete(connect, domain),
         // These wait, and are done above, outside of the blocking threads.
-        HostOp::CheckAddresses { .. } | HostOp::RestartDomain { .. } | HostOp::ShutDownDomain { .. } => {
-            Ok(Outcome::AlreadySo)
-        }
+        HostOp::CheckAddresses { .. }
+        | HostOp::AttachTap { .. }
+        | HostOp::RestartDomain { .. }
+        | HostOp::ShutDownDomain { .. } => Ok(Outcome::AlreadySo),
     }
 }

@@ -18,7 +18,7 @@ use virt::sys;
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
 use crate::accelerator;
-use crate::desired::DesiredPool;
+use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
     DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
 };
@@ -125,7 +125,7 @@ fn observe_pool(
             volumes.push(ObservedVolume { name, capacity, backing: None });
         }
     }
-    volumes.retain(|volume| !volume.name.starts_with('.'));
+    volumes.retain(|volume| !volume.name.starts_with('.') || is_image_part(&volume.name));
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((pool, volumes))
 }

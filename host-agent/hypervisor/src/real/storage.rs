@@ -11,8 +11,9 @@ use virt::storage_vol::StorageVol;
 use super::error::{Context, LibvirtError, Result, missing, not_ours, optional};
 use super::{domain, observe};
 use crate::change::{DomainRef, Outcome};
+use crate::desired::{is_image_part, part_name};
 use crate::plan::disk_full;
-use crate::xml::storage::{pool_xml, read_pool_path, volume_xml};
+use crate::xml::storage::{POOL_MODE, pool_xml, read_pool_path, volume_xml};
 
 fn find_pool(connect: &Connect, name: &str) -> Result<Option<StoragePool>> {
     optional(connect.lookup_storage_pool_by_name(name)).call("look up", "pool", name)
@@ -89,13 +90,14 @@ pub(super) fn execute_install(
     let (Some(directory), Some(name)) = (target.parent(), target.file_name()) else {
         return Err(missing("directory of", &target.to_string_lossy()).into());
     };
-    let part = directory.join(format!(".{}.part", name.to_string_lossy()));
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(failed("remove", &part)(error));
-        }
-        _ => {}
+    if !directory.is_dir() {
+        // Removed under a pool that runs: libvirt makes it only when it starts the pool.
+        fs::create_dir_all(directory).map_err(failed("make", directory))?;
+        fs::set_permissions(directory, fs::Permissions::from_mode(POOL_MODE))
+            .map_err(failed("set the mode of", directory))?;
     }
+    remove_parts(directory)?;
+    let part = directory.join(part_name(&name.to_string_lossy()));
     // A link costs nothing; where it cannot be (another file system), the copy is a reflink if it can.
     if fs::hard_link(source, &part).is_err() {
         fs::copy(source, &part).map_err(failed("copy to", &part))?;
@@ -109,12 +111,26 @@ pub(super) fn execute_install(
     Ok(Outcome::Done)
 }
 
+/// Removes what interrupted copies left, of other images too: there is one copy at a time.
+fn remove_parts(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if is_image_part(&entry.file_name().to_string_lossy()) {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<Outcome> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(Outcome::Done),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Outcome::AlreadySo),
+        Err(source) => Err(LibvirtError::File { what: "remove", path: path.to_owned(), source }),
+    }
+}
+
 pub(super) fn execute_remove(connect: &Connect, pool: &str, target: &Path) -> Result<Outcome> {
-    let outcome = match fs::remove_file(target) {
-        Ok(()) => Outcome::Done,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Outcome::AlreadySo,
-        Err(source) => return Err(LibvirtError::File { what: "remove", path: target.to_owned(), source }),
-    };
+    let outcome = remove_file(target)?;
     if let Some(there) = find_pool(connect, pool)? {
         refresh(&there, pool);
     }
@@ -129,8 +145,12 @@ pub(super) fn execute_create_volume(
     backing: &Path,
 ) -> Result<Outcome> {
     let there = get_pool(connect, pool)?;
-    if find_volume(&there, name)?.is_some() {
-        return Ok(Outcome::AlreadySo);
+    if let Some(volume) = find_volume(&there, name)? {
+        if optional(volume.info()).call("read", "volume", name)?.is_some() {
+            return Ok(Outcome::AlreadySo);
+        }
+        // libvirt remembers a disk whose file was removed, and would not make another one of that name.
+        refresh(&there, pool);
     }
     let directory = backing.parent().unwrap_or(backing);
     let free = observe::free_bytes(directory);

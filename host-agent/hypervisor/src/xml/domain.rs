@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::owner::{Metadata, Owner, read_owner};
 use super::{Empty, FileSource, Typed, XmlError, read, write};
 use crate::accelerator::Accelerator;
-use crate::observed::{DomainState, ObservedDomain};
+use crate::observed::{DomainState, ObservedDomain, ObservedTap};
 
 /// Name of the virtio-serial port of the join channel, in the VM and in the domain.
 pub const JOIN_CHANNEL: &str = "org.k8sctl.join.0";
@@ -398,6 +398,26 @@ struct ReadInterface {
     mac: Option<ReadAddress>,
     #[serde(default)]
     source: Option<ReadSource>,
+    #[serde(default)]
+    target: Option<ReadDevice>,
+}
+
+#[derive(Deserialize)]
+struct ReadDevice {
+    #[serde(rename = "@dev", default)]
+    dev: Option<String>,
+}
+
+impl ReadInterface {
+    fn network(&self) -> Option<String> {
+        self.source.as_ref()?.network.clone()
+    }
+
+    /// Whose bridge it is on now, libvirt does not know.
+    fn tap(&self) -> Option<ObservedTap> {
+        let device = self.target.as_ref()?.dev.clone()?;
+        Some(ObservedTap { device, network: self.network()?, master: None })
+    }
 }
 
 #[derive(Deserialize)]
@@ -469,8 +489,6 @@ pub fn read_domain(
     let domain: ReadDomain = read("domain", inactive)?;
     let live: Option<ReadDomain> = live.map(|xml| read("domain", xml)).transpose()?;
     let source = |disk: &ReadDisk| disk.source.as_ref().and_then(|source| source.file.clone());
-    let network =
-        |interface: &ReadInterface| interface.source.as_ref().and_then(|source| source.network.clone());
     Ok(ObservedDomain {
         ours: read_owner(inactive)?,
         state,
@@ -487,11 +505,12 @@ pub fn read_domain(
             .find_map(|it| it.mac.as_ref())
             .map(|mac| mac.address.clone())
             .unwrap_or_default(),
-        networks: domain.devices.interface.iter().filter_map(network).collect(),
+        networks: domain.devices.interface.iter().filter_map(ReadInterface::network).collect(),
         disk: domain.devices.disk.iter().find_map(source),
         kernel: domain.os.kernel,
         initrd: domain.os.initrd,
         cmdline: domain.os.cmdline.unwrap_or_default(),
+        taps: live.iter().flat_map(|it| &it.devices.interface).filter_map(ReadInterface::tap).collect(),
         name: domain.name,
         uuid: domain.uuid,
     })

@@ -100,3 +100,19 @@ fn storage_documents() {
     assert_eq!(read_pool_path(&pool).expect("it is XML"), Some("/pool".into()));
     assert_eq!(read_volume_backing(&volume).expect("it is XML"), Some("/pool/base-0123.qcow2".into()));
 }
+
+#[test]
+fn ends_of_a_running_vm_are_read_out_of_its_live_document() {
+    let inactive = domain(Accelerator::Kvm).to_xml("/log/x.log".as_ref()).expect("it has a form");
+    let live = inactive.replace(
+        "<source network=\"default\"/>",
+        "<source network='default' portid='p' bridge='virbr0'/><target dev='vnet3'/>",
+    );
+    assert_ne!(inactive, live);
+    let taps = |live: Option<&str>| {
+        let seen = read_domain(&inactive, live, DomainState::Running, true).expect("it is libvirt's");
+        seen.taps.into_iter().map(|tap| (tap.device, tap.network, tap.master)).collect::<Vec<_>>()
+    };
+    assert_eq!(taps(Some(&live)), [("vnet3".to_owned(), "default".to_owned(), None)]);
+    assert_eq!(taps(None), []);
+}

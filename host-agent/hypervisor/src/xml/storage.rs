@@ -22,13 +22,16 @@ struct PoolTarget {
 
 #[derive(Serialize)]
 struct Permissions {
-    mode: &'static str,
+    mode: String,
 }
 
-/// A directory pool. Others may pass through the directory, as QEMU must, but not list it.
+/// Mode of a pool's directory: others may pass through it, as QEMU must, but not list it.
+pub const POOL_MODE: u32 = 0o711;
+
+/// A directory pool.
 pub fn pool_xml(name: &str, path: &Path) -> Result<String, XmlError> {
-    let target =
-        PoolTarget { path: path.to_string_lossy().into_owned(), permissions: Permissions { mode: "0711" } };
+    let permissions = Permissions { mode: format!("{POOL_MODE:04o}") };
+    let target = PoolTarget { path: path.to_string_lossy().into_owned(), permissions };
     write("a pool", "pool", &PoolElement { kind: "dir", name, target })
 }
 
@@ -77,7 +80,7 @@ pub fn volume_xml(name: &str, capacity: u64, backing: &Path) -> Result<String, X
         allocation: Bytes { unit: "bytes", value: 0 },
         target: VolumeTarget {
             format: Typed { kind: "qcow2" },
-            permissions: Permissions { mode: "0600" },
+            permissions: Permissions { mode: "0600".to_owned() },
             compat: "1.1",
             features: Features { lazy_refcounts: super::Empty {} },
         },

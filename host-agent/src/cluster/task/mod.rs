@@ -432,12 +432,15 @@ fn started(op: &HostOp) -> Option<&str> {
     }
 }
 
-/// Whether an effect only starts what is defined already.
+/// Whether an effect only starts what is defined already, or plugs it in again.
 fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
     match op {
         HostOp::StartDomain { domain } => host.domain(&domain.name).is_some(),
         HostOp::StartNetwork { name } => host.networks.iter().any(|network| network.name == *name),
         HostOp::StartPool { .. } => host.pool.is_some(),
+        HostOp::AttachTap { bridge, .. } => {
+            host.networks.iter().any(|network| network.bridge.as_ref() == Some(bridge))
+        }
         _ => false,
     }
 }

@@ -1,0 +1,198 @@
+//! What people and crashes do to a host in between, and how the next plan takes it.
+
+use super::*;
+use crate::change::{HostChange, HostOp};
+use crate::desired::{part_name, volume_name};
+use crate::observed::{ObservedPool, ObservedTap};
+
+fn file(name: &str) -> ObservedVolume {
+    ObservedVolume { name: name.to_owned(), capacity: 1 << 20, backing: None }
+}
+
+fn masters(host: &FakeHost) -> Vec<Option<String>> {
+    let domains = host.observed.domains.iter().filter(|it| it.ours.is_some());
+    domains.flat_map(|it| &it.taps).map(|tap| tap.master.clone()).collect()
+}
+
+fn plan(host: &FakeHost, adoption: &Adoption) -> HostPlan {
+    plan_host(&three(), &host.observed, adoption).expect("nothing stands in the way")
+}
+
+/// `virsh net-destroy` and then perhaps `net-undefine` while the VMs run.
+#[test]
+fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
+    for (adopted, undefined) in [(false, false), (false, true), (true, false)] {
+        let case = format!("adopted: {adopted}, undefined: {undefined}");
+        let mut host = if adopted { host_with_foreign_things() } else { empty_host() };
+        let mut adoption = Adoption::default();
+        converge(&mut host, &three(), &mut adoption);
+        let before = host.observed.clone();
+        let stop = if undefined {
+            HostOp::DeleteNetwork { name: "default".into(), cluster_id: CLUSTER.into() }
+        } else {
+            HostOp::StopNetwork { name: "default".into() }
+        };
+        host.execute(&stop).expect("anybody can");
+        assert_eq!(masters(&host), [None, None, None], "{case}");
+        let strangers: Vec<_> =
+            host.observed.domains.iter().filter(|it| it.ours.is_none()).cloned().collect();
+
+        // The agent dies when the network runs and no VM is on it yet.
+        let planned = plan(&host, &adoption);
+        let is_start = |it: &HostChange| matches!(it.op, HostOp::StartNetwork { .. });
+        let started = planned.changes.iter().position(is_start).expect("it is to run");
+        let (done, rest) = planned.changes.split_at(started + 1);
+        done.iter().for_each(|it| assert_eq!(host.execute(&it.op).err(), None, "{case}"));
+        let attaches = |changes: &[HostChange]| -> Vec<String> {
+            let line = |it: &HostChange| format!("{} {} {}: {}", it.action, it.kind, it.name, it.reason);
+            changes.iter().filter(|it| it.op.name() == "attach-tap").map(line).collect()
+        };
+        let bridge = host.observed.networks[0].bridge.clone().expect("it has one");
+        let expected: Vec<String> = ["cp-1", "worker-1", "worker-2"]
+            .iter()
+            .map(|node| format!("update domain {node}: its interface is not on bridge {bridge}"))
+            .collect();
+        assert_eq!(attaches(rest), expected, "{case}");
+        assert!(planned.changes.iter().all(|it| !it.destructive), "{case}");
+
+        let again = converge(&mut host, &three(), &mut adoption);
+        assert_eq!(attaches(&again.changes), expected, "{case}");
+        assert_eq!(masters(&host), [Some(bridge.clone()), Some(bridge.clone()), Some(bridge)], "{case}");
+        assert_eq!(plan(&host, &adoption).changes, [], "{case}");
+        let runs = |host: &ObservedHost| -> Vec<_> { host.domains.iter().map(|it| it.run).collect() };
+        assert_eq!(runs(&host.observed), runs(&before), "no VM was restarted; {case}");
+        let after: Vec<_> = host.observed.domains.iter().filter(|it| it.ours.is_none()).cloned().collect();
+        assert_eq!(after, strangers, "{case}");
+    }
+}
+
+/// Only interfaces of this cluster's VMs on this network, and only of VMs that stay.
+#[test]
+fn no_other_interface_is_moved() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let elsewhere =
+        ObservedTap { device: "vnet9".into(), network: "other".into(), master: Some("br0".into()) };
+    host.observed.domains[0].taps.push(elsewhere);
+    host.observed.domains[1].ours = Some(Owner { cluster_id: OTHER.into(), ..Owner::default() });
+    host.observed.domains[1].name = "other-1".into();
+    host.observed.domains[1].uuid = "o1".into();
+    host.observed.domains[1].mac = "52:54:00:00:01:01".into();
+    host.observed.domains[1].taps[0].master = None;
+    host.observed.domains[2].taps[0].master = None;
+    let smaller = desired(&[("cp-1", 10)]);
+    let plan = plan_host(&smaller, &host.observed, &adoption).expect("nothing stands in the way");
+    assert!(plan.changes.iter().all(|it| it.op.name() != "attach-tap"), "{}", lines(&plan));
+}
+
+#[test]
+fn disks_in_a_pool_that_was_undefined_go_with_the_cluster() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    host.observed.pool = None;
+    // What the directory itself tells.
+    host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(host.observed, empty_host().observed);
+}
+
+/// Nobody sees on which image the other cluster's disk is.
+#[test]
+fn images_stay_while_a_pool_that_was_undefined_has_disks_of_others() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    host.observed.pool = None;
+    host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
+    host.observed.volumes.push(file(&volume_name(OTHER, "cp")));
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    let left: Vec<_> = host.observed.volumes.iter().map(|it| it.name.clone()).collect();
+    let [base, kernel, initrd] = three().image.pool_names();
+    assert_eq!(left, [base, kernel, initrd, volume_name(OTHER, "cp")]);
+    assert!(host.observed.pool.is_some_and(|it| it.active), "it has disks");
+}
+
+#[test]
+fn a_pool_that_is_elsewhere_is_no_reason_to_leave_disks_behind() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    for path in [Some(PathBuf::from("/srv/old-pool")), None] {
+        host.observed.pool = Some(ObservedPool { path: path.clone(), active: true, autostart: true });
+        let failure =
+            plan_teardown(CLUSTER, &pool(), &host.observed, &adoption).expect_err("it is elsewhere");
+        assert_eq!(failure.id, "LIBVIRT-FOREIGN-POOL");
+        assert!(failure.reason.contains("/var/lib/k8s-myhome/pool"), "{failure:?}");
+        if path.is_some() {
+            assert!(failure.reason.contains("/srv/old-pool"), "{failure:?}");
+            assert!(failure.next_step.contains("pool_dir to /srv/old-pool"), "{failure:?}");
+        }
+    }
+}
+
+#[test]
+fn only_names_of_images_go_with_the_images() {
+    let short = "0123456789abcdef";
+    let foreign = [
+        "kernel-mine".to_owned(),
+        "initrd-x".to_owned(),
+        "base-foreign.qcow2".to_owned(),
+        format!("kernel-{short}0"),
+        format!("initrd-{}", &short[1..]),
+        format!("base-{}.qcow2", short.to_uppercase()),
+        format!("base-{short}.img"),
+        format!("Kernel-{short}"),
+        ".kernel-mine.part".to_owned(),
+        format!("kernel-{short}.part"),
+    ];
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    host.observed.volumes.extend(foreign.iter().map(|name| file(name)));
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    let left: Vec<_> = host.observed.volumes.iter().map(|it| it.name.clone()).collect();
+    assert_eq!(left, foreign);
+    assert!(host.observed.pool.is_some(), "a pool with files in it stays");
+}
+
+/// Killed in the middle of the first file's copy: no image is there, only its part.
+#[test]
+fn the_part_of_an_image_goes_with_the_cluster() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &desired(&[]), &mut adoption);
+    let [base, ..] = three().image.pool_names();
+    host.observed.volumes.push(file(&part_name(&base)));
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(host.observed, empty_host().observed);
+}
+
+#[test]
+fn a_bridge_to_elsewhere_is_not_offered() {
+    let mut host = host_with_foreign_things();
+    let refused = |host: &FakeHost| {
+        let mut other = three();
+        other.network.cidr = "10.1.0.0/24".parse().expect("it is one");
+        plan_host(&other, &host.observed, &Adoption::default()).expect_err("it is not the spec's")
+    };
+    assert!(refused(&host).next_step.contains("network.cidr to 192.168.122.0/24"), "{:?}", refused(&host));
+    host.observed.networks[0].cidr = None;
+    let failure = refused(&host);
+    assert_eq!(failure.id, "LIBVIRT-NETWORK-OTHER-CIDR");
+    assert_eq!(failure.next_step, "give the cluster another network.name");
+}
+
+#[test]
+fn an_address_of_the_host_is_named_with_its_interface() {
+    let mut host = host_with_foreign_things();
+    host.observed.interfaces.push(HostInterface {
+        name: "virbr0".into(),
+        address: "192.168.122.11/24".parse().expect("it is one"),
+    });
+    let failure = plan_host(&three(), &host.observed, &Adoption::default()).expect_err("the host has it");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("NODE-IP-IN-USE", "address 192.168.122.11"));
+    assert!(failure.reason.contains("virbr0") && failure.reason.contains("worker-1"), "{failure:?}");
+    assert!(failure.next_step.contains("ip addr del 192.168.122.11/24 dev virbr0"), "{failure:?}");
+}

@@ -1,0 +1,153 @@
+//! The host's ends of VMs' interfaces: on which bridge each is, and putting one there.
+//!
+//! libvirt itself does that when it starts a VM or when its daemon starts, but not when a network that was
+//! stopped under a running VM starts again. Asked is `ip`, which answers for the network namespace that it
+//! runs in; /sys may show another one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8sctl_command::{CommandError, Program};
+use serde::Deserialize;
+
+use super::error::{LibvirtError, Result};
+use crate::change::Outcome;
+use crate::observed::ObservedDomain;
+
+const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One of the host's links.
+#[derive(Deserialize)]
+struct Link {
+    ifname: String,
+    #[serde(default)]
+    master: Option<String>,
+}
+
+/// Masters by link; a link on no bridge has none.
+type Masters = BTreeMap<String, Option<String>>;
+
+async fn ip(args: &[&str]) -> std::result::Result<String, CommandError> {
+    Program::new("ip", COMMAND_DEADLINE).args(args.iter().copied()).run().await
+}
+
+async fn masters() -> std::result::Result<Masters, CommandError> {
+    Ok(parse(&ip(&["-j", "link", "show"]).await?))
+}
+
+/// The documents of `ip -j link show`; of an older `ip` that writes no JSON nothing is known.
+fn parse(text: &str) -> Masters {
+    let links: Vec<Link> = serde_json::from_str(text).unwrap_or_default();
+    links.into_iter().map(|link| (link.ifname, link.master)).collect()
+}
+
+/// Adds where the ends are that libvirt has told. Ends that the host does not have are left out, and so are
+/// those of strangers, and all of them where nobody can be asked: what is not seen is not changed.
+pub(super) async fn observe_masters(domains: &mut [ObservedDomain]) {
+    let is_asked = |domain: &ObservedDomain| domain.ours.is_some() && !domain.taps.is_empty();
+    let mut found = Masters::new();
+    if domains.iter().any(is_asked) {
+        found = masters().await.unwrap_or_else(|error| {
+            tracing::warn!(error = %error, "cannot see on which bridges VMs are");
+            Masters::new()
+        });
+    }
+    for domain in domains {
+        let ours = domain.ours.is_some();
+        domain.taps.retain_mut(|tap| match found.get(&tap.device) {
+            Some(master) if ours => {
+                tap.master.clone_from(master);
+                true
+            }
+            _ => false,
+        });
+    }
+}
+
+/// A link that is gone went with its VM; the next start makes another one in its place.
+pub(super) async fn execute_attach(device: &str, bridge: &str) -> Result<Outcome> {
+    let failed = |source| LibvirtError::Tap { device: device.to_owned(), bridge: bridge.to_owned(), source };
+    match masters().await.map_err(failed)?.get(device) {
+        None => Ok(Outcome::AlreadySo),
+        Some(Some(master)) if master == bridge => Ok(Outcome::AlreadySo),
+        Some(_) => {
+            ip(&["link", "set", "dev", device, "master", bridge, "up"]).await.map_err(failed)?;
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::ObservedTap;
+    use crate::xml::owner::Owner;
+
+    /// Runs the ignored test of that name in a network namespace of its own.
+    async fn in_a_namespace(test: &str) {
+        let this = std::env::current_exe().expect("a test has a program");
+        let unshare = ["--user", "--map-root-user", "--net"];
+        let test = ["--exact", test, "--ignored", "--nocapture"];
+        let run = Program::new("unshare", Duration::from_secs(60)).args(unshare).arg(this).args(test).run();
+        let told = run.await.unwrap_or_else(|error| panic!("{error}: {:?}", error.evidence()));
+        assert!(told.contains("1 passed"), "{told}");
+    }
+
+    fn domain(ours: Option<Owner>, devices: &[&str]) -> ObservedDomain {
+        let tap = |device: &&str| ObservedTap {
+            device: (*device).to_owned(),
+            network: "default".into(),
+            master: None,
+        };
+        ObservedDomain { ours, taps: devices.iter().map(tap).collect(), ..ObservedDomain::default() }
+    }
+
+    #[tokio::test]
+    async fn an_end_is_seen_and_put_onto_its_bridge() {
+        in_a_namespace("real::taps::tests::with_links_of_its_own").await;
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the test above, in a network namespace"]
+    async fn with_links_of_its_own() {
+        for link in [
+            &["link", "add", "br-test", "type", "bridge"][..],
+            &["link", "add", "br-other", "type", "bridge"],
+            &["link", "add", "vnet0", "type", "veth", "peer", "name", "vnet1"],
+            &["link", "set", "vnet1", "master", "br-other"],
+        ] {
+            ip(link).await.expect("a namespace takes links");
+        }
+        let mut domains =
+            [domain(Some(Owner::default()), &["vnet0", "vnet1", "no-such-link"]), domain(None, &["vnet0"])];
+        observe_masters(&mut domains).await;
+        let masters = |domain: &ObservedDomain| -> Vec<_> {
+            domain.taps.iter().map(|tap| (tap.device.clone(), tap.master.clone())).collect()
+        };
+        let on = |bridge: &str| Some(bridge.to_owned());
+        assert_eq!(masters(&domains[0]), [("vnet0".to_owned(), None), ("vnet1".to_owned(), on("br-other"))]);
+        assert_eq!(masters(&domains[1]), [], "nobody looks at strangers");
+
+        for device in ["vnet0", "vnet1"] {
+            assert_eq!(execute_attach(device, "br-test").await.expect("it can be"), Outcome::Done);
+            assert_eq!(execute_attach(device, "br-test").await.expect("it is so"), Outcome::AlreadySo);
+        }
+        observe_masters(&mut domains).await;
+        assert!(domains[0].taps.iter().all(|tap| tap.master == on("br-test")), "{:?}", domains[0].taps);
+        let up = ip(&["link", "show", "up"]).await.expect("it can be asked");
+        assert!(up.contains("vnet0") && up.contains("vnet1"), "{up}");
+
+        assert_eq!(execute_attach("no-such-link", "br-test").await.expect("it is gone"), Outcome::AlreadySo);
+        let failed = execute_attach("vnet0", "no-such-bridge").await.expect_err("there is none");
+        assert_eq!(k8sctl_types::failure::Failure::from(failed).id, "HOST-LINK-FAILED");
+    }
+
+    #[test]
+    fn links_are_read_as_ip_tells_them() {
+        let text = r#"[{"ifindex":1,"ifname":"lo","flags":["LOOPBACK"]},
+                       {"ifindex":7,"ifname":"vnet0","flags":["UP"],"mtu":1500,"master":"virbr0"}]"#;
+        let seen = parse(text);
+        assert_eq!(seen.get("vnet0"), Some(&Some("virbr0".to_owned())));
+        assert_eq!((seen.get("lo"), seen.get("vnet1")), (Some(&None), None));
+    }
+}
