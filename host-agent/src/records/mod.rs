@@ -6,12 +6,13 @@ mod clusters;
 mod operations;
 
 pub use clusters::{ClusterRecord, ClusterState, NewGeneration, NodeRecord, NodeState};
-pub use operations::{OperationKind, OperationRecord, OperationState};
+pub use operations::{Agreed, Begun, OperationKind, OperationRecord, OperationState};
 
 use host_store::{Schema, Store, StoreError};
 
 /// Tables of this room.
-pub const SCHEMA: Schema = Schema { room: "clusters", steps: &[include_str!("step1.sql")] };
+pub const SCHEMA: Schema =
+    Schema { room: "clusters", steps: &[include_str!("step1.sql"), include_str!("step2.sql")] };
 
 /// A query failed, or a row does not hold what this program wrote.
 #[derive(Debug, thiserror::Error)]
