@@ -96,6 +96,11 @@ impl FakeHostAgent {
         Self { shared, hypervisor, store, _dir: dir }
     }
 
+    /// Its image's id.
+    pub(crate) fn image_id(&self) -> String {
+        IMAGE.to_owned()
+    }
+
     /// The host agent's clusters, taken up from the records.
     pub(crate) async fn start(&self) -> Arc<Manager> {
         Manager::start(Arc::clone(&self.shared)).await.expect("starts")

@@ -19,7 +19,7 @@ use super::progress;
 use super::shared::{Shared, wire_operation};
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
-use crate::events::EventLog;
+use crate::events::{EventLog, NewEvent};
 use crate::nodes::registry::LogReader;
 use crate::records::{Begun, ClusterRecord, ClusterState, NewGeneration, OperationRecord, RecordError};
 
@@ -78,6 +78,7 @@ impl Manager {
         let (supervisor, exits) = Supervisor::new();
         let manager = Arc::new(Self { shared, tasks: Mutex::default(), supervisor });
         manager.take_up_all().await?;
+        manager.tell_of_damage().await?;
         k8sctl_rpc::task::spawn("clusters", start_again(Arc::downgrade(&manager), exits));
         Ok(manager)
     }
@@ -85,6 +86,23 @@ impl Manager {
     async fn take_up_all(&self) -> Result<(), RecordError> {
         for cluster in self.shared.records.clusters().await? {
             self.handle(&cluster);
+        }
+        Ok(())
+    }
+
+    /// Clusters that cannot be taken up hold up no others.
+    async fn tell_of_damage(&self) -> Result<(), RecordError> {
+        for cluster in self.shared.records.all_clusters().await?.1 {
+            let failure = cluster.error.failure();
+            tracing::error!(cluster.name = %cluster.name, error = %failure, "a cluster cannot be taken up");
+            let event = NewEvent {
+                object: format!("cluster {}", cluster.name),
+                cluster: cluster.name,
+                kind: "RecordDamaged",
+                message: format!("{}; {}", failure.reason, failure.next_step),
+                warning: true,
+            };
+            self.shared.events.record(event).await;
         }
         Ok(())
     }
@@ -261,7 +279,12 @@ impl Manager {
 
     /// One line per cluster.
     pub async fn summaries(&self) -> Result<Vec<control::ClusterSummary>, RequestError> {
-        let clusters = self.shared.records.clusters().await?;
+        let (clusters, damaged) = self.shared.records.all_clusters().await?;
+        // Their names are all that is known of them.
+        let damaged = damaged.into_iter().map(|cluster| control::ClusterSummary {
+            name: cluster.name,
+            ..control::ClusterSummary::default()
+        });
         Ok(clusters
             .iter()
             .map(|record| {
@@ -276,6 +299,7 @@ impl Manager {
                     ready: ready as u32,
                 }
             })
+            .chain(damaged)
             .collect())
     }
 
@@ -351,11 +375,16 @@ impl Manager {
 
     /// The cluster of that name, or the only one.
     pub async fn find(&self, name: &str) -> Result<ClusterRecord, RequestError> {
-        let mut clusters = self.shared.records.clusters().await?;
-        if name.is_empty() && clusters.len() == 1 {
+        let (mut clusters, mut damaged) = self.shared.records.all_clusters().await?;
+        let is_only = clusters.len() + damaged.len() == 1;
+        if name.is_empty() && is_only && !clusters.is_empty() {
             return Ok(clusters.remove(0));
         }
-        let names = clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+        if let Some(found) = damaged.iter().position(|it| it.name == name || (name.is_empty() && is_only)) {
+            return Err(damaged.remove(found).error.into());
+        }
+        let names = clusters.iter().map(|it| &it.name).chain(damaged.iter().map(|it| &it.name));
+        let names = names.cloned().collect::<Vec<_>>().join(", ");
         if let Some(found) = clusters.into_iter().find(|cluster| cluster.name == name) {
             return Ok(found);
         }

@@ -92,16 +92,42 @@ pub struct NewGeneration {
     pub agreed: Vec<Agreed>,
 }
 
+/// A cluster whose record cannot be read back. The others go on without it.
+#[derive(Debug)]
+pub struct DamagedCluster {
+    /// The user's name for it.
+    pub name: String,
+    /// Node image of all its nodes.
+    pub image_id: String,
+    /// What is damaged.
+    pub error: RecordError,
+}
+
 impl Records {
-    /// All clusters, by name.
+    /// All clusters that can be read back, by name.
     pub async fn clusters(&self) -> Result<Vec<ClusterRecord>, RecordError> {
+        Ok(self.all_clusters().await?.0)
+    }
+
+    /// All clusters, by name, and those that cannot be read back.
+    pub async fn all_clusters(&self) -> Result<(Vec<ClusterRecord>, Vec<DamagedCluster>), RecordError> {
         self.store
             .call(|c| {
-                let names: Vec<String> = c
-                    .prepare("SELECT name FROM cluster ORDER BY name")?
-                    .query_map([], |row| row.get(0))?
+                let names: Vec<(String, String)> = c
+                    .prepare("SELECT name, image_id FROM cluster ORDER BY name")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                     .collect::<Result<_, _>>()?;
-                names.iter().filter_map(|name| load(c, name).transpose()).collect()
+                let (mut clusters, mut damaged) = (Vec::new(), Vec::new());
+                for (name, image_id) in names {
+                    match load(c, &name) {
+                        Ok(cluster) => clusters.extend(cluster),
+                        Err(error @ RecordError::Damaged { .. }) => {
+                            damaged.push(DamagedCluster { name, image_id, error });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((clusters, damaged))
             })
             .await
     }

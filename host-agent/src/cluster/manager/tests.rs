@@ -154,3 +154,55 @@ async fn what_cannot_change_is_refused_before_a_bundle_is_asked_for() {
         assert!(refused.reason.contains(said), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_cluster_holds_up_no_other() {
+    let agent = FakeHostAgent::new().await;
+    let other = SPEC
+        .replace("home", "other")
+        .replace("\"control\"", "\"other-control\"")
+        .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
+        .replace("192.168.122.", "192.168.123.")
+        .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"");
+    for spec in [SPEC, &other] {
+        let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
+        let generation = NewGeneration {
+            spec,
+            image_id: agent.image_id(),
+            kubernetes: "v1.29.0".to_owned(),
+            trial: false,
+            deadline: deadline_from_now(Duration::from_secs(3600)),
+            planned_on: None,
+            agreed: Vec::new(),
+        };
+        agent.shared.records.begin_up(generation).await.expect("begins");
+    }
+    let damage = |c: &mut rusqlite::Connection| {
+        c.execute("UPDATE cluster SET spec = '{' || spec WHERE name = 'home'", [])
+    };
+    assert_eq!(agent.store.call_blocking(damage).expect("writes"), 1);
+
+    let manager = agent.start().await;
+    agent.wait_host("the other goes on", all_run).await;
+    assert!(agent.hypervisor.host().observed.domains.iter().all(|it| it.name.starts_with("other-")));
+    for asked in ["home", ""] {
+        let found = manager.find(asked).await;
+        match (asked, found) {
+            ("home", Err(RequestError::Records(error))) => {
+                let failure = error.failure();
+                assert_eq!(
+                    (failure.id.as_str(), failure.object.as_str()),
+                    ("HOST-RECORD-DAMAGED", "cluster home")
+                );
+            }
+            ("", Err(RequestError::Refused(failure))) => {
+                assert!(failure.next_step.contains("other, home"), "{failure:?}");
+            }
+            (_, found) => panic!("{asked:?}: {found:?}"),
+        }
+    }
+    let names: Vec<_> = manager.summaries().await.expect("reads").into_iter().map(|it| it.name).collect();
+    assert_eq!(names, ["other", "home"]);
+    let events = agent.shared.events.page(0, "home").await.expect("reads");
+    assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
+}

@@ -36,12 +36,7 @@ impl Trouble {
 
 impl From<RecordError> for Trouble {
     fn from(error: RecordError) -> Self {
-        Self::Passing(Failure::new(
-            "HOST-RECORDS",
-            "host agent",
-            k8sctl_rpc::chain(&error).to_string(),
-            "check the disk under the host agent's state directory",
-        ))
+        Self::Passing(error.failure())
     }
 }
 
