@@ -1,13 +1,13 @@
 //! The certificate authorities of each cluster on this host's disk: one for node agents, one set for Kubernetes.
 //!
-//! Files lie in one directory per cluster, mode 0700, and are made when a cluster is first looked at. Certificates
-//! are made by `host_pki`; this room only knows where they are kept and for which cluster.
+//! Files lie in one directory per cluster, mode 0700, and are made when a cluster is first looked at, never again.
+//! Certificates are made by `host_pki`; this room only knows where they are kept and for which cluster.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use host_pki::PkiError;
@@ -45,7 +45,7 @@ impl PkiStore {
         Self { dir, open: Arc::default() }
     }
 
-    /// The authorities of a cluster, made now if it has none.
+    /// The authorities of a cluster, made now if it is new.
     pub fn open(&self, cluster: &ClusterRecord) -> Result<ClusterPki, Failure> {
         // Whole entries are inserted and removed, so what a panic leaves behind is sound.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,10 +53,17 @@ impl PkiStore {
             return Ok(pki.clone());
         }
         let dir = self.dir.join(&cluster.id);
+        let (node, kubernetes) = (dir.join("node-ca.pem"), dir.join("kubernetes.json"));
+        // Where agents can have dialled they trust the authorities of then, and no others.
+        if cluster.node_port.is_some() {
+            for file in [&node, &kubernetes] {
+                refuse_missing(cluster, file)?;
+            }
+        }
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(|error| self.failure(&cluster.name, &error))?;
-        let opened = NodeCa::open(&dir.join("node-ca.pem"), &cluster.id)
-            .and_then(|node| Ok((node, KubernetesPki::open(&dir.join("kubernetes.json"))?)));
+        let opened =
+            NodeCa::open(&node, &cluster.id).and_then(|node| Ok((node, KubernetesPki::open(&kubernetes)?)));
         let (node, kubernetes) = opened.map_err(|error| self.failure(&cluster.name, &error))?;
         let pki = ClusterPki { node: Arc::new(node), kubernetes: Arc::new(kubernetes) };
         open.insert(cluster.id.clone(), pki.clone());
@@ -146,6 +153,24 @@ impl ClusterPki {
     }
 }
 
+/// New authorities in the place of lost ones would be told by nothing but nodes that stay silent.
+fn refuse_missing(cluster: &ClusterRecord, file: &Path) -> Result<(), Failure> {
+    // One that cannot be looked at is for whoever reads it to tell.
+    if file.try_exists().unwrap_or(true) {
+        return Ok(());
+    }
+    let name = &cluster.name;
+    Err(Failure::new(
+        "HOST-PKI",
+        format!("certificate authorities of cluster {name}"),
+        format!("{} is gone, and its nodes trust no other", file.display()),
+        format!(
+            "restore it from a backup; without one take the cluster down with `k8sctl down {name}` and bring it up \
+             again with `k8sctl up`"
+        ),
+    ))
+}
+
 fn issue_failure(cluster: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::new(
         "HOST-PKI",
@@ -153,4 +178,41 @@ fn issue_failure(cluster: &str, error: &(dyn std::error::Error + 'static)) -> Fa
         k8sctl_rpc::chain(error).to_string(),
         "look into the host agent's log",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_authorities_of_a_living_cluster_are_not_replaced() {
+        let spec =
+            "name = \"home\"\n[[node]]\nname = \"cp\"\nrole = \"control-plane\"\nip = \"192.168.122.10\"\n";
+        let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
+        let new = ClusterRecord::planned(&spec, None, "image", "v1.29.0");
+        let living = ClusterRecord { node_port: Some(7443), ..new.clone() };
+        let room = tempfile::tempdir().expect("a directory");
+        // A host agent that has just started has nothing open.
+        let store = || PkiStore::new(room.path().join("pki"));
+        store().open(&new).expect("made");
+        let first = store().open(&living).expect("they are there").node_ca_der().to_vec();
+        assert_eq!(store().open(&new).expect("again").node_ca_der(), first, "an `up` that was killed early");
+
+        let file = |name: &str| room.path().join("pki").join(&living.id).join(name);
+        for name in ["kubernetes.json", "node-ca.pem"] {
+            let aside = file("aside");
+            std::fs::rename(file(name), &aside).expect("moves");
+            let failure = store().open(&living).expect_err("it is gone");
+            assert_eq!(failure.id, "HOST-PKI");
+            assert!(failure.reason.contains(&file(name).display().to_string()), "{failure}");
+            assert!(failure.next_step.contains("k8sctl down home"), "{}", failure.next_step);
+            assert!(!file(name).exists(), "{name} was made anew");
+            std::fs::rename(&aside, file(name)).expect("moves back");
+            assert_eq!(store().open(&living).expect("restored").node_ca_der(), first);
+        }
+        // The whole directory, and what `down` does then.
+        std::fs::remove_dir_all(room.path().join("pki")).expect("removes");
+        assert_eq!(store().open(&living).expect_err("all is gone").id, "HOST-PKI");
+        store().remove(&living.id).expect("nothing is left to remove");
+    }
 }

@@ -118,12 +118,12 @@ pub(crate) fn is_image_part(name: &str) -> bool {
 }
 
 /// What the names of a cluster's volumes begin with.
-pub(crate) fn volume_prefix(cluster_id: &str) -> String {
+pub fn volume_prefix(cluster_id: &str) -> String {
     let id: String = cluster_id.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("{id}-")
 }
 
 /// Name of a node's overlay.
-pub(crate) fn volume_name(cluster_id: &str, node: &str) -> String {
+pub fn volume_name(cluster_id: &str, node: &str) -> String {
     format!("{}{node}.qcow2", volume_prefix(cluster_id))
 }

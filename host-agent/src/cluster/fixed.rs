@@ -12,7 +12,6 @@ use crate::records::ClusterRecord;
 pub fn refuse_changes(
     record: &ClusterRecord,
     wanted: &ClusterSpec,
-    kubernetes: &str,
     place: impl Fn(&str) -> String,
 ) -> Result<(), Failure> {
     let before = &record.spec;
@@ -22,7 +21,13 @@ pub fn refuse_changes(
             changed.push(format!("{}{what} is {old} and would become {new}", place(key)));
         }
     };
-    compare("kubernetes", "kubernetes", record.kubernetes.clone(), kubernetes.to_owned());
+    // A file that names no release leaves it as it is.
+    let kubernetes =
+        wanted.kubernetes.as_ref().map_or_else(|| record.kubernetes.clone(), ToString::to_string);
+    compare("kubernetes", "kubernetes", record.kubernetes.clone(), kubernetes);
+    // Disks are made of an image once; only new nodes would get the other suite.
+    let key = "image.suite";
+    compare(key, key, before.image.suite.clone(), wanted.image.suite.clone());
     let (old, new) = (&before.network, &wanted.network);
     for (key, old, new) in [
         ("network.cidr", old.cidr, new.cidr),
@@ -90,6 +95,7 @@ mod tests {
 
     const SPEC: &str = r#"
 name = "home"
+kubernetes = "v1.29.0"
 [network]
 pods = "10.244.0.0/16"
 [[node]]
@@ -101,55 +107,61 @@ name = "worker"
 role = "worker"
 ip = "192.168.122.11"
 labels = { disk = "ssd", rack = "1" }
+[image]
+suite = "bookworm"
 "#;
 
     fn parsed(text: &str) -> Parsed {
         k8sctl_types::spec::parse(text).expect("a sound spec")
     }
 
-    fn refused(change: (&str, &str), kubernetes: &str) -> Option<Failure> {
+    fn refused(change: (&str, &str)) -> Option<Failure> {
         assert!(SPEC.contains(change.0), "{}", change.0);
         let record = ClusterRecord::planned(&parsed(SPEC).spec, None, "image", "v1.29.0");
         let Parsed { spec, lines, .. } = parsed(&SPEC.replace(change.0, change.1));
         let place = |key: &str| lines.of(key).map_or_else(String::new, |line| format!("{line}: "));
-        refuse_changes(&record, &spec, kubernetes, place).err()
+        refuse_changes(&record, &spec, place).err()
     }
 
     #[test]
     fn what_an_up_can_bring_about_passes() {
-        assert_eq!(refused(("\"ssd\", rack = \"1\"", "\"ssd\", rack = \"1\""), "v1.29.0"), None);
-        assert_eq!(
-            refused(("disk = \"ssd\", rack = \"1\"", "rack = \"1\", disk = \"ssd\""), "v1.29.0"),
-            None
-        );
-        assert_eq!(refused(("192.168.122.11", "192.168.122.31"), "v1.29.0"), None);
-        assert_eq!(refused(("name = \"worker\"", "name = \"other\""), "v1.29.0"), None);
+        assert_eq!(refused(("\"ssd\", rack = \"1\"", "\"ssd\", rack = \"1\"")), None);
+        assert_eq!(refused(("disk = \"ssd\", rack = \"1\"", "rack = \"1\", disk = \"ssd\"")), None);
+        assert_eq!(refused(("192.168.122.11", "192.168.122.31")), None);
+        assert_eq!(refused(("name = \"worker\"", "name = \"other\"")), None);
+        assert_eq!(refused(("kubernetes = \"v1.29.0\"", "")), None);
+        assert_eq!(refused(("suite = \"bookworm\"", "")), None, "it is what there is without it");
     }
 
     #[test]
     fn the_rest_is_named_all_at_once() {
-        let failure = refused(("10.244.0.0/16", "10.245.0.0/16"), "v1.30.0").expect("it is refused");
+        let change = ("v1.29.0\"\n[network]\npods = \"10.244", "v1.30.0\"\n[network]\npods = \"10.245");
+        let failure = refused(change).expect("it is refused");
         assert_eq!(failure.id, "SPEC-FIXED");
-        let wanted = "kubernetes is v1.29.0 and would become v1.30.0; \
-                      4: network.pods is 10.244.0.0/16 and would become 10.245.0.0/16";
+        let wanted = ": 3: kubernetes is v1.29.0 and would become v1.30.0; \
+                      5: network.pods is 10.244.0.0/16 and would become 10.245.0.0/16";
         assert!(failure.reason.ends_with(wanted), "{}", failure.reason);
         for (change, word) in [
             (
                 ("192.168.122.10", "192.168.122.30"),
-                ": 6: the control plane is control at 192.168.122.10 and would",
+                ": 7: the control plane is control at 192.168.122.10 and would",
             ),
             (("name = \"control\"", "name = \"second\""), "second at 192.168.122.10"),
             (
                 ("rack = \"1\"", "rack = \"2\""),
-                ": 13: labels of node worker is disk=ssd,rack=1 and would become",
+                ": 14: labels of node worker is disk=ssd,rack=1 and would become",
             ),
             // What left the file is where its node is.
             (
                 ("labels = { disk = \"ssd\", rack = \"1\" }", ""),
-                ": 9: labels of node worker is disk=ssd,rack=1",
+                ": 10: labels of node worker is disk=ssd,rack=1",
+            ),
+            (
+                ("suite = \"bookworm\"", "suite = \"trixie\""),
+                ": 16: image.suite is bookworm and would become trixie",
             ),
         ] {
-            let failure = refused(change, "v1.29.0").expect("it is refused");
+            let failure = refused(change).expect("it is refused");
             assert!(failure.reason.contains(word), "{}", failure.reason);
         }
     }

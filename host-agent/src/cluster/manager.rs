@@ -13,14 +13,18 @@ use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::planning::{self, PlannedUp, consent, is_being_removed, plan_changed};
+use super::consent::consent;
+use super::planning::{self, PlannedUp, is_being_removed, plan_changed};
 use super::progress;
 use super::shared::{Shared, wire_operation};
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
-use crate::events::EventLog;
+use crate::events::{EventLog, NewEvent};
 use crate::nodes::registry::LogReader;
-use crate::records::{ClusterRecord, ClusterState, NewGeneration, RecordError};
+use crate::records::{Begun, ClusterRecord, ClusterState, NewGeneration, OperationRecord, RecordError};
+
+#[cfg(test)]
+mod tests;
 
 /// How long a status may wait for the first look at its cluster after a start.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -74,6 +78,7 @@ impl Manager {
         let (supervisor, exits) = Supervisor::new();
         let manager = Arc::new(Self { shared, tasks: Mutex::default(), supervisor });
         manager.take_up_all().await?;
+        manager.tell_of_damage().await?;
         k8sctl_rpc::task::spawn("clusters", start_again(Arc::downgrade(&manager), exits));
         Ok(manager)
     }
@@ -81,6 +86,23 @@ impl Manager {
     async fn take_up_all(&self) -> Result<(), RecordError> {
         for cluster in self.shared.records.clusters().await? {
             self.handle(&cluster);
+        }
+        Ok(())
+    }
+
+    /// Clusters that cannot be taken up hold up no others.
+    async fn tell_of_damage(&self) -> Result<(), RecordError> {
+        for cluster in self.shared.records.all_clusters().await?.1 {
+            let failure = cluster.error.failure();
+            tracing::error!(cluster.name = %cluster.name, error = %failure, "a cluster cannot be taken up");
+            let event = NewEvent {
+                object: format!("cluster {}", cluster.name),
+                cluster: cluster.name,
+                kind: "RecordDamaged",
+                message: format!("{}; {}", failure.reason, failure.next_step),
+                warning: true,
+            };
+            self.shared.events.record(event).await;
         }
         Ok(())
     }
@@ -136,8 +158,7 @@ impl Manager {
         deadline: Option<Duration>,
     ) -> Result<Applied, RequestError> {
         let planned = planning::plan_up(&self.shared, file).await?;
-        let PlannedUp { plan, warnings, spec, image } = planned;
-        let record = self.shared.records.cluster(&spec.name).await?;
+        let PlannedUp { plan, warnings, spec, image, record, destroyed } = planned;
         if let Some(record) = &record {
             let running = self.shared.records.running_operation(&record.id).await?;
             if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
@@ -153,10 +174,9 @@ impl Manager {
             }
         }
         consent(&plan, seen_digest, allow_destructive)?;
-        let superseded = self.running(record.as_ref()).await?;
         let name = spec.name.clone();
         let default = self.shared.config.operation_deadline;
-        let operation = self
+        let begun = self
             .shared
             .records
             .begin_up(NewGeneration {
@@ -165,13 +185,22 @@ impl Manager {
                 trial: image.trial,
                 image_id: image.id,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
+                planned_on: record.map(|record| (record.id, record.generation)),
+                agreed: destroyed,
             })
-            .await?
-            .ok_or_else(|| is_being_removed(&name))?;
-        super::crash::point("after-begin-up");
-        self.publish_ended(superseded).await?;
-        self.wake(&operation.cluster).await?;
-        Ok(Applied { warnings, operation_id: Some(operation.id), attached: false, no_changes: false })
+            .await?;
+        let (operation, attached) = match begun {
+            Begun::New(operation, superseded) => {
+                super::crash::point("after-begin-up");
+                self.tell_of(&operation, superseded).await?;
+                (operation, false)
+            }
+            // Somebody else has asked for the same since the plan was made.
+            Begun::Runs(operation) => (operation, true),
+            Begun::BeingRemoved => return Err(is_being_removed(&name).into()),
+            Begun::Overtaken => return Err(plan_changed(&name).into()),
+        };
+        Ok(Applied { warnings, operation_id: Some(operation.id), attached, no_changes: false })
     }
 
     /// Begins to remove a cluster, or re-attaches to that.
@@ -186,32 +215,32 @@ impl Manager {
         if !seen_digest.is_empty() && seen_digest != plan.digest {
             return Err(plan_changed(&record.name).into());
         }
-        let deadline = self.shared.config.operation_deadline;
-        let superseded = self.running(Some(&record)).await?;
-        let reason = "the cluster is being removed".to_owned();
-        let operation = self.shared.records.begin_down(&record, deadline_from_now(deadline), reason).await?;
-        super::crash::point("after-begin-down");
-        self.publish_ended(superseded).await?;
-        self.wake(&operation.cluster).await?;
-        Ok(operation.id)
-    }
-
-    /// The id of a cluster's running operation.
-    async fn running(&self, record: Option<&ClusterRecord>) -> Result<Option<String>, RecordError> {
-        let Some(record) = record else { return Ok(None) };
-        Ok(self.shared.records.running_operation(&record.id).await?.map(|operation| operation.id))
-    }
-
-    /// Tells whoever watches an operation that another has taken its place.
-    async fn publish_ended(&self, superseded: Option<String>) -> Result<(), RecordError> {
-        match superseded {
-            Some(id) => self.shared.publish_operation(&id, Vec::new()).await,
-            None => Ok(()),
+        let deadline = deadline_from_now(self.shared.config.operation_deadline);
+        match self.shared.records.begin_down(&record, deadline).await? {
+            Begun::New(operation, superseded) => {
+                super::crash::point("after-begin-down");
+                self.tell_of(&operation, superseded).await?;
+                Ok(operation.id)
+            }
+            Begun::Runs(operation) => Ok(operation.id),
+            Begun::BeingRemoved | Begun::Overtaken => {
+                // One that is gone by now is as unknown as one that never was.
+                self.find(&record.name).await?;
+                Err(plan_changed(&record.name).into())
+            }
         }
     }
 
-    async fn wake(&self, cluster: &str) -> Result<(), RequestError> {
-        if let Some(record) = self.shared.records.cluster(cluster).await? {
+    /// Tells whoever watches the operation before that it has given way, and the cluster's task of the new one.
+    async fn tell_of(
+        &self,
+        operation: &OperationRecord,
+        superseded: Option<String>,
+    ) -> Result<(), RequestError> {
+        if let Some(id) = superseded {
+            self.shared.publish_operation(&id, Vec::new()).await?;
+        }
+        if let Some(record) = self.shared.records.cluster(&operation.cluster).await? {
             self.handle(&record).wake.notify_one();
         }
         Ok(())
@@ -250,7 +279,12 @@ impl Manager {
 
     /// One line per cluster.
     pub async fn summaries(&self) -> Result<Vec<control::ClusterSummary>, RequestError> {
-        let clusters = self.shared.records.clusters().await?;
+        let (clusters, damaged) = self.shared.records.all_clusters().await?;
+        // Their names are all that is known of them.
+        let damaged = damaged.into_iter().map(|cluster| control::ClusterSummary {
+            name: cluster.name,
+            ..control::ClusterSummary::default()
+        });
         Ok(clusters
             .iter()
             .map(|record| {
@@ -265,6 +299,7 @@ impl Manager {
                     ready: ready as u32,
                 }
             })
+            .chain(damaged)
             .collect())
     }
 
@@ -340,11 +375,16 @@ impl Manager {
 
     /// The cluster of that name, or the only one.
     pub async fn find(&self, name: &str) -> Result<ClusterRecord, RequestError> {
-        let mut clusters = self.shared.records.clusters().await?;
-        if name.is_empty() && clusters.len() == 1 {
+        let (mut clusters, mut damaged) = self.shared.records.all_clusters().await?;
+        let is_only = clusters.len() + damaged.len() == 1;
+        if name.is_empty() && is_only && !clusters.is_empty() {
             return Ok(clusters.remove(0));
         }
-        let names = clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+        if let Some(found) = damaged.iter().position(|it| it.name == name || (name.is_empty() && is_only)) {
+            return Err(damaged.remove(found).error.into());
+        }
+        let names = clusters.iter().map(|it| &it.name).chain(damaged.iter().map(|it| &it.name));
+        let names = names.cloned().collect::<Vec<_>>().join(", ");
         if let Some(found) = clusters.into_iter().find(|cluster| cluster.name == name) {
             return Ok(found);
         }

@@ -3,6 +3,7 @@
 //! - [`manager`]: all clusters; where control services come in
 //! - [`shared`]: what services and tasks share
 //! - [`planning`]: what `up` and `down` would do
+//! - `consent`: pure: what an operation may destroy
 //! - [`release`]: which bundle a version means, and what to say where bundle or image is missing
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
@@ -11,9 +12,12 @@
 //! - [`execute`]: dumb: carries out one change after the other
 //! - [`crash`]: points at which tests end the process
 
+mod consent;
 pub mod crash;
 pub mod desired;
 pub mod execute;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod fixed;
 pub mod manager;
 pub mod planning;

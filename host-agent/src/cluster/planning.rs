@@ -4,6 +4,7 @@ use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
+use host_hypervisor::desired::volume_prefix;
 use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use ipnet::Ipv4Net;
@@ -12,12 +13,13 @@ use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Parsed};
 use sha2::{Digest, Sha256};
 
+use super::consent::destroyed;
 use super::desired::{desired_host, host_pool, node_pod_cidr};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
 use super::release::{choose_bundle, no_image};
 use super::shared::Shared;
-use crate::records::{ClusterRecord, ClusterState, NodeState, Records};
+use crate::records::{Agreed, ClusterRecord, ClusterState, NodeState, Records};
 
 /// A plan with the warnings of its spec.
 #[derive(Debug)]
@@ -30,6 +32,10 @@ pub struct PlannedUp {
     pub spec: ClusterSpec,
     /// The image of new nodes.
     pub image: Image,
+    /// The cluster that it was made for; `None` where there is none yet.
+    pub record: Option<ClusterRecord>,
+    /// What of the host a person loses by agreeing to it.
+    pub destroyed: Vec<Agreed>,
 }
 
 /// What `up` with this spec would do.
@@ -45,11 +51,11 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
     if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
         return Err(is_being_removed(&spec.name).into());
     }
-    let image = choose_image(shared, &spec, record.as_ref())?;
     if let Some(record) = &record {
-        let place = |key: &str| place(file, &lines, key);
-        refuse_changes(record, &spec, &image.kubernetes.to_string(), place)?;
+        // First of all: whoever has got a bundle and built an image has done it for something.
+        refuse_changes(record, &spec, |key| place(file, &lines, key))?;
     }
+    let image = choose_image(shared, &spec, record.as_ref())?;
     let observed = observed?;
 
     let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
@@ -77,7 +83,7 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
             None => String::new(),
         },
     };
-    Ok(PlannedUp { plan, warnings, spec, image })
+    Ok(PlannedUp { plan, warnings, spec, image, record, destroyed: destroyed(&host) })
 }
 
 /// `cluster.toml:7: `; empty for a key that the file does not have.
@@ -112,27 +118,6 @@ pub async fn plan_down(shared: &Shared, record: &ClusterRecord) -> Result<contro
 async fn running(shared: &Shared, record: &ClusterRecord) -> Result<String, RequestError> {
     let running = shared.records.running_operation(&record.id).await?;
     Ok(running.map(|operation| operation.id).unwrap_or_default())
-}
-
-/// Refuses a plan that is not the one seen, or that destroys without leave.
-pub(super) fn consent(
-    plan: &control::Plan,
-    seen_digest: &str,
-    allow_destructive: bool,
-) -> Result<(), Failure> {
-    if !seen_digest.is_empty() && seen_digest != plan.digest {
-        return Err(plan_changed(&plan.cluster_name));
-    }
-    let Some(change) = plan.changes.iter().find(|change| change.destructive) else { return Ok(()) };
-    if allow_destructive {
-        return Ok(());
-    }
-    Err(Failure::new(
-        "PLAN-CONSENT",
-        format!("{} {}", change.kind, change.name),
-        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason),
-        "look at `k8sctl plan`, then say so with `k8sctl up --yes`",
-    ))
 }
 
 /// The changes that take a cluster off the host.
@@ -221,14 +206,6 @@ fn choose_image(
     Err(no_image(&bundle, suite).into())
 }
 
-fn wire_action_word(action: control::Action) -> &'static str {
-    match action {
-        control::Action::Delete => "delete",
-        control::Action::Replace => "replace",
-        _ => "change",
-    }
-}
-
 /// Changes to nodes as members of the cluster; what happens to their VMs is the host's plan.
 fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec<control::Change> {
     would_be
@@ -256,11 +233,15 @@ fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec
         .collect()
 }
 
-/// A change as the user sees it. Volumes carry the cluster's id in their names, which says nothing to a person and
-/// is not decided yet when a new cluster is planned.
+/// An object's name as the user sees it. Volumes carry the cluster's id in their names, which says nothing to a person
+/// and is not decided yet when a new cluster is planned.
+pub(super) fn shown_name<'a>(name: &'a str, cluster_id: &str) -> &'a str {
+    name.strip_prefix(&volume_prefix(cluster_id)).unwrap_or(name)
+}
+
+/// A change as the user sees it.
 fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -> control::Change {
     use host_hypervisor::change::Action;
-    let id_prefix = format!("{}-", cluster_id.replace('-', ""));
     let action = match change.action {
         Action::Create => control::Action::Create,
         Action::Update => control::Action::Update,
@@ -272,7 +253,7 @@ fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -
     control::Change {
         action: action.into(),
         kind: change.kind.to_string(),
-        name: change.name.strip_prefix(&id_prefix).unwrap_or(&change.name).to_owned(),
+        name: shown_name(&change.name, cluster_id).to_owned(),
         reason: change.reason.clone(),
         destructive: change.destructive,
     }

@@ -54,14 +54,32 @@ impl Shared {
         lines: Vec<control::Progress>,
     ) -> Result<(), RecordError> {
         let Some(record) = self.records.operation(id).await? else { return Ok(()) };
+        self.publish_record(&record, lines);
+        Ok(())
+    }
+
+    /// Whether an operation was published as ended.
+    pub fn has_ended(&self, id: &str) -> bool {
+        let operations = self.operations.borrow();
+        operations.get(id).is_some_and(|operation| operation.state() != control::OperationState::Running)
+    }
+
+    /// Publishes an operation as it is said to be; without lines its last progress stays. One that has ended does not
+    /// run again, whoever read of it before its end.
+    pub fn publish_record(&self, record: &OperationRecord, lines: Vec<control::Progress>) {
+        let id = &record.id;
         self.operations.send_if_modified(|operations| {
-            let kept = operations.get(id).map(|old| old.progress.clone()).filter(|_| lines.is_empty());
-            let new = wire_operation(&record, kept.unwrap_or(lines));
-            let changed = operations.get(id) != Some(&new);
+            let old = operations.get(id);
+            let has_ended = old.is_some_and(|old| old.state() != control::OperationState::Running);
+            if record.state == OperationState::Running && has_ended {
+                return false;
+            }
+            let kept = old.map(|old| old.progress.clone()).filter(|_| lines.is_empty());
+            let new = wire_operation(record, kept.unwrap_or(lines));
+            let changed = old != Some(&new);
             operations.insert(id.to_owned(), new);
             changed
         });
-        Ok(())
     }
 }
 

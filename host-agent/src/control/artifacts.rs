@@ -36,9 +36,13 @@ pub(super) struct Bundles {
 impl Images {
     /// Names of the clusters that use each image.
     async fn used_by(&self) -> Result<BTreeMap<String, Vec<String>>, Status> {
-        let clusters = self.manager.shared().records.clusters().await.map_err(|error| broken(&error))?;
+        let all = self.manager.shared().records.all_clusters().await;
+        let (clusters, damaged) = all.map_err(|error| broken(&error))?;
         let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for cluster in clusters {
+            users.entry(cluster.image_id).or_default().push(cluster.name);
+        }
+        for cluster in damaged {
             users.entry(cluster.image_id).or_default().push(cluster.name);
         }
         Ok(users)

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Reply, broken, refused, stream};
 use crate::cluster::manager::{Manager, RequestError};
+use crate::records::RecordError;
 use crate::wire;
 
 /// Longest wait until a node that was asked for a log begins to push it.
@@ -26,6 +27,7 @@ impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Refused(failure) => refused(&failure),
+            RequestError::Records(error @ RecordError::Damaged { .. }) => refused(&error.failure()),
             RequestError::Records(error) => broken(&error),
             RequestError::Diagnostics(_) => {
                 unreachable!("every method that parses a spec answers its diagnostics itself")

@@ -74,7 +74,7 @@ pub async fn check(shared: &Shared) -> Vec<Check> {
     let config = &shared.config;
     let pool = host_pool(config);
     let (found, observed) = host_hypervisor::doctor::examine(&*shared.hypervisor, &pool).await;
-    let clusters = shared.records.clusters().await.unwrap_or_default();
+    let (clusters, damaged) = shared.records.all_clusters().await.unwrap_or_default();
 
     let mut checks: Vec<Check> =
         PROGRAMS.iter().map(|(name, package)| program(&host, name, package)).collect();
@@ -85,6 +85,10 @@ pub async fn check(shared: &Shared) -> Vec<Check> {
     let bridge = bridge(observed.as_ref(), &clusters);
     checks.push(firewall::examine(&host, &bridge, config.node_port).await);
     checks.extend(rights());
+    checks.extend(damaged.iter().map(|cluster| {
+        let failure = cluster.error.failure();
+        failed(&failure.id, format!("cluster {}: {}", cluster.name, failure.reason), failure.next_step)
+    }));
     checks.extend(artifacts(shared));
     checks.push(file("node-agent", &config.node_agent, "install it with `make up`, or set `node_agent`"));
     checks.push(file(

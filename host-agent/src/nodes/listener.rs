@@ -51,14 +51,7 @@ impl NodeListener {
                 SocketAddr::new(gateway.into(), node_port(cluster, all, shared.config.node_port))
             }
         };
-        let listener = bind(address).map_err(|error| {
-            Failure::new(
-                "HOST-NODE-PORT",
-                format!("node port {address}"),
-                format!("cannot listen for node agents: {error}"),
-                "see what holds the port with `ss -ltnp`, or set another `node_port` in the host agent's configuration",
-            )
-        })?;
+        let listener = bind(address).map_err(|error| taken(cluster, address, &error))?;
         let address = listener.local_addr().map_err(|error| {
             Failure::new("HOST-NODE-PORT", format!("node port {address}"), error.to_string(), "run it again")
         })?;
@@ -126,6 +119,21 @@ impl Drop for NodeListener {
     }
 }
 
+/// Why there is no port, and what to do: nodes that know it look nowhere else, whatever the configuration says.
+fn taken(cluster: &ClusterRecord, address: SocketAddr, error: &std::io::Error) -> Failure {
+    let next = match cluster.node_port {
+        Some(port) => format!(
+            "see what holds port {port} with `ss -ltnp`, and end it: the nodes of cluster {} know this port and no other",
+            cluster.name
+        ),
+        None => "see what holds the port with `ss -ltnp` and end it, or set another `node_port` in the host agent's \
+                 configuration"
+            .to_owned(),
+    };
+    let reason = format!("cannot listen for node agents: {error}");
+    Failure::new("HOST-NODE-PORT", format!("node port {address}"), reason, next)
+}
+
 /// The cluster's port, or for a new one the first from `first` on that no other cluster at the same address has.
 fn node_port(cluster: &ClusterRecord, all: &[ClusterRecord], first: u16) -> u16 {
     let gateway = cluster.spec.network.gateway();
@@ -189,5 +197,17 @@ mod tests {
         assert_eq!(node_port(&new, &all, 6444), 6445);
         assert_eq!(node_port(&old, &all, 7000), 6444);
         assert_eq!(node_port(&cluster("d", "192.168.150", None), &all, 6444), 6444);
+    }
+
+    #[test]
+    fn a_port_that_nodes_know_is_not_to_be_changed() {
+        let address = SocketAddr::from(([192, 168, 122, 1], 6444));
+        let next = |port| {
+            let error = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+            taken(&cluster("a", "192.168.122", port), address, &error).next_step
+        };
+        assert!(next(None).contains("`node_port`"), "{}", next(None));
+        let known = next(Some(6444));
+        assert!(known.contains("end it") && !known.contains("`node_port`"), "{known}");
     }
 }

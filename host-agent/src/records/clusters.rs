@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use k8sctl_types::spec::{ClusterSpec, NodeSpec};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::operations::{self, OperationKind, OperationRecord};
+use super::operations::{self, Agreed, Begun, OperationKind, OperationRecord};
 use super::{RecordError, Records, now, to_json};
+
+#[cfg(test)]
+mod tests;
 
 /// Whether a cluster shall be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,18 +86,48 @@ pub struct NewGeneration {
     pub trial: bool,
     /// When the operation shall have ended.
     pub deadline: jiff::Timestamp,
+    /// Id and generation of the cluster that this was planned on; `None` where there was none.
+    pub planned_on: Option<(String, u64)>,
+    /// What the plan destroys, agreed to.
+    pub agreed: Vec<Agreed>,
+}
+
+/// A cluster whose record cannot be read back. The others go on without it.
+#[derive(Debug)]
+pub struct DamagedCluster {
+    /// The user's name for it.
+    pub name: String,
+    /// Node image of all its nodes.
+    pub image_id: String,
+    /// What is damaged.
+    pub error: RecordError,
 }
 
 impl Records {
-    /// All clusters, by name.
+    /// All clusters that can be read back, by name.
     pub async fn clusters(&self) -> Result<Vec<ClusterRecord>, RecordError> {
+        Ok(self.all_clusters().await?.0)
+    }
+
+    /// All clusters, by name, and those that cannot be read back.
+    pub async fn all_clusters(&self) -> Result<(Vec<ClusterRecord>, Vec<DamagedCluster>), RecordError> {
         self.store
             .call(|c| {
-                let names: Vec<String> = c
-                    .prepare("SELECT name FROM cluster ORDER BY name")?
-                    .query_map([], |row| row.get(0))?
+                let names: Vec<(String, String)> = c
+                    .prepare("SELECT name, image_id FROM cluster ORDER BY name")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                     .collect::<Result<_, _>>()?;
-                names.iter().filter_map(|name| load(c, name).transpose()).collect()
+                let (mut clusters, mut damaged) = (Vec::new(), Vec::new());
+                for (name, image_id) in names {
+                    match load(c, &name) {
+                        Ok(cluster) => clusters.extend(cluster),
+                        Err(error @ RecordError::Damaged { .. }) => {
+                            damaged.push(DamagedCluster { name, image_id, error });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((clusters, damaged))
             })
             .await
     }
@@ -105,16 +138,40 @@ impl Records {
         self.store.call(move |c| load(c, &name)).await
     }
 
-    /// Makes a spec the desired one and begins its operation, all or nothing.
+    /// The cluster of that name and its running operation, as of one moment.
+    pub async fn at_work(
+        &self,
+        name: &str,
+    ) -> Result<Option<(ClusterRecord, Option<OperationRecord>)>, RecordError> {
+        let name = name.to_owned();
+        self.store
+            .call(move |c| {
+                let t = c.transaction()?;
+                let Some(cluster) = load(&t, &name)? else { return Ok(None) };
+                let running = operations::running(&t, &cluster.id)?;
+                Ok(Some((cluster, running)))
+            })
+            .await
+    }
+
+    /// Makes a spec the desired one and begins its operation, all or nothing, unless one that wants the same runs.
     /// Nodes that left the spec are set to draining; a node that came back is present again.
-    /// `None` while the cluster is being removed.
-    pub async fn begin_up(&self, new: NewGeneration) -> Result<Option<OperationRecord>, RecordError> {
+    pub async fn begin_up(&self, new: NewGeneration) -> Result<Begun, RecordError> {
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
                 let old = load(&t, &new.spec.name)?;
                 if old.as_ref().is_some_and(|old| old.state == ClusterState::Removing) {
-                    return Ok(None);
+                    return Ok(Begun::BeingRemoved);
+                }
+                if let Some(old) = &old
+                    && let Some(running) = operations::running(&t, &old.id)?
+                    && (&old.spec, &old.image_id) == (&new.spec, &new.image_id)
+                {
+                    return Ok(Begun::Runs(running));
+                }
+                if old.as_ref().map(|old| (old.id.clone(), old.generation)) != new.planned_on {
+                    return Ok(Begun::Overtaken);
                 }
                 let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
                 let generation = old.as_ref().map_or(1, |old| old.generation + 1);
@@ -140,38 +197,43 @@ impl Records {
                     t.execute("DELETE FROM node WHERE id = ?1", [&gone.id])?;
                 }
                 write_nodes(&t, &id, &nodes)?;
-                let operation = operations::insert(
-                    &t,
-                    &id,
-                    &new.spec.name,
-                    OperationKind::Up,
-                    generation,
-                    new.deadline,
-                )?;
+                let cluster = (id.as_str(), new.spec.name.as_str(), generation);
+                let operation =
+                    OperationRecord::new(cluster, OperationKind::Up, new.deadline, new.agreed);
+                let begun = operations::insert(&t, operation, "a newer spec was applied")?;
                 t.commit()?;
-                Ok(Some(operation))
+                Ok(begun)
             })
             .await
     }
 
-    /// Decides that a cluster shall vanish and begins its operation.
-    /// A running `up` gives way: it is ended as failed by `reason`.
+    /// Decides that a cluster shall vanish and begins its operation, unless that runs already.
+    /// A running `up` gives way.
     pub async fn begin_down(
         &self,
         cluster: &ClusterRecord,
         deadline: jiff::Timestamp,
-        superseded: String,
-    ) -> Result<OperationRecord, RecordError> {
+    ) -> Result<Begun, RecordError> {
         let (id, name, generation) = (cluster.id.clone(), cluster.name.clone(), cluster.generation);
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
-                t.execute("UPDATE cluster SET state = 'removing' WHERE id = ?1", [&id])?;
-                operations::supersede(&t, &id, &superseded)?;
-                let operation =
-                    operations::insert(&t, &id, &name, OperationKind::Down, generation, deadline)?;
+                let running = operations::running(&t, &id)?;
+                if let Some(running) = running.filter(|it| it.kind == OperationKind::Down) {
+                    return Ok(Begun::Runs(running));
+                }
+                let marked = t.execute(
+                    "UPDATE cluster SET state = 'removing' WHERE id = ?1 AND generation = ?2",
+                    params![id, generation as i64],
+                )?;
+                if marked == 0 {
+                    return Ok(Begun::Overtaken);
+                }
+                let cluster = (id.as_str(), name.as_str(), generation);
+                let operation = OperationRecord::new(cluster, OperationKind::Down, deadline, Vec::new());
+                let begun = operations::insert(&t, operation, "the cluster is being removed")?;
                 t.commit()?;
-                Ok(operation)
+                Ok(begun)
             })
             .await
     }
@@ -400,113 +462,5 @@ fn node_state_text(state: NodeState) -> &'static str {
         NodeState::Present => "present",
         NodeState::Draining => "draining",
         NodeState::Removing => "removing",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::records::{OperationState, SCHEMA};
-    use host_store::Store;
-
-    fn spec_with(workers: &[&str]) -> ClusterSpec {
-        let nodes = workers.iter().enumerate().map(|(index, name)| {
-            serde_json::json!({ "name": name, "role": "worker", "vcpus": 2, "memory_bytes": 1u64 << 32,
-                "disk_bytes": 1u64 << 34, "ip": format!("192.168.122.{}", 10 + index), "mac": "52:54:00:00:00:01",
-                "labels": [], "taints": [] })
-        });
-        serde_json::from_value(serde_json::json!({
-            "name": "home", "kubernetes": null, "nodes": nodes.collect::<Vec<_>>(), "image": { "suite": "bookworm" },
-            "network": { "name": "default", "cidr": "192.168.122.0/24", "pods": "10.244.0.0/16",
-                "services": "10.96.0.0/12", "load_balancer": null, "dhcp": null }, "plugins": [] }))
-        .expect("a spec")
-    }
-
-    fn generation(workers: &[&str]) -> NewGeneration {
-        NewGeneration {
-            spec: spec_with(workers),
-            image_id: "i".to_owned(),
-            kubernetes: "v1.20.2".to_owned(),
-            trial: true,
-            deadline: jiff::Timestamp::now(),
-        }
-    }
-
-    fn records() -> Records {
-        Records::new(Store::in_memory(&[SCHEMA]).expect("opens"))
-    }
-
-    #[tokio::test]
-    async fn nodes_keep_their_identity_over_generations() {
-        let records = records();
-        records.begin_up(generation(&["a", "b"])).await.expect("begins").expect("it is not being removed");
-        let before = records.cluster("home").await.expect("reads").expect("is there");
-        records.begin_up(generation(&["b", "c"])).await.expect("begins").expect("it is not being removed");
-        let after = records.cluster("home").await.expect("reads").expect("is there");
-        assert_eq!((before.id, after.generation), (after.id.clone(), 2));
-        let states: Vec<_> = after.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
-        let (present, draining) = (NodeState::Present, NodeState::Draining);
-        assert_eq!(states, [("a", 0, draining), ("b", 1, present), ("c", 2, present)]);
-        assert_eq!(before.nodes[1].machine_uuid, after.nodes[1].machine_uuid);
-    }
-
-    #[tokio::test]
-    async fn a_newer_operation_takes_the_place_of_the_running_one() {
-        let records = records();
-        let first =
-            records.begin_up(generation(&["a"])).await.expect("begins").expect("it is not being removed");
-        let second = records
-            .begin_up(generation(&["a", "b"]))
-            .await
-            .expect("begins")
-            .expect("it is not being removed");
-        let ended = records.operation(&first.id).await.expect("reads").expect("is there");
-        assert!(
-            matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"),
-            "{ended:?}"
-        );
-        let running = records.running_operation(&second.cluster_id).await.expect("reads");
-        assert_eq!(running.map(|operation| operation.id), Some(second.id));
-    }
-
-    #[tokio::test]
-    async fn forgetting_a_cluster_ends_its_operation() {
-        let records = records();
-        let up =
-            records.begin_up(generation(&["a"])).await.expect("begins").expect("it is not being removed");
-        records.forget_cluster(&up.cluster_id).await.expect("forgets");
-        assert!(records.cluster("home").await.expect("reads").is_none());
-        let ended = records.operation(&up.id).await.expect("reads").expect("is there");
-        assert_eq!(ended.state, OperationState::Succeeded);
-    }
-
-    #[tokio::test]
-    async fn a_node_that_comes_back_stays_or_is_another_machine() {
-        let records = records();
-        records.begin_up(generation(&["a", "b"])).await.expect("begins");
-        let first = records.cluster("home").await.expect("reads").expect("is there");
-        records.begin_up(generation(&[])).await.expect("begins");
-        records.set_removing(&first.nodes[1].id).await.expect("writes");
-        // Both are back in the file: one was still drained, the other's certificate may be void.
-        records.begin_up(generation(&["a", "b"])).await.expect("begins");
-        records.set_removing(&first.nodes[0].id).await.expect("writes");
-        let now = records.cluster("home").await.expect("reads").expect("is there");
-        let seen: Vec<_> = now.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
-        assert_eq!(seen, [("a", 0, NodeState::Present), ("b", 1, NodeState::Present)]);
-        let machine = |node: &NodeRecord| (node.id.clone(), node.machine_uuid.clone());
-        assert_eq!(machine(&now.nodes[0]), machine(&first.nodes[0]));
-        assert_ne!(now.nodes[1].id, first.nodes[1].id);
-        assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
-    }
-
-    #[tokio::test]
-    async fn a_cluster_that_is_being_removed_takes_no_new_spec() {
-        let records = records();
-        records.begin_up(generation(&["a"])).await.expect("begins");
-        let cluster = records.cluster("home").await.expect("reads").expect("is there");
-        let down = records.begin_down(&cluster, jiff::Timestamp::now(), String::new()).await.expect("begins");
-        assert!(records.begin_up(generation(&["a"])).await.expect("answers").is_none());
-        let running = records.running_operation(&cluster.id).await.expect("reads");
-        assert_eq!(running.map(|operation| operation.id), Some(down.id));
     }
 }

@@ -5,13 +5,15 @@
 mod clusters;
 mod operations;
 
-pub use clusters::{ClusterRecord, ClusterState, NewGeneration, NodeRecord, NodeState};
-pub use operations::{OperationKind, OperationRecord, OperationState};
+pub use clusters::{ClusterRecord, ClusterState, DamagedCluster, NewGeneration, NodeRecord, NodeState};
+pub use operations::{Agreed, Begun, OperationKind, OperationRecord, OperationState};
 
 use host_store::{Schema, Store, StoreError};
+use k8sctl_types::failure::Failure;
 
 /// Tables of this room.
-pub const SCHEMA: Schema = Schema { room: "clusters", steps: &[include_str!("step1.sql")] };
+pub const SCHEMA: Schema =
+    Schema { room: "clusters", steps: &[include_str!("step1.sql"), include_str!("step2.sql")] };
 
 /// A query failed, or a row does not hold what this program wrote.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,27 @@ pub enum RecordError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+impl RecordError {
+    /// As a person meets it.
+    pub fn failure(&self) -> Failure {
+        let reason = k8sctl_rpc::chain(self).to_string();
+        match self {
+            Self::Store(_) => Failure::new(
+                "HOST-RECORDS",
+                "host agent",
+                reason,
+                "check the disk under the host agent's state directory",
+            ),
+            Self::Damaged { object, .. } => Failure::new(
+                "HOST-RECORD-DAMAGED",
+                object.as_str(),
+                reason,
+                "restore the host agent's database from a backup",
+            ),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for RecordError {

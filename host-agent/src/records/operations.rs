@@ -1,7 +1,9 @@
 //! Operations: what a user asked for, until it ended well or badly.
 
+use host_hypervisor::change::Kind;
 use k8sctl_types::failure::Failure;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::{RecordError, Records, now, to_json};
 
@@ -56,10 +58,34 @@ pub struct OperationRecord {
     pub deadline: jiff::Timestamp,
     /// When it ended.
     pub finished: Option<jiff::Timestamp>,
+    /// What it may destroy.
+    pub agreed: Vec<Agreed>,
+}
+
+/// An object that an operation may destroy, or stop: a person has agreed to that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// What kind of object.
+    pub kind: Kind,
+    /// The host's name for it.
+    pub name: String,
+}
+
+/// What became of the wish to begin an operation.
+#[derive(Clone, Debug)]
+pub enum Begun {
+    /// It has begun. The id of the one that gave way to it.
+    New(OperationRecord, Option<String>),
+    /// One that wants the same runs already.
+    Runs(OperationRecord),
+    /// The cluster is being removed.
+    BeingRemoved,
+    /// The cluster is not what it was when this was decided: another spec was applied, or it is gone.
+    Overtaken,
 }
 
 const COLUMNS: &str =
-    "id, cluster_id, cluster, kind, generation, state, started, deadline, finished, failure";
+    "id, cluster_id, cluster, kind, generation, state, started, deadline, finished, failure, agreed";
 
 impl Records {
     /// The operation with that id.
@@ -71,7 +97,7 @@ impl Records {
     /// The running operation of a cluster.
     pub async fn running_operation(&self, cluster_id: &str) -> Result<Option<OperationRecord>, RecordError> {
         let id = cluster_id.to_owned();
-        self.store.call(move |c| select(c, "WHERE cluster_id = ?1 AND state = 'running'", &id)).await
+        self.store.call(move |c| running(c, &id)).await
     }
 
     /// The newest operation of a cluster, running or ended.
@@ -96,62 +122,80 @@ impl Records {
     }
 }
 
-pub(super) fn insert(
-    t: &Transaction<'_>,
-    cluster_id: &str,
-    cluster: &str,
-    kind: OperationKind,
-    generation: u64,
-    deadline: jiff::Timestamp,
-) -> Result<OperationRecord, RecordError> {
-    let record = OperationRecord {
-        id: uuid::Uuid::now_v7().to_string(),
-        cluster_id: cluster_id.to_owned(),
-        cluster: cluster.to_owned(),
-        kind,
-        generation,
-        state: OperationState::Running,
-        started: jiff::Timestamp::now(),
-        deadline,
-        finished: None,
-    };
-    supersede(t, cluster_id, "a newer spec was applied")?;
-    t.execute(
-        "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline)
-         VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?7)",
-        params![
-            record.id,
-            cluster_id,
-            cluster,
-            kind.as_str(),
-            generation as i64,
-            record.started.to_string(),
-            deadline.to_string()
-        ],
-    )?;
-    Ok(record)
+impl OperationRecord {
+    /// One that begins now, for a cluster at this generation.
+    pub(super) fn new(
+        cluster: (&str, &str, u64),
+        kind: OperationKind,
+        deadline: jiff::Timestamp,
+        agreed: Vec<Agreed>,
+    ) -> Self {
+        let (cluster_id, name, generation) = cluster;
+        Self {
+            id: uuid::Uuid::now_v7().to_string(),
+            cluster_id: cluster_id.to_owned(),
+            cluster: name.to_owned(),
+            kind,
+            generation,
+            state: OperationState::Running,
+            started: jiff::Timestamp::now(),
+            deadline,
+            finished: None,
+            agreed,
+        }
+    }
 }
 
-/// Ends the running operation of a cluster because another takes its place.
-pub(super) fn supersede(t: &Transaction<'_>, cluster_id: &str, reason: &str) -> Result<(), RecordError> {
+/// Begins an operation; the running one gives way, ended by `superseded`.
+pub(super) fn insert(
+    t: &Transaction<'_>,
+    record: OperationRecord,
+    superseded: &str,
+) -> Result<Begun, RecordError> {
+    let before = supersede(t, &record.cluster_id, superseded)?;
+    t.execute(
+        "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline, agreed)
+         VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?7, ?8)",
+        params![
+            record.id,
+            record.cluster_id,
+            record.cluster,
+            record.kind.as_str(),
+            record.generation as i64,
+            record.started.to_string(),
+            record.deadline.to_string(),
+            to_json(&record.agreed)
+        ],
+    )?;
+    Ok(Begun::New(record, before))
+}
+
+/// Ends the running operation of a cluster because another takes its place; its id.
+fn supersede(t: &Transaction<'_>, cluster_id: &str, reason: &str) -> Result<Option<String>, RecordError> {
     let failure = Failure::new(
         "OPERATION-SUPERSEDED",
         "operation",
         reason,
         "follow the newer operation with `k8sctl status -w`",
     );
-    t.execute(
+    let ended = t.query_row(
         "UPDATE operation SET state = 'failed', failure = ?2, finished = ?3
-         WHERE cluster_id = ?1 AND state = 'running'",
+         WHERE cluster_id = ?1 AND state = 'running' RETURNING id",
         params![cluster_id, to_json(&failure), now()],
-    )?;
-    Ok(())
+        |row| row.get(0),
+    );
+    Ok(ended.optional()?)
+}
+
+/// The running operation of a cluster.
+pub(super) fn running(c: &Connection, cluster_id: &str) -> Result<Option<OperationRecord>, RecordError> {
+    select(c, "WHERE cluster_id = ?1 AND state = 'running'", cluster_id)
 }
 
 fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRecord>, RecordError> {
     let row = c
         .query_row(&format!("SELECT {COLUMNS} FROM operation {filter}"), [arg], |r| {
-            let failure: Option<String> = r.get(9)?;
+            let (failure, agreed): (Option<String>, String) = (r.get(9)?, r.get(10)?);
             let time = |text: String| text.parse().unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let record = OperationRecord {
                 id: r.get(0)?,
@@ -166,15 +210,18 @@ fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRec
                 started: time(r.get(6)?),
                 deadline: time(r.get(7)?),
                 finished: r.get::<_, Option<String>>(8)?.map(time),
+                agreed: Vec::new(),
             };
-            Ok((record, failure))
+            Ok((record, failure, agreed))
         })
         .optional()?;
-    let Some((mut record, failure)) = row else { return Ok(None) };
+    let Some((mut record, failure, agreed)) = row else { return Ok(None) };
+    let object = format!("operation {}", record.id);
+    let damaged = |what| move |source| RecordError::Damaged { what, object, source };
     if let Some(failure) = failure {
-        record.state = OperationState::Failed(serde_json::from_str(&failure).map_err(|source| {
-            RecordError::Damaged { what: "failure", object: format!("operation {}", record.id), source }
-        })?);
+        record.state =
+            OperationState::Failed(serde_json::from_str(&failure).map_err(damaged.clone()("failure"))?);
     }
+    record.agreed = serde_json::from_str(&agreed).map_err(damaged("agreement"))?;
     Ok(Some(record))
 }

@@ -22,6 +22,7 @@ use k8sctl_types::spec::Role;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use super::consent::refuse_unagreed;
 use super::crash;
 use super::desired::{desired_host, desired_state, host_pool, image_facts};
 use super::execute::execute_changes;
@@ -87,7 +88,9 @@ pub struct ClusterTask {
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
     powered_on: BTreeMap<String, PoweredOn>,
     /// The operation of the last look.
-    operation: Option<String>,
+    operation: Option<OperationRecord>,
+    /// The last one that failed, where the records could not be written then: they still have it as running.
+    unwritten: Option<OperationRecord>,
     starts: Starts,
     drains: BTreeMap<String, Drain>,
     /// Since when looks fail without a break, and on behalf of which operation.
@@ -118,6 +121,7 @@ impl ClusterTask {
             kubernetes_view: None,
             powered_on: BTreeMap::new(),
             operation: None,
+            unwritten: None,
             starts: Starts::default(),
             drains: BTreeMap::new(),
             troubled_since: None,
@@ -156,8 +160,16 @@ impl ClusterTask {
 
     /// One look. `false` means: the cluster is gone.
     async fn look(&mut self) -> Result<bool, Trouble> {
-        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(false) };
-        let operation = self.shared.records.running_operation(&cluster.id).await?;
+        self.write_down_failure().await;
+        let Some((cluster, operation)) = self.shared.records.at_work(&self.name).await? else {
+            return Ok(false);
+        };
+        let operation = operation.filter(|it| !is_one(&self.unwritten, it));
+        if operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id) {
+            // A person has asked for it, and may have mended what was in the way.
+            (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
+        }
+        self.operation.clone_from(&operation);
         if cluster.state == ClusterState::Removing {
             let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
             if let Err(trouble) = &removed {
@@ -166,12 +178,6 @@ impl ClusterTask {
                 self.publish(&cluster, &observed, operation.as_ref()).await?;
             }
             return removed.map(|()| false);
-        }
-        let id = operation.as_ref().map(|operation| operation.id.clone());
-        if id != self.operation {
-            // A person has asked for it, and may have mended what was in the way.
-            (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
-            self.operation = id;
         }
         let result = match self.image(&cluster) {
             Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,
@@ -183,11 +189,13 @@ impl ClusterTask {
         let record = self.shared.records.cluster(&self.name).await?.unwrap_or(cluster);
         let observed = self.observed(&record);
         let running = self.shared.records.running_operation(&record.id).await?;
+        let running = running.filter(|it| !is_one(&self.unwritten, it));
         self.publish(&record, &observed, running.as_ref()).await?;
         result?;
         self.troubled_since = None;
         self.next_deadline = None;
-        if let Some(operation) = running {
+        // One that has begun meanwhile is judged by a look of its own.
+        if let Some(operation) = running.filter(|it| is_one(&self.operation, it)) {
             self.judge(&record, &observed, &operation).await?;
         }
         Ok(true)
@@ -219,12 +227,12 @@ impl ClusterTask {
         operation: Option<&OperationRecord>,
         image: &Image,
     ) -> Result<(), Trouble> {
-        let is_up = operation.is_some_and(|operation| operation.kind == OperationKind::Up);
-        let host = self.converge_host(cluster, image, is_up).await;
-        if is_up {
+        let up = operation.filter(|operation| operation.kind == OperationKind::Up);
+        let host = self.converge_host(cluster, image, up).await;
+        if let Some(up) = up {
             host?;
             self.converge_nodes(cluster, Some(image)).await?;
-            return self.remove_nodes(cluster, image).await;
+            return self.remove_nodes(cluster, image, up).await;
         }
         // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
         let nodes = self.converge_nodes(cluster, Some(image)).await;
@@ -271,13 +279,13 @@ impl ClusterTask {
         Ok(host)
     }
 
-    /// Makes the host as the cluster needs it; without an operation only VMs that shall run are started, with the
-    /// network and the pool that they need.
+    /// Makes the host as the cluster needs it, as far as that was agreed to; without an operation only VMs that shall
+    /// run are started, with the network and the pool that they need.
     async fn converge_host(
         &mut self,
         cluster: &ClusterRecord,
         image: &Image,
-        is_up: bool,
+        up: Option<&OperationRecord>,
     ) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
         let _one_at_a_time = shared.host.lock().await;
@@ -289,10 +297,13 @@ impl ClusterTask {
         let adopted = stored_adoption(&shared.records).await?;
         let plan = plan_host(&desired, &observed, &adopted)?;
         let mut changes = plan.changes;
-        changes.retain(|change| is_up || only_starts(&change.op, &observed));
+        match up {
+            Some(up) => refuse_unagreed(cluster, up, &changes)?,
+            None => changes.retain(|change| only_starts(&change.op, &observed)),
+        }
         let now = Instant::now();
         changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
-        if is_up && plan.adoption != adopted {
+        if up.is_some() && plan.adoption != adopted {
             crash::point("before-store-adoption");
             let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
             shared.records.set_adoption(&record).await?;
@@ -419,6 +430,11 @@ async fn view_changed(view: Option<&mut watch::Receiver<KubernetesView>>) {
     }
 }
 
+/// Whether an operation is this one.
+fn is_one(this: &Option<OperationRecord>, operation: &OperationRecord) -> bool {
+    this.as_ref().is_some_and(|this| this.id == operation.id)
+}
+
 /// The time until then, nothing where it has passed.
 fn until(then: jiff::Timestamp) -> Duration {
     Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
@@ -446,11 +462,12 @@ fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
 }
 
 /// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
-/// processors for itself, unless the host has enough for all.
+/// processors for itself, unless the host has enough for all. One that is not off is not turned off for that.
 fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
-    let runs = host.domain(&node.name).is_some_and(|domain| domain.state == DomainState::Running);
+    let is_on = host.domain(&node.name).is_some_and(|domain| domain.state != DomainState::Off);
     let wanted: u32 = cluster.nodes.iter().map(|node| node.spec.vcpus).sum();
-    runs || node.spec.role == Role::ControlPlane
+    is_on
+        || node.spec.role == Role::ControlPlane
         || wanted <= host.host_cpus
         || progress::control_plane_is_starting(cluster, agents)
 }

@@ -53,6 +53,7 @@ impl ClusterTask {
         &mut self,
         cluster: &ClusterRecord,
         image: &Image,
+        up: &OperationRecord,
     ) -> Result<(), Trouble> {
         if self.kubernetes.as_ref().is_some_and(|kubernetes| !kubernetes.view().borrow().reachable) {
             // An API that is away, or not read yet, tells of no pod. The operation's own deadline ends the wait.
@@ -82,7 +83,13 @@ impl ClusterTask {
             // A node that came back into the file meanwhile stays; it is uncordoned by the next look.
             self.shared.records.set_removing(&node.id).await?;
         }
-        let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
+        let now = self.shared.records.at_work(&self.name).await?;
+        // Another operation has a look of its own, which goes by what was agreed to for that one.
+        let Some((cluster, Some(_))) =
+            now.filter(|(_, running)| running.as_ref().is_some_and(|it| it.id == up.id))
+        else {
+            return Ok(());
+        };
         let removing = || cluster.nodes.iter().filter(|node| node.state == NodeState::Removing);
         if removing().next().is_none() {
             return Ok(());
@@ -104,7 +111,7 @@ impl ClusterTask {
             .await;
         }
         self.host = None;
-        self.converge_host(&cluster, image, true).await?;
+        self.converge_host(&cluster, image, Some(up)).await?;
         for node in removing() {
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.

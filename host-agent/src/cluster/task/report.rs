@@ -59,6 +59,7 @@ impl ClusterTask {
         running: Option<&OperationRecord>,
     ) -> Result<(), RecordError> {
         let last = self.shared.records.last_operation(&cluster.id).await?;
+        let last = self.unwritten.clone().filter(|it| last.as_ref().is_some_and(|l| l.id == it.id)).or(last);
         let last_failure = match last.map(|operation| operation.state) {
             Some(OperationState::Failed(failure)) => Some(wire::failure(&failure)),
             _ => None,

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use k8sctl_types::failure::Failure;
 
 use super::report::progress_lines;
-use super::{ClusterTask, RESYNC};
+use super::{ClusterTask, RESYNC, is_one};
 use crate::cluster::manager::RequestError;
 use crate::cluster::progress::{self, Observed};
 use crate::kubernetes::KubernetesError;
-use crate::records::{ClusterRecord, OperationRecord, RecordError};
+use crate::records::{ClusterRecord, OperationRecord, OperationState, RecordError};
 
 /// A passing failure may last so long before it ends an operation.
 const GRACE: Duration = Duration::from_secs(60);
@@ -36,12 +36,7 @@ impl Trouble {
 
 impl From<RecordError> for Trouble {
     fn from(error: RecordError) -> Self {
-        Self::Passing(Failure::new(
-            "HOST-RECORDS",
-            "host agent",
-            k8sctl_rpc::chain(&error).to_string(),
-            "check the disk under the host agent's state directory",
-        ))
+        Self::Passing(error.failure())
     }
 }
 
@@ -102,17 +97,17 @@ impl ClusterTask {
                 false,
             )
             .await;
-            self.finish(cluster, observed, operation, None).await?;
+            self.succeed(cluster, observed, operation).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
             let failure = self.with_console(cluster, &node_id, failure).await;
-            self.fail(cluster, observed, operation, &failure).await?;
+            self.fail(Some((cluster, observed)), operation, &failure).await;
         } else if now >= operation.deadline {
             let (node_id, failure) = progress::deadline_failure(cluster, observed);
             let failure = match node_id {
                 Some(id) => self.with_console(cluster, &id, failure).await,
                 None => failure,
             };
-            self.fail(cluster, observed, operation, &failure).await?;
+            self.fail(Some((cluster, observed)), operation, &failure).await;
         } else {
             let silent = progress::next_silence(cluster, observed, silence);
             let drain = now.checked_add(DRAIN_LOOK).ok().filter(|_| !self.drains.is_empty());
@@ -135,37 +130,77 @@ impl ClusterTask {
         }
     }
 
-    async fn fail(
-        &self,
-        cluster: &ClusterRecord,
-        observed: &Observed,
-        operation: &OperationRecord,
-        failure: &Failure,
-    ) -> Result<(), RecordError> {
-        self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
-        self.finish(cluster, observed, operation, Some(failure)).await
-    }
-
     /// The status first: who sees the operation end, and looks, sees how it ended.
-    async fn finish(
+    async fn succeed(
         &self,
         cluster: &ClusterRecord,
         observed: &Observed,
         operation: &OperationRecord,
-        failure: Option<&Failure>,
     ) -> Result<(), RecordError> {
-        self.shared.records.finish_operation(&operation.id, failure).await?;
+        self.shared.records.finish_operation(&operation.id, None).await?;
         self.publish(cluster, observed, None).await?;
         self.shared.publish_operation(&operation.id, Vec::new()).await
     }
 
-    pub(super) async fn take_trouble(&mut self, trouble: Trouble) -> Duration {
-        let running = match self.shared.records.cluster(&self.name).await {
-            Ok(Some(cluster)) => self.shared.records.running_operation(&cluster.id).await.ok().flatten(),
-            _ => None,
+    /// Ends an operation badly. Records that cannot be written hold up nobody who waits for its end: the failure is
+    /// told, and written down by a later look.
+    async fn fail(
+        &mut self,
+        seen: Option<(&ClusterRecord, &Observed)>,
+        operation: &OperationRecord,
+        failure: &Failure,
+    ) {
+        self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
+        let ended = OperationRecord {
+            state: OperationState::Failed(failure.clone()),
+            finished: Some(jiff::Timestamp::now()),
+            ..operation.clone()
         };
+        if let Err(error) = self.shared.records.finish_operation(&operation.id, Some(failure)).await {
+            self.note_unwritten(&error);
+            self.unwritten = Some(ended.clone());
+        }
+        if let Some((cluster, observed)) = seen
+            && let Err(error) = self.publish(cluster, observed, None).await
+        {
+            self.note_unwritten(&error);
+        }
+        let written = self.unwritten.is_none();
+        if !(written && self.shared.publish_operation(&operation.id, Vec::new()).await.is_ok()) {
+            self.shared.publish_record(&ended, Vec::new());
+        }
+    }
+
+    /// Writes down how an operation failed, where that was not possible then.
+    pub(super) async fn write_down_failure(&mut self) {
+        let Some(OperationRecord { id, state: OperationState::Failed(failure), .. }) = &self.unwritten else {
+            return;
+        };
+        let written = async {
+            self.shared.records.finish_operation(id, Some(failure)).await?;
+            self.shared.publish_operation(id, Vec::new()).await
+        };
+        match written.await {
+            Ok(()) => self.unwritten = None,
+            Err(error) => self.note_unwritten(&error),
+        }
+    }
+
+    fn note_unwritten(&self, error: &RecordError) {
+        tracing::error!(cluster.name = %self.name, error = %k8sctl_rpc::chain(error), "cannot record a failure");
+    }
+
+    pub(super) async fn take_trouble(&mut self, trouble: Trouble) -> Duration {
+        let (cluster, running) = match self.shared.records.at_work(&self.name).await {
+            Ok(Some((cluster, running))) => (Some(cluster), running),
+            Ok(None) => (None, None),
+            // Whoever waits for the operation of the last look hears of it nevertheless.
+            Err(_) => (None, self.operation.clone()),
+        };
+        // What was in the way of one operation is not in the way of another that has begun meanwhile.
+        let running = running.filter(|it| is_one(&self.operation, it) && !self.shared.has_ended(&it.id));
         // Each operation has its own patience.
-        let id = running.map(|operation| operation.id).unwrap_or_default();
+        let id = running.as_ref().map(|operation| operation.id.clone()).unwrap_or_default();
         let since = match self.troubled_since.take() {
             Some((since, whose)) if whose == id => since,
             _ => Instant::now(),
@@ -177,23 +212,20 @@ impl ClusterTask {
         };
         tracing::warn!(cluster.name = %self.name, error = %failure, last = is_final, "cannot converge");
         self.host = None;
-        let ended = async {
-            let Some(cluster) = self.shared.records.cluster(&self.name).await? else { return Ok(()) };
-            let running = self.shared.records.running_operation(&cluster.id).await?;
-            let Some(operation) = running else { return Ok(()) };
-            let observed = self.observed(&cluster);
+        if let Some(operation) = running {
+            let seen = cluster.as_ref().map(|cluster| (cluster, self.observed(cluster)));
             if is_final || past_deadline(&operation) {
-                self.fail(&cluster, &observed, &operation, &failure).await?;
+                let seen = seen.as_ref().map(|(cluster, observed)| (*cluster, observed));
+                self.fail(seen, &operation, &failure).await;
             } else {
                 // Whoever watches sees what is waited for.
-                let mut lines = progress_lines(&cluster, &observed);
+                let mut lines =
+                    seen.map(|(cluster, observed)| progress_lines(cluster, &observed)).unwrap_or_default();
                 lines.push(progress::trouble_line(&failure));
-                self.shared.publish_operation(&operation.id, lines).await?;
+                if self.shared.publish_operation(&operation.id, lines.clone()).await.is_err() {
+                    self.shared.publish_record(&operation, lines);
+                }
             }
-            Ok::<_, RecordError>(())
-        };
-        if let Err(error) = ended.await {
-            tracing::error!(cluster.name = %self.name, error = %k8sctl_rpc::chain(&error), "cannot record a failure");
         }
         // What only a person can mend is looked at no more often than all else.
         if is_final { RESYNC } else { RETRY }

@@ -390,6 +390,9 @@ impl Draft {
         if let Some(version) = &self.kubernetes {
             add("kubernetes".to_owned(), &version.at);
         }
+        if let Some(suite) = &self.suite {
+            add("image.suite".to_owned(), &suite.at);
+        }
         let network = &self.network;
         for (key, net) in [("cidr", &network.cidr), ("pods", &network.pods), ("services", &network.services)]
         {

@@ -1,0 +1,208 @@
+//! Requests and the tasks behind them, on a host in memory.
+
+use host_hypervisor::fake::FakeHost;
+use host_hypervisor::observed::{DomainState, ObservedDomain};
+
+use super::*;
+use crate::cluster::fake::{FakeHostAgent, SPEC};
+use crate::records::OperationState;
+
+async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {
+    let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
+    manager.apply(&file, "", yes, None).await
+}
+
+fn id(applied: Result<Applied, RequestError>) -> String {
+    applied.expect("it is accepted").operation_id.expect("something is to be done")
+}
+
+fn refusal(answer: Result<impl std::fmt::Debug, RequestError>) -> Failure {
+    match answer {
+        Err(RequestError::Refused(failure)) => failure,
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+fn domain<'a>(host: &'a mut FakeHost, name: &str) -> &'a mut ObservedDomain {
+    host.observed.domains.iter_mut().find(|it| it.name == name).expect("it is there")
+}
+
+fn all_run(host: &FakeHost) -> bool {
+    let domains = &host.observed.domains;
+    domains.len() == 2 && domains.iter().all(|it| it.state == DomainState::Running)
+}
+
+/// How many VMs, disks and networks went.
+fn deleted(host: &FakeHost) -> [u32; 3] {
+    let count = |op| host.effects.get(op).copied().unwrap_or_default();
+    [count("delete-domain"), count("delete-volume"), count("delete-network")]
+}
+
+/// As `virsh snapshot-create-as --disk-only` leaves it.
+fn snapshot(agent: &FakeHostAgent, name: &str) {
+    domain(&mut agent.hypervisor.host(), name).disk = Some("/pool/snapshot.s1".into());
+    agent.hypervisor.notify();
+}
+
+#[tokio::test]
+async fn a_running_up_destroys_only_what_was_agreed_to() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let first = id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+
+    snapshot(&agent, "control");
+    let failure = agent.failure_of(&first).await;
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("PLAN-CONSENT", "domain control"));
+    assert!(failure.reason.contains("it has another disk than it should"), "{}", failure.reason);
+    assert!(failure.next_step.contains("`k8sctl up`"), "{}", failure.next_step);
+    assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
+
+    // The next one shows it and asks; what was agreed to is done, also where its reason is another by then.
+    assert_eq!(refusal(up(&manager, SPEC, false).await).id, "PLAN-CONSENT");
+    let second = id(up(&manager, SPEC, true).await);
+    agent.wait_host("it is replaced", |host| deleted(host) == [1, 1, 0] && all_run(host)).await;
+    agent.hypervisor.host().observed.volumes.retain(|it| !it.name.ends_with("-control.qcow2"));
+    agent.hypervisor.notify();
+    agent.wait_host("the rest is done", |host| deleted(host) == [2, 1, 0] && all_run(host)).await;
+
+    // All of it would have to go, of which half was agreed to: nothing goes.
+    agent.hypervisor.host().observed.networks[0].cidr = Some("192.168.77.0/24".parse().expect("it is one"));
+    agent.hypervisor.notify();
+    let failure = agent.failure_of(&second).await;
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("PLAN-CONSENT", "domain worker"));
+    assert_eq!(deleted(&agent.hypervisor.host()), [2, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_vm_that_is_paused_is_not_turned_off_to_wait_for_its_turn() {
+    let agent = FakeHostAgent::new().await;
+    // Fewer processors than VMs want: workers wait until the control plane has done its part.
+    agent.hypervisor.host().observed.host_cpus = 1;
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    let worker_is_defined = |host: &FakeHost| host.observed.domains.len() == 2;
+    agent.wait_host("the worker waits", worker_is_defined).await;
+    domain(&mut agent.hypervisor.host(), "worker").state = DomainState::Paused;
+    agent.hypervisor.notify();
+    agent.wait_host("it goes on", all_run).await;
+    assert_eq!(agent.hypervisor.host().effects.get("shut-down-domain"), None);
+}
+
+#[tokio::test]
+async fn two_that_want_the_same_follow_one_operation() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let (first, second) = tokio::join!(up(&manager, SPEC, true), up(&manager, SPEC, true));
+    let attached = [&first, &second].map(|it| it.as_ref().is_ok_and(|applied| applied.attached));
+    assert!(attached.contains(&true) && attached.contains(&false), "{attached:?}");
+    assert_eq!(id(first), id(second));
+
+    let (first, second) = tokio::join!(manager.destroy("home", ""), manager.destroy("home", ""));
+    let down = first.expect("it begins");
+    assert_eq!(down, second.expect("it follows"));
+    let mut operations = manager.operations();
+    let gone = |all: &BTreeMap<String, control::Operation>| {
+        all.get(&down).is_some_and(|it| it.state() == control::OperationState::Succeeded)
+    };
+    tokio::time::timeout(Duration::from_secs(60), operations.wait_for(gone))
+        .await
+        .expect("in time")
+        .expect("the sender lives");
+    assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_failure_that_cannot_be_written_down_is_told_and_written_later() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let operation = id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+    let set_read_only = |read_only: bool| {
+        let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
+        agent.store.call_blocking(set).expect("sets");
+    };
+    set_read_only(true);
+    snapshot(&agent, "control");
+    assert_eq!(agent.failure_of(&operation).await.id, "PLAN-CONSENT");
+    let state = || async {
+        let record = agent.shared.records.operation(&operation).await.expect("reads");
+        record.expect("it is there").state
+    };
+    assert_eq!(state().await, OperationState::Running);
+
+    let mut operations = manager.operations();
+    set_read_only(false);
+    agent.hypervisor.notify();
+    // Written, it is published as the records have it.
+    operations.changed().await.expect("the sender lives");
+    assert!(matches!(state().await, OperationState::Failed(failure) if failure.id == "PLAN-CONSENT"));
+    assert_eq!(agent.failure_of(&operation).await.id, "PLAN-CONSENT");
+}
+
+#[tokio::test]
+async fn what_cannot_change_is_refused_before_a_bundle_is_asked_for() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    for (line, said) in [
+        ("kubernetes = \"v1.30.0\"\n", "cluster.toml:1: kubernetes is v1.29.0 and would become v1.30.0"),
+        ("image.suite = \"trixie\"\n", "cluster.toml:1: image.suite is bookworm and would become trixie"),
+    ] {
+        let refused = refusal(up(&manager, &format!("{line}{SPEC}"), true).await);
+        assert_eq!(refused.id, "SPEC-FIXED", "{refused}");
+        assert!(refused.reason.contains(said), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_cluster_holds_up_no_other() {
+    let agent = FakeHostAgent::new().await;
+    let other = SPEC
+        .replace("home", "other")
+        .replace("\"control\"", "\"other-control\"")
+        .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
+        .replace("192.168.122.", "192.168.123.")
+        .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"");
+    for spec in [SPEC, &other] {
+        let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
+        let generation = NewGeneration {
+            spec,
+            image_id: agent.image_id(),
+            kubernetes: "v1.29.0".to_owned(),
+            trial: false,
+            deadline: deadline_from_now(Duration::from_secs(3600)),
+            planned_on: None,
+            agreed: Vec::new(),
+        };
+        agent.shared.records.begin_up(generation).await.expect("begins");
+    }
+    let damage = |c: &mut rusqlite::Connection| {
+        c.execute("UPDATE cluster SET spec = '{' || spec WHERE name = 'home'", [])
+    };
+    assert_eq!(agent.store.call_blocking(damage).expect("writes"), 1);
+
+    let manager = agent.start().await;
+    agent.wait_host("the other goes on", all_run).await;
+    assert!(agent.hypervisor.host().observed.domains.iter().all(|it| it.name.starts_with("other-")));
+    for asked in ["home", ""] {
+        let found = manager.find(asked).await;
+        match (asked, found) {
+            ("home", Err(RequestError::Records(error))) => {
+                let failure = error.failure();
+                assert_eq!(
+                    (failure.id.as_str(), failure.object.as_str()),
+                    ("HOST-RECORD-DAMAGED", "cluster home")
+                );
+            }
+            ("", Err(RequestError::Refused(failure))) => {
+                assert!(failure.next_step.contains("other, home"), "{failure:?}");
+            }
+            (_, found) => panic!("{asked:?}: {found:?}"),
+        }
+    }
+    let names: Vec<_> = manager.summaries().await.expect("reads").into_iter().map(|it| it.name).collect();
+    assert_eq!(names, ["other", "home"]);
+    let events = agent.shared.events.page(0, "home").await.expect("reads");
+    assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
+}

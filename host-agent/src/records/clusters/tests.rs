@@ -1,0 +1,173 @@
+//! Generations, nodes and operations as they follow each other.
+
+use super::*;
+use crate::records::{OperationState, SCHEMA};
+use host_store::Store;
+
+fn spec_with(workers: &[&str]) -> ClusterSpec {
+    let nodes = workers.iter().enumerate().map(|(index, name)| {
+        serde_json::json!({ "name": name, "role": "worker", "vcpus": 2, "memory_bytes": 1u64 << 32,
+            "disk_bytes": 1u64 << 34, "ip": format!("192.168.122.{}", 10 + index), "mac": "52:54:00:00:00:01",
+            "labels": [], "taints": [] })
+    });
+    serde_json::from_value(serde_json::json!({
+        "name": "home", "kubernetes": null, "nodes": nodes.collect::<Vec<_>>(), "image": { "suite": "bookworm" },
+        "network": { "name": "default", "cidr": "192.168.122.0/24", "pods": "10.244.0.0/16",
+            "services": "10.96.0.0/12", "load_balancer": null, "dhcp": null }, "plugins": [] }))
+    .expect("a spec")
+}
+
+fn generation(workers: &[&str]) -> NewGeneration {
+    NewGeneration {
+        spec: spec_with(workers),
+        image_id: "i".to_owned(),
+        kubernetes: "v1.20.2".to_owned(),
+        trial: true,
+        deadline: jiff::Timestamp::now(),
+        planned_on: None,
+        agreed: Vec::new(),
+    }
+}
+
+/// Plans on the cluster as it is, and begins.
+async fn up(records: &Records, workers: &[&str]) -> Begun {
+    let cluster = records.cluster("home").await.expect("reads");
+    let planned_on = cluster.map(|cluster| (cluster.id, cluster.generation));
+    records.begin_up(NewGeneration { planned_on, ..generation(workers) }).await.expect("answers")
+}
+
+async fn home(records: &Records) -> ClusterRecord {
+    records.cluster("home").await.expect("reads").expect("is there")
+}
+
+fn new(begun: Begun) -> OperationRecord {
+    match begun {
+        Begun::New(operation, _) => operation,
+        other => panic!("nothing has begun: {other:?}"),
+    }
+}
+
+fn runs(begun: &Begun) -> Option<&str> {
+    match begun {
+        Begun::Runs(operation) => Some(&operation.id),
+        _ => None,
+    }
+}
+
+fn records() -> Records {
+    Records::new(Store::in_memory(&[SCHEMA]).expect("opens"))
+}
+
+#[tokio::test]
+async fn nodes_keep_their_identity_over_generations() {
+    let records = records();
+    new(up(&records, &["a", "b"]).await);
+    let before = home(&records).await;
+    new(up(&records, &["b", "c"]).await);
+    let after = home(&records).await;
+    assert_eq!((before.id, after.generation), (after.id.clone(), 2));
+    let states: Vec<_> = after.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
+    let (present, draining) = (NodeState::Present, NodeState::Draining);
+    assert_eq!(states, [("a", 0, draining), ("b", 1, present), ("c", 2, present)]);
+    assert_eq!(before.nodes[1].machine_uuid, after.nodes[1].machine_uuid);
+}
+
+#[tokio::test]
+async fn a_newer_operation_takes_the_place_of_the_running_one() {
+    let records = records();
+    let first = new(up(&records, &["a"]).await);
+    let Begun::New(second, superseded) = up(&records, &["a", "b"]).await else { panic!("it begins") };
+    assert_eq!(superseded, Some(first.id.clone()));
+    let ended = records.operation(&first.id).await.expect("reads").expect("is there");
+    assert!(matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"), "{ended:?}");
+    let (_, running) = records.at_work("home").await.expect("reads").expect("is there");
+    assert_eq!(running.map(|operation| operation.id), Some(second.id));
+}
+
+#[tokio::test]
+async fn of_two_that_want_the_same_at_once_one_begins() {
+    let records = records();
+    // Both have planned before either begins.
+    let first = new(records.begin_up(generation(&["a"])).await.expect("answers"));
+    let second = records.begin_up(generation(&["a"])).await.expect("answers");
+    assert_eq!(runs(&second), Some(first.id.as_str()), "{second:?}");
+
+    let cluster = home(&records).await;
+    let down = || records.begin_down(&cluster, jiff::Timestamp::now());
+    let first = new(down().await.expect("answers"));
+    let second = down().await.expect("answers");
+    assert_eq!(runs(&second), Some(first.id.as_str()), "{second:?}");
+    records.forget_cluster(&cluster.id).await.expect("forgets");
+    let ended = records.operation(&first.id).await.expect("reads").expect("is there");
+    assert_eq!(ended.state, OperationState::Succeeded);
+    // One that comes later still is not begun for a cluster that is gone: nobody would ever end it.
+    let late = down().await.expect("answers");
+    assert!(matches!(late, Begun::Overtaken), "{late:?}");
+    assert!(records.running_operation(&cluster.id).await.expect("reads").is_none());
+}
+
+#[tokio::test]
+async fn what_was_planned_on_an_older_spec_does_not_begin() {
+    let records = records();
+    new(up(&records, &["a"]).await);
+    let seen = home(&records).await;
+    new(up(&records, &["a", "b"]).await);
+    // It would drain b, of which its plan did not know.
+    let planned_on = Some((seen.id.clone(), seen.generation));
+    let late = records.begin_up(NewGeneration { planned_on, ..generation(&["a", "c"]) }).await;
+    assert!(matches!(late.expect("answers"), Begun::Overtaken));
+    let down = records.begin_down(&seen, jiff::Timestamp::now()).await.expect("answers");
+    assert!(matches!(down, Begun::Overtaken), "{down:?}");
+    let names: Vec<_> = home(&records).await.nodes.into_iter().map(|node| (node.name, node.state)).collect();
+    assert_eq!(names, [("a".to_owned(), NodeState::Present), ("b".to_owned(), NodeState::Present)]);
+}
+
+#[tokio::test]
+async fn what_was_agreed_to_is_remembered() {
+    let records = records();
+    let agreed = vec![Agreed { kind: host_hypervisor::change::Kind::Domain, name: "a".to_owned() }];
+    let begun = records.begin_up(NewGeneration { agreed: agreed.clone(), ..generation(&["a"]) }).await;
+    let id = new(begun.expect("answers")).id;
+    let stored = records.operation(&id).await.expect("reads").expect("is there");
+    assert_eq!(stored.agreed, agreed);
+}
+
+#[tokio::test]
+async fn forgetting_a_cluster_ends_its_operation() {
+    let records = records();
+    let up = new(up(&records, &["a"]).await);
+    records.forget_cluster(&up.cluster_id).await.expect("forgets");
+    assert!(records.cluster("home").await.expect("reads").is_none());
+    let ended = records.operation(&up.id).await.expect("reads").expect("is there");
+    assert_eq!(ended.state, OperationState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_stays_or_is_another_machine() {
+    let records = records();
+    new(up(&records, &["a", "b"]).await);
+    let first = home(&records).await;
+    new(up(&records, &[]).await);
+    records.set_removing(&first.nodes[1].id).await.expect("writes");
+    // Both are back in the file: one was still drained, the other's certificate may be void.
+    new(up(&records, &["a", "b"]).await);
+    records.set_removing(&first.nodes[0].id).await.expect("writes");
+    let now = home(&records).await;
+    let seen: Vec<_> = now.nodes.iter().map(|n| (n.name.as_str(), n.pod_index, n.state)).collect();
+    assert_eq!(seen, [("a", 0, NodeState::Present), ("b", 1, NodeState::Present)]);
+    let machine = |node: &NodeRecord| (node.id.clone(), node.machine_uuid.clone());
+    assert_eq!(machine(&now.nodes[0]), machine(&first.nodes[0]));
+    assert_ne!(now.nodes[1].id, first.nodes[1].id);
+    assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_being_removed_takes_no_new_spec() {
+    let records = records();
+    new(up(&records, &["a"]).await);
+    let cluster = home(&records).await;
+    let down = new(records.begin_down(&cluster, jiff::Timestamp::now()).await.expect("begins"));
+    assert!(matches!(up(&records, &["a"]).await, Begun::BeingRemoved));
+    let running = records.running_operation(&cluster.id).await.expect("reads");
+    assert_eq!(running.map(|operation| operation.id), Some(down.id));
+}
