@@ -22,12 +22,12 @@ use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
 use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
-use host_pki::join::JoinAuthority;
+use host_pki::join::{JoinAuthority, join_events};
 use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
 use k8sctl_types::failure::Failure;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// How long open calls may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         )
     })?;
     let event_log = EventLog::open(store.clone(), config.event_retention).await?;
-    let (changes, receiver) = mpsc::unbounded_channel();
+    let (changes, receiver) = nodes::changes::changes();
     let registry = NodeRegistry::new(changes);
     let pki = PkiStore::new(config.state_dir.join("pki"));
     let records = Records::new(store.clone());
@@ -81,9 +81,9 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         start_daemons: config.start_libvirt,
     })?);
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
-    let (join_events, joins) = mpsc::unbounded_channel();
+    let (join_teller, joins) = join_events();
     let authority =
-        JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_events);
+        JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_teller);
     let authority = Arc::new(authority);
     let shared = Arc::new(Shared {
         records: records.clone(),

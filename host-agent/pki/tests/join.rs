@@ -70,7 +70,7 @@ async fn the_same_request_gets_the_same_certificate_until_the_session() {
         "the secret is gone"
     );
     let mut second_use = false;
-    while let Ok(event) = world.events.try_recv() {
+    while let Some(event) = world.events.try_next() {
         second_use |= matches!(event, JoinEvent::Refused { refusal: Refusal::OtherKey, .. });
     }
     assert!(second_use, "it is an event");
@@ -208,7 +208,7 @@ async fn a_thousand_replays_over_restarts_get_nothing() {
 
 /// How many certificates were given out since the last call.
 fn joined(world: &mut World) -> usize {
-    std::iter::from_fn(|| world.events.try_recv().ok())
+    std::iter::from_fn(|| world.events.try_next())
         .filter(|event| matches!(event, JoinEvent::Joined { .. }))
         .count()
 }
@@ -308,4 +308,56 @@ async fn one_address_is_slowed_down() {
         .join(&request(&secret, &EXPORTER, &csr()), &EXPORTER, peer())
         .await
         .expect("others are not");
+}
+
+/// A stranger who has no secret invents 10,000 ids, each as long as a message may be, and then sound ones.
+#[tokio::test]
+async fn ten_thousand_refusals_leave_two_lines_and_room_for_a_genuine_event() {
+    let mut world = World::new();
+    let secret = world.offer().await;
+    let honest = request(&secret, &EXPORTER, &csr());
+    let stranger = peer();
+    for number in 0..10_000_u32 {
+        let sound = number % 2 == 1;
+        let node_id = if sound { format!("node-{number}") } else { number.to_string().repeat(12_000) };
+        let invented = k8sctl_proto::node::v1::JoinRequest { node_id, ..honest.clone() };
+        let error = world.authority.join(&invented, &EXPORTER, stranger).await.expect_err("is refused");
+        assert!(error.to_string().len() < 128, "the invented id is not carried further");
+        assert!(matches!(refusal::<()>(Err(error)), Refusal::Proof | Refusal::Rate));
+    }
+    world.authority.join(&honest, &EXPORTER, peer()).await.expect("joins");
+    world.events.look(std::time::Instant::now() + std::time::Duration::from_secs(61));
+    let events: Vec<JoinEvent> = std::iter::from_fn(|| world.events.try_next()).collect();
+    let text = format!("{events:?}");
+    assert!(text.len() < 1024, "{text}");
+    let left_out = JoinEvent::LeftOut { peer: Some(stranger.ip()), node_id: None, count: 9_999 };
+    let first = JoinEvent::Refused { node_id: None, peer: stranger.ip(), refusal: Refusal::Proof };
+    assert!(events.contains(&first) && events.contains(&left_out), "{text}");
+    assert!(events.iter().any(|event| matches!(event, JoinEvent::Joined { .. })), "{text}");
+    assert_eq!(events.len(), 3, "{text}");
+}
+
+/// A stranger with all addresses of a network fills no queue: who has a secret is still heard.
+#[tokio::test]
+async fn refusals_of_many_addresses_are_counted_together() {
+    let mut world = World::new();
+    let secret = world.offer().await;
+    let honest = request(&secret, &EXPORTER, &csr());
+    for _ in 0..2_000 {
+        let invented =
+            k8sctl_proto::node::v1::JoinRequest { node_id: "Not One".to_owned(), ..honest.clone() };
+        assert_eq!(refusal(world.authority.join(&invented, &EXPORTER, peer()).await), Refusal::Proof);
+    }
+    world.authority.join(&honest, &EXPORTER, peer()).await.expect("joins");
+    let other = request(&secret, &EXPORTER, &csr());
+    assert_eq!(refusal(world.authority.join(&other, &EXPORTER, peer()).await), Refusal::OtherKey);
+    world.events.look(std::time::Instant::now() + std::time::Duration::from_secs(61));
+    let events: Vec<JoinEvent> = std::iter::from_fn(|| world.events.try_next()).collect();
+    assert!(events.len() < 50, "{}", events.len());
+    let others = |event: &JoinEvent| matches!(event, JoinEvent::LeftOut { peer: None, node_id: None, count } if *count > 1_900);
+    assert!(events.iter().any(others), "{events:?}");
+    assert!(events.iter().any(|event| matches!(event, JoinEvent::Joined { .. })), "{events:?}");
+    let second_use =
+        |event: &JoinEvent| matches!(event, JoinEvent::Refused { refusal: Refusal::OtherKey, .. });
+    assert!(events.iter().any(second_use), "a known secret is told whoever else knocks");
 }

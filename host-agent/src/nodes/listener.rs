@@ -76,7 +76,9 @@ impl NodeListener {
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
             .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
-            .add_service(NodeServiceServer::new(sessions).max_decoding_message_size(limits::DECODE_BYTES));
+            .add_service(
+                NodeServiceServer::new(sessions).max_decoding_message_size(limits::NODE_DECODE_BYTES),
+            );
         let serve = router.serve_with_incoming_shutdown(incoming(listener, config), async {
             // Resolves when the listener is dropped.
             let _ = closed.await;

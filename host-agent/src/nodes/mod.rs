@@ -1,12 +1,15 @@
 //! Node agents as the host agent sees them: who is connected, what each shall be, what each reports.
 //!
 //! - [`registry`]: the state of every node, shared by the cluster tasks and the services
+//! - [`changes`]: the way of what changes to the event log, bounded; `caps`: how much a node can say of itself
 //! - [`machines`]: whether the VM behind a node runs, for the join authority
 //! - [`node_events`]: reports as events
 //! - [`service`]: the gRPC services that node agents call
 //! - [`channel`]: hands out join secrets over virtio-serial
 //! - [`listener`]: the TLS port of one cluster
 
+mod caps;
+pub mod changes;
 pub mod channel;
 pub mod listener;
 pub mod machines;

@@ -2,54 +2,72 @@
 
 use std::collections::HashMap;
 
-use host_pki::join::JoinEvent;
+use host_pki::join::{JoinEvent, JoinEvents};
 use k8sctl_proto::node::v1::{ConditionStatus, StatusReport, StepState};
-use tokio::sync::mpsc;
 
+use super::changes::Changes;
 use super::registry::{NodeChange, condition};
 use crate::events::{EventLog, NewEvent};
 use crate::records::Records;
 
 /// A line of an event log: kind, message, warning.
-type Line = (&'static str, String, bool);
+pub(super) type Line = (&'static str, String, bool);
 
 /// Records changes until the registry is gone.
-pub async fn record_changes(
-    records: Records,
-    events: EventLog,
-    mut changes: mpsc::UnboundedReceiver<(String, NodeChange)>,
-) {
+pub async fn record_changes(records: Records, events: EventLog, mut changes: Changes) {
     let mut names = Names::default();
-    while let Some((node_id, change)) = changes.recv().await {
-        let (cluster, object) = names.of(&records, &node_id).await;
-        for (kind, message, warning) in lines(&change) {
-            events
-                .record(NewEvent { cluster: cluster.clone(), object: object.clone(), kind, message, warning })
-                .await;
-        }
+    while let Some((node_id, (kind, message, warning))) = changes.next().await {
+        let (cluster, object) = match node_id {
+            Some(node_id) => names.of(&records, &node_id).await,
+            None => (String::new(), "host".to_owned()),
+        };
+        events.record(NewEvent { cluster, object, kind, message, warning }).await;
     }
 }
 
 /// Records what the join authority tells until it is gone.
-pub async fn record_joins(records: Records, events: EventLog, mut joins: mpsc::UnboundedReceiver<JoinEvent>) {
+pub async fn record_joins(records: Records, events: EventLog, mut joins: JoinEvents) {
     let mut names = Names::default();
-    while let Some(event) = joins.recv().await {
-        let (node_id, kind, message, warning) = match event {
-            JoinEvent::Joined { node_id, peer } => {
-                (node_id, "NodeJoined", format!("it got its certificate at {peer}"), false)
-            }
-            JoinEvent::Refused { node_id, peer, refusal } => {
-                (node_id, "JoinRefused", format!("an attempt from {peer} was refused: {refusal}"), true)
-            }
-            JoinEvent::Replaced { node_id, serial } => (
-                node_id,
-                "OldCertificate",
-                format!("the replaced certificate {serial} was shown again"),
-                true,
-            ),
+    while let Some(event) = joins.next().await {
+        let (node_id, (kind, message, warning)) = join_line(event);
+        let (cluster, object) = match node_id {
+            Some(node_id) => names.of(&records, &node_id).await,
+            None => (String::new(), "host".to_owned()),
         };
-        let (cluster, object) = names.of(&records, &node_id).await;
         events.record(NewEvent { cluster, object, kind, message, warning }).await;
+    }
+}
+
+/// The node, where one is known or claimed, and what there is to tell.
+fn join_line(event: JoinEvent) -> (Option<String>, Line) {
+    match event {
+        JoinEvent::Joined { node_id, peer } => {
+            (Some(node_id), ("NodeJoined", format!("it got its certificate at {peer}"), false))
+        }
+        JoinEvent::Refused { node_id, peer, refusal } => {
+            let message = format!("an attempt to join from {peer} was refused: {refusal}");
+            (node_id, ("JoinRefused", message, true))
+        }
+        JoinEvent::Replaced { node_id, serial } => {
+            let message = format!("the replaced certificate {serial} was shown again");
+            (Some(node_id), ("OldCertificate", message, true))
+        }
+        JoinEvent::LeftOut { peer: Some(peer), count, .. } => {
+            let message =
+                format!("{count} more attempts to join from {peer} were refused within a minute or more");
+            (None, ("JoinRefused", message, true))
+        }
+        JoinEvent::LeftOut { node_id: Some(node_id), count, .. } => {
+            let message =
+                format!("{count} more joins and refusals of it within a minute or more were left out");
+            (Some(node_id), ("EventsLeftOut", message, true))
+        }
+        JoinEvent::LeftOut { count, .. } => {
+            let message = format!(
+                "{count} more attempts to join, from other addresses, were left out within a minute or more"
+            );
+            (None, ("JoinRefused", message, true))
+        }
     }
 }
 
@@ -72,7 +90,8 @@ impl Names {
     }
 }
 
-fn lines(change: &NodeChange) -> Vec<Line> {
+/// What a change says.
+pub(super) fn lines(change: &NodeChange) -> Vec<Line> {
     match change {
         NodeChange::Connected(hello) => {
             vec![("NodeConnected", format!("its agent {} opened a session", hello.agent_version), false)]

@@ -9,6 +9,9 @@ use k8sctl_proto::node::v1::{
 };
 use tokio::sync::{mpsc, watch};
 
+use super::caps::{cut_hello, cut_report};
+use super::changes::ChangeSender;
+
 /// Frames in flight between a node's log stream and its reader.
 const LOG_FRAMES: usize = 16;
 
@@ -42,9 +45,6 @@ pub enum NodeChange {
         now: Box<StatusReport>,
     },
 }
-
-/// Told of every change, in order, for each node.
-pub type ChangeSender = mpsc::UnboundedSender<(String, NodeChange)>;
 
 #[derive(Debug)]
 struct Entry {
@@ -184,7 +184,8 @@ impl NodeRegistry {
     }
 
     /// Opens the session of a node, in place of an older one.
-    pub fn open_session(self: &Arc<Self>, node_id: &str, hello: Hello) -> SessionGuard {
+    pub fn open_session(self: &Arc<Self>, node_id: &str, mut hello: Hello) -> SessionGuard {
+        cut_hello(&mut hello);
         let (log_sender, log_requests) = mpsc::channel(8);
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
@@ -240,8 +241,7 @@ impl NodeRegistry {
     }
 
     fn tell(&self, node_id: &str, change: NodeChange) {
-        // Nobody listens once the host agent drains.
-        let _ = self.changes.send((node_id.to_owned(), change));
+        self.changes.tell(node_id, &change);
         self.touch();
     }
 
@@ -251,8 +251,9 @@ impl NodeRegistry {
 }
 
 impl SessionGuard {
-    /// Takes in a report. `false` means: a newer session took this one's place.
+    /// Takes in a report, cut to a size that can be kept. `false` means: a newer session took this one's place.
     pub fn report(&self, mut report: StatusReport) -> bool {
+        cut_report(&mut report);
         let mut nodes = lock(&self.registry.nodes);
         let Some(entry) = nodes.get_mut(&self.node_id).filter(|entry| entry.session == self.session) else {
             return false;
@@ -312,9 +313,10 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nodes::changes::{Changes, changes};
 
-    fn registry() -> (Arc<NodeRegistry>, mpsc::UnboundedReceiver<(String, NodeChange)>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    fn registry() -> (Arc<NodeRegistry>, Changes) {
+        let (sender, receiver) = changes();
         (NodeRegistry::new(sender), receiver)
     }
 
@@ -349,13 +351,14 @@ mod tests {
     fn equal_reports_are_no_change() {
         let (registry, mut changes) = registry();
         let session = registry.open_session("a", Hello::default());
-        let report = StatusReport { observed_generation: 7, ..StatusReport::default() };
+        let condition = Condition { r#type: "DiskOK".to_owned(), ..Condition::default() };
+        let report = StatusReport { conditions: vec![condition], ..StatusReport::default() };
+        let version = registry.version();
+        let before = *version.borrow();
         assert!(session.report(report.clone()) && session.report(report));
-        let mut reported = 0;
-        while let Ok((_, change)) = changes.try_recv() {
-            reported += usize::from(matches!(change, NodeChange::Reported { .. }));
-        }
-        assert_eq!(reported, 1);
+        let kinds: Vec<&str> = changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect();
+        assert_eq!(kinds, ["NodeConnected", "ConditionChanged"]);
+        assert_eq!(*version.borrow(), before + 1);
     }
 
     #[test]

@@ -79,7 +79,8 @@ fn arguments(selector: &LogSelector) -> Vec<String> {
         arguments.push("--follow".to_owned());
     }
     match selector.tail {
-        Some(tail) => arguments.push(format!("--lines={tail}")),
+        // journalctl reads an int; nobody has more lines than that.
+        Some(tail) => arguments.push(format!("--lines={}", tail.min(i32::MAX as u64))),
         None if selector.follow => arguments.push("--no-tail".to_owned()),
         None => {}
     }
@@ -119,6 +120,8 @@ mod tests {
         let matches = "_SYSTEMD_UNIT=kubelet.service + UNIT=kubelet.service + _TRANSPORT=kernel";
         assert!(arguments.contains(" --all "), "{arguments}");
         assert!(arguments.ends_with(&format!("--follow --lines=5 {matches}")), "{arguments}");
+        let selector = LogSelector { tail: Some(3_000_000_000), ..LogSelector::default() };
+        assert!(super::arguments(&selector).contains(&"--lines=2147483647".to_owned()), "journalctl's int");
         let all = super::arguments(&LogSelector::default()).join(" ");
         assert!(all.contains("k8s-node-agent.service") && !all.contains("kernel"), "{all}");
     }

@@ -4,6 +4,7 @@
 //! - [`tls`]: TLS 1.3 listener and dialler that give the handlers the peer's certificate and the TLS exporter
 //! - [`unix`]: control socket with the caller's credentials from the kernel
 //! - [`connection`]: an accepted connection and what is known of its peer
+//! - [`allowance`]: how much one peer can make us tell
 //! - [`limits`]: every limit of every server, in one place
 //! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
 //! - [`task`]: supervised tasks
@@ -12,6 +13,7 @@
 //!
 //! Nothing here decides who may do what: that is the business of the services.
 
+pub mod allowance;
 pub mod chain;
 pub mod connection;
 pub mod limits;

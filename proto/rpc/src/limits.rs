@@ -1,5 +1,5 @@
 //! Every limit of every gRPC server and client, in one place. Servers begin with [`server`]; generated services
-//! take [`DECODE_BYTES`] or [`JOIN_DECODE_BYTES`] by `max_decoding_message_size`.
+//! take [`DECODE_BYTES`], [`NODE_DECODE_BYTES`] or [`JOIN_DECODE_BYTES`] by `max_decoding_message_size`.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ pub const CONCURRENT_STREAMS: u32 = 64;
 pub const CONCURRENT_REQUESTS: usize = 32;
 /// Largest message that a service decodes.
 pub const DECODE_BYTES: usize = 4 * 1024 * 1024;
+/// Largest message of a node agent. Decoded, a message of many empty parts takes a hundred times its size.
+pub const NODE_DECODE_BYTES: usize = 1024 * 1024;
 /// Largest message that the join service, open to strangers, decodes.
 pub const JOIN_DECODE_BYTES: usize = 64 * 1024;
 /// Largest header list, failures in trailers included.

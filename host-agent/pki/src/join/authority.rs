@@ -13,11 +13,12 @@ use k8sctl_proto::node::v1::JoinRequest;
 use k8sctl_rpc::tls::Exporter;
 use rusqlite::Connection;
 use secrecy::{ExposeSecret as _, SecretSlice};
-use tokio::sync::mpsc;
 
 use super::decide::{Attempt, Decision, Grant, Refusal, TokenRecord, TokenState};
 use super::rate::RateLimit;
-use super::{Authorities, JoinError, JoinEvent, Machines, PROTOCOL, TOKEN_LIFETIME, table};
+use super::{
+    Authorities, JoinError, JoinEvent, JoinTeller, Machines, PROTOCOL, TOKEN_LIFETIME, can_be_node_id, table,
+};
 use crate::ca::{IdentityError, NODE_LIFETIME, NodeCa, NodeIdentity, SignedNode, node_identity};
 use crate::csr::{NodeCsr, sha256};
 use crate::issue;
@@ -35,7 +36,7 @@ pub struct JoinAuthority {
     machines: Arc<dyn Machines>,
     secrets: Mutex<HashMap<String, SecretSlice<u8>>>,
     rate: Mutex<RateLimit>,
-    events: Option<mpsc::UnboundedSender<JoinEvent>>,
+    events: Option<JoinTeller>,
     clock: Clock,
 }
 
@@ -55,7 +56,7 @@ impl JoinAuthority {
     }
 
     /// The same authority, telling of joins, refusals and replaced certificates.
-    pub fn with_events(mut self, events: mpsc::UnboundedSender<JoinEvent>) -> Self {
+    pub fn with_events(mut self, events: JoinTeller) -> Self {
         self.events = Some(events);
         self
     }
@@ -107,10 +108,14 @@ impl JoinAuthority {
                 self.tell(JoinEvent::Joined { node_id: node_id.to_owned(), peer: peer.ip() });
             }
             Err(JoinError::Refused { refusal, .. }) => {
-                let (reason, second_use) = (refusal.to_string(), refusal.is_second_use());
-                tracing::warn!(node.id = %node_id.escape_debug(), peer.address = %peer, reason, second_use, "join refused");
-                let (node_id, refusal) = (node_id.to_owned(), *refusal);
-                self.tell(JoinEvent::Refused { node_id, peer: peer.ip(), refusal });
+                let named = can_be_node_id(node_id).then(|| node_id.to_owned());
+                let refused =
+                    JoinEvent::Refused { node_id: named.clone(), peer: peer.ip(), refusal: *refusal };
+                if self.tell(refused) {
+                    let (reason, second_use) = (refusal.to_string(), refusal.is_second_use());
+                    let node_id = named.unwrap_or_default();
+                    tracing::warn!(node.id = node_id, peer.address = %peer, reason, second_use, "join refused");
+                }
             }
             // The service logs what else went wrong.
             Err(_) => {}
@@ -124,13 +129,18 @@ impl JoinAuthority {
         exporter: &Exporter,
         peer: SocketAddr,
     ) -> Result<SignedNode, JoinError> {
-        let node_id = request.node_id.clone();
+        // What no node can be called is not carried further.
+        let sound = can_be_node_id(&request.node_id);
+        let node_id = if sound { request.node_id.clone() } else { "without a valid id".to_owned() };
         let refused = |refusal| JoinError::Refused { node_id: node_id.clone(), refusal };
         if !lock(&self.rate).allow(peer.ip(), Instant::now()) {
             return Err(refused(Refusal::Rate));
         }
         if request.protocol != PROTOCOL {
             return Err(refused(Refusal::Protocol));
+        }
+        if !sound {
+            return Err(refused(Refusal::Proof));
         }
         let proven = self.proven_secret(request, exporter);
         let csr = NodeCsr::parse(&request.csr_der).ok();
@@ -232,12 +242,13 @@ impl JoinAuthority {
 
     fn not_current(&self, identity: &NodeIdentity) -> JoinError {
         let NodeIdentity { node_id, serial, .. } = identity.clone();
-        tracing::warn!(
-            node.id = node_id,
-            certificate.serial = serial,
-            "a replaced or revoked certificate was shown"
-        );
-        self.tell(JoinEvent::Replaced { node_id: node_id.clone(), serial: serial.clone() });
+        if self.tell(JoinEvent::Replaced { node_id: node_id.clone(), serial: serial.clone() }) {
+            tracing::warn!(
+                node.id = node_id,
+                certificate.serial = serial,
+                "a replaced or revoked certificate was shown"
+            );
+        }
         JoinError::NotCurrent { node_id, serial }
     }
 
@@ -246,11 +257,9 @@ impl JoinAuthority {
         found.ok_or_else(|| JoinError::NoCluster { cluster_id: cluster_id.to_owned() })
     }
 
-    fn tell(&self, event: JoinEvent) {
-        if let Some(events) = &self.events {
-            // Nobody listens any more when the program ends.
-            let _ = events.send(event);
-        }
+    /// `false` means that it is not to be told.
+    fn tell(&self, event: JoinEvent) -> bool {
+        self.events.as_ref().is_some_and(|events| events.tell(event))
     }
 
     async fn call<R: Send + 'static>(

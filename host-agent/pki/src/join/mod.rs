@@ -3,6 +3,7 @@
 //! - [`decide`]: the pure decision on one attempt
 //! - `table`: what survives a restart of the host agent, and the atomic steps on it
 //! - `rate`: how often one address may try
+//! - `telling`: what is told of it, and how much
 //! - [`JoinAuthority`]: drives them, and says which certificates are still good
 //!
 //! A secret is in memory alone; the table knows its SHA-256. So a restart voids the secrets on their way, and the
@@ -13,6 +14,7 @@ mod authority;
 pub mod decide;
 mod rate;
 mod table;
+mod telling;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use host_store::{Schema, StoreError};
 
 pub use authority::{IdentifyError, JoinAuthority};
 pub use decide::Refusal;
+pub use telling::{JoinEvents, JoinTeller, join_events};
 
 use crate::PkiError;
 use crate::ca::NodeCa;
@@ -30,6 +33,15 @@ use crate::csr::CsrError;
 pub const PROTOCOL: u32 = 1;
 /// How long a secret is good for.
 pub const TOKEN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+
+/// Longest id of a node, in bytes.
+const NODE_ID_BYTES: usize = 63;
+
+/// Whether the host can have given out that id: strangers may say anything.
+fn can_be_node_id(text: &str) -> bool {
+    let has_alphabet = || text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    (1..=NODE_ID_BYTES).contains(&text.len()) && has_alphabet()
+}
 
 /// The tables of this room.
 pub const SCHEMA: Schema = Schema { room: "join", steps: &[include_str!("step1.sql")] };
@@ -59,8 +71,8 @@ pub enum JoinEvent {
     },
     /// An attempt was refused.
     Refused {
-        /// Node that the peer claimed to be.
-        node_id: String,
+        /// Node that the peer claimed to be. `None` means that no node can have that id.
+        node_id: Option<String>,
         /// Where it called from.
         peer: IpAddr,
         /// Why.
@@ -72,6 +84,15 @@ pub enum JoinEvent {
         node_id: String,
         /// The old serial.
         serial: String,
+    },
+    /// More of the same that was not told: refusals from an address, or events of a node. Neither means: of others.
+    LeftOut {
+        /// Where the refused attempts came from.
+        peer: Option<IpAddr>,
+        /// Node.
+        node_id: Option<String>,
+        /// How many.
+        count: u64,
     },
 }
 

@@ -10,13 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use host_pki::PkiError;
 use host_pki::ca::NodeCa;
-use host_pki::join::{Authorities, JoinAuthority, JoinEvent, Machines, PROTOCOL, SCHEMA};
+use host_pki::join::{Authorities, JoinAuthority, JoinEvents, Machines, PROTOCOL, SCHEMA, join_events};
 use host_store::Store;
 use jiff::{SignedDuration, Timestamp};
 use k8sctl_proto::node::v1::JoinRequest;
 use rcgen::{CertificateParams, KeyPair};
 use secrecy::{ExposeSecret as _, SecretSlice};
-use tokio::sync::mpsc;
 
 pub const CLUSTER: &str = "cluster-a";
 pub const OTHER_CLUSTER: &str = "cluster-b";
@@ -49,7 +48,7 @@ pub struct World {
     pub authorities: Arc<FakeAuthorities>,
     pub machines: Arc<FakeMachines>,
     pub authority: Arc<JoinAuthority>,
-    pub events: mpsc::UnboundedReceiver<JoinEvent>,
+    pub events: JoinEvents,
     pub clock: Arc<Mutex<Timestamp>>,
 }
 
@@ -105,9 +104,9 @@ fn start(
     authorities: &Arc<FakeAuthorities>,
     machines: &Arc<FakeMachines>,
     clock: &Arc<Mutex<Timestamp>>,
-) -> (Arc<JoinAuthority>, mpsc::UnboundedReceiver<JoinEvent>) {
+) -> (Arc<JoinAuthority>, JoinEvents) {
     let store = Store::open(path, &[SCHEMA]).expect("opens");
-    let (sender, events) = mpsc::unbounded_channel();
+    let (sender, events) = join_events();
     let clock = Arc::clone(clock);
     let authority = JoinAuthority::new(store, Arc::clone(authorities) as _, Arc::clone(machines) as _)
         .with_events(sender)

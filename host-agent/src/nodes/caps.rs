@@ -1,0 +1,154 @@
+//! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
+//! is cut before it is kept, and marked as cut.
+
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, Hello, NodeFacts, StatusReport};
+
+/// Steps, and conditions, of a report. An agent of this release has seven of each at most.
+const ITEMS: usize = 64;
+/// Words of a command line.
+const WORDS: usize = 64;
+/// Names, types and reasons, in bytes.
+const NAME: usize = 128;
+/// Messages and words, in bytes.
+const TEXT: usize = 2 * 1024;
+/// Last output of a command or a journal, in bytes: twice what the agent keeps.
+const TAIL: usize = 16 * 1024;
+const MARK: &str = "… (cut)";
+/// Type of the condition that marks a report of which something was left out.
+const WHOLE: &str = "ReportWhole";
+
+/// Cuts a report.
+pub(super) fn cut_report(report: &mut StatusReport) {
+    let (steps, conditions) = (report.steps.len(), report.conditions.len());
+    report.steps.truncate(ITEMS);
+    report.conditions.truncate(ITEMS);
+    // A new vector of the right size: what was cut would stay allocated.
+    report.steps.shrink_to_fit();
+    report.conditions.shrink_to_fit();
+    for step in &mut report.steps {
+        cut_head(&mut step.name, NAME);
+        cut_head(&mut step.message, TEXT);
+        if let Some(evidence) = &mut step.evidence {
+            cut_evidence(evidence);
+        }
+    }
+    for condition in &mut report.conditions {
+        cut_head(&mut condition.r#type, NAME);
+        cut_head(&mut condition.reason, NAME);
+        cut_head(&mut condition.message, TEXT);
+    }
+    if let Some(facts) = &mut report.facts {
+        cut_facts(facts);
+    }
+    if steps > ITEMS || conditions > ITEMS {
+        report.conditions.push(Condition {
+            r#type: WHOLE.to_owned(),
+            status: ConditionStatus::False.into(),
+            reason: "TooMuch".to_owned(),
+            message: format!("{steps} steps and {conditions} conditions; the first {ITEMS} of each are kept"),
+            since: None,
+        });
+    }
+}
+
+/// Cuts an agent's first message.
+pub(super) fn cut_hello(hello: &mut Hello) {
+    for text in [&mut hello.agent_version, &mut hello.boot_id, &mut hello.machine_uuid] {
+        cut_head(text, NAME);
+    }
+    if let Some(facts) = &mut hello.facts {
+        cut_facts(facts);
+    }
+}
+
+fn cut_facts(facts: &mut NodeFacts) {
+    for text in [&mut facts.kernel, &mut facts.os, &mut facts.hostname] {
+        cut_head(text, TEXT);
+    }
+}
+
+fn cut_evidence(evidence: &mut Evidence) {
+    if evidence.argv.len() > WORDS {
+        evidence.argv.truncate(WORDS);
+        evidence.argv.push(MARK.to_owned());
+        evidence.argv.shrink_to_fit();
+    }
+    for word in &mut evidence.argv {
+        cut_head(word, TEXT);
+    }
+    cut_tail(&mut evidence.output_tail);
+    cut_tail(&mut evidence.journal_tail);
+}
+
+/// Keeps the begin.
+fn cut_head(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        *text = format!("{}{MARK}", &text[..end]);
+    }
+}
+
+/// Keeps the end, where a program says why it failed.
+fn cut_tail(text: &mut String) {
+    if text.len() > TAIL {
+        let begin = (text.len() - TAIL..text.len()).find(|&begin| text.is_char_boundary(begin));
+        *text = format!("{MARK} {}", &text[begin.unwrap_or(text.len())..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8sctl_proto::node::v1::StepStatus;
+
+    #[test]
+    fn what_is_too_long_is_cut_and_marked() {
+        let long = || "ä".repeat(100_000);
+        let evidence = Evidence {
+            argv: vec![long(); 100],
+            output_tail: format!("{}the end", long()),
+            journal_tail: long(),
+            ..Evidence::default()
+        };
+        let step =
+            StepStatus { name: long(), message: long(), evidence: Some(evidence), ..StepStatus::default() };
+        let condition = Condition { r#type: long(), reason: long(), message: long(), ..Condition::default() };
+        let facts = NodeFacts { kernel: long(), os: long(), hostname: long(), ..NodeFacts::default() };
+        let mut report = StatusReport {
+            steps: vec![step],
+            conditions: vec![condition; 5_000],
+            facts: Some(facts),
+            ..StatusReport::default()
+        };
+        cut_report(&mut report);
+        let step = &report.steps[0];
+        assert!(step.message.ends_with(MARK) && step.name.len() <= NAME + MARK.len());
+        let evidence = step.evidence.as_ref().expect("it is there");
+        assert!(evidence.output_tail.starts_with(MARK) && evidence.output_tail.ends_with("the end"));
+        assert!(evidence.argv.len() == WORDS + 1 && evidence.argv[WORDS] == MARK);
+        let last = report.conditions.last().expect("conditions");
+        assert_eq!((report.conditions.len(), last.r#type.as_str()), (ITEMS + 1, WHOLE));
+        assert!(last.message.contains("5000 conditions"), "{}", last.message);
+        assert!(format!("{report:?}").len() < 400 * 1024);
+
+        let mut hello =
+            Hello { agent_version: long(), boot_id: long(), machine_uuid: long(), ..Hello::default() };
+        cut_hello(&mut hello);
+        assert!(format!("{hello:?}").len() < 1024 && hello.agent_version.ends_with(MARK));
+    }
+
+    #[test]
+    fn what_an_agent_says_stays_as_it_is() {
+        let evidence = Evidence { output_tail: "x".repeat(8 * 1024), ..Evidence::default() };
+        let step = StepStatus {
+            name: "kubeadm".into(),
+            message: "m".repeat(1024),
+            evidence: Some(evidence),
+            ..StepStatus::default()
+        };
+        let mut report = StatusReport { steps: vec![step; 7], ..StatusReport::default() };
+        let before = report.clone();
+        cut_report(&mut report);
+        assert_eq!(report, before);
+    }
+}
