@@ -46,13 +46,13 @@ fn parse_deadline(text: &str) -> Result<Duration, String> {
 const LATE_CONFIG: &str = "late_config";
 
 impl Cli {
-    /// Parses this process's arguments; ends the process where they are wrong.
-    pub fn from_process() -> Self {
-        let matches = Self::full_command().get_matches();
+    /// Parses this process's arguments. What is asked for with `--help` and `--version` is an error too, as clap has it.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        let matches = Self::full_command().try_get_matches()?;
         let late = late_config(&matches);
-        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let mut cli = Self::from_arg_matches(&matches)?;
         cli.config = late.or(cli.config);
-        cli
+        Ok(cli)
     }
 
     /// The command with all that parsing, help and completion need.
@@ -77,6 +77,34 @@ fn with_late_config(command: Command, path: &str) -> Command {
 fn late_config(matches: &ArgMatches) -> Option<PathBuf> {
     let here = matches.try_get_one::<PathBuf>(LATE_CONFIG).ok().flatten().cloned();
     here.or_else(|| matches.subcommand().and_then(|(_, sub)| late_config(sub)))
+}
+
+/// The format that a command line asks for which clap does not take as a whole: `-o json`, `-ojson`, `-wo=json` or
+/// `--output json`, wherever it stands.
+pub fn format_wanted<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Format {
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            break;
+        }
+        let value = match argument.strip_prefix("--output") {
+            Some(rest) if rest.is_empty() || rest.starts_with('=') => rest,
+            Some(_) => continue,
+            None => {
+                let Some(flags) = argument.strip_prefix('-') else { continue };
+                // Before it stand short flags that take no value: -w, -f, -y.
+                let Some(rest) = flags.trim_start_matches(['w', 'f', 'y']).strip_prefix('o') else {
+                    continue;
+                };
+                rest
+            }
+        };
+        let value = value.strip_prefix('=').unwrap_or(value);
+        let value = if value.is_empty() { arguments.next().unwrap_or_default() } else { value };
+        if let Ok(format) = Format::from_str(value, false) {
+            return format;
+        }
+    }
+    Format::default()
 }
 
 /// When to colour.
@@ -388,6 +416,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::full_command().debug_assert();
+    }
+
+    #[test]
+    fn the_format_of_a_wrong_command_line_is_found() {
+        let wanted = |line: &str| format_wanted(line.split(' '));
+        for line in [
+            "k8sctl -o json nosuch",
+            "k8sctl status --nosuch -ojson",
+            "k8sctl status -wo json --nosuch",
+            "k8sctl status --output=json --nosuch",
+            "k8sctl status --nosuch --output json",
+        ] {
+            assert_eq!(wanted(line), Format::Json, "{line}");
+        }
+        assert_eq!(wanted("k8sctl status --nosuch -o yaml"), Format::Yaml);
+        for line in ["k8sctl nosuch", "k8sctl status -o", "k8sctl status -o xml", "k8sctl logs -- -o json"] {
+            assert_eq!(wanted(line), Format::Table, "{line}");
+        }
     }
 
     #[test]
