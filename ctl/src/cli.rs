@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use host_artifacts::fetch::DEFAULT_RELEASE;
+use host_artifacts::fetch::releases::supported;
 
 use crate::output::Format;
 
@@ -130,7 +131,7 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show a cluster: nodes, conditions, plugins, what runs and what failed last
     Status(StatusArgs),
-    /// Show what happened
+    /// Show what happened, to a cluster or to all of them
     Events(EventsArgs),
     /// Show the logs of a node
     Logs(LogsArgs),
@@ -223,7 +224,7 @@ pub struct PlanArgs {
 pub struct StatusArgs {
     /// Name of the cluster [default: the only one]
     pub name: Option<String>,
-    /// Keep looking
+    /// Keep looking, until Ctrl-C
     #[arg(short, long)]
     pub watch: bool,
 }
@@ -233,7 +234,7 @@ pub struct StatusArgs {
 pub struct EventsArgs {
     /// Name of the cluster [default: all, and the host itself]
     pub name: Option<String>,
-    /// Keep looking
+    /// Go on with what happens from now on
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with this event's number
@@ -255,7 +256,7 @@ pub struct LogsArgs {
     /// Where from [default: kubelet,containerd,agent]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub source: Vec<LogSource>,
-    /// Keep looking
+    /// Go on with the lines that come
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
@@ -297,7 +298,7 @@ pub struct KubeconfigArgs {
 pub enum BundleVerb {
     /// Make a bundle from upstream's release hosts and image registries; continues where it was interrupted
     Fetch {
-        #[arg(long, value_name = "VERSION", help = format!("The release, like v1.29.0 [default: {DEFAULT_RELEASE}]"))]
+        #[arg(long, value_name = "VERSION", help = format!("The release, {} [default: {DEFAULT_RELEASE}]", supported()))]
         kubernetes: Option<String>,
     },
     /// Show what a bundle file says of itself; checks no content

@@ -124,14 +124,14 @@ fn chain(status: &Status) -> String {
 pub fn usage(error: &clap::Error) -> Failure {
     let text = error.to_string();
     let (reason, rest) = match error.kind() {
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            ("no verb is given", "")
-        }
+        // It is the whole help.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ("no verb is given", ""),
         _ => text.split_once("\n\n").unwrap_or((&text, "")),
     };
     let reason = reason.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-    let next = "`k8sctl --help` lists the verbs, and each has a `--help` of its own";
-    Failure::new("HOST-USAGE", "command line", reason, next).with_evidence(rest.trim())
+    let next = "k8sctl --help lists the verbs, and each verb has a --help of its own";
+    Failure::new("HOST-USAGE", "command line", reason, next)
+        .with_evidence(rest.split("For more information").next().unwrap_or_default().trim())
 }
 
 /// Prints a failure for a tired person. `word` is `error`, or `warning` where the run goes on.

@@ -155,6 +155,8 @@ async fn kubeconfig_is_printed_or_merged_beside_others() {
     );
     assert_eq!(merged["contexts"][1]["name"], "k8s-myhome-home");
     assert_eq!(bench.json(&["kubeconfig", "--force-context"]).await["current"], true);
+    let help = bench.run(&["bundle", "fetch", "-h"]).await.expect(0);
+    assert!(help.contains("v1.29 to v1.36"), "{help}");
 }
 
 #[tokio::test]
@@ -223,6 +225,10 @@ async fn plugins_need_consent_to_what_they_ask_for() {
     assert!(calls.contains("approved_permissions: \"digest-of-the-permissions\""), "{calls}");
     assert!(calls.contains(r#"{\"page\":{\"title\":\"x\"},\"replicas\":3}"#), "{calls}");
     assert!(bench.run(&["plugin", "list"]).await.expect(0).contains("hello"));
+    let plugins = std::mem::take(&mut bench.fake.answers.lock().unwrap().plugins);
+    let none = bench.run(&["plugin", "list"]).await.expect(0);
+    assert!(none.contains("no plugin is installed; add one with: k8sctl plugin add"), "{none}");
+    bench.fake.answers.lock().unwrap().plugins = plugins;
     bench.run(&["plugin", "remove", "hello", "--yes"]).await.expect(0);
     let removed = bench.json(&["plugin", "remove", "hello"]).await;
     assert_eq!((&removed["plugin"], &removed["cluster_name"]), (&"hello".into(), &"home".into()));
@@ -254,7 +260,7 @@ async fn a_wrong_command_line_is_a_document_too() {
         &["bundle", "--output=json"],
         &["up", "--deadline", "0s", "--output", "json"],
     ] {
-        let run = bench.run(args).await.fails(2, &["Usage: k8sctl"]);
+        let run = bench.run(args).await.fails(2, &["error: ", "--help"]);
         let document: Value =
             serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"));
         assert_eq!(document["error"]["id"], "HOST-USAGE", "{run:?}");

@@ -220,6 +220,8 @@ async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
     let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
     if context.format.is_structured() {
         output::document(context, &plugins)?;
+    } else if plugins.is_empty() {
+        context.out.line("no plugin is installed; add one with: k8sctl plugin add NAME, like hello")?;
     } else {
         table(&plugins).print(&context.out)?;
     }
