@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use host_artifacts::fetch::DEFAULT_RELEASE;
+use host_artifacts::fetch::releases::supported;
 
 use crate::output::Format;
 
@@ -46,13 +47,13 @@ fn parse_deadline(text: &str) -> Result<Duration, String> {
 const LATE_CONFIG: &str = "late_config";
 
 impl Cli {
-    /// Parses this process's arguments; ends the process where they are wrong.
-    pub fn from_process() -> Self {
-        let matches = Self::full_command().get_matches();
+    /// Parses this process's arguments. What is asked for with `--help` and `--version` is an error too, as clap has it.
+    pub fn from_process() -> Result<Self, clap::Error> {
+        let matches = Self::full_command().try_get_matches()?;
         let late = late_config(&matches);
-        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let mut cli = Self::from_arg_matches(&matches)?;
         cli.config = late.or(cli.config);
-        cli
+        Ok(cli)
     }
 
     /// The command with all that parsing, help and completion need.
@@ -79,6 +80,34 @@ fn late_config(matches: &ArgMatches) -> Option<PathBuf> {
     here.or_else(|| matches.subcommand().and_then(|(_, sub)| late_config(sub)))
 }
 
+/// The format that a command line asks for which clap does not take as a whole: `-o json`, `-ojson`, `-wo=json` or
+/// `--output json`, wherever it stands.
+pub fn format_wanted<'a>(mut arguments: impl Iterator<Item = &'a str>) -> Format {
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            break;
+        }
+        let value = match argument.strip_prefix("--output") {
+            Some(rest) if rest.is_empty() || rest.starts_with('=') => rest,
+            Some(_) => continue,
+            None => {
+                let Some(flags) = argument.strip_prefix('-') else { continue };
+                // Before it stand short flags that take no value: -w, -f, -y.
+                let Some(rest) = flags.trim_start_matches(['w', 'f', 'y']).strip_prefix('o') else {
+                    continue;
+                };
+                rest
+            }
+        };
+        let value = value.strip_prefix('=').unwrap_or(value);
+        let value = if value.is_empty() { arguments.next().unwrap_or_default() } else { value };
+        if let Ok(format) = Format::from_str(value, false) {
+            return format;
+        }
+    }
+    Format::default()
+}
+
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum ColorChoice {
@@ -102,7 +131,7 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show a cluster: nodes, conditions, plugins, what runs and what failed last
     Status(StatusArgs),
-    /// Show what happened
+    /// Show what happened, to a cluster or to all of them
     Events(EventsArgs),
     /// Show the logs of a node
     Logs(LogsArgs),
@@ -195,7 +224,7 @@ pub struct PlanArgs {
 pub struct StatusArgs {
     /// Name of the cluster [default: the only one]
     pub name: Option<String>,
-    /// Keep looking
+    /// Keep looking, until Ctrl-C
     #[arg(short, long)]
     pub watch: bool,
 }
@@ -205,7 +234,7 @@ pub struct StatusArgs {
 pub struct EventsArgs {
     /// Name of the cluster [default: all, and the host itself]
     pub name: Option<String>,
-    /// Keep looking
+    /// Go on with what happens from now on
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with this event's number
@@ -227,7 +256,7 @@ pub struct LogsArgs {
     /// Where from [default: kubelet,containerd,agent]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub source: Vec<LogSource>,
-    /// Keep looking
+    /// Go on with the lines that come
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
@@ -269,7 +298,7 @@ pub struct KubeconfigArgs {
 pub enum BundleVerb {
     /// Make a bundle from upstream's release hosts and image registries; continues where it was interrupted
     Fetch {
-        #[arg(long, value_name = "VERSION", help = format!("The release, like v1.29.0 [default: {DEFAULT_RELEASE}]"))]
+        #[arg(long, value_name = "VERSION", help = format!("The release, {} [default: {DEFAULT_RELEASE}]", supported()))]
         kubernetes: Option<String>,
     },
     /// Show what a bundle file says of itself; checks no content
@@ -388,6 +417,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::full_command().debug_assert();
+    }
+
+    #[test]
+    fn the_format_of_a_wrong_command_line_is_found() {
+        let wanted = |line: &str| format_wanted(line.split(' '));
+        for line in [
+            "k8sctl -o json nosuch",
+            "k8sctl status --nosuch -ojson",
+            "k8sctl status -wo json --nosuch",
+            "k8sctl status --output=json --nosuch",
+            "k8sctl status --nosuch --output json",
+        ] {
+            assert_eq!(wanted(line), Format::Json, "{line}");
+        }
+        assert_eq!(wanted("k8sctl status --nosuch -o yaml"), Format::Yaml);
+        for line in ["k8sctl nosuch", "k8sctl status -o", "k8sctl status -o xml", "k8sctl logs -- -o json"] {
+            assert_eq!(wanted(line), Format::Table, "{line}");
+        }
     }
 
     #[test]

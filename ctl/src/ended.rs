@@ -2,6 +2,7 @@
 
 use std::io;
 
+use clap::error::ErrorKind;
 use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;
 use tonic::{Code, Status};
@@ -117,6 +118,20 @@ fn chain(status: &Status) -> String {
         (message, None) => message.to_owned(),
         (message, Some(cause)) => format!("{message}: {cause}"),
     }
+}
+
+/// What clap does not take. Its first lines say why, the others are of use to people.
+pub fn usage(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let (reason, rest) = match error.kind() {
+        // It is the whole help.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ("no verb is given", ""),
+        _ => text.split_once("\n\n").unwrap_or((&text, "")),
+    };
+    let reason = reason.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let next = "k8sctl --help lists the verbs, and each verb has a --help of its own";
+    Failure::new("HOST-USAGE", "command line", reason, next)
+        .with_evidence(rest.split("For more information").next().unwrap_or_default().trim())
 }
 
 /// Prints a failure for a tired person. `word` is `error`, or `warning` where the run goes on.

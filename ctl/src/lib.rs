@@ -43,7 +43,10 @@ use crate::terminal::Context;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = cli::Cli::from_process();
+    let cli = match cli::Cli::from_process() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_command_line(&error),
+    };
     let context = Context::of(&cli);
     if std::env::var_os("K8SCTL_LOG").is_some() {
         // Only on request: what a person needs is printed by the verbs.
@@ -75,4 +78,18 @@ pub fn main() -> ExitCode {
             Exit::Failed.into()
         }
     }
+}
+
+/// Shows what clap says: help and versions are asked for, all else is a mistake, which programs get as a document.
+fn wrong_command_line(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told when these fail.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Ok.into();
+    }
+    let arguments: Vec<_> =
+        std::env::args_os().skip(1).map(|one| one.to_string_lossy().into_owned()).collect();
+    let context = Context::without_command(cli::format_wanted(arguments.iter().map(String::as_str)));
+    let _ = output::error(&context, &ended::usage(error));
+    Exit::Usage.into()
 }

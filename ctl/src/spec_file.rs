@@ -121,8 +121,8 @@ pub fn judge(
 }
 
 /// Shows warnings.
-pub fn warn(context: &Context, file: &SpecFile, warnings: &[DiagnosticView]) -> io::Result<()> {
-    print(&context.err, &file.name, &file.text, warnings)
+pub fn warn(context: &Context, name: &str, text: &str, warnings: &[DiagnosticView]) -> io::Result<()> {
+    print(&context.err, name, text, warnings)
 }
 
 /// Shows all mistakes: on standard error for people, as a document on standard output for programs.

@@ -32,7 +32,9 @@ impl Context {
     pub fn of(cli: &Cli) -> Self {
         let printer = |stream: Stream| Printer::new(stream, cli.color);
         let (out, err) = (printer(Stream::Out), printer(Stream::Err));
-        let story_is_seen = if cli.output.is_structured() { err.tty } else { out.tty };
+        // A question needs no cursor that can be moved: a dumb terminal is one too.
+        let story_is_seen =
+            if cli.output.is_structured() { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
         Self {
             can_ask: io::stdin().is_terminal() && story_is_seen,
             out,
@@ -40,6 +42,19 @@ impl Context {
             format: cli.output,
             has_printed: Cell::new(false),
             source: Source { socket: cli.socket.clone(), config: cli.config.clone() },
+        }
+    }
+
+    /// For what ends before there is a command: a wrong command line.
+    pub fn without_command(format: Format) -> Self {
+        let printer = |stream: Stream| Printer::new(stream, ColorChoice::Auto);
+        Self {
+            out: printer(Stream::Out),
+            err: printer(Stream::Err),
+            format,
+            source: Source::default(),
+            can_ask: false,
+            has_printed: Cell::new(false),
         }
     }
 
@@ -63,7 +78,7 @@ pub enum Stream {
 pub struct Printer {
     /// Which one.
     pub stream: Stream,
-    /// It is a terminal, so that lines can be drawn over.
+    /// It is a terminal on which lines can be drawn over.
     pub tty: bool,
     /// Colours are wanted.
     pub color: bool,

@@ -155,6 +155,8 @@ async fn kubeconfig_is_printed_or_merged_beside_others() {
     );
     assert_eq!(merged["contexts"][1]["name"], "k8s-myhome-home");
     assert_eq!(bench.json(&["kubeconfig", "--force-context"]).await["current"], true);
+    let help = bench.run(&["bundle", "fetch", "-h"]).await.expect(0);
+    assert!(help.contains("v1.29 to v1.36"), "{help}");
 }
 
 #[tokio::test]
@@ -223,6 +225,10 @@ async fn plugins_need_consent_to_what_they_ask_for() {
     assert!(calls.contains("approved_permissions: \"digest-of-the-permissions\""), "{calls}");
     assert!(calls.contains(r#"{\"page\":{\"title\":\"x\"},\"replicas\":3}"#), "{calls}");
     assert!(bench.run(&["plugin", "list"]).await.expect(0).contains("hello"));
+    let plugins = std::mem::take(&mut bench.fake.answers.lock().unwrap().plugins);
+    let none = bench.run(&["plugin", "list"]).await.expect(0);
+    assert!(none.contains("no plugin is installed; add one with: k8sctl plugin add"), "{none}");
+    bench.fake.answers.lock().unwrap().plugins = plugins;
     bench.run(&["plugin", "remove", "hello", "--yes"]).await.expect(0);
     let removed = bench.json(&["plugin", "remove", "hello"]).await;
     assert_eq!((&removed["plugin"], &removed["cluster_name"]), (&"hello".into(), &"home".into()));
@@ -234,6 +240,54 @@ async fn plugins_need_consent_to_what_they_ask_for() {
     };
     bench.fake.answers.lock().unwrap().plugin_diagnostics = vec![mistake];
     bench.run(&add).await.fails(3, &["error PLUGIN-CONFIG-INVALID /replicas: 3 is more than 2"]);
+    // A warning stops nothing, and is told once; the document is that of the plugin.
+    bench.fake.answers.lock().unwrap().plugin_diagnostics[0].warning = true;
+    let run = bench.run(&[&add[..], &["--yes", "-o", "json"]].concat()).await;
+    assert_eq!(run.err.matches("warning PLUGIN-CONFIG-INVALID /replicas: 3 is more").count(), 1, "{run:?}");
+    assert!(!run.err.contains("nothing was changed"), "{run:?}");
+    let document: Value = serde_json::from_str(&run.expect(0)).unwrap();
+    assert_eq!(document["name"], "hello");
+}
+
+/// Programs read standard output only, whatever went wrong; people are told as ever.
+#[tokio::test]
+async fn a_wrong_command_line_is_a_document_too() {
+    let bench = bench();
+    for args in [
+        ["status", "--nosuch", "-o", "json"].as_slice(),
+        &["-o", "json", "nosuch"],
+        &["logs", "-ojson"],
+        &["bundle", "--output=json"],
+        &["up", "--deadline", "0s", "--output", "json"],
+    ] {
+        let run = bench.run(args).await.fails(2, &["error: ", "--help"]);
+        let document: Value =
+            serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+        assert_eq!(document["error"]["id"], "HOST-USAGE", "{run:?}");
+        assert!(!document["error"]["reason"].as_str().unwrap().is_empty(), "{run:?}");
+    }
+    let run = bench.run(&["status", "--nosuch", "-o", "yaml"]).await.fails(2, &["--nosuch"]);
+    assert!(run.out.starts_with("error:\n  id: HOST-USAGE\n"), "{run:?}");
+    assert_eq!(bench.run(&["status", "--nosuch"]).await.fails(2, &["--nosuch"]).out, "");
+    let help = bench.run(&["up", "--help", "-o", "json"]).await.expect(0);
+    assert!(help.starts_with("Make the cluster"), "{help}");
+}
+
+/// The host agent is told a path as text: another file than the one that is meant must not be it.
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bench = bench();
+    let path = bench.dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.k8sbundle"));
+    std::fs::write(&path, "").unwrap();
+    // The server must listen before a command that is not run by the bench.
+    while !bench.path("api.sock").exists() {
+        tokio::task::yield_now().await;
+    }
+    let mut command = bench.command(&["bundle", "import"]);
+    command.arg(&path);
+    finish(command).await.fails(1, &["error BUNDLE-UNREADABLE", "not UTF-8", "next: "]);
+    assert!(bench.calls().is_empty(), "{}", bench.calls());
 }
 
 #[tokio::test]

@@ -201,12 +201,104 @@ async fn an_interrupted_up_says_how_to_come_back() {
             break;
         }
     }
-    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    interrupt(&child);
     let output = child.wait_with_output().await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{err}");
     assert!(err.contains("goes on without you") && err.contains("k8sctl up -f"), "{err}");
+}
+
+/// Ends `child` by Ctrl-C.
+fn interrupt(child: &tokio::process::Child) {
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+/// What comes behind the operation waits for a lock that another program holds.
+#[tokio::test]
+async fn ctrl_c_ends_it_behind_the_operation_too() {
+    let (bench, file) = bench(|_| {});
+    bench.run(&["up", "-f", &file]).await.expect(0);
+    std::fs::write(bench.path(".kube/config.lock"), "").unwrap();
+    let piped = |args: &[&str]| {
+        let mut command = bench.command(args);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let before = std::fs::read_to_string(bench.path(".kube/config")).unwrap();
+    // So that there is something to write.
+    std::fs::write(bench.path(".kube/config"), before.replace("k8s-myhome-home", "other")).unwrap();
+    bench.fake.calls.lock().unwrap().clear();
+    let child = piped(&["up", "-f", &file]);
+    while !bench.calls().contains("GetKubeconfigRequest") {
+        tokio::task::yield_now().await;
+    }
+    interrupt(&child);
+    let output = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("the cluster is up; get its kubeconfig with: k8sctl kubeconfig home"), "{err}");
+
+    std::fs::write(bench.path(".kube/config"), before).unwrap();
+    let mut child = piped(&["down", "--yes"]);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().expect("it says so").contains("is gone") {}
+    interrupt(&child);
+    let output = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{err}");
+    assert!(err.contains("its kubeconfig entries stay until: "), "{err}");
+}
+
+/// Emacs' shell and the like: nothing can be drawn there, and a person sits before it all the same.
+#[tokio::test]
+async fn a_dumb_terminal_is_one_to_ask_on() {
+    use std::fs::File;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+    let (bench, _) = bench(|answers| answers.plan = story::destructive_plan());
+    while !bench.path("api.sock").exists() {
+        tokio::task::yield_now().await;
+    }
+    let mut ours = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
+        .open(std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())))
+        .unwrap();
+    let mut command = bench.command(&["down"]);
+    command.env("TERM", "dumb").stdin(theirs.try_clone().unwrap());
+    command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+    let mut child = command.spawn().unwrap();
+    // It keeps the terminal's other side open.
+    drop(command);
+    let said = tokio::task::spawn_blocking(move || {
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        let mut answered = false;
+        // EIO is how the end of a terminal's other side is told.
+        while let Ok(count @ 1..) = ours.read(&mut buffer) {
+            said.extend_from_slice(&buffer[..count]);
+            if !answered && String::from_utf8_lossy(&said).contains("[y/N]") {
+                ours.write_all(b"n\n").unwrap();
+                answered = true;
+            }
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    });
+    let status = child.wait().await.unwrap();
+    let said = said.await.unwrap();
+    assert_eq!(status.code(), Some(6), "{said}");
+    assert!(said.contains("Go on? [y/N]") && said.contains("the answer was no"), "{said}");
+    assert!(!said.contains('\x1b'), "{said:?}");
 }
 
 #[tokio::test]

@@ -65,6 +65,25 @@ pub async fn watch(context: &Context, agent: &Agent, id: &str, again: &str) -> R
     }
 }
 
+/// What comes behind [`watch`]. Who has once listened for Ctrl-C is no longer ended by it, so that somebody must go on
+/// listening; `left` says what is done and what is not.
+pub async fn interruptible<T>(
+    context: &Context,
+    rest: impl Future<Output = Result<T, Ended>>,
+    left: &str,
+) -> Result<T, Ended> {
+    tokio::select! {
+        // It listens before the rest begins to say anything.
+        biased;
+        _ = tokio::signal::ctrl_c() => {
+            context.err.line(left)?;
+            Err(Ended::Reported(Exit::Interrupted))
+        }
+        // What this does to files, it does under their locks and at once: left between two awaits, they are whole.
+        ended = rest => ended,
+    }
+}
+
 async fn follow(agent: &Agent, id: &str, display: &mut dyn Display) -> Result<OperationView, Ended> {
     let mut away = Away::default();
     loop {

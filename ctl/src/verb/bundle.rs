@@ -58,11 +58,16 @@ async fn fetch(context: &Context, kubernetes_version: String) -> Result<Exit, En
 }
 
 async fn import(context: &Context, file: &Path) -> Result<Exit, Ended> {
-    let path = std::fs::canonicalize(file).map_err(|error| {
-        let object = format!("bundle {}", file.display());
-        Failure::new("BUNDLE-UNREADABLE", object, format!("cannot find it: {error}"), "name a bundle file")
+    let failure = |reason: String, next: &str| {
+        Failure::new("BUNDLE-UNREADABLE", format!("bundle {}", file.display()), reason, next)
+    };
+    let path = std::fs::canonicalize(file)
+        .map_err(|error| failure(format!("cannot find it: {error}"), "name a bundle file"))?;
+    let path = path.into_os_string().into_string().map_err(|path| {
+        let reason = format!("its path is not UTF-8: {}", path.display());
+        failure(reason, "move it to a path in plain letters")
     })?;
-    let request = ImportBundleRequest { path: path.display().to_string() };
+    let request = ImportBundleRequest { path };
     let agent = agent::connect(context).await?;
     let mut stream = agent.bundles().import_bundle(request).await?.into_inner();
     let mut ticker = Ticker::new(context.story());

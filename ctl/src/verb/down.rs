@@ -11,6 +11,7 @@ use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::kubeconfig::{self, Removed};
 use crate::output;
+use crate::progress;
 use crate::spec_file::SpecFile;
 use crate::terminal::{Context, styles, visible};
 use crate::view::{OperationView, PlanView};
@@ -49,19 +50,29 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
     } else if document.operation_id.is_some() {
         let ended = operation::wait(context, &agent, &id, &again).await?;
         exit = operation::exit(&ended);
-        if exit == Exit::Ok {
-            let line = format!("cluster {} is gone after {}", visible(&name), operation::took(&ended));
-            story.line(format!("\n{}", story.paint(styles::GOOD, line)))?;
-        }
         document.operation = Some(ended);
     }
-    if exit == Exit::Ok && !args.no_wait && !args.no_kubeconfig {
-        document.kubeconfig = remove_kubeconfig(context, &name).await?;
+    if exit == Exit::Ok {
+        let left = format!("left: its kubeconfig entries stay until: {}", kubeconfig::by_hand(&name));
+        progress::interruptible(context, tidy(context, args, &name, &mut document), &left).await?;
     }
     if context.format.is_structured() {
         output::document(context, &document)?;
     }
     Ok(exit)
+}
+
+/// Says that it is gone, and removes what the user's kubeconfig has of it.
+async fn tidy(context: &Context, args: &DownArgs, name: &str, document: &mut Document) -> Result<(), Ended> {
+    let story = context.story();
+    if let Some(ended) = &document.operation {
+        let line = format!("cluster {} is gone after {}", visible(name), operation::took(ended));
+        story.line(format!("\n{}", story.paint(styles::GOOD, line)))?;
+    }
+    if !args.no_wait && !args.no_kubeconfig {
+        document.kubeconfig = remove_kubeconfig(context, name).await?;
+    }
+    Ok(())
 }
 
 /// A kubeconfig that cannot be changed is no failure of the removal: it is said, and the run goes on.

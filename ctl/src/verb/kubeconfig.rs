@@ -9,7 +9,7 @@ use crate::ended::Ended;
 use crate::exit::Exit;
 use crate::kubeconfig;
 use crate::output::{self, Format};
-use crate::terminal::Context;
+use crate::terminal::{Context, visible};
 
 pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
@@ -38,7 +38,10 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
         context.out.line(format!(
             "your current context stays; use it with: kubectl --context {context_name} get nodes"
         ))?;
-        context.out.line("or make it the current one with: k8sctl kubeconfig --force-context")?;
+        context.out.line(format!(
+            "or make it the current one with: k8sctl kubeconfig {} --force-context",
+            visible(&name)
+        ))?;
     }
     Ok(Exit::Ok)
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ende
     file.check(context)?;
     let agent = agent::connect(context).await?;
     let plan = make(context, &agent, &file).await?;
-    spec_file::warn(context, &file, &plan.warnings)?;
+    spec_file::warn(context, &file.name, &file.text, &plan.warnings)?;
     if context.format.is_structured() {
         output::document(context, &plan)?;
     } else {

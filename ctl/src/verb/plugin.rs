@@ -20,7 +20,7 @@ use crate::progress::Ticker;
 use crate::spec_file;
 use crate::table::{Table, cell, styled};
 use crate::terminal::{Context, Printer, styles, visible};
-use crate::view::{OfferView, PluginView};
+use crate::view::{DiagnosticView, OfferView, PluginView};
 
 pub(super) async fn run(context: &Context, verb: PluginVerb) -> Result<Exit, Ended> {
     match verb {
@@ -95,17 +95,16 @@ async fn ask(
     // Warnings are shown once, on the first time.
     let mistakes: Vec<_> =
         mistakes.into_iter().filter(|one| request.dry_run || !one.warning).map(Into::into).collect();
-    if !mistakes.is_empty() {
-        let name = args
-            .config
-            .as_ref()
-            .map_or_else(|| format!("config of {}", args.name), |file| file.display().to_string());
-        // Places are in the config as JSON, not in the file.
+    let name = args
+        .config
+        .as_ref()
+        .map_or_else(|| format!("config of {}", args.name), |file| file.display().to_string());
+    // Places are in the config as JSON, not in the file.
+    if mistakes.iter().any(|one: &DiagnosticView| !one.warning) {
         spec_file::report(context, &name, "", &mistakes)?;
-    }
-    if mistakes.iter().any(|one: &crate::view::DiagnosticView| !one.warning) {
         return Err(Ended::Reported(Exit::InvalidSpec));
     }
+    spec_file::warn(context, &name, "", &mistakes)?;
     Ok((offer, status))
 }
 
@@ -127,11 +126,18 @@ fn plugin_of(name: &str) -> Result<String, Failure> {
     if !name.contains('/') {
         return Ok(name.to_owned());
     }
+    let failure =
+        |reason: String, next: &str| Failure::new("PLUGIN-NOT-FOUND", format!("plugin {name}"), reason, next);
     let path = std::fs::canonicalize(name).map_err(|error| {
-        let next = "name a plugin of the plugin path, or the directory of one";
-        Failure::new("PLUGIN-NOT-FOUND", format!("plugin {name}"), format!("cannot find it: {error}"), next)
+        failure(
+            format!("cannot find it: {error}"),
+            "name a plugin of the plugin path, or the directory of one",
+        )
     })?;
-    Ok(path.display().to_string())
+    path.into_os_string().into_string().map_err(|path| {
+        let reason = format!("its path is not UTF-8: {}", path.display());
+        failure(reason, "move it to a path in plain letters")
+    })
 }
 
 fn config_of(args: &PluginAddArgs) -> Result<String, Ended> {
@@ -214,6 +220,8 @@ async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
     let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
     if context.format.is_structured() {
         output::document(context, &plugins)?;
+    } else if plugins.is_empty() {
+        context.out.line("no plugin is installed; add one with: k8sctl plugin add NAME, like hello")?;
     } else {
         table(&plugins).print(&context.out)?;
     }

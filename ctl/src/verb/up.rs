@@ -14,6 +14,7 @@ use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::kubeconfig::{self, Installed};
 use crate::output;
+use crate::progress;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, styles, visible};
 use crate::view::{ClusterView, OperationView, PlanView};
@@ -66,11 +67,16 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
         }
     }
     let cluster = document.plan.cluster_name.clone();
-    if !args.no_kubeconfig {
-        document.kubeconfig = install_kubeconfig(context, &agent, &cluster).await?;
-    }
-    summarise(context, &agent, &cluster, &document).await?;
-    finish(context, &document, Exit::Ok)
+    let left =
+        format!("left: the cluster is up; get its kubeconfig with: k8sctl kubeconfig {}", visible(&cluster));
+    let rest = async {
+        if !args.no_kubeconfig {
+            document.kubeconfig = install_kubeconfig(context, &agent, &cluster).await?;
+        }
+        summarise(context, &agent, &cluster, &document).await?;
+        finish(context, &document, Exit::Ok)
+    };
+    progress::interruptible(context, rest, &left).await
 }
 
 fn finish(context: &Context, document: &Document, exit: Exit) -> Result<Exit, Ended> {
@@ -91,7 +97,7 @@ async fn apply(
         let plan = plan::make(context, agent, file).await?;
         if !plan.changes.is_empty() {
             // They were shown when the file was applied.
-            spec_file::warn(context, file, &plan.warnings)?;
+            spec_file::warn(context, &file.name, &file.text, &plan.warnings)?;
         }
         plan::show(context.story(), &plan)?;
         let destructive = plan.changes.iter().filter(|change| change.destructive).count();

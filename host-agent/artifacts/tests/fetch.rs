@@ -68,6 +68,20 @@ async fn a_cut_transfer_is_resumed_in_the_same_run() {
     assert!(ranges.len() == 2 && ranges[1].starts_with("bytes="), "{ranges:?}");
 }
 
+/// Digests and manifests are no files: nothing of them is kept, so they are asked for again.
+#[tokio::test]
+async fn a_small_body_that_is_cut_is_asked_for_again() {
+    let (upstream, sources) = Upstream::whole().serve().await;
+    let (sums, manifest) = (format!("{KUBELET}.sha256"), "/v2/pause/manifests/3.10.1");
+    upstream.fault(&sums, Fault::Cut { after: 10, times: 1 });
+    upstream.fault(manifest, Fault::Cut { after: 20, times: 1 });
+    let dir = tempfile::tempdir().unwrap();
+    fetch_into(dir.path(), &sources).await.unwrap();
+    assert_eq!(upstream.ranges_of(&sums).len(), 2);
+    // One was asked to bring a token.
+    assert_eq!(upstream.ranges_of(manifest).len(), 3);
+}
+
 #[tokio::test]
 async fn a_run_goes_on_where_the_one_before_stopped() {
     let (upstream, sources) = Upstream::whole().serve().await;

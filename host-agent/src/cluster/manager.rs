@@ -350,6 +350,9 @@ impl Manager {
         node: &str,
         selector: LogSelector,
     ) -> Result<LogReader, RequestError> {
+        if !cluster.is_empty() {
+            self.find(cluster).await?;
+        }
         let clusters = self.shared.records.clusters().await?;
         let found = clusters
             .iter()

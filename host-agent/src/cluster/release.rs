@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_cannot_be_fetched_is_to_be_imported() {
         let next = chosen("v1.27.1").expect_err("it is not installed").next_step;
-        assert!(next.contains("`k8sctl bundle import FILE`") && next.contains("v1.29 to v1.35"), "{next}");
+        assert!(next.contains("`k8sctl bundle import FILE`") && next.contains("v1.29 to v1.36"), "{next}");
         assert!(!next.contains("fetch --kubernetes"), "{next}");
     }
 }

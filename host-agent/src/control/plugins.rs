@@ -37,12 +37,7 @@ impl PluginService for Plugins {
                 Err(error) => return install_error(error, &sender).await,
             };
             // Sending fails only when the client is gone; an installation once begun goes on.
-            let _ = sender
-                .send(Ok(control::AddPluginResponse {
-                    offer: Some(wire_offer(offer)),
-                    ..control::AddPluginResponse::default()
-                }))
-                .await;
+            let _ = sender.send(Ok(wire_offer(offer))).await;
             if request.dry_run {
                 return Ok(());
             }
@@ -119,13 +114,18 @@ async fn install_error(
     }
 }
 
-fn wire_offer(offer: Offer) -> control::PluginOffer {
-    control::PluginOffer {
-        name: offer.name,
-        version: offer.version,
-        permissions: offer.permissions,
-        permissions_digest: offer.digest,
-        objects: offer.objects,
+/// The offer, and beside it what the plugin remarks on the config.
+fn wire_offer(offer: Offer) -> control::AddPluginResponse {
+    control::AddPluginResponse {
+        diagnostics: offer.warnings.into_iter().map(wire_diagnostic).collect(),
+        offer: Some(control::PluginOffer {
+            name: offer.name,
+            version: offer.version,
+            permissions: offer.permissions,
+            permissions_digest: offer.digest,
+            objects: offer.objects,
+        }),
+        ..control::AddPluginResponse::default()
     }
 }
 
@@ -137,5 +137,32 @@ fn wire_diagnostic(diagnostic: Diagnostic) -> control::Diagnostic {
         hint: diagnostic.hint,
         warning: diagnostic.warning,
         ..control::Diagnostic::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_brings_the_remarks_of_the_plugin() {
+        let warning = Diagnostic {
+            path: "replicas".to_owned(),
+            message: "one replica stands still while its node does".to_owned(),
+            hint: "2".to_owned(),
+            warning: true,
+        };
+        let offer = Offer {
+            name: "hello".to_owned(),
+            version: "1.0.0".to_owned(),
+            permissions: Vec::new(),
+            digest: "digest".to_owned(),
+            objects: Vec::new(),
+            warnings: vec![warning],
+        };
+        let sent = wire_offer(offer);
+        assert_eq!(sent.offer.expect("the offer").name, "hello");
+        let [told] = &sent.diagnostics[..] else { panic!("{:?}", sent.diagnostics) };
+        assert!(told.warning && told.field == "replicas" && told.id == "PLUGIN-CONFIG", "{told:?}");
     }
 }

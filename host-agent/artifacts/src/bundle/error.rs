@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::version::KubernetesVersion;
 
+use crate::fetch::releases::{companions, supported};
+
 /// A bundle that cannot be read, trusted or stored.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -87,13 +89,49 @@ impl From<BundleError> for Failure {
                 "BUNDLE-MISSING",
                 format!("bundle {wanted}"),
                 format!("no such bundle is installed (installed: {installed})"),
-                match wanted.strip_prefix("kubernetes-").unwrap_or(&wanted) {
-                    version if version.parse::<KubernetesVersion>().is_ok() => {
-                        format!("get it with `k8sctl bundle fetch --kubernetes {version}`, or `k8sctl bundle import FILE`")
-                    }
-                    _ => "see `k8sctl bundle list`, or get another with `k8sctl bundle fetch --kubernetes VERSION`".to_owned(),
-                },
+                way_to(&wanted),
             ),
         }
+    }
+}
+
+/// How to get a bundle of this name or version: only versions that can be fetched are to be fetched.
+fn way_to(wanted: &str) -> String {
+    let text = wanted.strip_prefix("kubernetes-").unwrap_or(wanted);
+    let Ok(version) = text.parse::<KubernetesVersion>() else {
+        return "see `k8sctl bundle list`, or get another with `k8sctl bundle fetch --kubernetes VERSION`"
+            .to_owned();
+    };
+    if companions(&version).is_some() {
+        return format!(
+            "get it with `k8sctl bundle fetch --kubernetes {version}`, or `k8sctl bundle import FILE`"
+        );
+    }
+    format!(
+        "`k8sctl bundle fetch` gets {} only: take one of these, or bring a bundle of {version} with \
+         `k8sctl bundle import FILE`",
+        supported()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_step_of_a_missing_bundle_can_be_done() {
+        let next = |wanted: &str| {
+            let error = BundleError::Missing { wanted: wanted.to_owned(), installed: "none".to_owned() };
+            Failure::from(error).next_step
+        };
+        for wanted in ["v1.29.0", "kubernetes-v1.29.0"] {
+            assert!(next(wanted).contains("`k8sctl bundle fetch --kubernetes v1.29.0`"), "{}", next(wanted));
+        }
+        for wanted in ["v1.20.2", "kubernetes-v1.99.0"] {
+            let next = next(wanted);
+            assert!(next.contains(&supported()) && next.contains("`k8sctl bundle import FILE`"), "{next}");
+            assert!(!next.contains("--kubernetes"), "{next}");
+        }
+        assert!(next("mine").contains("`k8sctl bundle list`"));
     }
 }

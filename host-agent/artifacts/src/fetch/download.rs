@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use futures::StreamExt;
-use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, RANGE};
+use reqwest::header::{AUTHORIZATION, AsHeaderName, CONTENT_RANGE, HeaderMap, RANGE};
 use reqwest::{Response, StatusCode};
 use tokio::fs;
 use tokio::io::AsyncWriteExt;
@@ -81,35 +81,45 @@ impl Downloader {
     }
 
     /// One request, tried again where that may help. `range` and `bearer` are for files.
-    pub(super) async fn request(
+    async fn request(&self, url: &str, bearer: Option<&str>, from: u64) -> Result<Response, FetchError> {
+        self.retried(|| self.send(url, None, bearer, from)).await
+    }
+
+    async fn send(
         &self,
         url: &str,
         accept: Option<&str>,
         bearer: Option<&str>,
         from: u64,
     ) -> Result<Response, FetchError> {
-        let send = || async {
-            let mut request = self.client.get(url);
-            if let Some(accept) = accept {
-                request = request.header("accept", accept);
-            }
-            if let Some(bearer) = bearer {
-                request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
-            }
-            if from > 0 {
-                request = request.header(RANGE, format!("bytes={from}-"));
-            }
-            let response = request.send().await.map_err(|error| FetchError::request(url, error))?;
-            // After redirects there are two.
-            self.has_answered(url);
-            self.has_answered(response.url().as_str());
-            if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-                return Err(FetchError::busy(url, &response));
-            }
-            Ok(response)
-        };
+        let mut request = self.client.get(url);
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        if let Some(bearer) = bearer {
+            request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
+        }
+        if from > 0 {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let response = request.send().await.map_err(|error| FetchError::request(url, error))?;
+        // After redirects there are two.
+        self.has_answered(url);
+        self.has_answered(response.url().as_str());
+        if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+            return Err(FetchError::busy(url, &response));
+        }
+        Ok(response)
+    }
+
+    /// What [`policy`] says.
+    async fn retried<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T, FetchError>
+    where
+        F: Future<Output = Result<T, FetchError>>,
+    {
         let mut unreachable = 0;
-        send.retry(policy())
+        attempt
+            .retry(policy())
             .when(|error| {
                 unreachable += u32::from(matches!(error, FetchError::Unreachable { .. }));
                 error.is_retryable(PAUSE_LIMIT) && unreachable < 2
@@ -126,10 +136,26 @@ impl Downloader {
             .await
     }
 
+    /// An answer whose body must be small: a manifest, a token. A body that breaks off is asked for again as the
+    /// request is. One that is no success comes without its body.
+    pub(super) async fn small(
+        &self,
+        url: &str,
+        accept: Option<&str>,
+        bearer: Option<&str>,
+    ) -> Result<Small, FetchError> {
+        self.retried(|| async {
+            let response = self.send(url, accept, bearer, 0).await?;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let bytes = if status.is_success() { read_small(url, response).await? } else { Vec::new() };
+            Ok(Small { status, headers, bytes })
+        })
+        .await
+    }
+
     /// The text at `url`: a checksum file.
     pub async fn text(&self, url: &str) -> Result<String, FetchError> {
-        let response = succeed(url, self.request(url, None, None, 0).await?)?;
-        let bytes = small(url, response).await?;
+        let bytes = self.small(url, None, None).await?.succeed(url)?.bytes;
         String::from_utf8(bytes)
             .map_err(|_| FetchError::Upstream { url: url.to_owned(), reason: "is not text".to_owned() })
     }
@@ -196,12 +222,12 @@ impl Downloader {
 
     async fn attempt(&self, url: &str, part: &Path, bearer: Option<&str>) -> Result<(), FetchError> {
         let have = fs::metadata(part).await.map_or(0, |data| data.len());
-        let mut response = self.request(url, None, bearer, have).await?;
+        let response = self.request(url, bearer, have).await?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // What is there is the whole file, or rubbish: the digest tells.
             return Ok(());
         }
-        response = succeed(url, response)?;
+        succeed(url, response.status())?;
         let resumes = response.status() == StatusCode::PARTIAL_CONTENT
             && response
                 .headers()
@@ -271,16 +297,35 @@ fn name_of(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// Turns an answer that is no success into an error.
-pub(super) fn succeed(url: &str, response: Response) -> Result<Response, FetchError> {
-    if response.status().is_success() {
-        return Ok(response);
-    }
-    Err(FetchError::Upstream { url: url.to_owned(), reason: format!("answered {}", response.status()) })
+/// An answer that was read whole.
+#[derive(Debug)]
+pub(super) struct Small {
+    pub(super) status: StatusCode,
+    headers: HeaderMap,
+    /// Empty where `status` is no success.
+    pub(super) bytes: Vec<u8>,
 }
 
-/// The body of an answer that must be small.
-pub(super) async fn small(url: &str, response: Response) -> Result<Vec<u8>, FetchError> {
+impl Small {
+    /// The text of a header.
+    pub(super) fn header(&self, name: impl AsHeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Turns an answer that is no success into an error.
+    pub(super) fn succeed(self, url: &str) -> Result<Self, FetchError> {
+        succeed(url, self.status).map(|()| self)
+    }
+}
+
+fn succeed(url: &str, status: StatusCode) -> Result<(), FetchError> {
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(FetchError::Upstream { url: url.to_owned(), reason: format!("answered {status}") })
+}
+
+async fn read_small(url: &str, response: Response) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     let mut body = response.bytes_stream();
     while let Some(chunk) = body.next().await {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::FetchError;
-use super::download::{Downloader, small, succeed};
+use super::download::Downloader;
 use crate::digest;
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -127,19 +127,16 @@ impl<'a> Registry<'a> {
     ) -> Result<(String, Vec<u8>, Option<String>), FetchError> {
         let url = format!("{}/v2/{repository}/manifests/{reference}", self.base);
         let mut token = token.lock().await;
-        let mut response = self.downloader.request(&url, Some(ACCEPT), token.as_deref(), 0).await?;
-        if response.status() == StatusCode::UNAUTHORIZED && token.is_none() {
-            let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-            let challenge = challenge.unwrap_or_default().to_owned();
+        let mut answer = self.downloader.small(&url, Some(ACCEPT), token.as_deref()).await?;
+        if answer.status == StatusCode::UNAUTHORIZED && token.is_none() {
+            let challenge = answer.header(WWW_AUTHENTICATE).unwrap_or_default().to_owned();
             *token = Some(self.token(&url, &challenge).await?);
-            response = self.downloader.request(&url, Some(ACCEPT), token.as_deref(), 0).await?;
+            answer = self.downloader.small(&url, Some(ACCEPT), token.as_deref()).await?;
         }
-        let response = succeed(&url, response)?;
-        let header = |name: &str| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
+        let answer = answer.succeed(&url)?;
+        let header = |name: &str| answer.header(name).map(str::to_owned);
         let (kind, promised) = (header("content-type"), header("docker-content-digest"));
-        let bytes = small(&url, response).await?;
+        let bytes = answer.bytes;
         if let Some(expected) = promised.as_deref().and_then(digest::of_oci) {
             let got = digest::sha256(&bytes);
             if got != expected {
@@ -153,8 +150,7 @@ impl<'a> Registry<'a> {
         let refuse = |reason: &str| FetchError::Upstream { url: url.to_owned(), reason: reason.to_owned() };
         let asked =
             plan_token_url(challenge).ok_or_else(|| refuse("asks for a login that is no bearer token"))?;
-        let response = succeed(&asked, self.downloader.request(&asked, None, None, 0).await?)?;
-        let bytes = small(&asked, response).await?;
+        let bytes = self.downloader.small(&asked, None, None).await?.succeed(&asked)?.bytes;
         let token: Token =
             serde_json::from_slice(&bytes).map_err(|_| refuse("its token service sent no token"))?;
         token.token.or(token.access_token).ok_or_else(|| refuse("its token service sent no token"))

@@ -22,6 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use host_artifacts::digest::sha256;
 use host_artifacts::fetch::FetchSources;
+use host_artifacts::fetch::releases::companions;
 
 /// What a path does besides serving.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,24 +119,34 @@ impl Upstream {
         }
         let containerd =
             targz(&["bin/containerd", "bin/containerd-shim-runc-v2", "bin/ctr", "bin/containerd-stress"]);
-        let path = "/containerd/containerd/releases/download/v2.1.4/containerd-2.1.4-linux-amd64.tar.gz";
-        upstream.release(path, containerd, &format!("{path}.sha256sum"), true);
-        let base = "/opencontainers/runc/releases/download/v1.3.0";
+        let with = companions(&"v1.34.1".parse().unwrap()).unwrap();
+        let version = with.containerd;
+        let path = format!(
+            "/containerd/containerd/releases/download/v{version}/containerd-{version}-linux-amd64.tar.gz"
+        );
+        upstream.release(&path, containerd, &format!("{path}.sha256sum"), true);
+        let base = format!("/opencontainers/runc/releases/download/v{}", with.runc);
         upstream.release(
             &format!("{base}/runc.amd64"),
             b"runc".to_vec(),
             &format!("{base}/runc.sha256sum"),
             true,
         );
-        let path = "/containernetworking/plugins/releases/download/v1.7.1/cni-plugins-linux-amd64-v1.7.1.tgz";
+        let version = with.cni;
+        let path = format!(
+            "/containernetworking/plugins/releases/download/v{version}/cni-plugins-linux-amd64-v{version}.tgz"
+        );
         upstream.release(
-            path,
+            &path,
             targz(&["./bridge", "./host-local", "./loopback"]),
             &format!("{path}.sha256"),
             true,
         );
-        let path = "/kubernetes-sigs/cri-tools/releases/download/v1.34.0/crictl-v1.34.0-linux-amd64.tar.gz";
-        upstream.release(path, targz(&["crictl"]), &format!("{path}.sha256"), true);
+        let version = with.crictl;
+        let path = format!(
+            "/kubernetes-sigs/cri-tools/releases/download/v{version}/crictl-v{version}-linux-amd64.tar.gz"
+        );
+        upstream.release(&path, targz(&["crictl"]), &format!("{path}.sha256"), true);
         for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"] {
             upstream.image(name, "v1.34.1", true);
         }

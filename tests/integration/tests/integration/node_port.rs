@@ -223,6 +223,8 @@ impl Joined {
             ..StreamLogsRequest::default()
         };
         let mut control = self.control.clone();
+        let of_no_cluster = StreamLogsRequest { cluster_name: "typo".to_owned(), ..request.clone() };
+        refused(control.stream_logs(of_no_cluster).await, Code::FailedPrecondition, "CLUSTER-UNKNOWN")?;
         let reader = tokio::spawn(async move {
             let mut lines = control.stream_logs(request).await?.into_inner();
             lines.message().await

@@ -105,6 +105,7 @@ fn names_that_nothing_has() -> Result<()> {
         &["down", "nosuch", "--yes"],
         &["kubeconfig", "nosuch", "--print"],
         &["events", "nosuch"],
+        &["logs", "sim-control", "--cluster", "nosuch"],
         &["plugin", "list", "--cluster", "nosuch"],
         &["plugin", "add", "hello", "--cluster", "nosuch", "--yes"],
     ] {
