@@ -2,7 +2,8 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs, events, plugin → a worker joins and leaves → strangers survive `down`.
+//! VMs → workload → again → logs, events, plugin → a worker joins and leaves → the network is stopped under the VMs →
+//! strangers survive `down`.
 
 mod inside;
 
@@ -38,6 +39,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     logs_and_events(&lab)?;
     plugin_comes_and_goes(&lab)?;
     a_worker_joins_and_leaves(&lab, &home)?;
+    vms_come_back_onto_their_network(&lab, &home)?;
     down_leaves_strangers(&lab)?;
     drop(agent);
     strangers_move_out(&lab)
@@ -283,6 +285,27 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
     ensure!(!domains.contains("k8s-worker-3"), "{domains}");
     Ok(())
+}
+
+/// Somebody stops the network: no VM is on it any more, not even when it runs again.
+fn vms_come_back_onto_their_network(lab: &Lab, home: &str) -> Result<()> {
+    phase("the network is stopped under the VMs");
+    let kubelet_answers = |ip: &str| {
+        let address = format!("{ip}:10250").parse().expect("an address");
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
+    };
+    ensure!(NODES.iter().all(|node| kubelet_answers(node.1)), "each kubelet answers before");
+    lab.run("virsh", &["net-destroy", "default"], MINUTE)?;
+    k8sctl(lab, &["up", "-f", home, "--yes"])?;
+    wait_until("each kubelet answers again", 5 * MINUTE, || {
+        Ok(NODES.iter().all(|node| kubelet_answers(node.1)))
+    })?;
+    let events = k8sctl(lab, &["events", "-o", "json"])?;
+    for (node, ..) in NODES {
+        let is_told = |line: &str| line.contains("VMReattached") && line.contains(node);
+        ensure!(events.lines().any(is_told), "no event tells that {node} was put back:\n{events}");
+    }
+    nodes_are_ready(lab, &NODES.map(|node| node.0))
 }
 
 /// A VM, a network and a volume that look like ours and are not.
