@@ -471,3 +471,27 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
         || wanted <= host.host_cpus
         || progress::control_plane_is_starting(cluster, agents)
 }
+
+#[cfg(test)]
+mod tests {
+    use host_hypervisor::change::DomainRef;
+    use host_hypervisor::observed::ObservedNetwork;
+
+    use super::*;
+
+    /// A network that was undefined comes back with an `up` only; until then there is no bridge.
+    #[test]
+    fn without_an_operation_vms_go_back_onto_a_bridge_that_there_is() {
+        let domain = DomainRef { name: "w".into(), uuid: "u".into(), cluster_id: "c".into() };
+        let op = HostOp::AttachTap { domain, device: "vnet0".into(), bridge: "virbr0".into() };
+        let network = serde_json::json!({
+            "name": "default", "uuid": "n", "forward": "nat", "bridge": "virbr0", "active": false, "autostart": true,
+            "ranges": [], "hosts": [],
+        });
+        let network: ObservedNetwork = serde_json::from_value(network).expect("it is one");
+        let mut host = ObservedHost { networks: vec![network], ..ObservedHost::default() };
+        assert!(only_starts(&op, &host));
+        host.networks.clear();
+        assert!(!only_starts(&op, &host));
+    }
+}
