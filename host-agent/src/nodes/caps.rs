@@ -116,7 +116,7 @@ mod tests {
         let facts = NodeFacts { kernel: long(), os: long(), hostname: long(), ..NodeFacts::default() };
         let mut report = StatusReport {
             steps: vec![step],
-            conditions: vec![condition; 5_000],
+            conditions: [vec![condition; ITEMS], vec![Condition::default(); 5_000 - ITEMS]].concat(),
             facts: Some(facts),
             ..StatusReport::default()
         };
