@@ -13,13 +13,14 @@ use host_pki::join::JoinAuthority;
 use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
 use k8sctl_proto::control::v1 as control;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::desired::host_pool;
 use super::manager::Manager;
 use super::shared::Shared;
 use crate::config::HostConfig;
 use crate::events::{self, EventLog};
+use crate::nodes::changes::changes;
 use crate::nodes::machines::RunningMachines;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
@@ -78,7 +79,7 @@ impl FakeHostAgent {
         let hypervisor = Arc::new(FakeHypervisor::default());
         let pki = PkiStore::new(in_dir("pki"));
         let machines = Arc::new(RunningMachines::new(hypervisor.clone(), host_pool(&config)));
-        let (changes, _) = mpsc::unbounded_channel();
+        let (changes, _) = changes();
         let shared = Arc::new(Shared {
             records: Records::new(store.clone()),
             events: EventLog::open(store.clone(), config.event_retention).await.expect("a log"),
