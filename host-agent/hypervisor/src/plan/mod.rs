@@ -3,8 +3,8 @@
 //! Pure and total: the same desired and observed always give the same plan; planning again after
 //! the plan was executed gives an empty one; planning again after any part of it gives the rest.
 //!
-//! Order on the way up: what goes (removed and replaced nodes), network, the VMs
-//! that run on it, pool, image files, and then
+//! Order on the way up: pool (disks are deleted in one that runs), what goes (removed and replaced nodes),
+//! network, the VMs that run on it, image files, and then
 //! node by node volume, definition, start, so that the first node runs while the others are made.
 //! A disk always goes before the definition of its domain: a volume without a domain is thus a fresh
 //! one, left by an interrupted creation, and is used.
@@ -45,10 +45,11 @@ pub fn plan_host(
     let storage = storage::plan_storage(desired, observed, &nodes)?;
     let taps = taps::plan_taps(desired, observed, &network.changes, &nodes.deletes);
 
-    let mut changes = nodes.deletes;
+    let mut changes = storage.pool;
+    changes.extend(nodes.deletes);
     changes.extend(network.changes);
     changes.extend(taps);
-    changes.extend(storage);
+    changes.extend(storage.images);
     changes.extend(nodes.creates);
     Ok(HostPlan { changes, adoption: network.adoption })
 }

@@ -15,7 +15,7 @@ use crate::xml::owner::Owner;
 /// What is to be done about the nodes.
 #[derive(Default)]
 pub(super) struct NodesDecision {
-    /// Executed before everything else: addresses and names must be free again.
+    /// Executed before everything but the pool's start: addresses and names must be free again.
     pub deletes: Vec<HostChange>,
     pub creates: Vec<HostChange>,
     /// Capacities of overlays that are new.

@@ -13,12 +13,21 @@ use crate::observed::{ObservedHost, ObservedPool};
 /// What a fresh overlay needs at least: a node writes about this much until it is Ready.
 const OVERLAY_BYTES: u64 = 2 << 30;
 
+/// What is to be done about the pool and what is in it.
+pub(super) struct StorageDecision {
+    /// Executed before any disk is deleted: without a pool that runs nobody finds the disk, and its
+    /// node would boot from it again.
+    pub pool: Vec<HostChange>,
+    pub images: Vec<HostChange>,
+}
+
 pub(super) fn plan_storage(
     desired: &DesiredHost,
     observed: &ObservedHost,
     nodes: &NodesDecision,
-) -> Result<Vec<HostChange>, Failure> {
-    let mut changes = plan_pool(desired, observed)?;
+) -> Result<StorageDecision, Failure> {
+    let pool = plan_pool(desired, observed)?;
+    let mut images = Vec::new();
     let mut needed = nodes.new_disks.iter().map(|bytes| OVERLAY_BYTES.min(*bytes)).sum::<u64>();
     if nodes.needs_image {
         let image = &desired.image;
@@ -35,13 +44,13 @@ pub(super) fn plan_storage(
         for (name, source) in missing {
             let target = desired.pool.path.join(&name);
             let op = HostOp::InstallFile { pool: desired.pool.name.clone(), source: source.clone(), target };
-            changes.push(change(Action::Create, Kind::Image, &name, "nodes boot from it", op));
+            images.push(change(Action::Create, Kind::Image, &name, "nodes boot from it", op));
         }
     }
     if needed > observed.pool_free_bytes {
         return Err(disk_full(&desired.pool.path, needed, observed.pool_free_bytes));
     }
-    Ok(changes)
+    Ok(StorageDecision { pool, images })
 }
 
 /// The failure of a pool without room.

@@ -98,6 +98,31 @@ fn disks_in_a_pool_that_was_undefined_go_with_the_cluster() {
     assert_eq!(host.observed, empty_host().observed);
 }
 
+/// The pool is stopped or undefined by hand; then a node is replaced, another one removed.
+#[test]
+fn nodes_whose_pool_does_not_run_are_replaced_with_their_disks() {
+    for undefined in [false, true] {
+        let mut host = empty_host();
+        let mut adoption = Adoption::default();
+        converge(&mut host, &three(), &mut adoption);
+        host.observed.pool.as_mut().expect("it was made").active = false;
+        if undefined {
+            host.observed.pool = None;
+        }
+        host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
+        host.effects.clear();
+        let mut changed = desired(&[("cp-1", 10), ("worker-1", 11)]);
+        changed.nodes[1].node_id = "id-another".into();
+        converge(&mut host, &changed, &mut adoption);
+        let made = |op| host.effects.get(op).copied();
+        let disks = (made("delete-volume"), made("create-volume"));
+        assert_eq!(disks, (Some(2), Some(1)), "undefined: {undefined}");
+        let disk = |node| host.observed.volume(&volume_name(CLUSTER, node));
+        assert!(disk("worker-1").is_some_and(|it| it.backing.is_some()), "it is a new one");
+        assert_eq!(disk("worker-2"), None);
+    }
+}
+
 /// Nobody sees on which image the other cluster's disk is.
 #[test]
 fn images_stay_while_a_pool_that_was_undefined_has_disks_of_others() {
