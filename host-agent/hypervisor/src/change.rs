@@ -245,12 +245,12 @@ pub enum HostOp {
         /// The bridge of its network.
         bridge: String,
     },
-    /// The running VM has the sizes of its definition: shut down and started again where not.
+    /// The VM runs with the sizes of its definition: shut down and started again where not.
     RestartDomain {
         /// Which one.
         domain: DomainRef,
     },
-    /// The domain is off: asked first, then forced.
+    /// The domain is off: asked first where it can hear that, then forced.
     ShutDownDomain {
         /// Which one.
         domain: DomainRef,

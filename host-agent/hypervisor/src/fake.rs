@@ -374,7 +374,8 @@ impl FakeHost {
         let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
         let running = state == DomainState::Running;
         let changed = domain.state != state;
-        if changed {
+        let is_resumed = running && matches!(domain.state, DomainState::Paused | DomainState::IoError);
+        if changed && !is_resumed {
             domain.run = running.then_some(next_run);
             domain.live_vcpus = running.then_some(domain.vcpus);
             domain.live_memory_bytes = running.then_some(domain.memory_bytes);
@@ -412,13 +413,11 @@ impl FakeHost {
             }
             HostOp::RestartDomain { domain: reference } => {
                 let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
-                if domain.state == DomainState::Running
-                    && domain.live_vcpus == Some(domain.vcpus)
-                    && domain.live_memory_bytes == Some(domain.memory_bytes)
+                if domain.live_vcpus != Some(domain.vcpus)
+                    || domain.live_memory_bytes != Some(domain.memory_bytes)
                 {
-                    return Ok(Outcome::AlreadySo);
+                    self.set_state(reference, DomainState::Off)?;
                 }
-                self.set_state(reference, DomainState::Off)?;
                 self.set_state(reference, DomainState::Running)
             }
             HostOp::ShutDownDomain { domain } => self.set_state(domain, DomainState::Off),

@@ -6,6 +6,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
@@ -14,7 +15,9 @@ use host_hypervisor::plan::{plan_host, plan_teardown};
 use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
 use k8sctl_types::spec::{AddressRange, NetworkSpec, NodeSpec, Role};
+use tokio::time::timeout;
 use virt::connect::Connect;
+use virt::domain::{DomainShutoffReason, DomainStateReason};
 
 fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
     let file = |name: &str| {
@@ -137,6 +140,16 @@ async fn a_cluster_comes_changes_and_goes() {
         let observed = host.observe(&wanted.pool).await.unwrap();
         assert_eq!(observed.domain("cp-1").unwrap().state, DomainState::Off);
         assert_eq!(observed.domain("worker-1").unwrap().live_vcpus, Some(1));
+
+        // A VM that is paused hears no request: it is ended, not asked and waited for.
+        let hand = Connect::open(Some("test:///default")).unwrap();
+        let paused = hand.lookup_domain_by_name("worker-1").unwrap();
+        paused.suspend().unwrap();
+        changed.nodes[1].powered = false;
+        let ended = timeout(Duration::from_secs(60), converge(&host, &changed, &mut adoption)).await;
+        assert_ne!(ended.expect("nobody waits for it"), 0);
+        let destroyed = DomainStateReason::Shutoff(DomainShutoffReason::Destroyed.into());
+        assert_eq!(paused.state().unwrap().1, destroyed.into());
 
         tear_down(&host, &wanted, &mut adoption).await;
         let after = host.observe(&wanted.pool).await.unwrap();

@@ -319,7 +319,9 @@ fn plan_domain(
     let stale = domain.live_vcpus.is_some_and(|live| live != spec.vcpus)
         || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes);
     match (node.powered, running) {
-        (true, true) if stale => {
+        // One that is paused, too: it would go on with its old sizes, and be restarted then, which the
+        // plan that was agreed to does not show.
+        (true, _) if stale => {
             let op = HostOp::RestartDomain { domain: reference };
             let restart =
                 change(Action::Update, Kind::Domain, &spec.name, "new sizes need a restart of the VM", op);

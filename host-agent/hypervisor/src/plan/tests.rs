@@ -362,6 +362,7 @@ enum Step {
     Powered(bool),
     Moved(u8),
     PowerLoss,
+    Pause,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -372,6 +373,7 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>().prop_map(Step::Powered),
         (30_u8..34).prop_map(Step::Moved),
         Just(Step::PowerLoss),
+        Just(Step::Pause),
     ]
 }
 
@@ -401,6 +403,12 @@ fn live(desired: &mut DesiredHost, host: &mut FakeHost, step: &Step) {
                 domain.taps.clear();
             }
         }
+        Step::Pause => {
+            let ours = host.observed.domains.iter_mut().filter(|it| it.ours.is_some());
+            let running = ours.filter(|it| it.state == DomainState::Running);
+            running.for_each(|it| it.state = DomainState::IoError);
+            desired.nodes.iter_mut().for_each(|it| it.spec.vcpus = 9 - it.spec.vcpus);
+        }
     }
 }
 
@@ -428,9 +436,13 @@ proptest! {
             host.fault = Some((*at, if *after { Fault::After } else { Fault::Before }));
             let plan = plan_host(&desired, &host.observed, &adoption).expect("nothing stands in the way");
             adoption = plan.adoption.clone();
-            let _died = plan.changes.iter().find_map(|it| host.execute(&it.op).err());
+            let agreed = |name: &str| plan.changes.iter().any(|it| it.destructive && it.name == name);
+            let died = plan.changes.iter().find_map(|it| host.execute(&it.op).err());
             host.fault = None;
-            converge(&mut host, &desired, &mut adoption);
+            let rest = converge(&mut host, &desired, &mut adoption);
+            prop_assert!(died.is_some() || rest.changes.is_empty(), "{}", lines(&rest));
+            let unseen = rest.changes.iter().find(|it| it.destructive && !agreed(&it.name));
+            prop_assert_eq!(unseen, None);
             let again = plan_host(&desired, &host.observed, &adoption).expect("nothing stands in the way");
             prop_assert_eq!(lines(&again), "");
             prop_assert_eq!(&again.adoption, &adoption_pruned(&adoption, &again.adoption));

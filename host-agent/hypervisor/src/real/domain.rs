@@ -14,7 +14,7 @@ use virt::domain::{Domain, DomainState};
 use virt::sys;
 
 use super::error::{Context, LibvirtError, Result, missing, not_ours, optional};
-use super::{HypervisorConfig, RealHypervisor};
+use super::{HypervisorConfig, RealHypervisor, observe};
 use crate::change::{DomainRef, Outcome};
 use crate::hypervisor::Hypervisor;
 use crate::observed::DomainState as ObservedState;
@@ -159,7 +159,8 @@ fn remove_logs(log: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Asks the VM to shut down, ends it after the grace, and starts it again if that is wanted.
+/// Asks the VM to shut down, ends it after the grace, and starts it again if that is wanted. One that
+/// is paused hears nothing, and is ended at once.
 pub(super) async fn execute_graceful(
     hypervisor: &RealHypervisor,
     reference: &DomainRef,
@@ -175,7 +176,9 @@ pub(super) async fn execute_graceful(
                 return Ok(false);
             }
             // A VM that does not listen yet, or no more, is ended below.
-            if let Err(error) = domain.shutdown() {
+            if hears(&domain, &asked.name)?
+                && let Err(error) = domain.shutdown()
+            {
                 tracing::debug!(domain = %asked.name, error = error.message(), "cannot ask the VM to shut down");
             }
             Ok(true)
@@ -183,13 +186,13 @@ pub(super) async fn execute_graceful(
         .await?;
     if needed {
         let deadline = Instant::now() + SHUTDOWN_GRACE;
-        while is_active(hypervisor, reference).await? && Instant::now() < deadline {
+        while ask(hypervisor, reference, hears).await? && Instant::now() < deadline {
             // An event, or the time to look again: either way the state decides.
             let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), changes.changed()).await;
         }
         let forced = reference.clone();
         hypervisor.blocking(move |connect, _| execute_power_off(connect, &forced)).await?;
-        if is_active(hypervisor, reference).await? {
+        if ask(hypervisor, reference, is_active).await? {
             return Err(LibvirtError::StillRuns { domain: reference.name.clone() }.into());
         }
     }
@@ -208,10 +211,25 @@ fn has_its_sizes(domain: &Domain, name: &str) -> Result<bool> {
     Ok(seen.live_vcpus == Some(seen.vcpus) && seen.live_memory_bytes == Some(seen.memory_bytes))
 }
 
-async fn is_active(hypervisor: &RealHypervisor, reference: &DomainRef) -> std::result::Result<bool, Failure> {
+fn is_active(domain: &Domain, name: &str) -> Result<bool> {
+    domain.is_active().call("read", "domain", name)
+}
+
+/// Whether the VM's guest can do what it is asked for: one that is off or paused cannot, whoever paused it.
+fn hears(domain: &Domain, name: &str) -> Result<bool> {
+    let (state, reason) = domain.state().call("read", "domain", name)?;
+    Ok(observe::domain_state(state, reason) == ObservedState::Running)
+}
+
+/// Whether that is so of the domain; of one that is gone it is not.
+async fn ask(
+    hypervisor: &RealHypervisor,
+    reference: &DomainRef,
+    question: fn(&Domain, &str) -> Result<bool>,
+) -> std::result::Result<bool, Failure> {
     let reference = reference.clone();
     let look = move |connect: &Connect, _: &HypervisorConfig| match find_ours(connect, &reference)? {
-        Some(domain) => domain.is_active().call("read", "domain", &reference.name),
+        Some(domain) => question(&domain, &reference.name),
         None => Ok(false),
     };
     hypervisor.blocking(look).await

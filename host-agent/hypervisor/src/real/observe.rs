@@ -80,7 +80,7 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     read_domain(&inactive, live.as_deref(), state, autostart).call("read", "domain", &name)
 }
 
-fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
+pub(super) fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
     let io_error = DomainStateReason::Paused(DomainPausedReason::IOError.into());
     if reason == io_error.into() {
         DomainState::IoError

@@ -98,6 +98,37 @@ fn disks_in_a_pool_that_was_undefined_go_with_the_cluster() {
     assert_eq!(host.observed, empty_host().observed);
 }
 
+/// What is destroyed is in the plan that was agreed to, not only in the one after it.
+#[test]
+fn a_paused_vm_with_new_sizes_is_restarted_at_once() {
+    for state in [DomainState::Paused, DomainState::IoError] {
+        let mut host = empty_host();
+        let mut adoption = Adoption::default();
+        converge(&mut host, &three(), &mut adoption);
+        let run = |host: &FakeHost| host.observed.domain("cp-1").and_then(|it| it.run);
+        let before = run(&host);
+        let pause = |host: &mut FakeHost| {
+            let domain = host.observed.domains.iter_mut().find(|it| it.name == "cp-1");
+            domain.expect("it was made").state = state;
+        };
+        let ops = |plan: &HostPlan| -> Vec<_> {
+            plan.changes.iter().map(|it| (it.op.name(), it.destructive)).collect()
+        };
+        // With its sizes as they shall be it only goes on.
+        pause(&mut host);
+        assert_eq!(ops(&converge(&mut host, &three(), &mut adoption)), [("start-domain", false)]);
+        assert_eq!(run(&host), before, "{state:?}");
+
+        pause(&mut host);
+        let mut changed = three();
+        changed.nodes[0].spec.memory_bytes = 8 << 30;
+        let planned = converge(&mut host, &changed, &mut adoption);
+        assert_eq!(ops(&planned), [("define-domain", false), ("restart-domain", true)], "{state:?}");
+        assert_ne!(run(&host), before, "{state:?}");
+        assert_eq!(converge(&mut host, &changed, &mut adoption).changes, [], "{state:?}");
+    }
+}
+
 /// The pool is stopped or undefined by hand; then a node is replaced, another one removed.
 #[test]
 fn nodes_whose_pool_does_not_run_are_replaced_with_their_disks() {
