@@ -53,7 +53,11 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
         document.operation = Some(ended);
     }
     if exit == Exit::Ok {
-        let left = format!("left: its kubeconfig entries stay until: {}", kubeconfig::by_hand(&name));
+        let left = if args.no_kubeconfig {
+            format!("left: cluster {} is gone", visible(&name))
+        } else {
+            format!("left: its kubeconfig entries stay until: {}", kubeconfig::by_hand(&name))
+        };
         progress::interruptible(context, tidy(context, args, &name, &mut document), &left).await?;
     }
     if context.format.is_structured() {

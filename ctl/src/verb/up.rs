@@ -67,8 +67,11 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
         }
     }
     let cluster = document.plan.cluster_name.clone();
-    let left =
-        format!("left: the cluster is up; get its kubeconfig with: k8sctl kubeconfig {}", visible(&cluster));
+    let left = if args.no_kubeconfig {
+        "left: the cluster is up".to_owned()
+    } else {
+        format!("left: the cluster is up; get its kubeconfig with: k8sctl kubeconfig {}", visible(&cluster))
+    };
     let rest = async {
         if !args.no_kubeconfig {
             document.kubeconfig = install_kubeconfig(context, &agent, &cluster).await?;

@@ -28,7 +28,7 @@ pub async fn hello_program() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
     let target = test.ancestors().nth(3).expect("TARGET/PROFILE/deps/TEST").to_owned();
     Program::new(workspace().join("tests/lab/cargo-build"), Duration::from_secs(1800))
-        .args(["--offline", "--locked"])
+        .arg("--locked")
         .env("CARGO_TARGET_DIR", &target)
         .run()
         .await

@@ -294,18 +294,20 @@ fn vms_come_back_onto_their_network(lab: &Lab, home: &str) -> Result<()> {
         let address = format!("{ip}:10250").parse().expect("an address");
         std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok()
     };
-    ensure!(NODES.iter().all(|node| kubelet_answers(node.1)), "each kubelet answers before");
+    let all_answer = || Ok(NODES.iter().all(|node| kubelet_answers(node.1)));
+    wait_until("each kubelet answers before", 5 * MINUTE, all_answer)?;
     lab.run("virsh", &["net-destroy", "default"], MINUTE)?;
     k8sctl(lab, &["up", "-f", home, "--yes"])?;
-    wait_until("each kubelet answers again", 5 * MINUTE, || {
-        Ok(NODES.iter().all(|node| kubelet_answers(node.1)))
-    })?;
+    wait_until("each kubelet answers again", 5 * MINUTE, all_answer)?;
     let events = k8sctl(lab, &["events", "-o", "json"])?;
     for (node, ..) in NODES {
         let is_told = |line: &str| line.contains("VMReattached") && line.contains(node);
         ensure!(events.lines().any(is_told), "no event tells that {node} was put back:\n{events}");
     }
-    nodes_are_ready(lab, &NODES.map(|node| node.0))
+    // Kubernetes may have missed them for a moment.
+    wait_until("all nodes are Ready again", 10 * MINUTE, || {
+        nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)
+    })
 }
 
 /// A VM, a network and a volume that look like ours and are not.
