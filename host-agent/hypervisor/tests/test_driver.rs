@@ -19,6 +19,9 @@ use tokio::time::timeout;
 use virt::connect::Connect;
 use virt::domain::{DomainShutoffReason, DomainStateReason};
 
+/// All connections of a process to libvirt's test driver see the same host.
+static DRIVER: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
     let file = |name: &str| {
         let path = directory.join(name);
@@ -105,6 +108,7 @@ fn comparable(observed: ObservedHost) -> ObservedHost {
 /// Own and adopted network in one test: the driver's host is one per process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_comes_changes_and_goes() {
+    let _driver = DRIVER.lock().await;
     let directory = roomy();
     let config = HypervisorConfig {
         uri: "test:///default".into(),
@@ -174,6 +178,7 @@ async fn a_libvirt_that_is_away_is_a_failure_with_a_next_step() {
 /// libvirt's view of a pool and what is in its directory come apart: by hand, or by a kill.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_was_meddled_with_is_mended_and_goes() {
+    let _driver = DRIVER.lock().await;
     let directory = roomy();
     let uri = "test:///default";
     let config = HypervisorConfig {

@@ -200,6 +200,8 @@ impl Joined {
     }
 
     async fn a_session_as_another_node(&self) -> Result<()> {
+        // The end of a session is seen a moment after it.
+        self.wait_connected(self.b.name, false).await?;
         let mut client = NodeServiceClient::new(self.a.dial().await?);
         let (_session, mut inbox) = open_session(&mut client, &self.b.machine_uuid).await?;
         let desired = next(&mut inbox, |message| match message {
