@@ -72,8 +72,7 @@ impl NodeListener {
             .map_err(|error| tls_failure(&error))?;
 
         let join = JoinServer::new(Arc::clone(&shared.authority));
-        let sessions =
-            NodeSessions { registry: Arc::clone(&shared.registry), authority: Arc::clone(&shared.authority) };
+        let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
             .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
