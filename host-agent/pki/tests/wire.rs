@@ -6,7 +6,7 @@ mod world;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use host_pki::ca::NodeCa;
+use host_pki::ca::{NodeCa, node_identity};
 use host_pki::join::JoinAuthority;
 use host_pki::service::{JoinServer, authenticated_node, join_status};
 use jiff::Timestamp;
@@ -78,11 +78,12 @@ async fn open(world: &World, ca: &NodeCa) -> Port {
     let certificate = ServerCertificate::new(&own.certificate_der, &own.key_der).expect("usable");
     let config = tls::server_config(ca.certificate_der(), certificate).expect("a configuration");
     let join = JoinServiceServer::new(JoinServer::new(Arc::clone(&world.authority)));
+    let owner: tls::Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
     let (stop, stopped) = oneshot::channel::<()>();
     let serve = limits::server()
         .add_service(join.max_decoding_message_size(limits::JOIN_DECODE_BYTES))
         .add_service(NodeServiceServer::new(Sessions(Arc::clone(&world.authority))))
-        .serve_with_incoming_shutdown(tls::incoming(listener, config), async { drop(stopped.await) });
+        .serve_with_incoming_shutdown(tls::incoming(listener, config, owner), async { drop(stopped.await) });
     task::spawn("node-port", serve);
     Port { address, _stop: stop }
 }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host_pki::ca::node_identity;
 use host_pki::service::JoinServer;
 use k8sctl_proto::node::v1::join_service_server::JoinServiceServer;
 use k8sctl_proto::node::v1::node_service_server::NodeServiceServer;
 use k8sctl_rpc::limits;
-use k8sctl_rpc::tls::{ServerCertificate, incoming, server_config};
+use k8sctl_rpc::tls::{Owner, ServerCertificate, incoming, server_config};
 use k8sctl_types::failure::Failure;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
@@ -71,15 +72,15 @@ impl NodeListener {
             .map_err(|error| tls_failure(&error))?;
 
         let join = JoinServer::new(Arc::clone(&shared.authority));
-        let sessions =
-            NodeSessions { registry: Arc::clone(&shared.registry), authority: Arc::clone(&shared.authority) };
+        let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
             .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
             .add_service(
                 NodeServiceServer::new(sessions).max_decoding_message_size(limits::NODE_DECODE_BYTES),
             );
-        let serve = router.serve_with_incoming_shutdown(incoming(listener, config), async {
+        let owner: Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
+        let serve = router.serve_with_incoming_shutdown(incoming(listener, config, owner), async {
             // Resolves when the listener is dropped.
             let _ = closed.await;
         });

@@ -4,7 +4,8 @@
 //! - [`changes`]: the way of what changes to the event log, bounded; `caps`: how much a node can say of itself
 //! - [`machines`]: whether the VM behind a node runs, for the join authority
 //! - [`node_events`]: reports as events
-//! - [`service`]: the gRPC services that node agents call
+//! - [`service`]: the gRPC services that node agents call; `log_push`: their logs; `refusals`: who is refused, and how
+//!   often that is logged
 //! - [`channel`]: hands out join secrets over virtio-serial
 //! - [`listener`]: the TLS port of one cluster
 
@@ -12,7 +13,9 @@ mod caps;
 pub mod changes;
 pub mod channel;
 pub mod listener;
+mod log_push;
 pub mod machines;
 pub mod node_events;
+mod refusals;
 pub mod registry;
 pub mod service;

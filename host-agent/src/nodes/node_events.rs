@@ -68,6 +68,12 @@ fn join_line(event: JoinEvent) -> (Option<String>, Line) {
             );
             (None, ("JoinRefused", message, true))
         }
+        JoinEvent::NoRoom { count } => {
+            let message = format!(
+                "{count} more joins and refusals within a minute or more were left out: there were too many at once"
+            );
+            (None, ("EventsLeftOut", message, true))
+        }
     }
 }
 
@@ -164,6 +170,17 @@ mod tests {
             }],
             ..StatusReport::default()
         }
+    }
+
+    #[test]
+    fn what_was_left_out_is_named_for_what_it_was() {
+        let kind = |event| join_line(event).1.0;
+        let peer = Some([192, 168, 140, 7].into());
+        assert_eq!(kind(JoinEvent::LeftOut { peer, node_id: None, count: 2 }), "JoinRefused");
+        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id: None, count: 2 }), "JoinRefused");
+        let node_id = Some("a".to_owned());
+        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id, count: 2 }), "EventsLeftOut");
+        assert_eq!(kind(JoinEvent::NoRoom { count: 2 }), "EventsLeftOut", "there may be joins among them");
     }
 
     #[test]

@@ -50,14 +50,19 @@ pub enum NodeChange {
 struct Entry {
     desired: watch::Sender<Option<DesiredState>>,
     view: NodeView,
-    /// Counts sessions, so that the end of an old one does not disconnect a new one.
-    session: u64,
+    /// Counts sessions, so that the end of an old one does not disconnect a new one. The old one hears of it.
+    session: watch::Sender<u64>,
     log_requests: Option<mpsc::Sender<StartLogStream>>,
 }
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { desired: watch::Sender::new(None), view: NodeView::default(), session: 0, log_requests: None }
+        Self {
+            desired: watch::Sender::new(None),
+            view: NodeView::default(),
+            session: watch::Sender::new(0),
+            log_requests: None,
+        }
     }
 }
 
@@ -77,10 +82,20 @@ pub struct SessionGuard {
     registry: Arc<NodeRegistry>,
     node_id: String,
     session: u64,
+    newest: watch::Receiver<u64>,
     /// Desired states to send.
     pub desired: watch::Receiver<Option<DesiredState>>,
     /// Log streams to ask for.
     pub log_requests: mpsc::Receiver<StartLogStream>,
+}
+
+/// Why a session is over before either end ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceLost {
+    /// A newer one has its place, or the VM was started anew.
+    Replaced,
+    /// The node was removed.
+    Removed,
 }
 
 /// No log stream can be opened on a node.
@@ -170,11 +185,11 @@ impl NodeRegistry {
         self.touch();
     }
 
-    /// A VM was started anew: what its agent reported before is void, and a session of then is nobody's. An agent
-    /// that is still at its other end is sent away with its next report, and opens another.
+    /// A VM was started anew: what its agent reported before is void, and a session of then ends. An agent that is
+    /// still at its other end opens another.
     pub fn reset(&self, node_id: &str) {
         if let Some(entry) = lock(&self.nodes).get_mut(node_id) {
-            entry.session += 1;
+            entry.session.send_modify(|session| *session += 1);
             entry.log_requests = None;
             entry.view.connected = false;
             entry.view.joined = None;
@@ -183,13 +198,13 @@ impl NodeRegistry {
         self.touch();
     }
 
-    /// Opens the session of a node, in place of an older one.
+    /// Opens the session of a node, in place of an older one, which ends.
     pub fn open_session(self: &Arc<Self>, node_id: &str, mut hello: Hello) -> SessionGuard {
         cut_hello(&mut hello);
         let (log_sender, log_requests) = mpsc::channel(8);
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
-        entry.session += 1;
+        entry.session.send_modify(|session| *session += 1);
         entry.log_requests = Some(log_sender);
         let now = jiff::Timestamp::now();
         let rebooted = entry.view.hello.as_ref().is_some_and(|old| old.boot_id != hello.boot_id);
@@ -202,7 +217,8 @@ impl NodeRegistry {
         let guard = SessionGuard {
             registry: Arc::clone(self),
             node_id: node_id.to_owned(),
-            session: entry.session,
+            session: *entry.session.borrow(),
+            newest: entry.session.subscribe(),
             desired: entry.desired.subscribe(),
             log_requests,
         };
@@ -251,11 +267,24 @@ impl NodeRegistry {
 }
 
 impl SessionGuard {
+    /// Waits until this is the node's session no more.
+    pub fn place_lost(&self) -> impl Future<Output = PlaceLost> + Send + use<> {
+        let (session, mut newest) = (self.session, self.newest.clone());
+        async move {
+            match newest.wait_for(|newest| *newest != session).await {
+                Ok(_) => PlaceLost::Replaced,
+                Err(_) => PlaceLost::Removed,
+            }
+        }
+    }
+
     /// Takes in a report, cut to a size that can be kept. `false` means: a newer session took this one's place.
     pub fn report(&self, mut report: StatusReport) -> bool {
         cut_report(&mut report);
         let mut nodes = lock(&self.registry.nodes);
-        let Some(entry) = nodes.get_mut(&self.node_id).filter(|entry| entry.session == self.session) else {
+        let Some(entry) =
+            nodes.get_mut(&self.node_id).filter(|entry| *entry.session.borrow() == self.session)
+        else {
             return false;
         };
         entry.view.last_seen = Some(jiff::Timestamp::now());
@@ -283,7 +312,9 @@ fn end_logs(reader: &mpsc::Sender<LogFrame>, error: String) {
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         let mut nodes = lock(&self.registry.nodes);
-        let Some(entry) = nodes.get_mut(&self.node_id).filter(|entry| entry.session == self.session) else {
+        let Some(entry) =
+            nodes.get_mut(&self.node_id).filter(|entry| *entry.session.borrow() == self.session)
+        else {
             return;
         };
         entry.view.connected = false;

@@ -12,26 +12,27 @@ use k8sctl_proto::node::v1::{
     AgentMessage, Goodbye, Hello, HostMessage, HostTime, LogFrame, PushLogsResponse, RenewCertificateRequest,
     RenewCertificateResponse, agent_message, host_message,
 };
-use k8sctl_rpc::status::status;
-use k8sctl_types::failure::Failure;
+use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::registry::{NodeRegistry, SessionGuard};
+use super::log_push::push;
+use super::refusals::Refusals;
+use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
 use crate::wire;
 
 /// The session protocol that this host agent speaks.
 pub const PROTOCOL: u32 = 1;
-/// How long a peer may take to introduce itself.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// How often an agent is told the host's time.
 const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
 /// How often an agent is heard. One of this release waits as long between two reports; another's wait in its own
 /// memory, since HTTP/2 takes no more than is read.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
+/// How long a removed node's agent may take to read the messages before the last one.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages on their way to one agent.
 const OUTBOUND: usize = 8;
 
@@ -42,6 +43,26 @@ pub struct NodeSessions {
     pub registry: Arc<NodeRegistry>,
     /// Certificates and who may still use one.
     pub authority: Arc<JoinAuthority>,
+    refusals: Refusals,
+}
+
+impl NodeSessions {
+    /// Sessions of the nodes in `registry`, for those whom `authority` knows.
+    pub fn new(registry: Arc<NodeRegistry>, authority: Arc<JoinAuthority>) -> Self {
+        Self { registry, authority, refusals: Refusals::default() }
+    }
+
+    fn check_protocol(&self, node_id: &str, hello: &Hello) -> Result<(), Status> {
+        if hello.protocol == PROTOCOL {
+            return Ok(());
+        }
+        Err(self.refusals.refuse(
+            Code::FailedPrecondition,
+            node_id,
+            &format!("its agent speaks protocol {}, this host agent speaks {PROTOCOL}", hello.protocol),
+            "build a new image with `k8sctl image build` and run `k8sctl up` again",
+        ))
+    }
 }
 
 #[tonic::async_trait]
@@ -54,11 +75,10 @@ impl NodeService for NodeSessions {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let identity = authenticated_node(&self.authority, &request).await?;
         let mut inbound = request.into_inner();
-        let first = tokio::time::timeout(HELLO_DEADLINE, inbound.message()).await;
-        let hello = match first {
-            Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => hello,
+        let hello = match first_message(&mut inbound).await {
+            Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }) => hello,
             _ => {
-                return Err(refuse(
+                return Err(self.refusals.refuse(
                     Code::InvalidArgument,
                     &identity.node_id,
                     "its agent did not say hello",
@@ -66,7 +86,7 @@ impl NodeService for NodeSessions {
                 ));
             }
         };
-        check_protocol(&identity.node_id, &hello)?;
+        self.check_protocol(&identity.node_id, &hello)?;
         self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
         let guard = self.registry.open_session(&identity.node_id, hello);
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
@@ -95,47 +115,36 @@ impl NodeService for NodeSessions {
         request: Request<Streaming<LogFrame>>,
     ) -> Result<Response<PushLogsResponse>, Status> {
         let identity = authenticated_node(&self.authority, &request).await?;
-        let mut frames = request.into_inner();
-        let first = frames.message().await?.unwrap_or_default();
-        let Some(reader) = self.registry.claim_logs(&identity.node_id, &first.stream_id) else {
-            return Err(refuse(
-                Code::NotFound,
-                &identity.node_id,
-                "nobody reads this log stream",
-                "nothing is lost: the reader has left; read again with `k8sctl logs`",
-            ));
-        };
-        // Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
-        let forward = async {
-            loop {
-                let frame = match frames.message().await {
-                    Ok(Some(frame)) => frame,
-                    Ok(None) => return Ok(()),
-                    Err(status) => {
-                        // The reader must not take this for the end of the log.
-                        let error = format!("its agent went away: {}", status.message());
-                        let _ = reader.send(LogFrame { error, ..LogFrame::default() }).await;
-                        return Err(status);
-                    }
-                };
-                if reader.send(frame).await.is_err() {
-                    return Ok(());
-                }
-            }
-        };
-        tokio::select! {
-            // Both are cancel-safe to end here: the stream ends with either of them.
-            result = forward => result?,
-            () = reader.closed() => {}
-        }
+        push(&self.registry, &self.refusals, &identity.node_id, request.into_inner()).await?;
         Ok(Response::new(PushLogsResponse {}))
     }
 }
 
+/// Talks until the session is over: by its own end, or since its place was taken.
 async fn run_session(
     mut guard: SessionGuard,
-    mut inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
+    inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
     outbound: mpsc::Sender<Result<HostMessage, Status>>,
+) {
+    let lost = guard.place_lost();
+    let lost = tokio::select! {
+        // Cancel-safe: what is half read or half sent belongs to a session that is over, and is let go.
+        lost = lost => lost,
+        () = talk(&mut guard, inbound, &outbound) => return,
+    };
+    // To an agent that was only replaced this would mean to forget who it is.
+    if lost == PlaceLost::Removed {
+        let goodbye = host_message::Message::Goodbye(Goodbye { reason: "this node was removed".to_owned() });
+        let send = outbound.send(Ok(HostMessage { message: Some(goodbye) }));
+        // One that does not read is not waited for: its certificate is refused from now on.
+        let _ = tokio::time::timeout(GOODBYE_DEADLINE, send).await;
+    }
+}
+
+async fn talk(
+    guard: &mut SessionGuard,
+    mut inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
+    outbound: &mpsc::Sender<Result<HostMessage, Status>>,
 ) {
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
@@ -153,13 +162,11 @@ async fn run_session(
                     None | Some(Err(_)) => return,
                 }
             }
-            // Cancel-safe: an unseen change stays unseen.
-            changed = guard.desired.changed() => match changed {
-                Ok(()) => match guard.desired.borrow_and_update().clone() {
-                    Some(desired) => host_message::Message::Desired(desired),
-                    None => continue,
-                },
-                Err(_) => host_message::Message::Goodbye(Goodbye { reason: "this node was removed".to_owned() }),
+            // Cancel-safe: an unseen change stays unseen. An error means that the node was removed, of which the
+            // caller hears too.
+            Ok(()) = guard.desired.changed() => match guard.desired.borrow_and_update().clone() {
+                Some(desired) => host_message::Message::Desired(desired),
+                None => continue,
             },
             // Cancel-safe: a tick that was not returned comes again.
             _ = clock.tick() => {
@@ -169,11 +176,17 @@ async fn run_session(
             // Cancel-safe: recv takes a message only when it returns it.
             Some(request) = guard.log_requests.recv() => host_message::Message::StartLogStream(request),
         };
-        let last = matches!(message, host_message::Message::Goodbye(_));
-        if outbound.send(Ok(HostMessage { message: Some(message) })).await.is_err() || last {
+        if outbound.send(Ok(HostMessage { message: Some(message) })).await.is_err() {
             return;
         }
     }
+}
+
+/// The first message of a peer, if it comes in time.
+pub(super) async fn first_message<M>(
+    inbound: &mut (impl Stream<Item = Result<M, Status>> + Unpin),
+) -> Option<M> {
+    tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, inbound.next()).await.ok()??.ok()
 }
 
 async fn after<F: Future>(time: Instant, future: F) -> F::Output {
@@ -181,29 +194,11 @@ async fn after<F: Future>(time: Instant, future: F) -> F::Output {
     future.await
 }
 
-fn check_protocol(node_id: &str, hello: &Hello) -> Result<(), Status> {
-    if hello.protocol == PROTOCOL {
-        return Ok(());
-    }
-    Err(refuse(
-        Code::FailedPrecondition,
-        node_id,
-        &format!("its agent speaks protocol {}, this host agent speaks {PROTOCOL}", hello.protocol),
-        "build a new image with `k8sctl image build` and run `k8sctl up` again",
-    ))
-}
-
-fn refuse(code: Code, node_id: &str, reason: &str, next_step: &str) -> Status {
-    let failure = Failure::new("NODE-SESSION-REFUSED", format!("node {node_id}"), reason, next_step);
-    tracing::warn!(node.id = %node_id, error = %failure, "refused a node agent");
-    status(code, &failure)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nodes::changes::changes;
-    use k8sctl_proto::node::v1::StatusReport;
+    use k8sctl_proto::node::v1::{DesiredState, StatusReport};
 
     #[tokio::test(start_paused = true)]
     async fn an_agent_is_heard_ten_times_a_second_and_its_last_word_counts() {
@@ -222,5 +217,58 @@ mod tests {
         assert!(took >= MESSAGE_PAUSE * 3_000, "{took:?}");
         assert!(took < MESSAGE_PAUSE * 3_100, "{took:?}");
         assert_eq!(registry.view("a").report.observed_generation, 3_000);
+    }
+
+    /// Whoever holds an old session open says nothing and reads nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_lost_its_place_ends_at_once() {
+        type End = fn(&Arc<NodeRegistry>);
+        let ends: [(&str, End, bool); 3] = [
+            ("replaced", |registry| drop(registry.open_session("a", Hello::default())), false),
+            ("started anew", |registry| registry.reset("a"), false),
+            ("removed", |registry| registry.remove("a"), true),
+        ];
+        for (how, end, is_goodbye_said) in ends {
+            let (sender, _changes) = changes();
+            let registry = NodeRegistry::new(sender);
+            registry.set_desired("a", DesiredState::default());
+            let guard = registry.open_session("a", Hello::default());
+            // Room for what is sent at first, and none that it sends unasked later.
+            let (outbound, mut sent) = mpsc::channel(2);
+            let session =
+                k8sctl_rpc::task::spawn("session", run_session(guard, tokio_stream::pending(), outbound));
+            let started = Instant::now();
+            for _ in 0..2 {
+                sent.recv().await.expect("two messages").expect("the desired state and the time");
+            }
+            end(&registry);
+            let mut goodbyes = 0;
+            while let Some(message) = sent.recv().await {
+                let message = message.expect("a message").message;
+                goodbyes += u32::from(matches!(message, Some(host_message::Message::Goodbye(_))));
+            }
+            assert!(started.elapsed() < HOST_TIME_INTERVAL, "{how}: it waited for something to say");
+            assert_eq!(goodbyes, u32::from(is_goodbye_said), "{how}");
+            tokio::task::yield_now().await;
+            assert!(session.is_finished(), "{how}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_agent_does_not_read_ends_as_well() {
+        let (sender, _changes) = changes();
+        let registry = NodeRegistry::new(sender);
+        let guard = registry.open_session("a", Hello::default());
+        let (outbound, _unread) = mpsc::channel(1);
+        let started = Instant::now();
+        let session = run_session(guard, tokio_stream::pending(), outbound);
+        let replace = async {
+            // The way to the agent is full by then.
+            tokio::time::sleep(HOST_TIME_INTERVAL * 3).await;
+            registry.open_session("a", Hello::default())
+        };
+        let both = async { tokio::join!(session, replace) };
+        tokio::time::timeout(HOST_TIME_INTERVAL * 10, both).await.expect("it ends");
+        assert!(started.elapsed() < HOST_TIME_INTERVAL * 4);
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-/// A frame is sent when it holds this many bytes of text.
+/// A frame is sent when it holds this many bytes of text, or as many lines as the host takes.
 const FRAME_BYTES: usize = 64 * 1024;
 /// Or when its first line has waited this long.
 const FRAME_WAIT: Duration = Duration::from_millis(20);
@@ -141,7 +141,7 @@ async fn batch(mut receiver: mpsc::Receiver<LogLine>, frames: &mpsc::Sender<LogF
         let deadline = Instant::now() + FRAME_WAIT;
         let mut bytes = line.text.len();
         let mut lines = vec![line];
-        while bytes < FRAME_BYTES {
+        while bytes < FRAME_BYTES && lines.len() < limits::LOG_FRAME_LINES {
             let Ok(Some(line)) = timeout_at(deadline, receiver.recv()).await else { break };
             bytes += line.text.len();
             lines.push(line);
@@ -172,6 +172,23 @@ mod tests {
             counts.push(frame.lines.len());
         }
         assert_eq!(counts, [2, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn empty_lines_make_no_frame_that_the_host_refuses() {
+        let (sender, receiver) = mpsc::channel(3 * limits::LOG_FRAME_LINES);
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        for _ in 0..2 * limits::LOG_FRAME_LINES + 1 {
+            sender.try_send(LogLine::default()).expect("there is room");
+        }
+        drop(sender);
+        batch(receiver, &frames).await;
+        drop(frames);
+        let mut counts = Vec::new();
+        while let Some(frame) = outgoing.recv().await {
+            counts.push(frame.lines.len());
+        }
+        assert_eq!(counts, [limits::LOG_FRAME_LINES, limits::LOG_FRAME_LINES, 1]);
     }
 
     #[tokio::test]

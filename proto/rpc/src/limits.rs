@@ -25,6 +25,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const LOG_STREAMS: usize = 8;
 // Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
 const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+/// Lines of a frame of a log. An empty line takes two bytes on the wire and some seventy in memory.
+pub const LOG_FRAME_LINES: usize = 4096;
 /// Streams reset by the peer before they were accepted, before the connection is closed.
 pub const PENDING_ACCEPT_RESETS: usize = 20;
 /// Streams reset for the peer's errors before the connection is closed.
@@ -35,12 +37,17 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TCP connection and its TLS handshake may take to be made, by the dialler.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first message of a stream of messages may take. Until then nothing else ends it.
+pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take, by the listener.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// TLS handshakes in flight on one listener; further peers wait in the backlog.
 pub const HANDSHAKES: usize = 64;
 /// Connections without client certificate, handshakes included, from one address.
 pub const UNAUTHENTICATED_PER_ADDRESS: usize = 8;
+/// Connections of one node, which has shown its certificate: one, and those that it lost and that are not yet known to
+/// be lost. What it sends and does not finish is kept for each.
+pub const CONNECTIONS_PER_NODE: usize = 8;
 /// How long a connection without client certificate may live: long enough to join, too short to squat.
 pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 /// Connections to the control socket of users without any role, all of them together; further ones are closed.

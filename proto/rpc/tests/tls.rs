@@ -10,6 +10,7 @@ use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
 use k8sctl_rpc::limits;
 use k8sctl_rpc::tls::{self, Identity, PeerInfo, ServerCertificate, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
@@ -56,6 +57,11 @@ impl JoinService for Echo {
     }
 }
 
+/// Every certificate here is another node's.
+fn owner(certificate: &CertificateDer<'_>) -> Option<String> {
+    Some(format!("{certificate:?}"))
+}
+
 struct Server {
     address: SocketAddr,
     ca: Authority,
@@ -75,7 +81,7 @@ async fn server() -> Server {
         JoinServiceServer::new(Echo(Arc::default())).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
     let serve = limits::server()
         .add_service(service)
-        .serve_with_incoming_shutdown(tls::incoming(listener, config), async { drop(stopped.await) });
+        .serve_with_incoming_shutdown(tls::incoming(listener, config, owner), async { drop(stopped.await) });
     k8sctl_rpc::task::spawn("server", serve);
     Server { address, ca, certificate, _stop: stop }
 }
@@ -160,6 +166,29 @@ async fn half_open_connections_shut_nobody_else_out() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), dial).await.expect("the places come back");
+}
+
+#[tokio::test]
+async fn one_node_cannot_hold_the_places_of_all() {
+    let server = server().await;
+    let address = server.address.to_string();
+    let dial = async |identity: &Option<Identity>| {
+        let (channel, _) = tls::connect(&address, NAME, &server.ca.der, identity.clone()).await.ok()?;
+        ask(channel.clone(), JoinRequest::default()).await.ok()?;
+        Some(channel)
+    };
+    let [greedy, other] = [(); 2].map(|()| Some(server.ca.issue(ExtendedKeyUsagePurpose::ClientAuth)));
+    let mut held = Vec::new();
+    for _ in 0..limits::CONNECTIONS_PER_NODE {
+        held.push(dial(&greedy).await.expect("has a place"));
+    }
+    assert!(dial(&greedy).await.is_none(), "it has used up its places");
+    dial(&other).await.expect("another node at the same address");
+    dial(&None).await.expect("one that has yet to join");
+    drop(held);
+    // Level-triggered: as soon as the listener saw that they are gone, a dial succeeds.
+    let again = async { while dial(&greedy).await.is_none() {} };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("the places come back");
 }
 
 #[tokio::test]

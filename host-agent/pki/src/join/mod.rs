@@ -85,12 +85,18 @@ pub enum JoinEvent {
         /// The old serial.
         serial: String,
     },
-    /// More of the same that was not told: refusals from an address, or events of a node. Neither means: of others.
+    /// More of the same that was not told: refusals from an address, or events of a node. Neither means: refusals from
+    /// other addresses.
     LeftOut {
         /// Where the refused attempts came from.
         peer: Option<IpAddr>,
         /// Node.
         node_id: Option<String>,
+        /// How many.
+        count: u64,
+    },
+    /// Joins and refusals, of whomever, that were not told since too many waited to be recorded.
+    NoRoom {
         /// How many.
         count: u64,
     },

@@ -70,14 +70,14 @@ impl JoinTeller {
             JoinEvent::Joined { node_id, .. } | JoinEvent::Replaced { node_id, .. } => {
                 allowances.nodes.take(node_id, now)
             }
-            JoinEvent::LeftOut { .. } => true,
+            JoinEvent::LeftOut { .. } | JoinEvent::NoRoom { .. } => true,
         };
         if !heard {
             return false;
         }
         let told = self.events.try_send(event);
         if let Err(mpsc::error::TrySendError::Full(_)) = &told {
-            allowances.addresses.left_out(now);
+            allowances.nodes.left_out(now);
         }
         // If closed, nobody listens any more: the program ends.
         told.is_ok()
@@ -113,7 +113,10 @@ impl JoinEvents {
             self.left_out.push_back(JoinEvent::LeftOut { node_id: None, peer, count });
         }
         for (node_id, count) in allowances.nodes.over(now) {
-            self.left_out.push_back(JoinEvent::LeftOut { node_id, peer: None, count });
+            self.left_out.push_back(match node_id {
+                Some(_) => JoinEvent::LeftOut { node_id, peer: None, count },
+                None => JoinEvent::NoRoom { count },
+            });
         }
     }
 }
@@ -121,4 +124,24 @@ impl JoinEvents {
 fn lock(allowances: &Shared) -> MutexGuard<'_, Allowances> {
     // Counters: what a panic leaves behind is a little wrong at worst.
     allowances.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_that_find_the_queue_full_are_not_called_refusals() {
+        let (teller, mut events) = join_events();
+        let joined = |node: usize| JoinEvent::Joined {
+            node_id: format!("node-{node}"),
+            peer: IpAddr::from([192, 168, 140, 7]),
+        };
+        let heard = (0..EVENTS + 5).filter(|&node| teller.tell(joined(node))).count();
+        assert_eq!(heard, EVENTS);
+        events.look(Instant::now() + Duration::from_secs(61));
+        assert_eq!(events.try_next(), Some(JoinEvent::NoRoom { count: 5 }));
+        let mut rest = std::iter::from_fn(|| events.try_next());
+        assert!(rest.all(|event| matches!(event, JoinEvent::Joined { .. })));
+    }
 }

@@ -7,7 +7,7 @@ pub mod client;
 pub mod server;
 
 pub use client::{Identity, connect, connect_at};
-pub use server::{Connection, Incoming, PeerInfo, ServerCertificate, incoming, server_config};
+pub use server::{Connection, Incoming, Owner, PeerInfo, ServerCertificate, incoming, server_config};
 
 /// Label of the exporter that join proofs are made over.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-k8sctl-join";

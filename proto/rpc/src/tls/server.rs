@@ -2,11 +2,10 @@
 //! request's extensions. It asks for a client certificate and checks it against the CA, but lets peers without one
 //! in: the services decide what such a peer may call.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
+use crate::places::{Place, Places};
 use crate::provider::provider;
 use crate::{connection, limits, task};
 
@@ -95,11 +95,20 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
+/// Whose a certificate of the listener's CA is, however many of them it has. `None` means that it names nobody.
+pub type Owner = fn(&CertificateDer<'_>) -> Option<String>;
+
 /// Accepts on `listener` until the stream is dropped. Handshakes run beside each other, bounded in number and time;
-/// one that fails concerns nobody else.
-pub fn incoming(listener: TcpListener, config: Arc<ServerConfig>) -> Incoming {
+/// one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so many connections.
+pub fn incoming(listener: TcpListener, config: Arc<ServerConfig>, owner: Owner) -> Incoming {
     let (ready, receiver) = mpsc::channel(READY);
-    task::spawn("tls-accept", accept(listener, TlsAcceptor::from(config), ready));
+    let door = Door {
+        acceptor: TlsAcceptor::from(config),
+        owner,
+        owners: Places::new(limits::CONNECTIONS_PER_NODE),
+        strangers: Places::new(limits::UNAUTHENTICATED_PER_ADDRESS),
+    };
+    task::spawn("tls-accept", accept(listener, door, ready));
     Incoming { receiver }
 }
 
@@ -117,10 +126,9 @@ impl Stream for Incoming {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sender<io::Result<Connection>>) {
+async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Result<Connection>>) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES));
     let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    let strangers = Strangers::default();
     loop {
         let permits = async {
             (Arc::clone(&handshakes).acquire_owned().await, Arc::clone(&connections).acquire_owned().await)
@@ -145,15 +153,14 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
                 continue;
             }
         };
-        let Some(stranger) = strangers.admit(remote.ip()) else {
+        let Some(stranger) = door.strangers.take(remote.ip()) else {
             tracing::debug!(peer.address = %remote, "too many connections without certificate from this address");
             continue;
         };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        let (door, ready) = (door.clone(), ready.clone());
         task::spawn("tls-handshake", async move {
-            let made =
-                timeout(limits::HANDSHAKE_TIMEOUT, shake(acceptor, stream, remote, stranger, connection))
-                    .await;
+            let shake = door.shake(stream, remote, stranger, connection);
+            let made = timeout(limits::HANDSHAKE_TIMEOUT, shake).await;
             drop(handshake);
             match made {
                 // The listener's stream was dropped meanwhile: the connection goes with it.
@@ -167,69 +174,56 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, ready: mpsc::Sende
     }
 }
 
-async fn shake(
+/// What the handshakes of one listener have in common.
+#[derive(Clone)]
+struct Door {
     acceptor: TlsAcceptor,
-    stream: TcpStream,
-    remote: SocketAddr,
-    stranger: Stranger,
-    permit: OwnedSemaphorePermit,
-) -> io::Result<Connection> {
-    stream.set_nodelay(true)?;
-    let stream = acceptor.accept(stream).await?;
-    let session = stream.get_ref().1;
-    let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
-    let client_certificate =
-        session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned());
-    let stranger = client_certificate.is_none().then_some(stranger);
-    let deadline = stranger.is_some().then(|| sleep(limits::UNAUTHENTICATED_LIFETIME));
-    let info = PeerInfo { remote, exporter, client_certificate };
-    Ok(Connection::new(stream, info, deadline, Places { _stranger: stranger, _permit: permit }))
+    owner: Owner,
+    owners: Places<String>,
+    strangers: Places<IpAddr>,
 }
 
-/// Counts connections without certificate by address.
-#[derive(Clone, Debug, Default)]
-struct Strangers {
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
+impl Door {
+    async fn shake(
+        self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        stranger: Place<IpAddr>,
+        permit: OwnedSemaphorePermit,
+    ) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let stream = self.acceptor.accept(stream).await?;
+        let session = stream.get_ref().1;
+        let exporter =
+            session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
+        let client_certificate =
+            session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned());
+        let (owner, stranger) = match &client_certificate {
+            Some(certificate) => (Some(self.place_of(certificate)?), None),
+            None => (None, Some(stranger)),
+        };
+        let deadline = stranger.is_some().then(|| sleep(limits::UNAUTHENTICATED_LIFETIME));
+        let info = PeerInfo { remote, exporter, client_certificate };
+        let places = Held { _owner: owner, _stranger: stranger, _permit: permit };
+        Ok(Connection::new(stream, info, deadline, places))
+    }
 
-impl Strangers {
-    fn admit(&self, address: IpAddr) -> Option<Stranger> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= limits::UNAUTHENTICATED_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Stranger { strangers: self.clone(), address })
+    fn place_of(&self, certificate: &CertificateDer<'_>) -> io::Result<Place<String>> {
+        let owner = (self.owner)(certificate)
+            .ok_or_else(|| io::Error::other("the client certificate names nobody"))?;
+        let full = format!("{owner} has {} connections already", limits::CONNECTIONS_PER_NODE);
+        self.owners.take(owner).ok_or_else(|| io::Error::other(full))
     }
 }
 
-/// One place in the count, given back on drop.
+/// What a TLS connection holds while it is open: its place among all, and among those of its owner or, where it showed
+/// no certificate, of its address.
 #[derive(Debug)]
-struct Stranger {
-    strangers: Strangers,
-    address: IpAddr,
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        let mut counts = self.strangers.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// What a TLS connection holds while it is open: its place among all, and among strangers where it showed no
-/// certificate.
-#[derive(Debug)]
-pub struct Places {
-    _stranger: Option<Stranger>,
+pub struct Held {
+    _owner: Option<Place<String>>,
+    _stranger: Option<Place<IpAddr>>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// A TLS connection whose handshake is done. One without certificate may not stay.
-pub type Connection = connection::Connection<TlsStream<TcpStream>, PeerInfo, Places>;
+pub type Connection = connection::Connection<TlsStream<TcpStream>, PeerInfo, Held>;

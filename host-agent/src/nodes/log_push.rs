@@ -1,0 +1,114 @@
+//! Carries the frames of a log from the node that pushes them to the one who reads them. What comes from the node is
+//! bounded: the time until it says which log it is, and the size of each frame.
+
+use k8sctl_proto::node::v1::LogFrame;
+use k8sctl_rpc::limits::LOG_FRAME_LINES;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Status};
+
+use super::refusals::Refusals;
+use super::registry::NodeRegistry;
+use super::service::first_message;
+
+/// Forwards until either end has enough.
+pub(super) async fn push(
+    registry: &NodeRegistry,
+    refusals: &Refusals,
+    node_id: &str,
+    mut frames: impl Stream<Item = Result<LogFrame, Status>> + Unpin,
+) -> Result<(), Status> {
+    let Some(first) = first_message(&mut frames).await else {
+        return Err(refusals.refuse(
+            Code::InvalidArgument,
+            node_id,
+            "its agent did not say which log it sends",
+            "read again with `k8sctl logs`; for an agent of another release, build a new image with `k8sctl image build`",
+        ));
+    };
+    let Some(reader) = registry.claim_logs(node_id, &first.stream_id) else {
+        return Err(refusals.refuse(
+            Code::NotFound,
+            node_id,
+            "nobody reads this log stream",
+            "nothing is lost: the reader has left; read again with `k8sctl logs`",
+        ));
+    };
+    tokio::select! {
+        // Both are cancel-safe to end here: the stream ends with either of them.
+        result = forward(refusals, node_id, frames, &reader) => result,
+        () = reader.closed() => Ok(()),
+    }
+}
+
+/// Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
+async fn forward(
+    refusals: &Refusals,
+    node_id: &str,
+    mut frames: impl Stream<Item = Result<LogFrame, Status>> + Unpin,
+    reader: &mpsc::Sender<LogFrame>,
+) -> Result<(), Status> {
+    while let Some(frame) = frames.next().await {
+        let (error, status) = match frame {
+            Ok(frame) if frame.lines.len() <= LOG_FRAME_LINES => {
+                if reader.send(frame).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(frame) => {
+                let lines = frame.lines.len();
+                // Not kept while the reader makes room.
+                drop(frame);
+                let reason = format!("it sent {lines} lines at once, {LOG_FRAME_LINES} are allowed");
+                let next = "build a new image with `k8sctl image build` and run `k8sctl up` again";
+                let status = refusals.refuse(Code::InvalidArgument, node_id, &reason, next);
+                (format!("{reason}; {next}"), status)
+            }
+            Err(status) => (format!("its agent went away: {}", status.message()), status),
+        };
+        // The reader must not take this for the end of the log.
+        let _ = reader.send(LogFrame { error, ..LogFrame::default() }).await;
+        return Err(status);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nodes::changes::changes;
+    use k8sctl_proto::node::v1::{Hello, LogLine, LogSelector};
+    use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
+    use tokio::time::{Instant, timeout};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_whose_first_frame_does_not_come_is_not_waited_for() {
+        let (sender, _changes) = changes();
+        let (registry, refusals) = (NodeRegistry::new(sender), Refusals::default());
+        let started = Instant::now();
+        let pushed = push(&registry, &refusals, "a", tokio_stream::pending());
+        let ended = timeout(10 * FIRST_MESSAGE_TIMEOUT, pushed).await.expect("it ends");
+        assert_eq!(ended.expect_err("is refused").code(), Code::InvalidArgument);
+        assert!(started.elapsed() <= 2 * FIRST_MESSAGE_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_too_many_lines_ends_the_log_with_an_error() {
+        let (sender, _changes) = changes();
+        let registry = NodeRegistry::new(sender);
+        let mut session = registry.open_session("a", Hello::default());
+        let mut reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        let stream_id = session.log_requests.try_recv().expect("asked the agent").stream_id;
+        let lines = |count| LogFrame { lines: vec![LogLine::default(); count], ..LogFrame::default() };
+        let first = LogFrame { stream_id, ..LogFrame::default() };
+        let sent = [first, lines(LOG_FRAME_LINES), lines(LOG_FRAME_LINES + 1), lines(1)].map(Ok);
+        let refused = push(&registry, &Refusals::default(), "a", tokio_stream::iter(sent)).await;
+        assert_eq!(refused.expect_err("is refused").code(), Code::InvalidArgument);
+        let whole = reader.frames.recv().await.expect("a frame that is just small enough");
+        assert_eq!((whole.lines.len(), whole.error.as_str()), (LOG_FRAME_LINES, ""));
+        let last = reader.frames.recv().await.expect("the reason");
+        assert!(last.lines.is_empty() && last.error.contains("4097 lines at once"), "{}", last.error);
+        assert!(reader.frames.recv().await.is_none());
+    }
+}
