@@ -185,7 +185,7 @@ impl Manager {
                 trial: image.trial,
                 image_id: image.id,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
-                planned_on: record.map(|record| (record.id, record.generation)),
+                planned_on: record.as_ref().map(ClusterRecord::version),
                 agreed: destroyed,
             })
             .await?;

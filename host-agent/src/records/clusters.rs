@@ -73,6 +73,15 @@ pub struct NodeRecord {
     pub state: NodeState,
 }
 
+/// What a plan goes by: it holds while this is the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterVersion {
+    id: String,
+    generation: u64,
+    /// Id and state of each node.
+    nodes: Vec<(String, NodeState)>,
+}
+
 /// A spec to be made the desired one.
 #[derive(Clone, Debug)]
 pub struct NewGeneration {
@@ -86,8 +95,8 @@ pub struct NewGeneration {
     pub trial: bool,
     /// When the operation shall have ended.
     pub deadline: jiff::Timestamp,
-    /// Id and generation of the cluster that this was planned on; `None` where there was none.
-    pub planned_on: Option<(String, u64)>,
+    /// The cluster that this was planned on; `None` where there was none.
+    pub planned_on: Option<ClusterVersion>,
     /// What the plan destroys, agreed to.
     pub agreed: Vec<Agreed>,
 }
@@ -170,7 +179,7 @@ impl Records {
                 {
                     return Ok(Begun::Runs(running));
                 }
-                if old.as_ref().map(|old| (old.id.clone(), old.generation)) != new.planned_on {
+                if old.as_ref().map(ClusterRecord::version) != new.planned_on {
                     return Ok(Begun::Overtaken);
                 }
                 let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
@@ -311,6 +320,12 @@ fn new_id() -> String {
 }
 
 impl ClusterRecord {
+    /// What a plan on it goes by. A node that is drained by now is another machine when it comes back.
+    pub fn version(&self) -> ClusterVersion {
+        let nodes = self.nodes.iter().map(|node| (node.id.clone(), node.state)).collect();
+        ClusterVersion { id: self.id.clone(), generation: self.generation, nodes }
+    }
+
     /// The record that applying this spec would leave, with ids of its own where nothing is stored yet.
     pub fn planned(
         spec: &ClusterSpec,

@@ -1,7 +1,12 @@
 //! Requests and the tasks behind them, on a host in memory.
 
+use async_trait::async_trait;
+use host_hypervisor::change::{HostOp, Outcome as Effect};
+use host_hypervisor::desired::DesiredPool;
 use host_hypervisor::fake::FakeHost;
-use host_hypervisor::observed::{DomainState, ObservedDomain};
+use host_hypervisor::observed::{DomainState, ObservedDomain, ObservedHost};
+use host_hypervisor::{FakeHypervisor, Hypervisor};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -205,4 +210,73 @@ async fn a_damaged_cluster_holds_up_no_other() {
     assert_eq!(names, ["other", "home"]);
     let events = agent.shared.events.page(0, "home").await.expect("reads");
     assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
+}
+
+/// A host that stops before one kind of effect until it may go on, as libvirt does that copies an image.
+struct Slow {
+    host: Arc<FakeHypervisor>,
+    op: &'static str,
+    reached: Semaphore,
+    go_on: Semaphore,
+}
+
+impl Slow {
+    /// In place of the agent's host, before its clusters are taken up.
+    fn before(op: &'static str, agent: &mut FakeHostAgent) -> Arc<Self> {
+        let (reached, go_on) = (Semaphore::new(0), Semaphore::new(0));
+        let slow = Arc::new(Self { host: agent.hypervisor.clone(), op, reached, go_on });
+        Arc::get_mut(&mut agent.shared).expect("nobody else has it yet").hypervisor = slow.clone();
+        slow
+    }
+
+    async fn reached(&self) {
+        let reached = tokio::time::timeout(Duration::from_secs(60), self.reached.acquire()).await;
+        reached.expect("in time").expect("it is open").forget();
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Slow {
+    async fn observe(&self, pool: &DesiredPool) -> Result<ObservedHost, Failure> {
+        self.host.observe(pool).await
+    }
+
+    async fn execute(&self, op: &HostOp) -> Result<Effect, Failure> {
+        if op.name() == self.op {
+            self.reached.add_permits(1);
+            self.go_on.acquire().await.expect("it is open").forget();
+        }
+        self.host.execute(op).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.host.changes()
+    }
+
+    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
+        self.host.console_tail(domain, bytes).await
+    }
+
+    async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
+        self.host.join_channel(domain).await
+    }
+}
+
+#[tokio::test]
+async fn an_up_that_has_given_way_makes_no_more_changes() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("install-file", &mut agent);
+    let manager = agent.start().await;
+    let first = id(up(&manager, SPEC, true).await);
+    slow.reached().await;
+    // Nothing is there yet, so nothing is lost by it.
+    let corrected = SPEC.replace("192.168.122.11\"", "192.168.122.21\"\nmemory = \"5GiB\"");
+    let second = id(up(&manager, &corrected, false).await);
+    assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    agent.wait_host("both VMs run", all_run).await;
+    assert_eq!(domain(&mut agent.hypervisor.host(), "worker").memory_bytes, 5 << 30);
+    assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
+    let state = agent.shared.records.operation(&second).await.expect("reads").expect("is there").state;
+    assert_eq!(state, OperationState::Running);
 }

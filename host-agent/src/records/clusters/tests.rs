@@ -32,7 +32,7 @@ fn generation(workers: &[&str]) -> NewGeneration {
 /// Plans on the cluster as it is, and begins.
 async fn up(records: &Records, workers: &[&str]) -> Begun {
     let cluster = records.cluster("home").await.expect("reads");
-    let planned_on = cluster.map(|cluster| (cluster.id, cluster.generation));
+    let planned_on = cluster.as_ref().map(ClusterRecord::version);
     records.begin_up(NewGeneration { planned_on, ..generation(workers) }).await.expect("answers")
 }
 
@@ -113,13 +113,25 @@ async fn what_was_planned_on_an_older_spec_does_not_begin() {
     let seen = home(&records).await;
     new(up(&records, &["a", "b"]).await);
     // It would drain b, of which its plan did not know.
-    let planned_on = Some((seen.id.clone(), seen.generation));
+    let planned_on = Some(seen.version());
     let late = records.begin_up(NewGeneration { planned_on, ..generation(&["a", "c"]) }).await;
     assert!(matches!(late.expect("answers"), Begun::Overtaken));
     let down = records.begin_down(&seen, jiff::Timestamp::now()).await.expect("answers");
     assert!(matches!(down, Begun::Overtaken), "{down:?}");
     let names: Vec<_> = home(&records).await.nodes.into_iter().map(|node| (node.name, node.state)).collect();
     assert_eq!(names, [("a".to_owned(), NodeState::Present), ("b".to_owned(), NodeState::Present)]);
+}
+
+#[tokio::test]
+async fn what_was_planned_before_a_node_was_drained_does_not_begin() {
+    let records = records();
+    new(up(&records, &["a", "b"]).await);
+    new(up(&records, &["a"]).await);
+    let seen = home(&records).await;
+    records.set_removing(&seen.nodes[1].id).await.expect("writes");
+    // Its plan keeps b's VM, and b would be another machine.
+    let late = NewGeneration { planned_on: Some(seen.version()), ..generation(&["a", "b"]) };
+    assert!(matches!(records.begin_up(late).await.expect("answers"), Begun::Overtaken));
 }
 
 #[tokio::test]
