@@ -1,6 +1,6 @@
 //! Operations: what a user asked for, until it ended well or badly.
 
-use host_hypervisor::change::Kind;
+use host_hypervisor::change::{Action, Kind};
 use k8sctl_types::failure::Failure;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -58,13 +58,15 @@ pub struct OperationRecord {
     pub deadline: jiff::Timestamp,
     /// When it ended.
     pub finished: Option<jiff::Timestamp>,
-    /// What it may destroy.
-    pub agreed: Vec<Agreed>,
+    /// What it may destroy; `None` for one that began before this was kept, which was agreed to all the same.
+    pub agreed: Option<Vec<Agreed>>,
 }
 
 /// An object that an operation may destroy, or stop: a person has agreed to that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreed {
+    /// What was to happen to it.
+    pub action: Action,
     /// What kind of object.
     pub kind: Kind,
     /// The host's name for it.
@@ -141,7 +143,7 @@ impl OperationRecord {
             started: jiff::Timestamp::now(),
             deadline,
             finished: None,
-            agreed,
+            agreed: Some(agreed),
         }
     }
 }
@@ -164,7 +166,7 @@ pub(super) fn insert(
             record.generation as i64,
             record.started.to_string(),
             record.deadline.to_string(),
-            to_json(&record.agreed)
+            record.agreed.as_ref().map(to_json)
         ],
     )?;
     Ok(Begun::New(record, before))
@@ -195,7 +197,7 @@ pub(super) fn running(c: &Connection, cluster_id: &str) -> Result<Option<Operati
 fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRecord>, RecordError> {
     let row = c
         .query_row(&format!("SELECT {COLUMNS} FROM operation {filter}"), [arg], |r| {
-            let (failure, agreed): (Option<String>, String) = (r.get(9)?, r.get(10)?);
+            let (failure, agreed): (Option<String>, Option<String>) = (r.get(9)?, r.get(10)?);
             let time = |text: String| text.parse().unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let record = OperationRecord {
                 id: r.get(0)?,
@@ -210,7 +212,7 @@ fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRec
                 started: time(r.get(6)?),
                 deadline: time(r.get(7)?),
                 finished: r.get::<_, Option<String>>(8)?.map(time),
-                agreed: Vec::new(),
+                agreed: None,
             };
             Ok((record, failure, agreed))
         })
@@ -222,6 +224,7 @@ fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRec
         record.state =
             OperationState::Failed(serde_json::from_str(&failure).map_err(damaged.clone()("failure"))?);
     }
-    record.agreed = serde_json::from_str(&agreed).map_err(damaged("agreement"))?;
+    let agreed = agreed.map(|agreed| serde_json::from_str(&agreed));
+    record.agreed = agreed.transpose().map_err(damaged("agreement"))?;
     Ok(Some(record))
 }

@@ -137,11 +137,32 @@ async fn what_was_planned_before_a_node_was_drained_does_not_begin() {
 #[tokio::test]
 async fn what_was_agreed_to_is_remembered() {
     let records = records();
-    let agreed = vec![Agreed { kind: host_hypervisor::change::Kind::Domain, name: "a".to_owned() }];
+    let (action, kind) = (host_hypervisor::change::Action::Replace, host_hypervisor::change::Kind::Domain);
+    let agreed = vec![Agreed { action, kind, name: "a".to_owned() }];
     let begun = records.begin_up(NewGeneration { agreed: agreed.clone(), ..generation(&["a"]) }).await;
     let id = new(begun.expect("answers")).id;
     let stored = records.operation(&id).await.expect("reads").expect("is there");
-    assert_eq!(stored.agreed, agreed);
+    assert_eq!(stored.agreed, Some(agreed));
+}
+
+#[tokio::test]
+async fn an_operation_of_the_release_before_is_not_taken_for_one_that_may_destroy_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("state.db");
+    let before = host_store::Schema { steps: &SCHEMA.steps[..1], ..SCHEMA };
+    let store = Store::open(&file, &[before]).expect("opens");
+    let begin = |c: &mut Connection| {
+        c.execute(
+            "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline)
+             VALUES ('o', 'c', 'home', 'up', 1, 'running', ?1, ?1)",
+            [now()],
+        )
+    };
+    store.call_blocking(begin).expect("writes");
+    drop(store);
+    let records = Records::new(Store::open(&file, &[SCHEMA]).expect("opens"));
+    let stored = records.running_operation("c").await.expect("reads").expect("is there");
+    assert_eq!(stored.agreed, None);
 }
 
 #[tokio::test]
