@@ -32,7 +32,7 @@ pub enum RecordError {
         object: String,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -76,8 +76,8 @@ pub struct Agreed {
 /// What became of the wish to begin an operation.
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It has begun. The id of the one that gave way to it.
-    New(OperationRecord, Option<String>),
+    /// It has begun. The one that gave way to it, as it ended.
+    New(OperationRecord, Option<Box<OperationRecord>>),
     /// One that wants the same runs already.
     Runs(OperationRecord),
     /// The cluster is being removed.
@@ -117,6 +117,23 @@ impl Records {
                     "UPDATE operation SET state = iif(?2 IS NULL, 'succeeded', 'failed'), failure = ?2, finished = ?3
                      WHERE id = ?1 AND state = 'running'",
                     params![id, failure, now()],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl Records {
+    /// Ends the running operation of a cluster of that name, of which nothing else can be read.
+    pub async fn end_operation_of(&self, cluster: &str, failure: &Failure) -> Result<(), RecordError> {
+        let (cluster, failure) = (cluster.to_owned(), to_json(failure));
+        self.store
+            .call(move |c| {
+                c.execute(
+                    "UPDATE operation SET state = 'failed', failure = ?2, finished = ?3
+                     WHERE cluster = ?1 AND state = 'running'",
+                    params![cluster, failure, now()],
                 )?;
                 Ok(())
             })
@@ -169,24 +186,40 @@ pub(super) fn insert(
             record.agreed.as_ref().map(to_json)
         ],
     )?;
-    Ok(Begun::New(record, before))
+    Ok(Begun::New(record, before.map(Box::new)))
 }
 
-/// Ends the running operation of a cluster because another takes its place; its id.
-fn supersede(t: &Transaction<'_>, cluster_id: &str, reason: &str) -> Result<Option<String>, RecordError> {
+/// Ends the running operation of a cluster because another takes its place.
+fn supersede(
+    t: &Transaction<'_>,
+    cluster_id: &str,
+    reason: &str,
+) -> Result<Option<OperationRecord>, RecordError> {
     let failure = Failure::new(
         "OPERATION-SUPERSEDED",
         "operation",
         reason,
         "follow the newer operation with `k8sctl status -w`",
     );
-    let ended = t.query_row(
-        "UPDATE operation SET state = 'failed', failure = ?2, finished = ?3
-         WHERE cluster_id = ?1 AND state = 'running' RETURNING id",
-        params![cluster_id, to_json(&failure), now()],
-        |row| row.get(0),
-    );
-    Ok(ended.optional()?)
+    end_running(t, cluster_id, Some(failure))
+}
+
+/// Ends the running operation of a cluster, badly with a failure.
+pub(super) fn end_running(
+    t: &Transaction<'_>,
+    cluster_id: &str,
+    failure: Option<Failure>,
+) -> Result<Option<OperationRecord>, RecordError> {
+    let Some(mut ended) = running(t, cluster_id)? else { return Ok(None) };
+    let finished = jiff::Timestamp::now();
+    t.execute(
+        "UPDATE operation SET state = iif(?2 IS NULL, 'succeeded', 'failed'), failure = ?2, finished = ?3
+         WHERE id = ?1",
+        params![ended.id, failure.as_ref().map(to_json), finished.to_string()],
+    )?;
+    ended.state = failure.map_or(OperationState::Succeeded, OperationState::Failed);
+    ended.finished = Some(finished);
+    Ok(Some(ended))
 }
 
 /// The running operation of a cluster.
@@ -219,7 +252,8 @@ fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRec
         .optional()?;
     let Some((mut record, failure, agreed)) = row else { return Ok(None) };
     let object = format!("operation {}", record.id);
-    let damaged = |what| move |source| RecordError::Damaged { what, object, source };
+    let damaged =
+        |what| move |error: serde_json::Error| RecordError::Damaged { what, object, source: error.into() };
     if let Some(failure) = failure {
         record.state =
             OperationState::Failed(serde_json::from_str(&failure).map_err(damaged.clone()("failure"))?);

@@ -146,6 +146,54 @@ async fn a_failure_that_cannot_be_written_down_is_told_and_written_later() {
 }
 
 #[tokio::test]
+async fn who_asks_again_after_a_failure_that_could_not_be_written_down_gets_another_try() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let first = id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+    let set_read_only = |read_only: bool| {
+        let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
+        agent.store.call_blocking(set).expect("sets");
+    };
+    set_read_only(true);
+    snapshot(&agent, "control");
+    assert_eq!(agent.failure_of(&first).await.id, "PLAN-CONSENT");
+    set_read_only(false);
+    // Its task has not looked again; the records have it as running.
+    let file = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+    let plan = manager.plan_up(&file).await.expect("plans").plan;
+    assert_eq!(plan.operation_id, "");
+    let second = up(&manager, SPEC, true).await.expect("it is accepted");
+    assert!(!second.attached);
+    assert_ne!(second.operation_id, Some(first.clone()));
+    let ended = agent.shared.records.operation(&first).await.expect("reads").expect("is there").state;
+    assert!(matches!(&ended, OperationState::Failed(failure) if failure.id == "PLAN-CONSENT"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_read_back_is_told_all_the_same() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let spoil = |c: &mut rusqlite::Connection| {
+        c.execute_batch(
+            "CREATE TRIGGER spoil AFTER UPDATE OF state ON operation
+             BEGIN UPDATE operation SET failure = '{' WHERE id = NEW.id; END",
+        )
+    };
+    agent.store.call_blocking(spoil).expect("writes");
+    let first = id(up(&manager, SPEC, true).await);
+    id(up(&manager, &SPEC.replace("122.11", "122.21"), true).await);
+    assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
+    let down = manager.destroy("home", "").await.expect("it begins");
+    let mut operations = manager.operations();
+    let gone = |all: &BTreeMap<String, control::Operation>| {
+        all.get(&down).is_some_and(|it| it.state() == control::OperationState::Succeeded)
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), operations.wait_for(gone)).await;
+    told.expect("in time").expect("the sender lives");
+}
+
+#[tokio::test]
 async fn what_cannot_change_is_refused_before_a_bundle_is_asked_for() {
     let agent = FakeHostAgent::new().await;
     let manager = agent.start().await;
@@ -169,6 +217,7 @@ async fn a_damaged_cluster_holds_up_no_other() {
         .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
         .replace("192.168.122.", "192.168.123.")
         .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"");
+    let mut running = HashMap::new();
     for spec in [SPEC, &other] {
         let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
         let generation = NewGeneration {
@@ -180,7 +229,11 @@ async fn a_damaged_cluster_holds_up_no_other() {
             planned_on: None,
             agreed: Vec::new(),
         };
-        agent.shared.records.begin_up(generation).await.expect("begins");
+        let name = generation.spec.name.clone();
+        match agent.shared.records.begin_up(generation).await.expect("answers") {
+            Begun::New(operation, _) => running.insert(name, operation.id),
+            begun => panic!("it does not begin: {begun:?}"),
+        };
     }
     let damage = |c: &mut rusqlite::Connection| {
         c.execute("UPDATE cluster SET spec = '{' || spec WHERE name = 'home'", [])
@@ -210,6 +263,13 @@ async fn a_damaged_cluster_holds_up_no_other() {
     assert_eq!(names, ["other", "home"]);
     let events = agent.shared.events.page(0, "home").await.expect("reads");
     assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
+    // Who watches it again after the restart would wait for ever.
+    let ended = manager.operation(&running["home"]).await.expect("reads");
+    assert_eq!(ended.failure.map(|it| it.id).as_deref(), Some("HOST-RECORD-DAMAGED"));
+    assert_eq!(
+        manager.operation(&running["other"]).await.expect("reads").state(),
+        control::OperationState::Running
+    );
 }
 
 /// A host that stops before one kind of effect until it may go on, as libvirt does that copies an image.

@@ -171,7 +171,7 @@ impl ClusterTask {
         }
         self.operation.clone_from(&operation);
         if cluster.state == ClusterState::Removing {
-            let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
+            let removed = self.remove_cluster(&cluster).await;
             if let Err(trouble) = &removed {
                 self.last_trouble = Some(trouble.failure().clone());
                 let observed = self.observed(&cluster);

@@ -130,11 +130,7 @@ impl ClusterTask {
     }
 
     /// Takes the whole cluster off the host.
-    pub(super) async fn remove_cluster(
-        &mut self,
-        cluster: &ClusterRecord,
-        operation: Option<&OperationRecord>,
-    ) -> Result<(), Trouble> {
+    pub(super) async fn remove_cluster(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
         self.kubernetes = None;
         self.kubernetes_view = None;
         self.ports.clear();
@@ -158,7 +154,7 @@ impl ClusterTask {
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
-        self.shared.records.forget_cluster(&cluster.id).await?;
+        let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
         self.event(
             &format!("cluster {}", cluster.name),
@@ -167,8 +163,9 @@ impl ClusterTask {
             false,
         )
         .await;
-        if let Some(operation) = operation {
-            self.shared.publish_operation(&operation.id, Vec::new()).await?;
+        // Perhaps another one than the look began with. No look follows that would tell of it.
+        if let Some(ended) = ended {
+            self.shared.publish_record(&ended, Vec::new());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::records::{OperationState, SCHEMA};
-use host_store::Store;
+use host_store::{Store, StoreError};
 
 fn spec_with(workers: &[&str]) -> ClusterSpec {
     let nodes = workers.iter().enumerate().map(|(index, name)| {
@@ -77,9 +77,11 @@ async fn a_newer_operation_takes_the_place_of_the_running_one() {
     let records = records();
     let first = new(up(&records, &["a"]).await);
     let Begun::New(second, superseded) = up(&records, &["a", "b"]).await else { panic!("it begins") };
-    assert_eq!(superseded, Some(first.id.clone()));
+    let superseded = superseded.expect("the first gives way");
+    assert_eq!(superseded.id, first.id);
     let ended = records.operation(&first.id).await.expect("reads").expect("is there");
     assert!(matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"), "{ended:?}");
+    assert_eq!((&superseded.state, superseded.finished), (&ended.state, ended.finished));
     let (_, running) = records.at_work("home").await.expect("reads").expect("is there");
     assert_eq!(running.map(|operation| operation.id), Some(second.id));
 }
@@ -192,6 +194,32 @@ async fn a_node_that_comes_back_stays_or_is_another_machine() {
     assert_eq!(machine(&now.nodes[0]), machine(&first.nodes[0]));
     assert_ne!(now.nodes[1].id, first.nodes[1].id);
     assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
+}
+
+#[tokio::test]
+async fn whatever_is_damaged_in_one_cluster_the_others_can_be_read() {
+    for (what, object) in [
+        ("UPDATE cluster SET node_port = 70000 WHERE name = 'home'", "cluster home"),
+        ("UPDATE cluster SET image_id = CAST(x'ff' AS TEXT) WHERE name = 'home'", "cluster home"),
+        ("UPDATE cluster SET name = CAST(x'ff' AS TEXT) WHERE name = 'home'", "cluster \u{fffd}"),
+        ("UPDATE node SET pod_index = -1 WHERE name = 'a'", "a node of cluster home"),
+        ("UPDATE node SET spec = '{' WHERE name = 'a'", "node a"),
+    ] {
+        let store = Store::in_memory(&[SCHEMA]).expect("opens");
+        let records = Records::new(store.clone());
+        new(up(&records, &["a"]).await);
+        let mut other = generation(&["b"]);
+        other.spec.name = "other".to_owned();
+        new(records.begin_up(other).await.expect("answers"));
+        let damaged = store.call_blocking(|c| Ok::<_, StoreError>(c.execute(what, [])?)).expect("writes");
+        assert_eq!(damaged, 1, "{what}");
+        let (clusters, damaged) = records.all_clusters().await.expect(what);
+        let names: Vec<_> = clusters.into_iter().map(|cluster| cluster.name).collect();
+        assert_eq!(names, ["other"], "{what}");
+        let failures: Vec<_> = damaged.iter().map(|cluster| cluster.error.failure()).collect();
+        assert_eq!(failures.len(), 1, "{what}");
+        assert_eq!((failures[0].id.as_str(), failures[0].object.as_str()), ("HOST-RECORD-DAMAGED", object));
+    }
 }
 
 #[tokio::test]
