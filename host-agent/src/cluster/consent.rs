@@ -53,10 +53,12 @@ pub(super) fn destroyed(plan: &HostPlan) -> Vec<Agreed> {
 /// Refuses changes that destroy what nobody agreed to lose: somebody changed the host while the operation ran.
 ///
 /// An object whose replacement was agreed to is given up as a whole, so that after a kill in the middle of it, where the
-/// plan has another reason, the rest is still done. Who agreed to a restart gave up no disk. What goes with a node that leaves was agreed to with the node.
+/// plan has another reason, the rest is still done. Who agreed to a restart gave up no disk. `unsettled` is what the
+/// operation before did after this one's plan was made: nobody counts on that. What goes with a node that leaves was agreed to with the node.
 pub(super) fn refuse_unagreed(
     cluster: &ClusterRecord,
     operation: &OperationRecord,
+    unsettled: &[Agreed],
     changes: &[HostChange],
 ) -> Result<(), Failure> {
     let leaves = |change: &HostChange| {
@@ -67,7 +69,7 @@ pub(super) fn refuse_unagreed(
         })
     };
     let Some(agreed) = &operation.agreed else { return Ok(()) };
-    let is_agreed = |change: &HostChange| agreed.iter().any(|it| covers(it, change));
+    let is_agreed = |change: &HostChange| agreed.iter().chain(unsettled).any(|it| covers(it, change));
     let unagreed = changes.iter().find(|change| change.destructive && !leaves(change) && !is_agreed(change));
     let Some(change) = unagreed else { return Ok(()) };
     let HostChange { action, kind, reason, .. } = change;
@@ -135,7 +137,7 @@ mod tests {
         let agreed = |action| Some(vec![Agreed { action, kind: Kind::Domain, name: "control".to_owned() }]);
         assert_eq!(operation.agreed, agreed(Action::Replace));
         let refused_by = |operation: &OperationRecord, change: HostChange| {
-            let failure = refuse_unagreed(&cluster, operation, &[change]).err()?;
+            let failure = refuse_unagreed(&cluster, operation, &[], &[change]).err()?;
             assert_eq!(failure.id, "PLAN-CONSENT");
             Some(failure.object)
         };

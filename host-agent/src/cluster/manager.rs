@@ -160,6 +160,7 @@ impl Manager {
         allow_destructive: bool,
         deadline: Option<Duration>,
     ) -> Result<Applied, RequestError> {
+        let started = jiff::Timestamp::now();
         let planned = planning::plan_up(&self.shared, file).await?;
         let PlannedUp { plan, warnings, spec, image, record, destroyed } = planned;
         if let Some(record) = &record {
@@ -187,6 +188,7 @@ impl Manager {
                 kubernetes: image.kubernetes.to_string(),
                 trial: image.trial,
                 image_id: image.id,
+                started,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
                 planned_on: record.as_ref().map(ClusterRecord::version),
                 agreed: destroyed,

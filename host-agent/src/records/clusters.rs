@@ -94,6 +94,8 @@ pub struct NewGeneration {
     pub kubernetes: String,
     /// The bundle is the lab's.
     pub trial: bool,
+    /// Before its plan was made: the operation begins with that.
+    pub started: jiff::Timestamp,
     /// When the operation shall have ended.
     pub deadline: jiff::Timestamp,
     /// The cluster that this was planned on; `None` where there was none.
@@ -216,8 +218,10 @@ impl Records {
                 }
                 write_nodes(&t, &id, &nodes)?;
                 let cluster = (id.as_str(), new.spec.name.as_str(), generation);
-                let operation =
-                    OperationRecord::new(cluster, OperationKind::Up, new.deadline, new.agreed);
+                let operation = OperationRecord {
+                    started: new.started,
+                    ..OperationRecord::new(cluster, OperationKind::Up, new.deadline, new.agreed)
+                };
                 let begun = operations::insert(&t, operation, "a newer spec was applied")?;
                 t.commit()?;
                 Ok(begun)

@@ -52,7 +52,7 @@ pub struct OperationRecord {
     pub generation: u64,
     /// How far it is.
     pub state: OperationState,
-    /// When it began.
+    /// When it began: before its plan was made.
     pub started: jiff::Timestamp,
     /// When it shall have ended.
     pub deadline: jiff::Timestamp,

@@ -225,6 +225,7 @@ async fn a_damaged_cluster_holds_up_no_other() {
             image_id: agent.image_id(),
             kubernetes: "v1.29.0".to_owned(),
             trial: false,
+            started: jiff::Timestamp::now(),
             deadline: deadline_from_now(Duration::from_secs(3600)),
             planned_on: None,
             agreed: Vec::new(),
@@ -339,4 +340,30 @@ async fn an_up_that_has_given_way_makes_no_more_changes() {
     assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
     let state = agent.shared.records.operation(&second).await.expect("reads").expect("is there").state;
     assert_eq!(state, OperationState::Running);
+}
+
+#[tokio::test]
+async fn what_the_operation_before_was_at_when_the_next_was_planned_is_set_right() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("restart-domain", &mut agent);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+    let before = domain(&mut agent.hypervisor.host(), "worker").memory_bytes;
+    let larger = SPEC.replace("192.168.122.11\"", "192.168.122.11\"\nmemory = \"5GiB\"");
+    id(up(&manager, &larger, true).await);
+    slow.reached().await;
+    // It has the memory that it shall have: no restart is seen, and none agreed to.
+    let back = id(up(&manager, SPEC, false).await);
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    let is_back = |host: &FakeHost| {
+        let worker = host.observed.domain("worker").expect("it is there");
+        host.effects.get("restart-domain") == Some(&2) && worker.live_memory_bytes == Some(before)
+    };
+    agent.wait_host("it runs with what it had", is_back).await;
+
+    // From now on nothing may be lost.
+    snapshot(&agent, "worker");
+    assert_eq!(agent.failure_of(&back).await.id, "PLAN-CONSENT");
+    assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
 }

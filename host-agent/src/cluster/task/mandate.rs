@@ -1,12 +1,66 @@
 //! On whose behalf a look acts: it reads the operation, then waits for other clusters, for an image, for VMs. An
 //! operation that has given way meanwhile acts no more.
 
-use host_hypervisor::change::HostChange;
+use std::time::Duration;
+
+use host_hypervisor::change::{Action, HostChange, HostOp, Kind};
+use host_hypervisor::desired::volume_name;
 
 use super::trouble::Trouble;
 use super::{ClusterTask, is_one};
 use crate::cluster::execute::execute_change;
-use crate::records::{ClusterRecord, OperationRecord, RecordError};
+use crate::records::{Agreed, ClusterRecord, OperationRecord, RecordError};
+
+/// Longest time from a plan to the operation that is begun with it.
+const PLANNED: Duration = Duration::from_secs(600);
+
+/// What was done to the host of late. An effect that had begun when the next operation was planned is none that its plan
+/// could show, and ends after it.
+#[derive(Debug, Default)]
+pub(super) struct Doings(Vec<Doing>);
+
+#[derive(Debug)]
+struct Doing {
+    /// The operation for which it was done.
+    by: Option<String>,
+    ended: jiff::Timestamp,
+    /// The object that is not what it was, and how much of it.
+    object: Agreed,
+}
+
+impl Doings {
+    fn note(&mut self, cluster: &ClusterRecord, by: Option<&OperationRecord>, change: &HostChange) {
+        let ended = jiff::Timestamp::now();
+        self.0.retain(|it| it.ended >= ended - PLANNED);
+        let runs_anew = matches!(change.op, HostOp::StartDomain { .. } | HostOp::RestartDomain { .. });
+        if change.action == Action::Update && !runs_anew {
+            return;
+        }
+        let by = by.map(|it| it.id.clone());
+        let mut note = |kind, name: &str| {
+            let object = Agreed { action: change.action, kind, name: name.to_owned() };
+            self.0.push(Doing { by: by.clone(), ended, object });
+        };
+        note(change.kind, &change.name);
+        if let HostOp::DeleteVolume { name, .. } = &change.op
+            && let Some(node) = cluster.nodes.iter().find(|it| volume_name(&cluster.id, &it.name) == *name)
+        {
+            // Nothing is left of a VM without its disk.
+            note(Kind::Domain, &node.name);
+        }
+    }
+
+    /// What was done, and not for this operation, after its plan was made.
+    pub(super) fn unsettled(&self, operation: &OperationRecord) -> Vec<Agreed> {
+        let since = |it: &&Doing| it.ended >= operation.started && it.by.as_ref() != Some(&operation.id);
+        self.0.iter().filter(since).map(|it| it.object.clone()).collect()
+    }
+
+    /// All is as an operation wants it: what others did is made good, and what changes from now on is somebody's doing.
+    fn settle(&mut self, operation: Option<&OperationRecord>) {
+        self.0.retain(|it| it.by.as_ref() == operation.map(|it| &it.id));
+    }
+}
 
 impl ClusterTask {
     /// The running operation, but for one that failed and could not be recorded as such.
@@ -40,8 +94,13 @@ impl ClusterTask {
             if !self.is_at_work(cluster, operation).await? {
                 return Ok(false);
             }
-            execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
+            let shared = &self.shared;
+            let done = execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await;
+            // Also one that failed may have had its effect.
+            self.doings.note(cluster, operation, change);
+            done?;
         }
+        self.doings.settle(operation);
         Ok(true)
     }
 }
@@ -67,6 +126,7 @@ mod tests {
                 image_id: agent.image_id(),
                 kubernetes: "v1.29.0".to_owned(),
                 trial: false,
+                started: jiff::Timestamp::now(),
                 deadline: jiff::Timestamp::MAX,
                 planned_on: before.as_ref().map(ClusterRecord::version),
                 agreed: Vec::new(),

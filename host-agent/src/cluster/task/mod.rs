@@ -33,6 +33,7 @@ use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
+use mandate::Doings;
 use removal::Drain;
 use starts::Starts;
 use trouble::Trouble;
@@ -92,6 +93,7 @@ pub struct ClusterTask {
     /// The last one that failed, where the records could not be written then: they still have it as running.
     unwritten: Option<OperationRecord>,
     starts: Starts,
+    doings: Doings,
     drains: BTreeMap<String, Drain>,
     /// Since when looks fail without a break, and on behalf of which operation.
     troubled_since: Option<(Instant, String)>,
@@ -123,6 +125,7 @@ impl ClusterTask {
             operation: None,
             unwritten: None,
             starts: Starts::default(),
+            doings: Doings::default(),
             drains: BTreeMap::new(),
             troubled_since: None,
             last_trouble: None,
@@ -307,7 +310,7 @@ impl ClusterTask {
         let plan = plan_host(&desired, &observed, &adopted)?;
         let mut changes = plan.changes;
         match up {
-            Some(up) => refuse_unagreed(cluster, up, &changes)?,
+            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
             None => changes.retain(|change| only_starts(&change.op, &observed)),
         }
         let now = Instant::now();

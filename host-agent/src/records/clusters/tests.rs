@@ -23,6 +23,7 @@ fn generation(workers: &[&str]) -> NewGeneration {
         image_id: "i".to_owned(),
         kubernetes: "v1.20.2".to_owned(),
         trial: true,
+        started: jiff::Timestamp::now(),
         deadline: jiff::Timestamp::now(),
         planned_on: None,
         agreed: Vec::new(),
