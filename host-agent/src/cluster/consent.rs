@@ -2,7 +2,7 @@
 //!
 //! What was agreed to is kept with the operation, so that each of its looks, and the next host agent, go by it.
 
-use host_hypervisor::change::{HostChange, HostPlan, Kind};
+use host_hypervisor::change::{Action, HostChange, HostPlan, Kind};
 use host_hypervisor::desired::volume_name;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
@@ -43,8 +43,8 @@ fn wire_action_word(action: control::Action) -> &'static str {
 pub(super) fn destroyed(plan: &HostPlan) -> Vec<Agreed> {
     let mut agreed: Vec<Agreed> = Vec::new();
     for change in plan.changes.iter().filter(|change| change.destructive) {
-        if !agreed.iter().any(|it| is_about(it, change)) {
-            agreed.push(Agreed { kind: change.kind, name: change.name.clone() });
+        if !agreed.iter().any(|it| covers(it, change)) {
+            agreed.push(Agreed { action: change.action, kind: change.kind, name: change.name.clone() });
         }
     }
     agreed
@@ -52,11 +52,13 @@ pub(super) fn destroyed(plan: &HostPlan) -> Vec<Agreed> {
 
 /// Refuses changes that destroy what nobody agreed to lose: somebody changed the host while the operation ran.
 ///
-/// An object that was agreed to is given up as a whole, so that after a kill in the middle of its replacement, where
-/// the plan has another reason, the rest is still done. What goes with a node that leaves was agreed to with the node.
+/// An object whose replacement was agreed to is given up as a whole, so that after a kill in the middle of it, where the
+/// plan has another reason, the rest is still done. Who agreed to a restart gave up no disk. `unsettled` is what the
+/// operation before did after this one's plan was made: nobody counts on that. What goes with a node that leaves was agreed to with the node.
 pub(super) fn refuse_unagreed(
     cluster: &ClusterRecord,
     operation: &OperationRecord,
+    unsettled: &[Agreed],
     changes: &[HostChange],
 ) -> Result<(), Failure> {
     let leaves = |change: &HostChange| {
@@ -66,7 +68,8 @@ pub(super) fn refuse_unagreed(
             _ => false,
         })
     };
-    let is_agreed = |change: &HostChange| operation.agreed.iter().any(|it| is_about(it, change));
+    let Some(agreed) = &operation.agreed else { return Ok(()) };
+    let is_agreed = |change: &HostChange| agreed.iter().chain(unsettled).any(|it| covers(it, change));
     let unagreed = changes.iter().find(|change| change.destructive && !leaves(change) && !is_agreed(change));
     let Some(change) = unagreed else { return Ok(()) };
     let HostChange { action, kind, reason, .. } = change;
@@ -78,13 +81,14 @@ pub(super) fn refuse_unagreed(
     ))
 }
 
-fn is_about(agreed: &Agreed, change: &HostChange) -> bool {
-    agreed.kind == change.kind && agreed.name == change.name
+fn covers(agreed: &Agreed, change: &HostChange) -> bool {
+    let is_enough = agreed.action == change.action || agreed.action != Action::Update;
+    agreed.kind == change.kind && agreed.name == change.name && is_enough
 }
 
 #[cfg(test)]
 mod tests {
-    use host_hypervisor::change::{Action, HostOp};
+    use host_hypervisor::change::HostOp;
 
     use super::*;
     use crate::cluster::fake::SPEC;
@@ -111,7 +115,7 @@ mod tests {
         smaller.nodes.retain(|node| node.name != "worker");
         let cluster = ClusterRecord::planned(&smaller, Some(&before), "image", "v1.29.0");
         let volume = |node: &str| volume_name(&cluster.id, node);
-        let operation = OperationRecord {
+        let mut operation = OperationRecord {
             id: String::new(),
             cluster_id: cluster.id.clone(),
             cluster: cluster.name.clone(),
@@ -121,21 +125,23 @@ mod tests {
             started: jiff::Timestamp::UNIX_EPOCH,
             deadline: jiff::Timestamp::UNIX_EPOCH,
             finished: None,
-            agreed: destroyed(&HostPlan {
+            agreed: Some(destroyed(&HostPlan {
                 changes: vec![
                     change(Kind::Domain, "control", true),
                     change(Kind::Domain, "control", true),
                     change(Kind::Volume, "made", false),
                 ],
                 ..HostPlan::default()
-            }),
+            })),
         };
-        assert_eq!(operation.agreed, [Agreed { kind: Kind::Domain, name: "control".to_owned() }]);
-        let refused = |change: HostChange| {
-            let failure = refuse_unagreed(&cluster, &operation, &[change]).err()?;
+        let agreed = |action| Some(vec![Agreed { action, kind: Kind::Domain, name: "control".to_owned() }]);
+        assert_eq!(operation.agreed, agreed(Action::Replace));
+        let refused_by = |operation: &OperationRecord, change: HostChange| {
+            let failure = refuse_unagreed(&cluster, operation, &[], &[change]).err()?;
             assert_eq!(failure.id, "PLAN-CONSENT");
             Some(failure.object)
         };
+        let refused = |change: HostChange| refused_by(&operation, change);
         assert_eq!(refused(change(Kind::Domain, "control", true)), None);
         assert_eq!(refused(change(Kind::Domain, "worker", true)), None, "it leaves");
         assert_eq!(refused(change(Kind::Volume, &volume("worker"), true)), None, "it leaves");
@@ -145,5 +151,15 @@ mod tests {
         assert_eq!(refused(change(Kind::Volume, "control", true)), named("volume control"));
         assert_eq!(refused(change(Kind::Domain, "other", true)), named("domain other"));
         assert_eq!(refused(change(Kind::Network, "worker", true)), named("network worker"));
+
+        let restart = HostChange { action: Action::Update, ..change(Kind::Domain, "control", true) };
+        assert_eq!(refused(restart.clone()), None, "all of it was given up");
+        operation.agreed = agreed(Action::Update);
+        let refused = |change: HostChange| refused_by(&operation, change);
+        assert_eq!(refused(restart), None);
+        let rebuilt = change(Kind::Domain, "control", true);
+        assert_eq!(refused(rebuilt.clone()), named("domain control"), "a restart was agreed to");
+        operation.agreed = None;
+        assert_eq!(refused_by(&operation, rebuilt), None, "nobody knows what was agreed to");
     }
 }

@@ -1,5 +1,5 @@
-//! Carries out changes to the host one after the other. Everything was decided before; each change is one
-//! idempotent side effect, so a kill between any two of them only means that the next run does the rest.
+//! Carries out a change to the host. Everything was decided before; each change is one idempotent side effect, so a
+//! kill between any two of them only means that the next run does the rest.
 
 use host_hypervisor::Hypervisor;
 use host_hypervisor::change::{HostChange, Outcome};
@@ -8,29 +8,27 @@ use k8sctl_types::failure::Failure;
 use super::crash;
 use crate::events::{EventLog, NewEvent};
 
-/// Executes the changes in order; stops at the first that fails.
-pub async fn execute_changes(
+/// Executes one change.
+pub async fn execute_change(
     hypervisor: &dyn Hypervisor,
     events: &EventLog,
     cluster: &str,
-    changes: &[HostChange],
+    change: &HostChange,
 ) -> Result<(), Failure> {
-    for change in changes {
-        let name = change.op.name();
-        crash::point(&format!("before-{name}"));
-        let outcome = hypervisor.execute(&change.op).await?;
-        crash::point(&format!("after-{name}"));
-        if outcome == Outcome::Done {
-            events
-                .record(NewEvent {
-                    cluster: cluster.to_owned(),
-                    object: format!("{} {}", change.kind, change.name),
-                    kind: event_kind(name),
-                    message: change.reason.clone(),
-                    warning: false,
-                })
-                .await;
-        }
+    let name = change.op.name();
+    crash::point(&format!("before-{name}"));
+    let outcome = hypervisor.execute(&change.op).await?;
+    crash::point(&format!("after-{name}"));
+    if outcome == Outcome::Done {
+        events
+            .record(NewEvent {
+                cluster: cluster.to_owned(),
+                object: format!("{} {}", change.kind, change.name),
+                kind: event_kind(name),
+                message: change.reason.clone(),
+                warning: false,
+            })
+            .await;
     }
     Ok(())
 }

@@ -90,7 +90,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Clusters that cannot be taken up hold up no others.
+    /// Clusters that cannot be taken up hold up no others. What ran for them ends: they have no task that would end it.
     async fn tell_of_damage(&self) -> Result<(), RecordError> {
         for cluster in self.shared.records.all_clusters().await?.1 {
             let failure = cluster.error.failure();
@@ -102,6 +102,10 @@ impl Manager {
                 message: format!("{}; {}", failure.reason, failure.next_step),
                 warning: true,
             };
+            if let Err(error) = self.shared.records.end_operation_of(&event.cluster, &failure).await {
+                let error = k8sctl_rpc::chain(&error);
+                tracing::error!(cluster.name = %event.cluster, error = %error, "cannot end its operation");
+            }
             self.shared.events.record(event).await;
         }
         Ok(())
@@ -129,21 +133,20 @@ impl Manager {
 
     /// The handle of a cluster's task, started if there is none.
     fn handle(&self, cluster: &ClusterRecord) -> Handle {
+        self.handle_of(&cluster.name, || progress::first_status(cluster))
+    }
+
+    fn handle_of(&self, name: &str, first: impl FnOnce() -> control::ClusterStatus) -> Handle {
         let mut tasks = self.lock();
         tasks.retain(|_, handle| !handle.is_gone());
         tasks
-            .entry(cluster.name.clone())
+            .entry(name.to_owned())
             .or_insert_with(|| {
-                let first = progress::first_status(cluster);
-                let (status, receiver) = watch::channel(first);
+                let (status, receiver) = watch::channel(first());
                 let wake = Arc::new(Notify::new());
-                let task = ClusterTask::new(
-                    Arc::clone(&self.shared),
-                    cluster.name.clone(),
-                    Arc::clone(&wake),
-                    status,
-                );
-                self.supervisor.spawn(format!("cluster-{}", cluster.name), task.run());
+                let task =
+                    ClusterTask::new(Arc::clone(&self.shared), name.to_owned(), Arc::clone(&wake), status);
+                self.supervisor.spawn(format!("cluster-{name}"), task.run());
                 Handle { wake, status: receiver }
             })
             .clone()
@@ -157,10 +160,11 @@ impl Manager {
         allow_destructive: bool,
         deadline: Option<Duration>,
     ) -> Result<Applied, RequestError> {
+        let started = jiff::Timestamp::now();
         let planned = planning::plan_up(&self.shared, file).await?;
         let PlannedUp { plan, warnings, spec, image, record, destroyed } = planned;
         if let Some(record) = &record {
-            let running = self.shared.records.running_operation(&record.id).await?;
+            let running = self.shared.running_operation(&record.id).await?;
             if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
                 let operation_id = Some(operation.id);
                 return Ok(Applied { warnings, operation_id, attached: true, no_changes: false });
@@ -184,15 +188,16 @@ impl Manager {
                 kubernetes: image.kubernetes.to_string(),
                 trial: image.trial,
                 image_id: image.id,
+                started,
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
-                planned_on: record.map(|record| (record.id, record.generation)),
+                planned_on: record.as_ref().map(ClusterRecord::version),
                 agreed: destroyed,
             })
             .await?;
         let (operation, attached) = match begun {
             Begun::New(operation, superseded) => {
                 super::crash::point("after-begin-up");
-                self.tell_of(&operation, superseded).await?;
+                self.tell_of(&operation, superseded).await;
                 (operation, false)
             }
             // Somebody else has asked for the same since the plan was made.
@@ -206,9 +211,8 @@ impl Manager {
     /// Begins to remove a cluster, or re-attaches to that.
     pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
         let record = self.find(name).await?;
-        if record.state == ClusterState::Removing
-            && let Some(operation) = self.shared.records.running_operation(&record.id).await?
-        {
+        let running = self.shared.running_operation(&record.id).await?;
+        if let Some(operation) = running.filter(|_| record.state == ClusterState::Removing) {
             return Ok(operation.id);
         }
         let plan = planning::plan_down(&self.shared, &record).await?;
@@ -219,7 +223,7 @@ impl Manager {
         match self.shared.records.begin_down(&record, deadline).await? {
             Begun::New(operation, superseded) => {
                 super::crash::point("after-begin-down");
-                self.tell_of(&operation, superseded).await?;
+                self.tell_of(&operation, superseded).await;
                 Ok(operation.id)
             }
             Begun::Runs(operation) => Ok(operation.id),
@@ -231,19 +235,24 @@ impl Manager {
         }
     }
 
-    /// Tells whoever watches the operation before that it has given way, and the cluster's task of the new one.
-    async fn tell_of(
-        &self,
-        operation: &OperationRecord,
-        superseded: Option<String>,
-    ) -> Result<(), RequestError> {
-        if let Some(id) = superseded {
-            self.shared.publish_operation(&id, Vec::new()).await?;
+    /// Tells whoever watches the operation before that it has given way, and the cluster's task of the new one. It has
+    /// begun, so that nothing that fails here is in its way.
+    async fn tell_of(&self, operation: &OperationRecord, superseded: Option<Box<OperationRecord>>) {
+        if let Some(superseded) = superseded {
+            self.shared.publish_record(&superseded, Vec::new());
         }
-        if let Some(record) = self.shared.records.cluster(&operation.cluster).await? {
-            self.handle(&record).wake.notify_one();
-        }
-        Ok(())
+        let name = &operation.cluster;
+        let first = match self.shared.records.cluster(name).await {
+            Ok(Some(record)) => progress::first_status(&record),
+            // It is gone by now, and its operation has ended.
+            Ok(None) => return,
+            // The task reads it again.
+            Err(error) => {
+                tracing::error!(cluster.name = %name, error = %k8sctl_rpc::chain(&error), "cannot read a cluster");
+                control::ClusterStatus { name: name.clone(), ..control::ClusterStatus::default() }
+            }
+        };
+        self.handle_of(name, || first).wake.notify_one();
     }
 
     /// What `up` with this spec would do.

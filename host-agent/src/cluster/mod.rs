@@ -9,7 +9,7 @@
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
-//! - [`execute`]: dumb: carries out one change after the other
+//! - [`execute`]: dumb: carries out one change
 //! - [`crash`]: points at which tests end the process
 
 mod consent;

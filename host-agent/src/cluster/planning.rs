@@ -114,9 +114,10 @@ pub async fn plan_down(shared: &Shared, record: &ClusterRecord) -> Result<contro
     })
 }
 
-/// The id of a cluster's running operation; empty without one.
+/// The id of a cluster's running operation; empty without one. One that has ended, which could not be recorded, is none.
 async fn running(shared: &Shared, record: &ClusterRecord) -> Result<String, RequestError> {
     let running = shared.records.running_operation(&record.id).await?;
+    let running = running.filter(|operation| !shared.has_ended(&operation.id));
     Ok(running.map(|operation| operation.id).unwrap_or_default())
 }
 

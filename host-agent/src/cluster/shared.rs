@@ -9,6 +9,7 @@ use host_hypervisor::Hypervisor;
 use host_pki::join::JoinAuthority;
 use host_plugins::PluginHost;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
 use crate::config::HostConfig;
@@ -56,6 +57,29 @@ impl Shared {
         let Some(record) = self.records.operation(id).await? else { return Ok(()) };
         self.publish_record(&record, lines);
         Ok(())
+    }
+
+    /// Publishes the end of an operation as the records have it; where they cannot be read, as it is said to be:
+    /// nobody would look at it again.
+    pub async fn publish_end(&self, ended: &OperationRecord) {
+        if self.publish_operation(&ended.id, Vec::new()).await.is_err() {
+            self.publish_record(ended, Vec::new());
+        }
+    }
+
+    /// The running operation of a cluster. One whose end was told, and could not be recorded, is ended in the records
+    /// first: who asks now wants another try.
+    pub async fn running_operation(&self, cluster_id: &str) -> Result<Option<OperationRecord>, RecordError> {
+        let Some(running) = self.records.running_operation(cluster_id).await? else { return Ok(None) };
+        let told = self.operations.borrow().get(&running.id).cloned();
+        let Some(ended) = told.filter(|it| it.state() != control::OperationState::Running) else {
+            return Ok(Some(running));
+        };
+        let failure = ended
+            .failure
+            .map(|it| Failure::new(&it.id, it.object, it.reason, it.next_step).with_evidence(it.evidence));
+        self.records.finish_operation(&running.id, failure.as_ref()).await?;
+        Ok(None)
     }
 
     /// Whether an operation was published as ended.

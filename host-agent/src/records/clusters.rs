@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8sctl_types::spec::{ClusterSpec, NodeSpec};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::operations::{self, Agreed, Begun, OperationKind, OperationRecord};
@@ -73,6 +74,15 @@ pub struct NodeRecord {
     pub state: NodeState,
 }
 
+/// What a plan goes by: it holds while this is the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterVersion {
+    id: String,
+    generation: u64,
+    /// Id and state of each node.
+    nodes: Vec<(String, NodeState)>,
+}
+
 /// A spec to be made the desired one.
 #[derive(Clone, Debug)]
 pub struct NewGeneration {
@@ -84,10 +94,12 @@ pub struct NewGeneration {
     pub kubernetes: String,
     /// The bundle is the lab's.
     pub trial: bool,
+    /// Before its plan was made: the operation begins with that.
+    pub started: jiff::Timestamp,
     /// When the operation shall have ended.
     pub deadline: jiff::Timestamp,
-    /// Id and generation of the cluster that this was planned on; `None` where there was none.
-    pub planned_on: Option<(String, u64)>,
+    /// The cluster that this was planned on; `None` where there was none.
+    pub planned_on: Option<ClusterVersion>,
     /// What the plan destroys, agreed to.
     pub agreed: Vec<Agreed>,
 }
@@ -113,14 +125,22 @@ impl Records {
     pub async fn all_clusters(&self) -> Result<(Vec<ClusterRecord>, Vec<DamagedCluster>), RecordError> {
         self.store
             .call(|c| {
+                // Also names that are no text: what is damaged in one cluster concerns no other.
                 let names: Vec<(String, String)> = c
                     .prepare("SELECT name, image_id FROM cluster ORDER BY name")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .query_map([], |row| Ok((lossy(row.get_ref(0)?), lossy(row.get_ref(1)?))))?
                     .collect::<Result<_, _>>()?;
                 let (mut clusters, mut damaged) = (Vec::new(), Vec::new());
                 for (name, image_id) in names {
                     match load(c, &name) {
-                        Ok(cluster) => clusters.extend(cluster),
+                        Ok(Some(cluster)) => clusters.push(cluster),
+                        // As only a name is that was no text.
+                        Ok(None) => {
+                            let object = format!("cluster {name}");
+                            let source = "it is not UTF-8".into();
+                            let error = RecordError::Damaged { what: "name", object, source };
+                            damaged.push(DamagedCluster { name, image_id, error });
+                        }
                         Err(error @ RecordError::Damaged { .. }) => {
                             damaged.push(DamagedCluster { name, image_id, error });
                         }
@@ -170,7 +190,7 @@ impl Records {
                 {
                     return Ok(Begun::Runs(running));
                 }
-                if old.as_ref().map(|old| (old.id.clone(), old.generation)) != new.planned_on {
+                if old.as_ref().map(ClusterRecord::version) != new.planned_on {
                     return Ok(Begun::Overtaken);
                 }
                 let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
@@ -198,8 +218,10 @@ impl Records {
                 }
                 write_nodes(&t, &id, &nodes)?;
                 let cluster = (id.as_str(), new.spec.name.as_str(), generation);
-                let operation =
-                    OperationRecord::new(cluster, OperationKind::Up, new.deadline, new.agreed);
+                let operation = OperationRecord {
+                    started: new.started,
+                    ..OperationRecord::new(cluster, OperationKind::Up, new.deadline, new.agreed)
+                };
                 let begun = operations::insert(&t, operation, "a newer spec was applied")?;
                 t.commit()?;
                 Ok(begun)
@@ -238,19 +260,17 @@ impl Records {
             .await
     }
 
-    /// Forgets a cluster that is gone, nodes included, and ends its operation well: all or nothing.
-    pub async fn forget_cluster(&self, id: &str) -> Result<(), RecordError> {
+    /// Forgets a cluster that is gone, nodes included, and ends its operation well: all or nothing. That operation, as
+    /// it ended.
+    pub async fn forget_cluster(&self, id: &str) -> Result<Option<OperationRecord>, RecordError> {
         let id = id.to_owned();
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
                 t.execute("DELETE FROM cluster WHERE id = ?1", [&id])?;
-                t.execute(
-                    "UPDATE operation SET state = 'succeeded', finished = ?2
-                     WHERE cluster_id = ?1 AND state = 'running'",
-                    params![id, now()],
-                )?;
-                Ok(t.commit()?)
+                let ended = operations::end_running(&t, &id, None)?;
+                t.commit()?;
+                Ok(ended)
             })
             .await
     }
@@ -267,10 +287,10 @@ impl Records {
             .call(|c| {
                 let stored: Option<String> =
                     c.query_row("SELECT record FROM adoption", [], |row| row.get(0)).optional()?;
-                let damaged = |source| RecordError::Damaged {
+                let damaged = |error: serde_json::Error| RecordError::Damaged {
                     what: "record",
                     object: "adopted networks".to_owned(),
-                    source,
+                    source: error.into(),
                 };
                 stored
                     .map_or(Ok(serde_json::Value::Null), |text| serde_json::from_str(&text).map_err(damaged))
@@ -311,6 +331,12 @@ fn new_id() -> String {
 }
 
 impl ClusterRecord {
+    /// What a plan on it goes by. A node that is drained by now is another machine when it comes back.
+    pub fn version(&self) -> ClusterVersion {
+        let nodes = self.nodes.iter().map(|node| (node.id.clone(), node.state)).collect();
+        ClusterVersion { id: self.id.clone(), generation: self.generation, nodes }
+    }
+
     /// The record that applying this spec would leave, with ids of its own where nothing is stored yet.
     pub fn planned(
         spec: &ClusterSpec,
@@ -411,18 +437,22 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
                 ))
             },
         )
-        .optional()?;
+        .optional()
+        .map_err(|error| unreadable(error, || format!("cluster {name}")))?;
     let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port)) = raw else {
         return Ok(None);
     };
-    let damaged =
-        |what| move |source| RecordError::Damaged { what, object: format!("cluster {name}"), source };
-    let nodes = load_nodes(c, &id)?;
+    let damaged = |error: serde_json::Error| RecordError::Damaged {
+        what: "spec",
+        object: format!("cluster {name}"),
+        source: error.into(),
+    };
+    let nodes = load_nodes(c, name, &id)?;
     Ok(Some(ClusterRecord {
         name: name.to_owned(),
         state: if state == "removing" { ClusterState::Removing } else { ClusterState::Present },
         generation: generation as u64,
-        spec: serde_json::from_str(&spec).map_err(damaged("spec"))?,
+        spec: serde_json::from_str(&spec).map_err(damaged)?,
         id,
         image_id,
         kubernetes,
@@ -432,20 +462,23 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
     }))
 }
 
-fn load_nodes(c: &Connection, cluster_id: &str) -> Result<Vec<NodeRecord>, RecordError> {
+fn load_nodes(c: &Connection, cluster: &str, cluster_id: &str) -> Result<Vec<NodeRecord>, RecordError> {
     let mut query = c.prepare(
         "SELECT id, name, spec, machine_uuid, pod_index, state FROM node WHERE cluster_id = ?1 ORDER BY pod_index",
     )?;
     let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, String, String, u32, String)> {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
     };
-    let rows: Vec<_> = query.query_map([cluster_id], read)?.collect::<Result<_, _>>()?;
+    let rows: Vec<_> = query
+        .query_map([cluster_id], read)?
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(error, || format!("a node of cluster {cluster}")))?;
     rows.into_iter()
         .map(|(id, name, spec, machine_uuid, pod_index, state)| {
-            let spec = serde_json::from_str(&spec).map_err(|source| RecordError::Damaged {
+            let spec = serde_json::from_str(&spec).map_err(|error| RecordError::Damaged {
                 what: "spec",
                 object: format!("node {name}"),
-                source,
+                source: error.into(),
             })?;
             let state = match state.as_str() {
                 "draining" => NodeState::Draining,
@@ -455,6 +488,25 @@ fn load_nodes(c: &Connection, cluster_id: &str) -> Result<Vec<NodeRecord>, Recor
             Ok(NodeRecord { id, name, spec, machine_uuid, pod_index, state })
         })
         .collect()
+}
+
+/// What was read and is no value of its column is damage, of this row only; all else is the database's failure.
+fn unreadable(error: rusqlite::Error, object: impl FnOnce() -> String) -> RecordError {
+    use rusqlite::Error;
+    match error {
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..) => {
+            RecordError::Damaged { what: "row", object: object(), source: error.into() }
+        }
+        error => error.into(),
+    }
+}
+
+/// Text as far as it is some.
+fn lossy(value: ValueRef<'_>) -> String {
+    value.as_bytes().map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
 }
 
 fn node_state_text(state: NodeState) -> &'static str {

@@ -5,7 +5,9 @@
 mod clusters;
 mod operations;
 
-pub use clusters::{ClusterRecord, ClusterState, DamagedCluster, NewGeneration, NodeRecord, NodeState};
+pub use clusters::{
+    ClusterRecord, ClusterState, ClusterVersion, DamagedCluster, NewGeneration, NodeRecord, NodeState,
+};
 pub use operations::{Agreed, Begun, OperationKind, OperationRecord, OperationState};
 
 use host_store::{Schema, Store, StoreError};
@@ -30,7 +32,7 @@ pub enum RecordError {
         object: String,
         /// Why.
         #[source]
-        source: serde_json::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Operations: what a user asked for, until it ended well or badly.
 
-use host_hypervisor::change::Kind;
+use host_hypervisor::change::{Action, Kind};
 use k8sctl_types::failure::Failure;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
@@ -52,19 +52,21 @@ pub struct OperationRecord {
     pub generation: u64,
     /// How far it is.
     pub state: OperationState,
-    /// When it began.
+    /// When it began: before its plan was made.
     pub started: jiff::Timestamp,
     /// When it shall have ended.
     pub deadline: jiff::Timestamp,
     /// When it ended.
     pub finished: Option<jiff::Timestamp>,
-    /// What it may destroy.
-    pub agreed: Vec<Agreed>,
+    /// What it may destroy; `None` for one that began before this was kept, which was agreed to all the same.
+    pub agreed: Option<Vec<Agreed>>,
 }
 
 /// An object that an operation may destroy, or stop: a person has agreed to that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreed {
+    /// What was to happen to it.
+    pub action: Action,
     /// What kind of object.
     pub kind: Kind,
     /// The host's name for it.
@@ -74,8 +76,8 @@ pub struct Agreed {
 /// What became of the wish to begin an operation.
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It has begun. The id of the one that gave way to it.
-    New(OperationRecord, Option<String>),
+    /// It has begun. The one that gave way to it, as it ended.
+    New(OperationRecord, Option<Box<OperationRecord>>),
     /// One that wants the same runs already.
     Runs(OperationRecord),
     /// The cluster is being removed.
@@ -122,6 +124,23 @@ impl Records {
     }
 }
 
+impl Records {
+    /// Ends the running operation of a cluster of that name, of which nothing else can be read.
+    pub async fn end_operation_of(&self, cluster: &str, failure: &Failure) -> Result<(), RecordError> {
+        let (cluster, failure) = (cluster.to_owned(), to_json(failure));
+        self.store
+            .call(move |c| {
+                c.execute(
+                    "UPDATE operation SET state = 'failed', failure = ?2, finished = ?3
+                     WHERE cluster = ?1 AND state = 'running'",
+                    params![cluster, failure, now()],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+}
+
 impl OperationRecord {
     /// One that begins now, for a cluster at this generation.
     pub(super) fn new(
@@ -141,7 +160,7 @@ impl OperationRecord {
             started: jiff::Timestamp::now(),
             deadline,
             finished: None,
-            agreed,
+            agreed: Some(agreed),
         }
     }
 }
@@ -164,27 +183,43 @@ pub(super) fn insert(
             record.generation as i64,
             record.started.to_string(),
             record.deadline.to_string(),
-            to_json(&record.agreed)
+            record.agreed.as_ref().map(to_json)
         ],
     )?;
-    Ok(Begun::New(record, before))
+    Ok(Begun::New(record, before.map(Box::new)))
 }
 
-/// Ends the running operation of a cluster because another takes its place; its id.
-fn supersede(t: &Transaction<'_>, cluster_id: &str, reason: &str) -> Result<Option<String>, RecordError> {
+/// Ends the running operation of a cluster because another takes its place.
+fn supersede(
+    t: &Transaction<'_>,
+    cluster_id: &str,
+    reason: &str,
+) -> Result<Option<OperationRecord>, RecordError> {
     let failure = Failure::new(
         "OPERATION-SUPERSEDED",
         "operation",
         reason,
         "follow the newer operation with `k8sctl status -w`",
     );
-    let ended = t.query_row(
-        "UPDATE operation SET state = 'failed', failure = ?2, finished = ?3
-         WHERE cluster_id = ?1 AND state = 'running' RETURNING id",
-        params![cluster_id, to_json(&failure), now()],
-        |row| row.get(0),
-    );
-    Ok(ended.optional()?)
+    end_running(t, cluster_id, Some(failure))
+}
+
+/// Ends the running operation of a cluster, badly with a failure.
+pub(super) fn end_running(
+    t: &Transaction<'_>,
+    cluster_id: &str,
+    failure: Option<Failure>,
+) -> Result<Option<OperationRecord>, RecordError> {
+    let Some(mut ended) = running(t, cluster_id)? else { return Ok(None) };
+    let finished = jiff::Timestamp::now();
+    t.execute(
+        "UPDATE operation SET state = iif(?2 IS NULL, 'succeeded', 'failed'), failure = ?2, finished = ?3
+         WHERE id = ?1",
+        params![ended.id, failure.as_ref().map(to_json), finished.to_string()],
+    )?;
+    ended.state = failure.map_or(OperationState::Succeeded, OperationState::Failed);
+    ended.finished = Some(finished);
+    Ok(Some(ended))
 }
 
 /// The running operation of a cluster.
@@ -195,7 +230,7 @@ pub(super) fn running(c: &Connection, cluster_id: &str) -> Result<Option<Operati
 fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRecord>, RecordError> {
     let row = c
         .query_row(&format!("SELECT {COLUMNS} FROM operation {filter}"), [arg], |r| {
-            let (failure, agreed): (Option<String>, String) = (r.get(9)?, r.get(10)?);
+            let (failure, agreed): (Option<String>, Option<String>) = (r.get(9)?, r.get(10)?);
             let time = |text: String| text.parse().unwrap_or(jiff::Timestamp::UNIX_EPOCH);
             let record = OperationRecord {
                 id: r.get(0)?,
@@ -210,18 +245,20 @@ fn select(c: &Connection, filter: &str, arg: &str) -> Result<Option<OperationRec
                 started: time(r.get(6)?),
                 deadline: time(r.get(7)?),
                 finished: r.get::<_, Option<String>>(8)?.map(time),
-                agreed: Vec::new(),
+                agreed: None,
             };
             Ok((record, failure, agreed))
         })
         .optional()?;
     let Some((mut record, failure, agreed)) = row else { return Ok(None) };
     let object = format!("operation {}", record.id);
-    let damaged = |what| move |source| RecordError::Damaged { what, object, source };
+    let damaged =
+        |what| move |error: serde_json::Error| RecordError::Damaged { what, object, source: error.into() };
     if let Some(failure) = failure {
         record.state =
             OperationState::Failed(serde_json::from_str(&failure).map_err(damaged.clone()("failure"))?);
     }
-    record.agreed = serde_json::from_str(&agreed).map_err(damaged("agreement"))?;
+    let agreed = agreed.map(|agreed| serde_json::from_str(&agreed));
+    record.agreed = agreed.transpose().map_err(damaged("agreement"))?;
     Ok(Some(record))
 }

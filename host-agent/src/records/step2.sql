@@ -1,2 +1,3 @@
--- What a person agreed to lose when the operation began, as JSON: kind and name of each object.
-ALTER TABLE operation ADD COLUMN agreed TEXT NOT NULL DEFAULT '[]';
+-- What a person agreed to lose when the operation began, as JSON: action, kind and name of each object. NULL for one
+-- that began before this was kept.
+ALTER TABLE operation ADD COLUMN agreed TEXT;

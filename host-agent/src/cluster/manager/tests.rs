@@ -1,7 +1,12 @@
 //! Requests and the tasks behind them, on a host in memory.
 
+use async_trait::async_trait;
+use host_hypervisor::change::{HostOp, Outcome as Effect};
+use host_hypervisor::desired::DesiredPool;
 use host_hypervisor::fake::FakeHost;
-use host_hypervisor::observed::{DomainState, ObservedDomain};
+use host_hypervisor::observed::{DomainState, ObservedDomain, ObservedHost};
+use host_hypervisor::{FakeHypervisor, Hypervisor};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -141,6 +146,54 @@ async fn a_failure_that_cannot_be_written_down_is_told_and_written_later() {
 }
 
 #[tokio::test]
+async fn who_asks_again_after_a_failure_that_could_not_be_written_down_gets_another_try() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let first = id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+    let set_read_only = |read_only: bool| {
+        let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
+        agent.store.call_blocking(set).expect("sets");
+    };
+    set_read_only(true);
+    snapshot(&agent, "control");
+    assert_eq!(agent.failure_of(&first).await.id, "PLAN-CONSENT");
+    set_read_only(false);
+    // Its task has not looked again; the records have it as running.
+    let file = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+    let plan = manager.plan_up(&file).await.expect("plans").plan;
+    assert_eq!(plan.operation_id, "");
+    let second = up(&manager, SPEC, true).await.expect("it is accepted");
+    assert!(!second.attached);
+    assert_ne!(second.operation_id, Some(first.clone()));
+    let ended = agent.shared.records.operation(&first).await.expect("reads").expect("is there").state;
+    assert!(matches!(&ended, OperationState::Failed(failure) if failure.id == "PLAN-CONSENT"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn an_end_that_cannot_be_read_back_is_told_all_the_same() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let spoil = |c: &mut rusqlite::Connection| {
+        c.execute_batch(
+            "CREATE TRIGGER spoil AFTER UPDATE OF state ON operation
+             BEGIN UPDATE operation SET failure = '{' WHERE id = NEW.id; END",
+        )
+    };
+    agent.store.call_blocking(spoil).expect("writes");
+    let first = id(up(&manager, SPEC, true).await);
+    id(up(&manager, &SPEC.replace("122.11", "122.21"), true).await);
+    assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
+    let down = manager.destroy("home", "").await.expect("it begins");
+    let mut operations = manager.operations();
+    let gone = |all: &BTreeMap<String, control::Operation>| {
+        all.get(&down).is_some_and(|it| it.state() == control::OperationState::Succeeded)
+    };
+    let told = tokio::time::timeout(Duration::from_secs(60), operations.wait_for(gone)).await;
+    told.expect("in time").expect("the sender lives");
+}
+
+#[tokio::test]
 async fn what_cannot_change_is_refused_before_a_bundle_is_asked_for() {
     let agent = FakeHostAgent::new().await;
     let manager = agent.start().await;
@@ -164,6 +217,7 @@ async fn a_damaged_cluster_holds_up_no_other() {
         .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
         .replace("192.168.122.", "192.168.123.")
         .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"");
+    let mut running = HashMap::new();
     for spec in [SPEC, &other] {
         let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
         let generation = NewGeneration {
@@ -171,11 +225,16 @@ async fn a_damaged_cluster_holds_up_no_other() {
             image_id: agent.image_id(),
             kubernetes: "v1.29.0".to_owned(),
             trial: false,
+            started: jiff::Timestamp::now(),
             deadline: deadline_from_now(Duration::from_secs(3600)),
             planned_on: None,
             agreed: Vec::new(),
         };
-        agent.shared.records.begin_up(generation).await.expect("begins");
+        let name = generation.spec.name.clone();
+        match agent.shared.records.begin_up(generation).await.expect("answers") {
+            Begun::New(operation, _) => running.insert(name, operation.id),
+            begun => panic!("it does not begin: {begun:?}"),
+        };
     }
     let damage = |c: &mut rusqlite::Connection| {
         c.execute("UPDATE cluster SET spec = '{' || spec WHERE name = 'home'", [])
@@ -205,4 +264,106 @@ async fn a_damaged_cluster_holds_up_no_other() {
     assert_eq!(names, ["other", "home"]);
     let events = agent.shared.events.page(0, "home").await.expect("reads");
     assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
+    // Who watches it again after the restart would wait for ever.
+    let ended = manager.operation(&running["home"]).await.expect("reads");
+    assert_eq!(ended.failure.map(|it| it.id).as_deref(), Some("HOST-RECORD-DAMAGED"));
+    assert_eq!(
+        manager.operation(&running["other"]).await.expect("reads").state(),
+        control::OperationState::Running
+    );
+}
+
+/// A host that stops before one kind of effect until it may go on, as libvirt does that copies an image.
+struct Slow {
+    host: Arc<FakeHypervisor>,
+    op: &'static str,
+    reached: Semaphore,
+    go_on: Semaphore,
+}
+
+impl Slow {
+    /// In place of the agent's host, before its clusters are taken up.
+    fn before(op: &'static str, agent: &mut FakeHostAgent) -> Arc<Self> {
+        let (reached, go_on) = (Semaphore::new(0), Semaphore::new(0));
+        let slow = Arc::new(Self { host: agent.hypervisor.clone(), op, reached, go_on });
+        Arc::get_mut(&mut agent.shared).expect("nobody else has it yet").hypervisor = slow.clone();
+        slow
+    }
+
+    async fn reached(&self) {
+        let reached = tokio::time::timeout(Duration::from_secs(60), self.reached.acquire()).await;
+        reached.expect("in time").expect("it is open").forget();
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Slow {
+    async fn observe(&self, pool: &DesiredPool) -> Result<ObservedHost, Failure> {
+        self.host.observe(pool).await
+    }
+
+    async fn execute(&self, op: &HostOp) -> Result<Effect, Failure> {
+        if op.name() == self.op {
+            self.reached.add_permits(1);
+            self.go_on.acquire().await.expect("it is open").forget();
+        }
+        self.host.execute(op).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.host.changes()
+    }
+
+    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
+        self.host.console_tail(domain, bytes).await
+    }
+
+    async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
+        self.host.join_channel(domain).await
+    }
+}
+
+#[tokio::test]
+async fn an_up_that_has_given_way_makes_no_more_changes() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("install-file", &mut agent);
+    let manager = agent.start().await;
+    let first = id(up(&manager, SPEC, true).await);
+    slow.reached().await;
+    // Nothing is there yet, so nothing is lost by it.
+    let corrected = SPEC.replace("192.168.122.11\"", "192.168.122.21\"\nmemory = \"5GiB\"");
+    let second = id(up(&manager, &corrected, false).await);
+    assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    agent.wait_host("both VMs run", all_run).await;
+    assert_eq!(domain(&mut agent.hypervisor.host(), "worker").memory_bytes, 5 << 30);
+    assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
+    let state = agent.shared.records.operation(&second).await.expect("reads").expect("is there").state;
+    assert_eq!(state, OperationState::Running);
+}
+
+#[tokio::test]
+async fn what_the_operation_before_was_at_when_the_next_was_planned_is_set_right() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("restart-domain", &mut agent);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    agent.wait_host("both VMs run", all_run).await;
+    let before = domain(&mut agent.hypervisor.host(), "worker").memory_bytes;
+    let larger = SPEC.replace("192.168.122.11\"", "192.168.122.11\"\nmemory = \"5GiB\"");
+    id(up(&manager, &larger, true).await);
+    slow.reached().await;
+    // It has the memory that it shall have: no restart is seen, and none agreed to.
+    let back = id(up(&manager, SPEC, false).await);
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    let is_back = |host: &FakeHost| {
+        let worker = host.observed.domain("worker").expect("it is there");
+        host.effects.get("restart-domain") == Some(&2) && worker.live_memory_bytes == Some(before)
+    };
+    agent.wait_host("it runs with what it had", is_back).await;
+
+    // From now on nothing may be lost.
+    snapshot(&agent, "worker");
+    assert_eq!(agent.failure_of(&back).await.id, "PLAN-CONSENT");
+    assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
 }

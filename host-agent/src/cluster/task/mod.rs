@@ -3,6 +3,7 @@
 //! Level-triggered: a wake-up carries no hint, so what a kill or a missed event left undone is found by the next
 //! look. Changes to the host are made only on behalf of an operation, but for starting VMs that shall run.
 
+mod mandate;
 mod removal;
 mod report;
 mod starts;
@@ -25,7 +26,6 @@ use tokio::task::AbortHandle;
 use super::consent::refuse_unagreed;
 use super::crash;
 use super::desired::{desired_host, desired_state, host_pool, image_facts};
-use super::execute::execute_changes;
 use super::planning::stored_adoption;
 use super::progress::{self, Observed};
 use super::shared::Shared;
@@ -33,6 +33,7 @@ use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
+use mandate::Doings;
 use removal::Drain;
 use starts::Starts;
 use trouble::Trouble;
@@ -92,6 +93,7 @@ pub struct ClusterTask {
     /// The last one that failed, where the records could not be written then: they still have it as running.
     unwritten: Option<OperationRecord>,
     starts: Starts,
+    doings: Doings,
     drains: BTreeMap<String, Drain>,
     /// Since when looks fail without a break, and on behalf of which operation.
     troubled_since: Option<(Instant, String)>,
@@ -123,6 +125,7 @@ impl ClusterTask {
             operation: None,
             unwritten: None,
             starts: Starts::default(),
+            doings: Doings::default(),
             drains: BTreeMap::new(),
             troubled_since: None,
             last_trouble: None,
@@ -164,14 +167,14 @@ impl ClusterTask {
         let Some((cluster, operation)) = self.shared.records.at_work(&self.name).await? else {
             return Ok(false);
         };
-        let operation = operation.filter(|it| !is_one(&self.unwritten, it));
+        let operation = self.unless_it_failed(operation);
         if operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id) {
             // A person has asked for it, and may have mended what was in the way.
             (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
         }
         self.operation.clone_from(&operation);
         if cluster.state == ClusterState::Removing {
-            let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
+            let removed = self.remove_cluster(&cluster).await;
             if let Err(trouble) = &removed {
                 self.last_trouble = Some(trouble.failure().clone());
                 let observed = self.observed(&cluster);
@@ -189,7 +192,7 @@ impl ClusterTask {
         let record = self.shared.records.cluster(&self.name).await?.unwrap_or(cluster);
         let observed = self.observed(&record);
         let running = self.shared.records.running_operation(&record.id).await?;
-        let running = running.filter(|it| !is_one(&self.unwritten, it));
+        let running = self.unless_it_failed(running);
         self.publish(&record, &observed, running.as_ref()).await?;
         result?;
         self.troubled_since = None;
@@ -229,6 +232,10 @@ impl ClusterTask {
     ) -> Result<(), Trouble> {
         let up = operation.filter(|operation| operation.kind == OperationKind::Up);
         let host = self.converge_host(cluster, image, up).await;
+        // The next look has another operation, and perhaps another spec.
+        if matches!(host, Ok(false)) {
+            return Ok(());
+        }
         if let Some(up) = up {
             host?;
             self.converge_nodes(cluster, Some(image)).await?;
@@ -236,7 +243,7 @@ impl ClusterTask {
         }
         // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
         let nodes = self.converge_nodes(cluster, Some(image)).await;
-        host.and(nodes)
+        host.map(|_| ()).and(nodes)
     }
 
     /// Agents and Kubernetes: ports, sessions, and with the image's facts what each node shall be.
@@ -280,15 +287,20 @@ impl ClusterTask {
     }
 
     /// Makes the host as the cluster needs it, as far as that was agreed to; without an operation only VMs that shall
-    /// run are started, with the network and the pool that they need.
+    /// run are started, with the network and the pool that they need. `false` means: another operation has begun
+    /// meanwhile, and the rest is left to its look.
     async fn converge_host(
         &mut self,
         cluster: &ClusterRecord,
         image: &Image,
         up: Option<&OperationRecord>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         let shared = Arc::clone(&self.shared);
         let _one_at_a_time = shared.host.lock().await;
+        // Others had it for minutes.
+        if !self.is_at_work(cluster, up).await? {
+            return Ok(false);
+        }
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
         let agents = self.observed(cluster);
@@ -298,7 +310,7 @@ impl ClusterTask {
         let plan = plan_host(&desired, &observed, &adopted)?;
         let mut changes = plan.changes;
         match up {
-            Some(up) => refuse_unagreed(cluster, up, &changes)?,
+            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
             None => changes.retain(|change| only_starts(&change.op, &observed)),
         }
         let now = Instant::now();
@@ -319,11 +331,11 @@ impl ClusterTask {
             for name in changes.iter().filter_map(|change| started(&change.op)) {
                 self.starts.note(name, now);
             }
-            execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &changes).await?;
         }
+        let all_done = self.carry_out(cluster, up, &changes).await?;
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
-        Ok(())
+        Ok(all_done)
     }
 
     /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent

@@ -11,7 +11,7 @@ use super::ClusterTask;
 use super::trouble::{Trouble, authority_trouble};
 use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
-use crate::cluster::execute::execute_changes;
+use crate::cluster::execute::execute_change;
 use crate::cluster::planning::teardown;
 use crate::kubernetes::Remaining;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
@@ -111,7 +111,9 @@ impl ClusterTask {
             .await;
         }
         self.host = None;
-        self.converge_host(&cluster, image, Some(up)).await?;
+        if !self.converge_host(&cluster, image, Some(up)).await? {
+            return Ok(());
+        }
         for node in removing() {
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.
@@ -128,11 +130,7 @@ impl ClusterTask {
     }
 
     /// Takes the whole cluster off the host.
-    pub(super) async fn remove_cluster(
-        &mut self,
-        cluster: &ClusterRecord,
-        operation: Option<&OperationRecord>,
-    ) -> Result<(), Trouble> {
+    pub(super) async fn remove_cluster(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
         self.kubernetes = None;
         self.kubernetes_view = None;
         self.ports.clear();
@@ -146,14 +144,17 @@ impl ClusterTask {
         let _one_at_a_time = shared.host.lock().await;
         let observed = self.observe_host().await?;
         let plan = teardown(&shared, cluster, &observed).await?;
-        execute_changes(&*shared.hypervisor, &shared.events, &cluster.name, &plan.changes).await?;
+        // A removal is not called off, so nobody is asked in between.
+        for change in &plan.changes {
+            execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await?;
+        }
         let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
         shared.records.set_adoption(&record).await?;
         crash::point("before-forget-cluster");
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
-        self.shared.records.forget_cluster(&cluster.id).await?;
+        let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
         self.event(
             &format!("cluster {}", cluster.name),
@@ -162,8 +163,9 @@ impl ClusterTask {
             false,
         )
         .await;
-        if let Some(operation) = operation {
-            self.shared.publish_operation(&operation.id, Vec::new()).await?;
+        // Perhaps another one than the look began with. No look follows that would tell of it.
+        if let Some(ended) = ended {
+            self.shared.publish_record(&ended, Vec::new());
         }
         Ok(())
     }

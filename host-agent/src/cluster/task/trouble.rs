@@ -138,8 +138,13 @@ impl ClusterTask {
         operation: &OperationRecord,
     ) -> Result<(), RecordError> {
         self.shared.records.finish_operation(&operation.id, None).await?;
-        self.publish(cluster, observed, None).await?;
-        self.shared.publish_operation(&operation.id, Vec::new()).await
+        if let Err(error) = self.publish(cluster, observed, None).await {
+            let error = k8sctl_rpc::chain(&error);
+            tracing::error!(cluster.name = %self.name, error = %error, "cannot publish a cluster's status");
+        }
+        let (state, finished) = (OperationState::Succeeded, Some(jiff::Timestamp::now()));
+        self.shared.publish_end(&OperationRecord { state, finished, ..operation.clone() }).await;
+        Ok(())
     }
 
     /// Ends an operation badly. Records that cannot be written hold up nobody who waits for its end: the failure is
@@ -165,8 +170,9 @@ impl ClusterTask {
         {
             self.note_unwritten(&error);
         }
-        let written = self.unwritten.is_none();
-        if !(written && self.shared.publish_operation(&operation.id, Vec::new()).await.is_ok()) {
+        if self.unwritten.is_none() {
+            self.shared.publish_end(&ended).await;
+        } else {
             self.shared.publish_record(&ended, Vec::new());
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::records::{OperationState, SCHEMA};
-use host_store::Store;
+use host_store::{Store, StoreError};
 
 fn spec_with(workers: &[&str]) -> ClusterSpec {
     let nodes = workers.iter().enumerate().map(|(index, name)| {
@@ -23,6 +23,7 @@ fn generation(workers: &[&str]) -> NewGeneration {
         image_id: "i".to_owned(),
         kubernetes: "v1.20.2".to_owned(),
         trial: true,
+        started: jiff::Timestamp::now(),
         deadline: jiff::Timestamp::now(),
         planned_on: None,
         agreed: Vec::new(),
@@ -32,7 +33,7 @@ fn generation(workers: &[&str]) -> NewGeneration {
 /// Plans on the cluster as it is, and begins.
 async fn up(records: &Records, workers: &[&str]) -> Begun {
     let cluster = records.cluster("home").await.expect("reads");
-    let planned_on = cluster.map(|cluster| (cluster.id, cluster.generation));
+    let planned_on = cluster.as_ref().map(ClusterRecord::version);
     records.begin_up(NewGeneration { planned_on, ..generation(workers) }).await.expect("answers")
 }
 
@@ -77,9 +78,11 @@ async fn a_newer_operation_takes_the_place_of_the_running_one() {
     let records = records();
     let first = new(up(&records, &["a"]).await);
     let Begun::New(second, superseded) = up(&records, &["a", "b"]).await else { panic!("it begins") };
-    assert_eq!(superseded, Some(first.id.clone()));
+    let superseded = superseded.expect("the first gives way");
+    assert_eq!(superseded.id, first.id);
     let ended = records.operation(&first.id).await.expect("reads").expect("is there");
     assert!(matches!(&ended.state, OperationState::Failed(f) if f.id == "OPERATION-SUPERSEDED"), "{ended:?}");
+    assert_eq!((&superseded.state, superseded.finished), (&ended.state, ended.finished));
     let (_, running) = records.at_work("home").await.expect("reads").expect("is there");
     assert_eq!(running.map(|operation| operation.id), Some(second.id));
 }
@@ -113,7 +116,7 @@ async fn what_was_planned_on_an_older_spec_does_not_begin() {
     let seen = home(&records).await;
     new(up(&records, &["a", "b"]).await);
     // It would drain b, of which its plan did not know.
-    let planned_on = Some((seen.id.clone(), seen.generation));
+    let planned_on = Some(seen.version());
     let late = records.begin_up(NewGeneration { planned_on, ..generation(&["a", "c"]) }).await;
     assert!(matches!(late.expect("answers"), Begun::Overtaken));
     let down = records.begin_down(&seen, jiff::Timestamp::now()).await.expect("answers");
@@ -123,13 +126,46 @@ async fn what_was_planned_on_an_older_spec_does_not_begin() {
 }
 
 #[tokio::test]
+async fn what_was_planned_before_a_node_was_drained_does_not_begin() {
+    let records = records();
+    new(up(&records, &["a", "b"]).await);
+    new(up(&records, &["a"]).await);
+    let seen = home(&records).await;
+    records.set_removing(&seen.nodes[1].id).await.expect("writes");
+    // Its plan keeps b's VM, and b would be another machine.
+    let late = NewGeneration { planned_on: Some(seen.version()), ..generation(&["a", "b"]) };
+    assert!(matches!(records.begin_up(late).await.expect("answers"), Begun::Overtaken));
+}
+
+#[tokio::test]
 async fn what_was_agreed_to_is_remembered() {
     let records = records();
-    let agreed = vec![Agreed { kind: host_hypervisor::change::Kind::Domain, name: "a".to_owned() }];
+    let (action, kind) = (host_hypervisor::change::Action::Replace, host_hypervisor::change::Kind::Domain);
+    let agreed = vec![Agreed { action, kind, name: "a".to_owned() }];
     let begun = records.begin_up(NewGeneration { agreed: agreed.clone(), ..generation(&["a"]) }).await;
     let id = new(begun.expect("answers")).id;
     let stored = records.operation(&id).await.expect("reads").expect("is there");
-    assert_eq!(stored.agreed, agreed);
+    assert_eq!(stored.agreed, Some(agreed));
+}
+
+#[tokio::test]
+async fn an_operation_of_the_release_before_is_not_taken_for_one_that_may_destroy_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("state.db");
+    let before = host_store::Schema { steps: &SCHEMA.steps[..1], ..SCHEMA };
+    let store = Store::open(&file, &[before]).expect("opens");
+    let begin = |c: &mut Connection| {
+        c.execute(
+            "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline)
+             VALUES ('o', 'c', 'home', 'up', 1, 'running', ?1, ?1)",
+            [now()],
+        )
+    };
+    store.call_blocking(begin).expect("writes");
+    drop(store);
+    let records = Records::new(Store::open(&file, &[SCHEMA]).expect("opens"));
+    let stored = records.running_operation("c").await.expect("reads").expect("is there");
+    assert_eq!(stored.agreed, None);
 }
 
 #[tokio::test]
@@ -159,6 +195,32 @@ async fn a_node_that_comes_back_stays_or_is_another_machine() {
     assert_eq!(machine(&now.nodes[0]), machine(&first.nodes[0]));
     assert_ne!(now.nodes[1].id, first.nodes[1].id);
     assert_ne!(now.nodes[1].machine_uuid, first.nodes[1].machine_uuid);
+}
+
+#[tokio::test]
+async fn whatever_is_damaged_in_one_cluster_the_others_can_be_read() {
+    for (what, object) in [
+        ("UPDATE cluster SET node_port = 70000 WHERE name = 'home'", "cluster home"),
+        ("UPDATE cluster SET image_id = CAST(x'ff' AS TEXT) WHERE name = 'home'", "cluster home"),
+        ("UPDATE cluster SET name = CAST(x'ff' AS TEXT) WHERE name = 'home'", "cluster \u{fffd}"),
+        ("UPDATE node SET pod_index = -1 WHERE name = 'a'", "a node of cluster home"),
+        ("UPDATE node SET spec = '{' WHERE name = 'a'", "node a"),
+    ] {
+        let store = Store::in_memory(&[SCHEMA]).expect("opens");
+        let records = Records::new(store.clone());
+        new(up(&records, &["a"]).await);
+        let mut other = generation(&["b"]);
+        other.spec.name = "other".to_owned();
+        new(records.begin_up(other).await.expect("answers"));
+        let damaged = store.call_blocking(|c| Ok::<_, StoreError>(c.execute(what, [])?)).expect("writes");
+        assert_eq!(damaged, 1, "{what}");
+        let (clusters, damaged) = records.all_clusters().await.expect(what);
+        let names: Vec<_> = clusters.into_iter().map(|cluster| cluster.name).collect();
+        assert_eq!(names, ["other"], "{what}");
+        let failures: Vec<_> = damaged.iter().map(|cluster| cluster.error.failure()).collect();
+        assert_eq!(failures.len(), 1, "{what}");
+        assert_eq!((failures[0].id.as_str(), failures[0].object.as_str()), ("HOST-RECORD-DAMAGED", object));
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,153 @@
+//! On whose behalf a look acts: it reads the operation, then waits for other clusters, for an image, for VMs. An
+//! operation that has given way meanwhile acts no more.
+
+use std::time::Duration;
+
+use host_hypervisor::change::{Action, HostChange, HostOp, Kind};
+use host_hypervisor::desired::volume_name;
+
+use super::trouble::Trouble;
+use super::{ClusterTask, is_one};
+use crate::cluster::execute::execute_change;
+use crate::records::{Agreed, ClusterRecord, OperationRecord, RecordError};
+
+/// Longest time from a plan to the operation that is begun with it.
+const PLANNED: Duration = Duration::from_secs(600);
+
+/// What was done to the host of late. An effect that had begun when the next operation was planned is none that its plan
+/// could show, and ends after it.
+#[derive(Debug, Default)]
+pub(super) struct Doings(Vec<Doing>);
+
+#[derive(Debug)]
+struct Doing {
+    /// The operation for which it was done.
+    by: Option<String>,
+    ended: jiff::Timestamp,
+    /// The object that is not what it was, and how much of it.
+    object: Agreed,
+}
+
+impl Doings {
+    fn note(&mut self, cluster: &ClusterRecord, by: Option<&OperationRecord>, change: &HostChange) {
+        let ended = jiff::Timestamp::now();
+        self.0.retain(|it| it.ended >= ended - PLANNED);
+        let runs_anew = matches!(change.op, HostOp::StartDomain { .. } | HostOp::RestartDomain { .. });
+        if change.action == Action::Update && !runs_anew {
+            return;
+        }
+        let by = by.map(|it| it.id.clone());
+        let mut note = |kind, name: &str| {
+            let object = Agreed { action: change.action, kind, name: name.to_owned() };
+            self.0.push(Doing { by: by.clone(), ended, object });
+        };
+        note(change.kind, &change.name);
+        if let HostOp::DeleteVolume { name, .. } = &change.op
+            && let Some(node) = cluster.nodes.iter().find(|it| volume_name(&cluster.id, &it.name) == *name)
+        {
+            // Nothing is left of a VM without its disk.
+            note(Kind::Domain, &node.name);
+        }
+    }
+
+    /// What was done, and not for this operation, after its plan was made.
+    pub(super) fn unsettled(&self, operation: &OperationRecord) -> Vec<Agreed> {
+        let since = |it: &&Doing| it.ended >= operation.started && it.by.as_ref() != Some(&operation.id);
+        self.0.iter().filter(since).map(|it| it.object.clone()).collect()
+    }
+
+    /// All is as an operation wants it: what others did is made good, and what changes from now on is somebody's doing.
+    fn settle(&mut self, operation: Option<&OperationRecord>) {
+        self.0.retain(|it| it.by.as_ref() == operation.map(|it| &it.id));
+    }
+}
+
+impl ClusterTask {
+    /// The running operation, but for one that failed and could not be recorded as such.
+    pub(super) fn unless_it_failed(&self, running: Option<OperationRecord>) -> Option<OperationRecord> {
+        running.filter(|it| !is_one(&self.unwritten, it))
+    }
+
+    /// Whether the cluster's running operation, or that there is none, is what the look began with. Every new spec, and
+    /// every removal, comes with an operation of its own.
+    pub(super) async fn is_at_work(
+        &self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+    ) -> Result<bool, RecordError> {
+        let running = self.unless_it_failed(self.shared.records.running_operation(&cluster.id).await?);
+        let holds = running.map(|it| it.id) == operation.map(|it| it.id.clone());
+        if !holds {
+            self.wake.notify_one();
+        }
+        Ok(holds)
+    }
+
+    /// Executes the changes in order; stops at the first that fails. `false` means: the operation has given way.
+    pub(super) async fn carry_out(
+        &mut self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+        changes: &[HostChange],
+    ) -> Result<bool, Trouble> {
+        for change in changes {
+            if !self.is_at_work(cluster, operation).await? {
+                return Ok(false);
+            }
+            let shared = &self.shared;
+            let done = execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await;
+            // Also one that failed may have had its effect.
+            self.doings.note(cluster, operation, change);
+            done?;
+        }
+        self.doings.settle(operation);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8sctl_proto::control::v1 as control;
+    use tokio::sync::{Notify, watch};
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::records::{Begun, NewGeneration};
+
+    #[tokio::test]
+    async fn what_was_read_before_the_wait_for_other_clusters_may_be_overtaken() {
+        let agent = FakeHostAgent::new().await;
+        let begin = async |text: &str| {
+            let before = agent.shared.records.cluster("home").await.expect("reads");
+            let generation = NewGeneration {
+                spec: k8sctl_types::spec::parse(text).expect("a sound spec").spec,
+                image_id: agent.image_id(),
+                kubernetes: "v1.29.0".to_owned(),
+                trial: false,
+                started: jiff::Timestamp::now(),
+                deadline: jiff::Timestamp::MAX,
+                planned_on: before.as_ref().map(ClusterRecord::version),
+                agreed: Vec::new(),
+            };
+            let begun = agent.shared.records.begin_up(generation).await.expect("answers");
+            let Begun::New(operation, _) = begun else { panic!("it does not begin: {begun:?}") };
+            (agent.shared.records.cluster("home").await.expect("reads").expect("is there"), operation)
+        };
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let (status, _) = watch::channel(control::ClusterStatus::default());
+        let shared = Arc::clone(&agent.shared);
+        let mut task = ClusterTask::new(shared, "home".to_owned(), Arc::new(Notify::new()), status);
+
+        let (older, first) = begin(SPEC).await;
+        let (newer, second) = begin(&SPEC.replace("122.11", "122.21")).await;
+        for operation in [Some(&first), None] {
+            let acted = task.converge_host(&older, &image, operation).await;
+            assert!(matches!(acted, Ok(false)), "{:?}", operation.map(|it| &it.id));
+        }
+        assert!(agent.hypervisor.host().effects.is_empty(), "{:?}", agent.hypervisor.host().effects);
+        assert!(matches!(task.converge_host(&newer, &image, Some(&second)).await, Ok(true)));
+        assert_eq!(agent.hypervisor.host().observed.domains.len(), 2);
+    }
+}
