@@ -17,6 +17,8 @@ use crate::tap::Tap;
 use crate::{Lab, Printed, Running, wait_until};
 
 const URI: &str = "test+unix:///default";
+/// For sockets, in the lab's own /run: their paths must be short, whatever the home directory's is.
+const SOCKETS: &str = "/run/simulated";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// One host at a time.
@@ -27,6 +29,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 pub struct SimulatedHost {
     lab: Lab,
     dir: PathBuf,
+    sockets: PathBuf,
     config: PathBuf,
     uri: String,
     holder: Option<Running>,
@@ -57,9 +60,12 @@ impl SimulatedHost {
     pub fn with(lab: &Lab, name: &str, differences: Differences<'_>) -> Result<Self> {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = lab.file(name);
-        for part in ["state", "run", "pool", "channels", "nodes"] {
+        for part in ["state", "run", "pool", "nodes"] {
             fs::create_dir_all(dir.join(part))?;
         }
+        let sockets = Path::new(SOCKETS).join(name);
+        let channels = sockets.join("channels");
+        fs::create_dir_all(&channels)?;
         let Differences { libvirt_uri, keys } = differences;
         let uri = libvirt_uri.unwrap_or_else(|| URI.to_owned());
         let lab_config = fs::read_to_string(std::env::var("K8SCTL_CONFIG")?)?;
@@ -75,20 +81,21 @@ impl SimulatedHost {
         for (key, value) in &keys {
             writeln!(file, "{key} = {value}")?;
         }
-        for (key, part) in [
-            ("state_dir", "state"),
-            ("run_dir", "run"),
-            ("pool_dir", "pool"),
-            ("join_channel_dir", "channels"),
+        for (key, path) in [
+            ("state_dir", dir.join("state")),
+            ("run_dir", dir.join("run")),
+            ("pool_dir", dir.join("pool")),
+            ("join_channel_dir", channels),
         ] {
             if !differs(key) {
-                writeln!(file, "{key} = {:?}", dir.join(part))?;
+                writeln!(file, "{key} = {path:?}")?;
             }
         }
         writeln!(file, "libvirt_uri = {uri:?}\nnode_listen = \"127.0.0.1:0\"\nsimulated_kubernetes = true")?;
         let mut host = Self {
             lab: lab.clone(),
             dir,
+            sockets,
             config,
             uri,
             holder: None,
@@ -130,7 +137,7 @@ impl SimulatedHost {
 
     /// The same host, with somebody listening on every join channel.
     pub fn with_tap(mut self) -> Result<Self> {
-        self.tap = Some(Tap::new(&self.dir.join("channels"), &self.dir.join("taps"))?);
+        self.tap = Some(Tap::new(&self.sockets.join("channels"), &self.sockets.join("taps"))?);
         Ok(self)
     }
 
@@ -263,7 +270,7 @@ impl SimulatedHost {
         let disk = self.dir.join("nodes").join(uuid);
         fs::create_dir_all(&disk)?;
         let port = match &self.tap {
-            None => path(&self.dir, &format!("channels/{name}.sock")),
+            None => path(&self.sockets, &format!("channels/{name}.sock")),
             Some(tap) => tap.listen(name)?.to_string_lossy().into_owned(),
         };
         let (state, root) = (path(&disk, "state"), path(&disk, "root"));
