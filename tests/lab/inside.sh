@@ -82,6 +82,11 @@ END
   export LAB_DIR LAB_REPO LAB_BUNDLE=$bundle
   export PATH=$CACHE/dist/bin:$LAB_DIR/bin:$PATH:$CACHE/lab-bin
   export KUBECONFIG=$LAB_DIR/kubeconfig
+  # kubectl keeps its cache in the home directory, which in a lab by sudo is not root's: it would leave a folder there
+  # that its owner cannot write. cargo's things stay where they are.
+  export K8S_MYHOME_CACHE=$CACHE CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}
+  export HOME=$LAB_DIR/home
+  mkdir -p "$HOME"
   export K8SCTL_CONFIG=$LAB_DIR/host-agent.toml
   export LIBVIRT_DEFAULT_URI=qemu:///system
   declare -px LAB_DIR LAB_REPO LAB_BUNDLE PATH KUBECONFIG K8SCTL_CONFIG LIBVIRT_DEFAULT_URI >"$LAB_DIR/environment"
