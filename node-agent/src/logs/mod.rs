@@ -156,38 +156,37 @@ async fn batch(mut receiver: mpsc::Receiver<LogLine>, frames: &mpsc::Sender<LogF
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn lines_are_gathered_by_size_and_time() {
-        let (sender, receiver) = mpsc::channel(LINES);
+    async fn lines_per_frame(receiver: mpsc::Receiver<LogLine>) -> Vec<usize> {
         let (frames, mut outgoing) = mpsc::channel(FRAMES);
-        let line = |size: usize| LogLine { text: "x".repeat(size), ..LogLine::default() };
-        for size in [FRAME_BYTES - 1, 1, 5, 5] {
-            sender.send(line(size)).await.expect("taken");
-        }
-        drop(sender);
         batch(receiver, &frames).await;
         drop(frames);
         let mut counts = Vec::new();
         while let Some(frame) = outgoing.recv().await {
             counts.push(frame.lines.len());
         }
+        counts
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_are_gathered_by_size_and_time() {
+        let (sender, receiver) = mpsc::channel(LINES);
+        let line = |size: usize| LogLine { text: "x".repeat(size), ..LogLine::default() };
+        for size in [FRAME_BYTES - 1, 1, 5, 5] {
+            sender.send(line(size)).await.expect("taken");
+        }
+        drop(sender);
+        let counts = lines_per_frame(receiver).await;
         assert_eq!(counts, [2, 2]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn empty_lines_make_no_frame_that_the_host_refuses() {
         let (sender, receiver) = mpsc::channel(3 * limits::LOG_FRAME_LINES);
-        let (frames, mut outgoing) = mpsc::channel(FRAMES);
         for _ in 0..2 * limits::LOG_FRAME_LINES + 1 {
             sender.try_send(LogLine::default()).expect("there is room");
         }
         drop(sender);
-        batch(receiver, &frames).await;
-        drop(frames);
-        let mut counts = Vec::new();
-        while let Some(frame) = outgoing.recv().await {
-            counts.push(frame.lines.len());
-        }
+        let counts = lines_per_frame(receiver).await;
         assert_eq!(counts, [limits::LOG_FRAME_LINES, limits::LOG_FRAME_LINES, 1]);
     }
 

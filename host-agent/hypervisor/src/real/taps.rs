@@ -83,13 +83,17 @@ mod tests {
     use crate::observed::ObservedTap;
     use crate::xml::owner::Owner;
 
-    /// Runs the ignored test of that name in a network namespace of its own.
+    /// Tells the test that it is in a network namespace of its own.
+    const INSIDE: &str = "K8SCTL_TEST_IN_NAMESPACE";
+
+    /// Runs that test once more, in a network namespace of its own.
     async fn in_a_namespace(test: &str) {
         let this = std::env::current_exe().expect("a test has a program");
         let unshare = ["--user", "--map-root-user", "--net"];
-        let test = ["--exact", test, "--ignored", "--nocapture"];
-        let run = Program::new("unshare", Duration::from_secs(60)).args(unshare).arg(this).args(test).run();
-        let told = run.await.unwrap_or_else(|error| panic!("{error}: {:?}", error.evidence()));
+        let test = ["--exact", test, "--nocapture"];
+        let run = Program::new("unshare", Duration::from_secs(60)).args(unshare).arg(this).args(test);
+        let told = run.env(INSIDE, "1").run().await;
+        let told = told.unwrap_or_else(|error| panic!("{error}: {:?}", error.evidence()));
         assert!(told.contains("1 passed"), "{told}");
     }
 
@@ -104,12 +108,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_seen_and_put_onto_its_bridge() {
-        in_a_namespace("real::taps::tests::with_links_of_its_own").await;
-    }
-
-    #[tokio::test]
-    #[ignore = "run by the test above, in a network namespace"]
-    async fn with_links_of_its_own() {
+        if std::env::var_os(INSIDE).is_none() {
+            return in_a_namespace("real::taps::tests::an_end_is_seen_and_put_onto_its_bridge").await;
+        }
         for link in [
             &["link", "add", "br-test", "type", "bridge"][..],
             &["link", "add", "br-other", "type", "bridge"],

@@ -117,17 +117,19 @@ async fn two_that_want_the_same_follow_one_operation() {
     assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
 }
 
+/// Whether nothing can be recorded, as on a full disk.
+fn set_read_only(agent: &FakeHostAgent, read_only: bool) {
+    let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
+    agent.store.call_blocking(set).expect("sets");
+}
+
 #[tokio::test]
 async fn a_failure_that_cannot_be_written_down_is_told_and_written_later() {
     let agent = FakeHostAgent::new().await;
     let manager = agent.start().await;
     let operation = id(up(&manager, SPEC, true).await);
     agent.wait_host("both VMs run", all_run).await;
-    let set_read_only = |read_only: bool| {
-        let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
-        agent.store.call_blocking(set).expect("sets");
-    };
-    set_read_only(true);
+    set_read_only(&agent, true);
     snapshot(&agent, "control");
     assert_eq!(agent.failure_of(&operation).await.id, "PLAN-CONSENT");
     let state = || async {
@@ -137,7 +139,7 @@ async fn a_failure_that_cannot_be_written_down_is_told_and_written_later() {
     assert_eq!(state().await, OperationState::Running);
 
     let mut operations = manager.operations();
-    set_read_only(false);
+    set_read_only(&agent, false);
     agent.hypervisor.notify();
     // Written, it is published as the records have it.
     operations.changed().await.expect("the sender lives");
@@ -151,14 +153,10 @@ async fn who_asks_again_after_a_failure_that_could_not_be_written_down_gets_anot
     let manager = agent.start().await;
     let first = id(up(&manager, SPEC, true).await);
     agent.wait_host("both VMs run", all_run).await;
-    let set_read_only = |read_only: bool| {
-        let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
-        agent.store.call_blocking(set).expect("sets");
-    };
-    set_read_only(true);
+    set_read_only(&agent, true);
     snapshot(&agent, "control");
     assert_eq!(agent.failure_of(&first).await.id, "PLAN-CONSENT");
-    set_read_only(false);
+    set_read_only(&agent, false);
     // Its task has not looked again; the records have it as running.
     let file = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
     let plan = manager.plan_up(&file).await.expect("plans").plan;

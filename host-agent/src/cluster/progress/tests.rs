@@ -3,19 +3,9 @@
 use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
 
 use super::*;
+use crate::cluster::fake::SPEC;
 use crate::kubernetes::{KubernetesNode, PodState};
 
-const SPEC: &str = r#"
-name = "home"
-[[node]]
-name = "control"
-role = "control-plane"
-ip = "192.168.122.10"
-[[node]]
-name = "worker"
-role = "worker"
-ip = "192.168.122.11"
-"#;
 const LIMIT: Duration = Duration::from_secs(900);
 
 fn time(seconds: i64) -> jiff::Timestamp {
