@@ -24,7 +24,7 @@ use crate::nodes::changes::changes;
 use crate::nodes::machines::RunningMachines;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
-use crate::records::{self, Records};
+use crate::records::{self, Begun, ClusterRecord, NewGeneration, OperationRecord, Records};
 
 /// Longest wait for what a task does at its next look.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +45,15 @@ name = "worker"
 role = "worker"
 ip = "192.168.122.11"
 "#;
+
+/// Another one, on a network of its own.
+pub(crate) fn other_spec() -> String {
+    SPEC.replace("home", "other")
+        .replace("\"control\"", "\"other-control\"")
+        .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
+        .replace("192.168.122.", "192.168.123.")
+        .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"")
+}
 
 /// See the module.
 pub(crate) struct FakeHostAgent {
@@ -100,6 +109,35 @@ impl FakeHostAgent {
     /// Its image's id.
     pub(crate) fn image_id(&self) -> String {
         IMAGE.to_owned()
+    }
+
+    /// An `up` with this spec, planned on the cluster as it is now.
+    pub(crate) async fn generation(&self, text: &str) -> NewGeneration {
+        let spec = k8sctl_types::spec::parse(text).expect("a sound spec").spec;
+        let before = self.shared.records.cluster(&spec.name).await.expect("reads");
+        NewGeneration {
+            spec,
+            image_id: self.image_id(),
+            kubernetes: "v1.29.0".to_owned(),
+            trial: false,
+            started: jiff::Timestamp::now(),
+            deadline: jiff::Timestamp::MAX,
+            planned_on: before.as_ref().map(ClusterRecord::version),
+            agreed: Vec::new(),
+        }
+    }
+
+    /// Begins it in the records, where nobody is told of it.
+    pub(crate) async fn begin(&self, generation: NewGeneration) -> OperationRecord {
+        match self.shared.records.begin_up(generation).await.expect("answers") {
+            Begun::New(operation, _) => operation,
+            begun => panic!("it does not begin: {begun:?}"),
+        }
+    }
+
+    /// The cluster of that name.
+    pub(crate) async fn cluster(&self, name: &str) -> ClusterRecord {
+        self.shared.records.cluster(name).await.expect("reads").expect("is there")
     }
 
     /// The host agent's clusters, taken up from the records.

@@ -9,7 +9,7 @@ use host_hypervisor::{FakeHypervisor, Hypervisor};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::cluster::fake::{FakeHostAgent, SPEC};
+use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
 use crate::records::OperationState;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {
@@ -209,30 +209,10 @@ async fn what_cannot_change_is_refused_before_a_bundle_is_asked_for() {
 #[tokio::test]
 async fn a_damaged_cluster_holds_up_no_other() {
     let agent = FakeHostAgent::new().await;
-    let other = SPEC
-        .replace("home", "other")
-        .replace("\"control\"", "\"other-control\"")
-        .replace("\"worker\"\nrole", "\"other-worker\"\nrole")
-        .replace("192.168.122.", "192.168.123.")
-        .replace("[network]", "[network]\ncidr = \"192.168.123.0/24\"");
     let mut running = HashMap::new();
-    for spec in [SPEC, &other] {
-        let spec = k8sctl_types::spec::parse(spec).expect("a sound spec").spec;
-        let generation = NewGeneration {
-            spec,
-            image_id: agent.image_id(),
-            kubernetes: "v1.29.0".to_owned(),
-            trial: false,
-            started: jiff::Timestamp::now(),
-            deadline: deadline_from_now(Duration::from_secs(3600)),
-            planned_on: None,
-            agreed: Vec::new(),
-        };
-        let name = generation.spec.name.clone();
-        match agent.shared.records.begin_up(generation).await.expect("answers") {
-            Begun::New(operation, _) => running.insert(name, operation.id),
-            begun => panic!("it does not begin: {begun:?}"),
-        };
+    for spec in [SPEC, &other_spec()] {
+        let operation = agent.begin(agent.generation(spec).await).await;
+        running.insert(operation.cluster, operation.id);
     }
     let damage = |c: &mut rusqlite::Connection| {
         c.execute("UPDATE cluster SET spec = '{' || spec WHERE name = 'home'", [])

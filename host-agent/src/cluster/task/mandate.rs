@@ -114,26 +114,13 @@ mod tests {
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
-    use crate::records::{Begun, NewGeneration};
 
     #[tokio::test]
     async fn what_was_read_before_the_wait_for_other_clusters_may_be_overtaken() {
         let agent = FakeHostAgent::new().await;
         let begin = async |text: &str| {
-            let before = agent.shared.records.cluster("home").await.expect("reads");
-            let generation = NewGeneration {
-                spec: k8sctl_types::spec::parse(text).expect("a sound spec").spec,
-                image_id: agent.image_id(),
-                kubernetes: "v1.29.0".to_owned(),
-                trial: false,
-                started: jiff::Timestamp::now(),
-                deadline: jiff::Timestamp::MAX,
-                planned_on: before.as_ref().map(ClusterRecord::version),
-                agreed: Vec::new(),
-            };
-            let begun = agent.shared.records.begin_up(generation).await.expect("answers");
-            let Begun::New(operation, _) = begun else { panic!("it does not begin: {begun:?}") };
-            (agent.shared.records.cluster("home").await.expect("reads").expect("is there"), operation)
+            let operation = agent.begin(agent.generation(text).await).await;
+            (agent.cluster("home").await, operation)
         };
         let image = agent.shared.images.list().expect("reads").remove(0);
         let (status, _) = watch::channel(control::ClusterStatus::default());

@@ -1,0 +1,168 @@
+//! A cluster's VMs, network and disks: reads the host, plans, and has what was agreed to carried out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use host_artifacts::image::Image;
+use host_hypervisor::change::HostOp;
+use host_hypervisor::observed::{DomainState, ObservedHost};
+use host_hypervisor::plan::plan_host;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::Role;
+
+use super::trouble::Trouble;
+use super::{ClusterTask, PoweredOn, RESYNC};
+use crate::cluster::consent::refuse_unagreed;
+use crate::cluster::crash;
+use crate::cluster::desired::{desired_host, host_pool};
+use crate::cluster::planning::stored_adoption;
+use crate::cluster::progress::{self, Observed};
+use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
+
+impl ClusterTask {
+    pub(super) async fn observe_host(&mut self) -> Result<ObservedHost, Failure> {
+        let version = *self.shared.hypervisor.changes().borrow();
+        if let Some((when, seen, host)) = &self.host
+            && *seen == version
+            && when.elapsed() < RESYNC
+        {
+            return Ok(host.clone());
+        }
+        let host = self.shared.hypervisor.observe(&host_pool(&self.shared.config)).await?;
+        self.host = Some((Instant::now(), version, host.clone()));
+        Ok(host)
+    }
+
+    /// Makes the host as the cluster needs it, as far as that was agreed to; without an operation only VMs that shall
+    /// run are started, with the network and the pool that they need. `false` means: another operation has begun
+    /// meanwhile, and the rest is left to its look.
+    pub(super) async fn converge_host(
+        &mut self,
+        cluster: &ClusterRecord,
+        image: &Image,
+        up: Option<&OperationRecord>,
+    ) -> Result<bool, Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = shared.host.lock().await;
+        // Others had it for minutes.
+        if !self.is_at_work(cluster, up).await? {
+            return Ok(false);
+        }
+        let observed = self.observe_host().await?;
+        self.note_power(cluster, &observed);
+        let agents = self.observed(cluster);
+        let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
+        let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
+        let adopted = stored_adoption(&shared.records).await?;
+        let plan = plan_host(&desired, &observed, &adopted)?;
+        let mut changes = plan.changes;
+        match up {
+            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
+            None => changes.retain(|change| only_starts(&change.op, &observed)),
+        }
+        let now = Instant::now();
+        changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
+        if up.is_some() && plan.adoption != adopted {
+            crash::point("before-store-adoption");
+            let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+            shared.records.set_adoption(&record).await?;
+            crash::point("after-store-adoption");
+        }
+        if !changes.is_empty() {
+            self.host = None;
+            if changes.iter().any(|change| matches!(change.op, HostOp::InstallFile { .. })) {
+                let (images, id) = (shared.images.clone(), image.id.clone());
+                let read = tokio::task::spawn_blocking(move || images.verify(&id)).await;
+                read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+            }
+            for name in changes.iter().filter_map(|change| started(&change.op)) {
+                self.starts.note(name, now);
+            }
+        }
+        let all_done = self.carry_out(cluster, up, &changes).await?;
+        let observed = self.observe_host().await?;
+        self.note_power(cluster, &observed);
+        Ok(all_done)
+    }
+
+    /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
+    /// reported is void.
+    fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
+        for node in &cluster.nodes {
+            let run = observed.domain(&node.name).and_then(|domain| domain.run);
+            let known = self.powered_on.get(&node.id).map(|power| power.run);
+            if run == known {
+                continue;
+            }
+            if known.is_some() {
+                self.powered_on.remove(&node.id);
+                self.ports.remove(&node.id);
+                self.shared.registry.reset(&node.id);
+                if node.spec.role == Role::ControlPlane {
+                    // Its connections lead to an API server that is gone; what was seen over them is void.
+                    (self.kubernetes, self.kubernetes_view) = (None, None);
+                }
+            }
+            if let Some(run) = run {
+                let since = jiff::Timestamp::now();
+                self.powered_on.insert(node.id.clone(), PoweredOn { run, since });
+            }
+        }
+    }
+}
+
+/// The VM that an effect starts.
+fn started(op: &HostOp) -> Option<&str> {
+    match op {
+        HostOp::StartDomain { domain } => Some(&domain.name),
+        _ => None,
+    }
+}
+
+/// Whether an effect only starts what is defined already, or plugs it in again.
+fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
+    match op {
+        HostOp::StartDomain { domain } => host.domain(&domain.name).is_some(),
+        HostOp::StartNetwork { name } => host.networks.iter().any(|network| network.name == *name),
+        HostOp::StartPool { .. } => host.pool.is_some(),
+        HostOp::AttachTap { bridge, .. } => {
+            host.networks.iter().any(|network| network.bridge.as_ref() == Some(bridge))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
+/// processors for itself, unless the host has enough for all. One that is not off is not turned off for that.
+fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
+    let is_on = host.domain(&node.name).is_some_and(|domain| domain.state != DomainState::Off);
+    let wanted: u32 = cluster.nodes.iter().map(|node| node.spec.vcpus).sum();
+    is_on
+        || node.spec.role == Role::ControlPlane
+        || wanted <= host.host_cpus
+        || progress::control_plane_is_starting(cluster, agents)
+}
+
+#[cfg(test)]
+mod tests {
+    use host_hypervisor::change::DomainRef;
+    use host_hypervisor::observed::ObservedNetwork;
+
+    use super::*;
+
+    /// A network that was undefined comes back with an `up` only; until then there is no bridge.
+    #[test]
+    fn without_an_operation_vms_go_back_onto_a_bridge_that_there_is() {
+        let domain = DomainRef { name: "w".into(), uuid: "u".into(), cluster_id: "c".into() };
+        let op = HostOp::AttachTap { domain, device: "vnet0".into(), bridge: "virbr0".into() };
+        let network = serde_json::json!({
+            "name": "default", "uuid": "n", "forward": "nat", "bridge": "virbr0", "active": false, "autostart": true,
+            "ranges": [], "hosts": [],
+        });
+        let network: ObservedNetwork = serde_json::from_value(network).expect("it is one");
+        let mut host = ObservedHost { networks: vec![network], ..ObservedHost::default() };
+        assert!(only_starts(&op, &host));
+        host.networks.clear();
+        assert!(!only_starts(&op, &host));
+    }
+}
