@@ -156,15 +156,24 @@ impl FakeHostAgent {
         tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not in time: {what}"));
     }
 
+    /// Waits until an operation is published so.
+    pub(crate) async fn wait_operation(
+        &self,
+        what: &str,
+        id: &str,
+        is_so: impl Fn(&control::Operation) -> bool,
+    ) -> control::Operation {
+        let mut operations = self.shared.operations.subscribe();
+        let seen = operations.wait_for(|all| all.get(id).is_some_and(&is_so));
+        let seen =
+            tokio::time::timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+        seen.expect("the sender lives")[id].clone()
+    }
+
     /// Waits until an operation has ended badly.
     pub(crate) async fn failure_of(&self, id: &str) -> control::Failure {
-        let mut operations = self.shared.operations.subscribe();
-        let is_over = |all: &BTreeMap<String, control::Operation>| {
-            all.get(id).is_some_and(|operation| operation.state() != control::OperationState::Running)
-        };
-        let ended = tokio::time::timeout(PATIENCE, operations.wait_for(is_over)).await;
-        let ended = ended.expect("it ends in time").expect("the sender lives").clone();
-        ended[id].failure.clone().expect("it failed")
+        let has_ended = |it: &control::Operation| it.state() != control::OperationState::Running;
+        self.wait_operation("its end", id, has_ended).await.failure.expect("it failed")
     }
 }
 

@@ -166,6 +166,8 @@ impl Manager {
         if let Some(record) = &record {
             let running = self.shared.running_operation(&record.id).await?;
             if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
+                // Also where whoever began it could not tell the task.
+                self.handle(record).wake.notify_one();
                 let operation_id = Some(operation.id);
                 return Ok(Applied { warnings, operation_id, attached: true, no_changes: false });
             }
@@ -201,7 +203,10 @@ impl Manager {
                 (operation, false)
             }
             // Somebody else has asked for the same since the plan was made.
-            Begun::Runs(operation) => (operation, true),
+            Begun::Runs(operation) => {
+                self.tell_of(&operation, None).await;
+                (operation, true)
+            }
             Begun::BeingRemoved => return Err(is_being_removed(&name).into()),
             Begun::Overtaken => return Err(plan_changed(&name).into()),
         };
@@ -213,6 +218,7 @@ impl Manager {
         let record = self.find(name).await?;
         let running = self.shared.running_operation(&record.id).await?;
         if let Some(operation) = running.filter(|_| record.state == ClusterState::Removing) {
+            self.handle(&record).wake.notify_one();
             return Ok(operation.id);
         }
         let plan = planning::plan_down(&self.shared, &record).await?;
@@ -226,7 +232,10 @@ impl Manager {
                 self.tell_of(&operation, superseded).await;
                 Ok(operation.id)
             }
-            Begun::Runs(operation) => Ok(operation.id),
+            Begun::Runs(operation) => {
+                self.tell_of(&operation, None).await;
+                Ok(operation.id)
+            }
             Begun::BeingRemoved | Begun::Overtaken => {
                 // One that is gone by now is as unknown as one that never was.
                 self.find(&record.name).await?;

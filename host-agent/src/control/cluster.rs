@@ -9,7 +9,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, refused, stream};
+use super::{Reply, broken, refused, stream, to_its_end};
 use crate::cluster::manager::{Manager, RequestError};
 use crate::records::RecordError;
 use crate::wire;
@@ -61,12 +61,12 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
-        let request = request.into_inner();
-        let spec = request.spec.unwrap_or_default();
-        let deadline = request.deadline.and_then(|d| std::time::Duration::try_from(d).ok());
-        let applied =
-            self.manager.apply(&spec, &request.plan_digest, request.allow_destructive, deadline).await;
-        let response = match applied {
+        let control::ApplyRequest { spec, plan_digest, allow_destructive, deadline } = request.into_inner();
+        let spec = spec.unwrap_or_default();
+        let deadline = deadline.and_then(|d| Duration::try_from(d).ok());
+        let manager = Arc::clone(&self.manager);
+        let apply = async move { manager.apply(&spec, &plan_digest, allow_destructive, deadline).await };
+        let response = match to_its_end("apply", apply).await? {
             Ok(applied) => control::ApplyResponse {
                 diagnostics: applied.warnings.into_iter().map(wire::diagnostic).collect(),
                 operation_id: applied.operation_id.unwrap_or_default(),
@@ -95,7 +95,9 @@ impl ClusterService for Clusters {
         request: Request<control::DestroyRequest>,
     ) -> Result<Response<control::DestroyResponse>, Status> {
         let request = request.into_inner();
-        let operation_id = self.manager.destroy(&request.cluster_name, &request.plan_digest).await?;
+        let manager = Arc::clone(&self.manager);
+        let destroy = async move { manager.destroy(&request.cluster_name, &request.plan_digest).await };
+        let operation_id = to_its_end("destroy", destroy).await??;
         Ok(Response::new(control::DestroyResponse { operation_id }))
     }
 
@@ -262,5 +264,33 @@ impl ClusterService for Clusters {
             }
         });
         Ok(Response::new(reply))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+
+    /// As it is when the client's connection ends in the middle of a call.
+    fn cut<T>(call: impl Future<Output = T>) {
+        assert!(call.now_or_never().is_none(), "it was answered at once");
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_for_is_done_though_the_client_is_gone() {
+        let agent = FakeHostAgent::new().await;
+        let clusters = Clusters { manager: agent.start().await };
+        let spec = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+        cut(clusters.apply(Request::new(control::ApplyRequest {
+            spec: Some(spec),
+            ..control::ApplyRequest::default()
+        })));
+        agent.wait_host("the VMs are there", |host| host.observed.domains.len() == 2).await;
+        let request = control::DestroyRequest { cluster_name: "home".to_owned(), ..Default::default() };
+        cut(clusters.destroy(Request::new(request)));
+        agent.wait_host("they are gone", |host| host.observed.domains.is_empty()).await;
     }
 }

@@ -20,7 +20,7 @@ use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
 use k8sctl_proto::roles::Role;
 use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -74,6 +74,20 @@ where
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// Runs `work` as a task, to its end also where the client goes meanwhile: the future of a call is dropped then, after
+/// what it has committed and before anybody is told of that.
+async fn to_its_end<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Status> {
+    let (sender, answer) = oneshot::channel();
+    k8sctl_rpc::task::spawn(name, async move {
+        // The client may be gone already.
+        let _ = sender.send(work.await);
+    });
+    answer.await.map_err(|cut| broken(&cut))
 }
 
 /// Sends progress lines on to the client until the work drops its end.

@@ -163,15 +163,26 @@ impl OperationRecord {
             agreed: Some(agreed),
         }
     }
+
+    /// As it is when another has taken its place.
+    pub fn given_way(self, reason: &str) -> Self {
+        let (state, finished) = (OperationState::Failed(superseded(reason)), Some(jiff::Timestamp::now()));
+        Self { state, finished, ..self }
+    }
 }
 
-/// Begins an operation; the running one gives way, ended by `superseded`.
+fn superseded(reason: &str) -> Failure {
+    let next = "follow the newer operation with `k8sctl status -w`";
+    Failure::new("OPERATION-SUPERSEDED", "operation", reason, next)
+}
+
+/// Begins an operation; the running one gives way, ended by `reason`.
 pub(super) fn insert(
     t: &Transaction<'_>,
     record: OperationRecord,
-    superseded: &str,
+    reason: &str,
 ) -> Result<Begun, RecordError> {
-    let before = supersede(t, &record.cluster_id, superseded)?;
+    let before = end_running(t, &record.cluster_id, Some(superseded(reason)))?;
     t.execute(
         "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline, agreed)
          VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?7, ?8)",

@@ -12,6 +12,8 @@ use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
 use crate::records::OperationState;
 
+mod cut;
+
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {
     let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
     manager.apply(&file, "", yes, None).await
@@ -35,6 +37,10 @@ fn domain<'a>(host: &'a mut FakeHost, name: &str) -> &'a mut ObservedDomain {
 fn all_run(host: &FakeHost) -> bool {
     let domains = &host.observed.domains;
     domains.len() == 2 && domains.iter().all(|it| it.state == DomainState::Running)
+}
+
+fn has_succeeded(operation: &control::Operation) -> bool {
+    operation.state() == control::OperationState::Succeeded
 }
 
 /// How many VMs, disks and networks went.
@@ -106,14 +112,7 @@ async fn two_that_want_the_same_follow_one_operation() {
     let (first, second) = tokio::join!(manager.destroy("home", ""), manager.destroy("home", ""));
     let down = first.expect("it begins");
     assert_eq!(down, second.expect("it follows"));
-    let mut operations = manager.operations();
-    let gone = |all: &BTreeMap<String, control::Operation>| {
-        all.get(&down).is_some_and(|it| it.state() == control::OperationState::Succeeded)
-    };
-    tokio::time::timeout(Duration::from_secs(60), operations.wait_for(gone))
-        .await
-        .expect("in time")
-        .expect("the sender lives");
+    agent.wait_operation("it is gone", &down, has_succeeded).await;
     assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
 }
 
@@ -183,12 +182,7 @@ async fn an_end_that_cannot_be_read_back_is_told_all_the_same() {
     id(up(&manager, &SPEC.replace("122.11", "122.21"), true).await);
     assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
     let down = manager.destroy("home", "").await.expect("it begins");
-    let mut operations = manager.operations();
-    let gone = |all: &BTreeMap<String, control::Operation>| {
-        all.get(&down).is_some_and(|it| it.state() == control::OperationState::Succeeded)
-    };
-    let told = tokio::time::timeout(Duration::from_secs(60), operations.wait_for(gone)).await;
-    told.expect("in time").expect("the sender lives");
+    agent.wait_operation("it is told", &down, has_succeeded).await;
 }
 
 #[tokio::test]

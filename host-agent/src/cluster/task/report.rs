@@ -86,6 +86,13 @@ impl ClusterTask {
         Ok(())
     }
 
+    /// Tells how the operation of the last look ended, now that it is none any more. Whoever began the next one has told
+    /// it, unless that was cut short.
+    pub(super) async fn tell_of_the_end_before(&self) {
+        let Some(before) = self.operation.clone().filter(|it| !self.shared.has_ended(&it.id)) else { return };
+        self.shared.publish_end(&before.given_way("another operation began")).await;
+    }
+
     pub(super) async fn event(&self, object: &str, kind: &'static str, message: &str, warning: bool) {
         let event = NewEvent {
             cluster: self.name.clone(),
