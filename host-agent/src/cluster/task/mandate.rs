@@ -114,21 +114,26 @@ mod tests {
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::records::NodeState;
+
+    fn task_of(agent: &FakeHostAgent) -> ClusterTask {
+        let (status, _) = watch::channel(control::ClusterStatus::default());
+        ClusterTask::new(Arc::clone(&agent.shared), "home".to_owned(), Arc::new(Notify::new()), status)
+    }
+
+    async fn begin(agent: &FakeHostAgent, text: &str) -> (ClusterRecord, OperationRecord) {
+        let operation = agent.begin(agent.generation(text).await).await;
+        (agent.cluster("home").await, operation)
+    }
 
     #[tokio::test]
     async fn what_was_read_before_the_wait_for_other_clusters_may_be_overtaken() {
         let agent = FakeHostAgent::new().await;
-        let begin = async |text: &str| {
-            let operation = agent.begin(agent.generation(text).await).await;
-            (agent.cluster("home").await, operation)
-        };
         let image = agent.shared.images.list().expect("reads").remove(0);
-        let (status, _) = watch::channel(control::ClusterStatus::default());
-        let shared = Arc::clone(&agent.shared);
-        let mut task = ClusterTask::new(shared, "home".to_owned(), Arc::new(Notify::new()), status);
+        let mut task = task_of(&agent);
 
-        let (older, first) = begin(SPEC).await;
-        let (newer, second) = begin(&SPEC.replace("122.11", "122.21")).await;
+        let (older, first) = begin(&agent, SPEC).await;
+        let (newer, second) = begin(&agent, &SPEC.replace("122.11", "122.21")).await;
         for operation in [Some(&first), None] {
             let acted = task.converge_host(&older, &image, operation).await;
             assert!(matches!(acted, Ok(false)), "{:?}", operation.map(|it| &it.id));
@@ -136,5 +141,21 @@ mod tests {
         assert!(agent.hypervisor.host().effects.is_empty(), "{:?}", agent.hypervisor.host().effects);
         assert!(matches!(task.converge_host(&newer, &image, Some(&second)).await, Ok(true)));
         assert_eq!(agent.hypervisor.host().observed.domains.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_has_given_way_drains_no_node() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let mut task = task_of(&agent);
+        begin(&agent, SPEC).await;
+        let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has a worker");
+        let (older, first) = begin(&agent, smaller).await;
+        let (newer, second) = begin(&agent, &smaller.replace("122.10", "122.20")).await;
+        let leaving = async || agent.cluster("home").await.nodes[1].state;
+        assert!(task.remove_nodes(&older, &image, &first).await.is_ok());
+        assert_eq!(leaving().await, NodeState::Draining);
+        assert!(task.remove_nodes(&newer, &image, &second).await.is_ok());
+        assert!(agent.cluster("home").await.nodes.iter().all(|node| node.name == "control"));
     }
 }

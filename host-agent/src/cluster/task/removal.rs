@@ -61,6 +61,10 @@ impl ClusterTask {
         }
         self.drains.retain(|id, _| cluster.nodes.iter().any(|node| node.id == *id));
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Draining) {
+            // Changes to the host, and the drain before, may have taken minutes: the node may be wanted again.
+            if !self.is_at_work(cluster, Some(up)).await? {
+                return Ok(());
+            }
             let since =
                 self.drains.entry(node.id.clone()).or_insert_with(|| Drain::new(Instant::now())).since;
             let remaining = match &self.kubernetes {
