@@ -21,7 +21,9 @@ use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
 use crate::nodes::registry::LogReader;
-use crate::records::{Begun, ClusterRecord, ClusterState, NewGeneration, OperationRecord, RecordError};
+use crate::records::{
+    Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, RecordError,
+};
 
 #[cfg(test)]
 mod tests;
@@ -180,6 +182,12 @@ impl Manager {
             }
         }
         consent(&plan, seen_digest, allow_destructive)?;
+        for node in record.iter().flat_map(|record| &record.nodes) {
+            if node.state == NodeState::Removing && spec.nodes.iter().any(|back| back.name == node.name) {
+                // It comes back as another machine. Its record goes with the spec, and nobody looks for it then.
+                self.shared.revoke(&node.id).await?;
+            }
+        }
         let name = spec.name.clone();
         let default = self.shared.config.operation_deadline;
         let begun = self

@@ -82,6 +82,20 @@ impl Shared {
         Ok(None)
     }
 
+    /// Ends a node for ever: its certificates open nothing any more, and its session ends.
+    pub async fn revoke(&self, node_id: &str) -> Result<(), Failure> {
+        self.authority.revoke(node_id).await.map_err(|error| {
+            Failure::new(
+                "JOIN-RECORDS",
+                "join authority",
+                k8sctl_rpc::chain(&error).to_string(),
+                "check the disk under the host agent's state directory",
+            )
+        })?;
+        self.registry.remove(node_id);
+        Ok(())
+    }
+
     /// Whether an operation was published as ended.
     pub fn has_ended(&self, id: &str) -> bool {
         let operations = self.operations.borrow();

@@ -8,7 +8,7 @@ use host_artifacts::image::Image;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
-use super::trouble::{Trouble, authority_trouble};
+use super::trouble::Trouble;
 use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
 use crate::cluster::execute::execute_change;
@@ -104,8 +104,7 @@ impl ClusterTask {
                 crash::point("after-delete-node");
             }
             // Revoked before the VM goes: from here on its certificate opens nothing.
-            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
-            self.shared.registry.remove(&node.id);
+            self.shared.revoke(&node.id).await.map_err(Trouble::Passing)?;
             self.event(
                 &format!("node {}", node.name),
                 "NodeDrained",
@@ -139,8 +138,7 @@ impl ClusterTask {
         self.kubernetes_view = None;
         self.ports.clear();
         for node in &cluster.nodes {
-            self.shared.authority.revoke(&node.id).await.map_err(|error| authority_trouble(&error))?;
-            self.shared.registry.remove(&node.id);
+            self.shared.revoke(&node.id).await.map_err(Trouble::Passing)?;
         }
         self.listener = None;
         self.host = None;

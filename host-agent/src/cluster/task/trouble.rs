@@ -69,15 +69,6 @@ impl From<KubernetesError> for Trouble {
     }
 }
 
-pub(super) fn authority_trouble(error: &(dyn std::error::Error + 'static)) -> Trouble {
-    Trouble::Passing(Failure::new(
-        "JOIN-RECORDS",
-        "join authority",
-        k8sctl_rpc::chain(error).to_string(),
-        "check the disk under the host agent's state directory",
-    ))
-}
-
 impl ClusterTask {
     /// Ends the operation when it has reached its goal, or when it cannot.
     pub(super) async fn judge(

@@ -1,4 +1,6 @@
-//! Requests that were cut between what they commit and whom they tell, as when the host agent's task of them panicked.
+//! What was cut short: requests between what they commit and whom they tell, a removal before it revoked.
+
+use host_pki::join::{JoinError, Refusal};
 
 use super::*;
 
@@ -38,4 +40,23 @@ async fn who_watches_what_gave_way_hears_of_it() {
         (failure.id.as_str(), failure.reason.as_str()),
         ("OPERATION-SUPERSEDED", "a newer spec was applied")
     );
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_while_it_is_removed_leaves_no_identity_behind() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    agent.begin(agent.generation(SPEC).await).await;
+    let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has a worker");
+    agent.begin(agent.generation(smaller).await).await;
+    // Its removal was cut short, before its certificate was revoked.
+    let home = agent.cluster("home").await;
+    let old = &home.nodes[1];
+    agent.shared.records.set_removing(&old.id).await.expect("writes");
+    let offer = async || agent.shared.authority.offer(&home.id, &old.id, &old.machine_uuid).await;
+    offer().await.expect("it could still join");
+    id(up(&manager, SPEC, true).await);
+    let refused = offer().await.expect_err("it is gone");
+    assert!(matches!(refused, JoinError::Refused { refusal: Refusal::Removed, .. }), "{refused}");
+    agent.wait_host("both VMs run", all_run).await;
 }
