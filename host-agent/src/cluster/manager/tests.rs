@@ -339,3 +339,23 @@ async fn what_the_operation_before_was_at_when_the_next_was_planned_is_set_right
     assert_eq!(agent.failure_of(&back).await.id, "PLAN-CONSENT");
     assert_eq!(deleted(&agent.hypervisor.host()), [0, 0, 0]);
 }
+
+#[tokio::test]
+async fn a_vm_in_the_making_is_made_anew_with_the_empty_disk_that_it_got() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("define-domain", &mut agent);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    slow.reached().await;
+    slow.go_on.add_permits(1);
+    // The worker's disk is there, its VM is not: nothing is lost by another address.
+    slow.reached().await;
+    let corrected = id(up(&manager, &SPEC.replace("122.11", "122.21"), false).await);
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    agent.wait_host("both VMs run", all_run).await;
+    let owner = domain(&mut agent.hypervisor.host(), "worker").ours.clone().expect("it is ours");
+    assert_eq!(owner.ip, "192.168.122.21");
+    assert_eq!(deleted(&agent.hypervisor.host()), [1, 1, 0]);
+    let state = agent.shared.records.operation(&corrected).await.expect("reads").expect("is there").state;
+    assert_eq!(state, OperationState::Running);
+}

@@ -37,17 +37,40 @@ impl Doings {
             return;
         }
         let by = by.map(|it| it.id.clone());
-        let mut note = |kind, name: &str| {
-            let object = Agreed { action: change.action, kind, name: name.to_owned() };
-            self.0.push(Doing { by: by.clone(), ended, object });
-        };
-        note(change.kind, &change.name);
-        if let HostOp::DeleteVolume { name, .. } = &change.op
-            && let Some(node) = cluster.nodes.iter().find(|it| volume_name(&cluster.id, &it.name) == *name)
-        {
+        // What is lost with the object.
+        let with_it = match &change.op {
             // Nothing is left of a VM without its disk.
-            note(Kind::Domain, &node.name);
-        }
+            HostOp::DeleteVolume { name, .. } => {
+                let node = cluster.nodes.iter().find(|it| volume_name(&cluster.id, &it.name) == *name);
+                node.map(|node| (Kind::Domain, node.name.clone()))
+            }
+            // The disk that was just made for it is empty still, and goes where the VM is made anew.
+            HostOp::DefineDomain { .. } => {
+                let volume = volume_name(&cluster.id, &change.name);
+                self.is_untouched(by.as_ref(), &volume, &change.name).then_some((Kind::Volume, volume))
+            }
+            _ => None,
+        };
+        let objects = [(change.kind, change.name.clone())].into_iter().chain(with_it);
+        self.0.extend(objects.map(|(kind, name)| {
+            let object = Agreed { action: change.action, kind, name };
+            Doing { by: by.clone(), ended, object }
+        }));
+    }
+
+    /// Whether the same operation has made this disk, and done nothing to its VM since.
+    fn is_untouched(&self, by: Option<&String>, volume: &str, domain: &str) -> bool {
+        let its = |it: &&Doing| match it.object.kind {
+            Kind::Volume => it.object.name == volume,
+            Kind::Domain => it.object.name == domain,
+            _ => false,
+        };
+        let last = self.0.iter().rev().find(its);
+        last.is_some_and(|it| {
+            it.by.as_ref() == by
+                && it.object.kind == Kind::Volume
+                && matches!(it.object.action, Action::Create | Action::Replace)
+        })
     }
 
     /// What was done, and not for this operation, after its plan was made.
