@@ -12,6 +12,7 @@ use clap::Parser;
 use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::Manager;
 use host_agent::cluster::shared::Shared;
+use host_agent::cluster::turns::HostTurns;
 use host_agent::config::HostConfig;
 use host_agent::events::EventLog;
 use host_agent::nodes::registry::NodeRegistry;
@@ -95,7 +96,8 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         pki,
         authority,
         plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store),
-        host: tokio::sync::Mutex::default(),
+        turns: HostTurns::default(),
+        node_ports: tokio::sync::Mutex::default(),
         operations: watch::Sender::new(BTreeMap::new()),
         config,
     });

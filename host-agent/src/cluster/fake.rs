@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::desired::host_pool;
 use super::manager::Manager;
 use super::shared::Shared;
+use super::turns::HostTurns;
 use crate::config::HostConfig;
 use crate::events::{self, EventLog};
 use crate::nodes::changes::changes;
@@ -99,7 +100,8 @@ impl FakeHostAgent {
             authority: Arc::new(JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines)),
             pki,
             plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store.clone()),
-            host: tokio::sync::Mutex::default(),
+            turns: HostTurns::default(),
+            node_ports: tokio::sync::Mutex::default(),
             operations: watch::Sender::new(BTreeMap::new()),
             config,
         });

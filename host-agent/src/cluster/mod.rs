@@ -10,6 +10,7 @@
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change
+//! - [`turns`]: one cluster after the other changes the host
 //! - [`crash`]: points at which tests end the process
 
 mod consent;
@@ -25,3 +26,4 @@ pub mod progress;
 pub mod release;
 pub mod shared;
 pub mod task;
+pub mod turns;

@@ -12,6 +12,7 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
+use super::turns::HostTurns;
 use crate::config::HostConfig;
 use crate::events::EventLog;
 use crate::nodes::registry::NodeRegistry;
@@ -41,8 +42,10 @@ pub struct Shared {
     pub authority: Arc<JoinAuthority>,
     /// Plugins.
     pub plugins: PluginHost,
-    /// Held while one cluster's plan for the host is made and carried out: two at once could undo each other.
-    pub host: tokio::sync::Mutex<()>,
+    /// One cluster after the other changes the host.
+    pub turns: HostTurns,
+    /// Held while a cluster chooses the port that its node agents dial: it sees those of the others.
+    pub node_ports: tokio::sync::Mutex<()>,
     /// Operations by id, as last published.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
 }

@@ -13,6 +13,7 @@ use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
 use crate::records::OperationState;
 
 mod cut;
+mod turns;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {
     let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use host_artifacts::image::Image;
-use host_hypervisor::change::HostOp;
+use host_hypervisor::adoption::Adoption;
+use host_hypervisor::change::{HostChange, HostOp};
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::plan_host;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 
+use super::mandate::Carried;
 use super::trouble::Trouble;
 use super::{ClusterTask, PoweredOn, RESYNC};
 use crate::cluster::consent::refuse_unagreed;
@@ -18,6 +20,19 @@ use crate::cluster::desired::{desired_host, host_pool};
 use crate::cluster::planning::stored_adoption;
 use crate::cluster::progress::{self, Observed};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
+
+/// What is to be done to the host by now.
+struct Planned {
+    changes: Vec<HostChange>,
+    /// What is to be kept of adopted networks before that, where it is another than is kept.
+    adoption: Option<Adoption>,
+}
+
+impl Planned {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.adoption.is_none()
+    }
+}
 
 impl ClusterTask {
     pub(super) async fn observe_host(&mut self) -> Result<ObservedHost, Failure> {
@@ -43,46 +58,77 @@ impl ClusterTask {
         up: Option<&OperationRecord>,
     ) -> Result<bool, Trouble> {
         let shared = Arc::clone(&self.shared);
-        let _one_at_a_time = shared.host.lock().await;
-        // Others had it for minutes.
-        if !self.is_at_work(cluster, up).await? {
-            return Ok(false);
-        }
-        let observed = self.observe_host().await?;
-        self.note_power(cluster, &observed);
-        let agents = self.observed(cluster);
-        let powered = |node: &NodeRecord| shall_run(cluster, node, &observed, &agents);
-        let desired = desired_host(&shared.config, cluster, image, observed.accelerator, powered);
-        let adopted = stored_adoption(&shared.records).await?;
-        let plan = plan_host(&desired, &observed, &adopted)?;
-        let mut changes = plan.changes;
-        match up {
-            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
-            None => changes.retain(|change| only_starts(&change.op, &observed)),
-        }
-        let now = Instant::now();
-        changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
-        if up.is_some() && plan.adoption != adopted {
-            crash::point("before-store-adoption");
-            let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
-            shared.records.set_adoption(&record).await?;
-            crash::point("after-store-adoption");
-        }
-        if !changes.is_empty() {
+        let (mut turn, mut is_verified) = (None, false);
+        loop {
+            // Others had their turn, for minutes.
+            if !self.is_at_work(cluster, up).await? {
+                return Ok(false);
+            }
+            if up.is_some() && turn.is_none() {
+                turn = shared.turns.try_take(&cluster.name);
+            }
+            let observed = self.observe_host().await?;
+            self.note_power(cluster, &observed);
+            let planned = self.plan(cluster, image, up, &observed).await;
+            if planned.as_ref().is_ok_and(Planned::is_empty) {
+                break;
+            }
+            if up.is_some() && turn.is_none() {
+                // A plan that fails, too: what others are in the middle of may be in its way.
+                turn = Some(self.turn(&shared, cluster, up).await?);
+                self.host = None;
+                continue;
+            }
+            let Planned { changes, adoption } = planned?;
             self.host = None;
-            if changes.iter().any(|change| matches!(change.op, HostOp::InstallFile { .. })) {
+            if !is_verified && changes.iter().any(|change| matches!(change.op, HostOp::InstallFile { .. })) {
+                // All of it is read: nobody need wait for that.
+                turn = None;
                 let (images, id) = (shared.images.clone(), image.id.clone());
                 let read = tokio::task::spawn_blocking(move || images.verify(&id)).await;
                 read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+                is_verified = true;
+                continue;
             }
-            for name in changes.iter().filter_map(|change| started(&change.op)) {
-                self.starts.note(name, now);
+            if let Some(adoption) = adoption {
+                crash::point("before-store-adoption");
+                let record = serde_json::to_value(&adoption).expect("an adoption has string keys only");
+                shared.records.set_adoption(&record).await?;
+                crash::point("after-store-adoption");
+            }
+            match self.carry_out(turn.as_ref(), cluster, up, &changes).await? {
+                Carried::All => break,
+                Carried::GivenWay => return Ok(false),
+                Carried::TurnOver => turn = None,
             }
         }
-        let all_done = self.carry_out(cluster, up, &changes).await?;
+        drop(turn);
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
-        Ok(all_done)
+        Ok(true)
+    }
+
+    async fn plan(
+        &self,
+        cluster: &ClusterRecord,
+        image: &Image,
+        up: Option<&OperationRecord>,
+        observed: &ObservedHost,
+    ) -> Result<Planned, Trouble> {
+        let agents = self.observed(cluster);
+        let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
+        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, powered);
+        let adopted = stored_adoption(&self.shared.records).await?;
+        let plan = plan_host(&desired, observed, &adopted)?;
+        let mut changes = plan.changes;
+        match up {
+            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
+            None => changes.retain(|change| only_starts(&change.op, observed)),
+        }
+        let now = Instant::now();
+        changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
+        let adoption = Some(plan.adoption).filter(|adoption| up.is_some() && *adoption != adopted);
+        Ok(Planned { changes, adoption })
     }
 
     /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
@@ -112,7 +158,7 @@ impl ClusterTask {
 }
 
 /// The VM that an effect starts.
-fn started(op: &HostOp) -> Option<&str> {
+pub(super) fn started(op: &HostOp) -> Option<&str> {
     match op {
         HostOp::StartDomain { domain } => Some(&domain.name),
         _ => None,

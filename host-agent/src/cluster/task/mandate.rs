@@ -1,15 +1,19 @@
 //! On whose behalf a look acts: it reads the operation, then waits for other clusters, for an image, for VMs. An
 //! operation that has given way meanwhile acts no more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host_hypervisor::change::{Action, HostChange, HostOp, Kind};
 use host_hypervisor::desired::volume_name;
+use k8sctl_types::failure::Failure;
 
-use super::trouble::Trouble;
+use super::host::started;
+use super::trouble::{Trouble, past_deadline};
 use super::{ClusterTask, is_one};
 use crate::cluster::execute::execute_change;
-use crate::records::{Agreed, ClusterRecord, OperationRecord, RecordError};
+use crate::cluster::planning::shown_name;
+use crate::cluster::turns::Turn;
+use crate::records::{Agreed, ClusterRecord, OperationKind, OperationRecord, RecordError};
 
 /// Longest time from a plan to the operation that is begun with it.
 const PLANNED: Duration = Duration::from_secs(600);
@@ -85,6 +89,17 @@ impl Doings {
     }
 }
 
+/// How far changes were carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// To the end.
+    All,
+    /// Another operation has begun: the rest is not to be done.
+    GivenWay,
+    /// Others wait for their turn on the host: the rest is to be planned anew.
+    TurnOver,
+}
+
 impl ClusterTask {
     /// The running operation, but for one that failed and could not be recorded as such.
     pub(super) fn unless_it_failed(&self, running: Option<OperationRecord>) -> Option<OperationRecord> {
@@ -106,16 +121,24 @@ impl ClusterTask {
         Ok(holds)
     }
 
-    /// Executes the changes in order; stops at the first that fails. `false` means: the operation has given way.
+    /// Executes the changes in order; stops at the first that fails, and at the operation's deadline.
     pub(super) async fn carry_out(
         &mut self,
+        turn: Option<&Turn<'_>>,
         cluster: &ClusterRecord,
         operation: Option<&OperationRecord>,
         changes: &[HostChange],
-    ) -> Result<bool, Trouble> {
-        for change in changes {
+    ) -> Result<Carried, Trouble> {
+        for (done, change) in changes.iter().enumerate() {
+            if done > 0 && turn.is_some_and(Turn::is_over) {
+                return Ok(Carried::TurnOver);
+            }
             if !self.is_at_work(cluster, operation).await? {
-                return Ok(false);
+                return Ok(Carried::GivenWay);
+            }
+            refuse_overdue(cluster, operation, &changes[done..])?;
+            if let Some(name) = started(&change.op) {
+                self.starts.note(name, Instant::now());
             }
             let shared = &self.shared;
             let done = execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await;
@@ -124,8 +147,33 @@ impl ClusterTask {
             done?;
         }
         self.doings.settle(operation);
-        Ok(true)
+        Ok(Carried::All)
     }
+}
+
+/// Refuses to begin what is left of an operation's changes after its deadline.
+pub(super) fn refuse_overdue(
+    cluster: &ClusterRecord,
+    operation: Option<&OperationRecord>,
+    left: &[HostChange],
+) -> Result<(), Failure> {
+    let Some(operation) = operation.filter(|it| past_deadline(it)) else { return Ok(()) };
+    let Some(HostChange { action, kind, name, reason, .. }) = left.first() else { return Ok(()) };
+    let next = match operation.kind {
+        OperationKind::Up => {
+            "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow"
+        }
+        OperationKind::Down => "run `k8sctl down` again to wait for the rest, which goes on",
+    };
+    Err(Failure::new(
+        "OPERATION-DEADLINE",
+        format!("{kind} {}", shown_name(name, &cluster.id)),
+        format!(
+            "the deadline passed with {} changes still to be made, first to {action} it: {reason}",
+            left.len()
+        ),
+        next,
+    ))
 }
 
 #[cfg(test)]
@@ -137,7 +185,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
-    use crate::records::NodeState;
+    use crate::records::{NewGeneration, NodeState};
 
     fn task_of(agent: &FakeHostAgent) -> ClusterTask {
         let (status, _) = watch::channel(control::ClusterStatus::default());
@@ -180,5 +228,18 @@ mod tests {
         assert_eq!(leaving().await, NodeState::Draining);
         assert!(task.remove_nodes(&newer, &image, &second).await.is_ok());
         assert!(agent.cluster("home").await.nodes.iter().all(|node| node.name == "control"));
+    }
+
+    #[tokio::test]
+    async fn no_change_begins_after_the_deadline() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let mut task = task_of(&agent);
+        let late = NewGeneration { deadline: jiff::Timestamp::UNIX_EPOCH, ..agent.generation(SPEC).await };
+        let operation = agent.begin(late).await;
+        let acted = task.converge_host(&agent.cluster("home").await, &image, Some(&operation)).await;
+        let Err(Trouble::Final(failure)) = acted else { panic!("it is not refused") };
+        assert_eq!(failure.id, "OPERATION-DEADLINE", "{failure}");
+        assert!(agent.hypervisor.host().effects.is_empty(), "{:?}", agent.hypervisor.host().effects);
     }
 }

@@ -9,6 +9,7 @@ mod removal;
 mod report;
 mod starts;
 mod trouble;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -170,7 +171,7 @@ impl ClusterTask {
         }
         self.operation.clone_from(&operation);
         if cluster.state == ClusterState::Removing {
-            let removed = self.remove_cluster(&cluster).await;
+            let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
             if let Err(trouble) = &removed {
                 self.last_trouble = Some(trouble.failure().clone());
                 let observed = self.observed(&cluster);
@@ -274,9 +275,8 @@ impl ClusterTask {
         if self.listener.as_ref().is_some_and(NodeListener::is_open) {
             return Ok(());
         }
-        // One after the other: each sees the ports of those before it.
         let shared = Arc::clone(&self.shared);
-        let _one_at_a_time = shared.host.lock().await;
+        let _one_at_a_time = shared.node_ports.lock().await;
         let all = shared.records.clusters().await?;
         let listener = NodeListener::open(&shared, cluster, &all).await?;
         if cluster.node_port != Some(listener.address().port()) {

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
+use host_hypervisor::change::HostChange;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
+use super::mandate::refuse_overdue;
 use super::trouble::Trouble;
 use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
 use crate::cluster::execute::execute_change;
 use crate::cluster::planning::teardown;
+use crate::cluster::turns::Turn;
 use crate::kubernetes::Remaining;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
 
@@ -133,7 +136,11 @@ impl ClusterTask {
     }
 
     /// Takes the whole cluster off the host.
-    pub(super) async fn remove_cluster(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
+    pub(super) async fn remove_cluster(
+        &mut self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+    ) -> Result<(), Trouble> {
         self.kubernetes = None;
         self.kubernetes_view = None;
         self.ports.clear();
@@ -143,15 +150,18 @@ impl ClusterTask {
         self.listener = None;
         self.host = None;
         let shared = Arc::clone(&self.shared);
-        let _one_at_a_time = shared.host.lock().await;
-        let observed = self.observe_host().await?;
-        let plan = teardown(&shared, cluster, &observed).await?;
-        // A removal is not called off, so nobody is asked in between.
-        for change in &plan.changes {
-            execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await?;
-        }
-        let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
-        shared.records.set_adoption(&record).await?;
+        let _turn = loop {
+            let turn = self.turn(&shared, cluster, operation).await?;
+            self.host = None;
+            let observed = self.observe_host().await?;
+            let plan = teardown(&shared, cluster, &observed).await?;
+            if !self.take_down(&turn, cluster, operation, &plan.changes).await? {
+                continue;
+            }
+            let record = serde_json::to_value(&plan.adoption).expect("an adoption has string keys only");
+            shared.records.set_adoption(&record).await?;
+            break turn;
+        };
         crash::point("before-forget-cluster");
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
@@ -170,6 +180,25 @@ impl ClusterTask {
             self.shared.publish_record(&ended, Vec::new());
         }
         Ok(())
+    }
+
+    /// Executes what takes a cluster down. `false` means that the turn is over. A removal is not called off, so nobody is
+    /// asked in between; past the deadline of its operation it goes on without one.
+    async fn take_down(
+        &self,
+        turn: &Turn<'_>,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+        changes: &[HostChange],
+    ) -> Result<bool, Trouble> {
+        for (done, change) in changes.iter().enumerate() {
+            if done > 0 && turn.is_over() {
+                return Ok(false);
+            }
+            refuse_overdue(cluster, operation, &changes[done..])?;
+            execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
+        }
+        Ok(true)
     }
 }
 

@@ -229,6 +229,7 @@ impl ClusterTask {
     }
 }
 
-fn past_deadline(operation: &OperationRecord) -> bool {
+/// Whether the operation should have ended by now.
+pub(super) fn past_deadline(operation: &OperationRecord) -> bool {
     jiff::Timestamp::now() >= operation.deadline
 }
