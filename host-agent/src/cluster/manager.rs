@@ -2,16 +2,16 @@
 //! [task](super::task).
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::LogSelector;
-use k8sctl_rpc::task::{Exit, Outcome, Supervisor};
+use k8sctl_rpc::task::Supervisor;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::consent::consent;
 use super::planning::{self, PlannedUp, is_being_removed, plan_changed};
@@ -25,14 +25,12 @@ use crate::records::{
     Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, RecordError,
 };
 
+mod exits;
 #[cfg(test)]
 mod tests;
 
 /// How long a status may wait for the first look at its cluster after a start.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
-
-/// Pause before a cluster's task that panicked is begun anew.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
 
 /// A request that was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +79,7 @@ impl Manager {
         let manager = Arc::new(Self { shared, tasks: Mutex::default(), supervisor });
         manager.take_up_all().await?;
         manager.tell_of_damage().await?;
-        k8sctl_rpc::task::spawn("clusters", start_again(Arc::downgrade(&manager), exits));
+        k8sctl_rpc::task::spawn("clusters", exits::take_up_again(Arc::downgrade(&manager), exits));
         Ok(manager)
     }
 
@@ -148,7 +146,7 @@ impl Manager {
                 let wake = Arc::new(Notify::new());
                 let task =
                     ClusterTask::new(Arc::clone(&self.shared), name.to_owned(), Arc::clone(&wake), status);
-                self.supervisor.spawn(format!("cluster-{name}"), task.run());
+                self.supervisor.spawn(exits::task_name(name), task.run());
                 Handle { wake, status: receiver }
             })
             .clone()
@@ -282,7 +280,7 @@ impl Manager {
         planning::plan_down(&self.shared, &self.find(name).await?).await
     }
 
-    /// All operations as last published; ended ones stay while the host agent runs.
+    /// All operations as last published; the last that have ended stay for a while.
     pub fn operations(&self) -> watch::Receiver<BTreeMap<String, control::Operation>> {
         self.shared.operations.subscribe()
     }
@@ -428,18 +426,4 @@ impl Manager {
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {
     jiff::Timestamp::now().checked_add(deadline).unwrap_or(jiff::Timestamp::MAX)
-}
-
-/// Takes clusters up again whose task panicked, so that no operation hangs for ever.
-async fn start_again(manager: Weak<Manager>, mut exits: mpsc::UnboundedReceiver<Exit>) {
-    while let Some(exit) = exits.recv().await {
-        if !matches!(exit.outcome, Outcome::Panicked(_)) {
-            continue;
-        }
-        tokio::time::sleep(AFTER_PANIC).await;
-        let Some(manager) = manager.upgrade() else { return };
-        if let Err(error) = manager.take_up_all().await {
-            tracing::error!(task.name = %exit.name, error = %k8sctl_rpc::chain(&error), "cannot take it up again");
-        }
-    }
 }

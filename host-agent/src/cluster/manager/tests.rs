@@ -13,6 +13,7 @@ use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
 use crate::records::OperationState;
 
 mod cut;
+mod ends;
 mod turns;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {

@@ -1,0 +1,71 @@
+//! Tasks that have ended, well or badly.
+
+use tokio::sync::oneshot;
+
+use super::*;
+
+#[tokio::test]
+async fn a_cluster_that_begins_while_the_task_of_the_one_before_ends_gets_its_own() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    // It has forgotten its cluster, and looks no more.
+    let (status, receiver) = watch::channel(control::ClusterStatus::default());
+    let (end, ended) = oneshot::channel::<()>();
+    manager.supervisor.spawn(exits::task_name("home"), async move {
+        let _ = ended.await;
+        drop(status);
+    });
+    manager.lock().insert("home".to_owned(), Handle { wake: Arc::default(), status: receiver });
+    id(up(&manager, SPEC, true).await);
+    end.send(()).expect("it waits");
+    agent.wait_host("both VMs run", all_run).await;
+}
+
+/// A host at which every look panics.
+struct Broken(Arc<FakeHypervisor>);
+
+#[async_trait]
+impl Hypervisor for Broken {
+    async fn observe(&self, _: &DesiredPool) -> Result<ObservedHost, Failure> {
+        panic!("the test wants it")
+    }
+
+    async fn execute(&self, op: &HostOp) -> Result<Effect, Failure> {
+        self.0.execute(op).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+
+    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
+        self.0.console_tail(domain, bytes).await
+    }
+
+    async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
+        self.0.join_channel(domain).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_whose_task_panics_is_told_of_and_ends_at_its_deadline() {
+    let mut agent = FakeHostAgent::new().await;
+    let broken = Arc::new(Broken(agent.hypervisor.clone()));
+    Arc::get_mut(&mut agent.shared).expect("nobody else has it yet").hypervisor = broken;
+    let patient = agent.begin(agent.generation(SPEC).await).await.id;
+    let late = NewGeneration { deadline: jiff::Timestamp::now(), ..agent.generation(&other_spec()).await };
+    let late = agent.begin(late).await.id;
+    let _manager = agent.start().await;
+    let failure = agent.failure_of(&late).await;
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("HOST-INTERNAL", "cluster other"));
+    assert!(failure.reason.contains("the test wants it"), "{}", failure.reason);
+    let stored = agent.shared.records.operation(&late).await.expect("reads").expect("is there");
+    assert!(
+        matches!(&stored.state, OperationState::Failed(failure) if failure.id == "HOST-INTERNAL"),
+        "{stored:?}"
+    );
+    let is_told = |line: &control::Progress| line.message.contains("HOST-INTERNAL");
+    let told = |it: &control::Operation| it.progress.iter().any(is_told);
+    let patient = agent.wait_operation("the other goes on", &patient, told).await;
+    assert_eq!(patient.state(), control::OperationState::Running);
+}
