@@ -20,6 +20,9 @@ use crate::pki::PkiStore;
 use crate::records::{OperationRecord, OperationState, RecordError, Records};
 use crate::wire;
 
+/// Operations that have ended and are kept in memory, for those who watch them.
+const KEPT: usize = 50;
+
 /// See the module.
 pub struct Shared {
     /// The host agent's configuration.
@@ -46,7 +49,7 @@ pub struct Shared {
     pub turns: HostTurns,
     /// Held while a cluster chooses the port that its node agents dial: it sees those of the others.
     pub node_ports: tokio::sync::Mutex<()>,
-    /// Operations by id, as last published.
+    /// Operations by id, as last published; of those that have ended the last.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
 }
 
@@ -119,9 +122,20 @@ impl Shared {
             let new = wire_operation(record, kept.unwrap_or(lines));
             let changed = old != Some(&new);
             operations.insert(id.to_owned(), new);
+            forget_old(operations);
             changed
         });
     }
+}
+
+/// Forgets the oldest that have ended; the records have them for longer. Ids are in the order of time.
+fn forget_old(operations: &mut BTreeMap<String, control::Operation>) {
+    let ended = operations.iter().filter(|(_, it)| it.state() != control::OperationState::Running);
+    let ended: Vec<String> = ended.map(|(id, _)| id.clone()).collect();
+    let many = ended.len().saturating_sub(KEPT);
+    ended[..many].iter().for_each(|id| {
+        operations.remove(id);
+    });
 }
 
 /// An operation on the wire.
@@ -143,5 +157,26 @@ pub(super) fn wire_operation(
         finished: record.finished.map(wire::timestamp),
         progress,
         failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+
+    #[tokio::test]
+    async fn only_the_last_that_have_ended_stay_in_memory() {
+        let agent = FakeHostAgent::new().await;
+        let running = agent.begin(agent.generation(SPEC).await).await;
+        agent.shared.publish_record(&running, Vec::new());
+        for number in 0..2 * KEPT {
+            let ended = OperationRecord { id: format!("{number:03}"), ..running.clone().given_way("why") };
+            agent.shared.publish_record(&ended, Vec::new());
+        }
+        let operations = agent.shared.operations.borrow();
+        let ended: Vec<_> = operations.keys().filter(|id| **id != running.id).collect();
+        assert_eq!((ended.len(), ended[0].as_str()), (KEPT, "050"));
+        assert!(operations.contains_key(&running.id));
     }
 }

@@ -109,13 +109,13 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let id = request.into_inner().operation_id;
         // Subscribed before reading: what changes in between is seen.
-        let mut operations = self.manager.operations();
-        let first = self.manager.operation(&id).await?;
+        let manager = Arc::clone(&self.manager);
+        let mut operations = manager.operations();
+        let first = manager.operation(&id).await?;
         let reply = stream("watch-operation", |sender| async move {
-            let mut last = None;
-            let mut current = Some(first);
+            let (mut last, mut operation) = (None, first);
             loop {
-                if let Some(operation) = current.filter(|operation| Some(operation) != last.as_ref()) {
+                if Some(&operation) != last.as_ref() {
                     let ended = operation.state() != control::OperationState::Running;
                     last = Some(operation.clone());
                     let response = control::WatchOperationResponse { operation: Some(operation) };
@@ -128,7 +128,8 @@ impl ClusterService for Clusters {
                     changed = operations.changed() => if changed.is_err() { return Ok(()) },
                     () = sender.closed() => return Ok(()),
                 }
-                current = operations.borrow_and_update().get(&id).cloned();
+                // From the records where it ended so long ago that it is published no more.
+                operation = manager.operation(&id).await?;
             }
         });
         Ok(Response::new(reply))
@@ -269,7 +270,7 @@ impl ClusterService for Clusters {
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
+    use futures::{FutureExt as _, StreamExt as _};
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -292,5 +293,27 @@ mod tests {
         let request = control::DestroyRequest { cluster_name: "home".to_owned(), ..Default::default() };
         cut(clusters.destroy(Request::new(request)));
         agent.wait_host("they are gone", |host| host.observed.domains.is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn the_end_of_what_is_published_no_more_is_in_the_records() {
+        let agent = FakeHostAgent::new().await;
+        let clusters = Clusters { manager: agent.start().await };
+        let begun = agent.begin(agent.generation(SPEC).await).await;
+        agent.shared.publish_record(&begun, Vec::new());
+        let request = control::WatchOperationRequest { operation_id: begun.id.clone() };
+        let watch = clusters.watch_operation(Request::new(request)).await;
+        let mut watch = watch.expect("it is there").into_inner();
+        for (ends, expected) in
+            [(false, control::OperationState::Running), (true, control::OperationState::Succeeded)]
+        {
+            if ends {
+                agent.shared.records.finish_operation(&begun.id, None).await.expect("writes");
+                agent.shared.operations.send_modify(|all| drop(all.remove(&begun.id)));
+            }
+            let told = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.expect("in time");
+            let told = told.expect("it is told").expect("it is well").operation.expect("it is there");
+            assert_eq!(told.state(), expected);
+        }
     }
 }

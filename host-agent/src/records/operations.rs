@@ -86,6 +86,11 @@ pub enum Begun {
     Overtaken,
 }
 
+/// Operations that have ended and are kept, of each cluster.
+pub(super) const KEPT: u32 = 20;
+/// Those of clusters that are gone, of all of them together.
+pub(super) const KEPT_OF_GONE: u32 = 100;
+
 const COLUMNS: &str =
     "id, cluster_id, cluster, kind, generation, state, started, deadline, finished, failure, agreed";
 
@@ -176,7 +181,7 @@ fn superseded(reason: &str) -> Failure {
     Failure::new("OPERATION-SUPERSEDED", "operation", reason, next)
 }
 
-/// Begins an operation; the running one gives way, ended by `reason`.
+/// Begins an operation; the running one gives way, ended by `reason`. The oldest that have ended are forgotten.
 pub(super) fn insert(
     t: &Transaction<'_>,
     record: OperationRecord,
@@ -197,7 +202,22 @@ pub(super) fn insert(
             record.agreed.as_ref().map(to_json)
         ],
     )?;
+    forget_old(t, &record.cluster_id)?;
     Ok(Begun::New(record, before.map(Box::new)))
+}
+
+fn forget_old(t: &Transaction<'_>, cluster_id: &str) -> Result<(), RecordError> {
+    t.execute(
+        "DELETE FROM operation WHERE cluster_id = ?1 AND state <> 'running' AND id NOT IN (
+            SELECT id FROM operation WHERE cluster_id = ?1 AND state <> 'running' ORDER BY id DESC LIMIT ?2)",
+        params![cluster_id, KEPT],
+    )?;
+    t.execute(
+        "DELETE FROM operation WHERE cluster_id NOT IN (SELECT id FROM cluster) AND id NOT IN (
+            SELECT id FROM operation WHERE cluster_id NOT IN (SELECT id FROM cluster) ORDER BY id DESC LIMIT ?1)",
+        params![KEPT_OF_GONE],
+    )?;
+    Ok(())
 }
 
 /// Ends the running operation of a cluster because another takes its place.

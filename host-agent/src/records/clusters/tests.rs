@@ -1,5 +1,6 @@
 //! Generations, nodes and operations as they follow each other.
 
+use super::operations::{KEPT, KEPT_OF_GONE};
 use super::*;
 use crate::records::{OperationState, SCHEMA};
 use host_store::{Store, StoreError};
@@ -232,4 +233,31 @@ async fn a_cluster_that_is_being_removed_takes_no_new_spec() {
     assert!(matches!(up(&records, &["a"]).await, Begun::BeingRemoved));
     let running = records.running_operation(&cluster.id).await.expect("reads");
     assert_eq!(running.map(|operation| operation.id), Some(down.id));
+}
+
+#[tokio::test]
+async fn only_the_last_operations_are_kept() {
+    let records = records();
+    let mut ids = Vec::new();
+    for round in 0..KEPT + 5 {
+        let workers: &[&str] = if round % 2 == 0 { &["a"] } else { &["a", "b"] };
+        ids.push(new(up(&records, workers).await).id);
+    }
+    let mut kept = Vec::new();
+    for id in &ids {
+        kept.push(records.operation(id).await.expect("reads").is_some());
+    }
+    // The one that runs is not among those.
+    let gone = ids.len() - 1 - KEPT as usize;
+    assert_eq!(kept, [vec![false; gone], vec![true; KEPT as usize + 1]].concat());
+
+    for _ in 0..KEPT_OF_GONE {
+        records.forget_cluster(&home(&records).await.id).await.expect("forgets");
+        new(up(&records, &["a"]).await);
+    }
+    let count = |c: &mut Connection| {
+        let count = c.query_row("SELECT count(*) FROM operation", [], |row| row.get::<_, u32>(0));
+        Ok::<_, StoreError>(count?)
+    };
+    assert_eq!(records.store.call_blocking(count).expect("counts"), KEPT_OF_GONE + 1);
 }
