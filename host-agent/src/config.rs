@@ -130,6 +130,11 @@ impl HostConfig {
         self.run_dir.join("api.sock")
     }
 
+    /// Locked while the host agent of this state directory runs, wherever its socket is.
+    pub fn lock_file(&self) -> PathBuf {
+        self.state_dir.join("k8s-host-agent.lock")
+    }
+
     /// Holds the process id while the host agent runs, locked against a second one.
     pub fn pid_file(&self) -> PathBuf {
         self.run_dir.join("k8s-host-agent.pid")

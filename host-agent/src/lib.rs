@@ -6,10 +6,12 @@
 //! through [`kubernetes`]. What happens goes into the [`events`] log.
 //!
 //! - [`config`]: the daemon's own configuration
+//! - [`alone`]: one host agent per state directory
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
 //! - [`wire`]: conversions to wire types
 
+pub mod alone;
 pub mod cluster;
 pub mod config;
 pub mod control;

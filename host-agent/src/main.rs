@@ -1,14 +1,15 @@
 //! `k8s-host-agent`: logging, configuration, build, serve, drain.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use host_agent::alone::Alone;
 use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::Manager;
 use host_agent::cluster::shared::Shared;
@@ -51,7 +52,7 @@ fn main() -> anyhow::Result<()> {
         make_dir(dir, mode)?;
     }
     close_dir(&config.state_dir)?;
-    let _pid_file = lock_pid_file(&config.pid_file())?;
+    let _alone = Alone::lock(&config)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -151,23 +152,4 @@ fn close_dir(dir: &Path) -> anyhow::Result<()> {
     tracing::warn!(path = %dir.display(), "the state directory was open to others; closing it");
     std::fs::set_permissions(dir, Permissions::from_mode(0o700))
         .with_context(|| format!("cannot close {} to others (chmod 0700)", dir.display()))
-}
-
-/// Holds the pid file locked while the program runs: there is one host agent per state directory.
-fn lock_pid_file(path: &Path) -> anyhow::Result<File> {
-    use std::io::Write as _;
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        // Whoever can open it can lock it, and so keep a host agent from starting.
-        .mode(0o600)
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(|| {
-        format!("another k8s-host-agent runs: it holds {}; use it, or end it first", path.display())
-    })?;
-    file.set_len(0)?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
 }
