@@ -6,7 +6,7 @@
 //! through [`kubernetes`]. What happens goes into the [`events`] log.
 //!
 //! - [`config`]: the daemon's own configuration
-//! - [`alone`]: one host agent per state directory
+//! - [`alone`]: one host agent per state directory; [`startup`]: what one says that cannot use its records
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
 //! - [`wire`]: conversions to wire types
@@ -21,4 +21,5 @@ pub mod kubernetes;
 pub mod nodes;
 pub mod pki;
 pub mod records;
+pub mod startup;
 pub mod wire;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use host_agent::events::EventLog;
 use host_agent::nodes::registry::NodeRegistry;
 use host_agent::pki::PkiStore;
 use host_agent::records::Records;
+use host_agent::startup::{record_failure, store_failure};
 use host_agent::{control, events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
@@ -26,7 +29,7 @@ use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
 use host_pki::join::{JoinAuthority, join_events};
 use host_plugins::{PluginDir, PluginHost};
-use host_store::Store;
+use host_store::{Store, StoreError};
 use k8sctl_types::failure::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -43,11 +46,36 @@ struct Args {
     config: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args = Args::parse();
     k8sctl_rpc::telemetry::init("k8s-host-agent");
     k8sctl_rpc::provider::install();
-    let config = HostConfig::load(args.config.as_deref())?;
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells why the host agent ended, and what to do next, as `k8sctl` tells a failure.
+fn tell(error: &anyhow::Error) {
+    let other = || {
+        let next = "mend that, then start it again";
+        Failure::new("HOST-AGENT-START", "host agent", format!("{error:#}"), next)
+    };
+    let failure = error.downcast_ref::<Failure>().cloned().unwrap_or_else(other);
+    // There is nobody else to tell.
+    let _ = writeln!(std::io::stderr(), "error {failure}\nnext: {}", failure.next_step);
+}
+
+fn start(args: &Args) -> anyhow::Result<()> {
+    let config = HostConfig::load(args.config.as_deref()).map_err(|error| {
+        let reason = k8sctl_rpc::chain(&error).to_string();
+        let next = "mend the key that is named, then start it again";
+        Failure::new("HOST-CONFIG", "host agent's configuration", reason, next)
+    })?;
     for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {
         make_dir(dir, mode)?;
     }
@@ -64,15 +92,10 @@ fn main() -> anyhow::Result<()> {
 async fn run(config: HostConfig) -> anyhow::Result<()> {
     let schemas = [records::SCHEMA, events::SCHEMA, host_pki::join::SCHEMA, host_plugins::SCHEMA];
     let database = config.state_dir.join("k8s-myhome.db");
-    let store = Store::open(&database, &schemas).map_err(|error| {
-        Failure::new(
-            "HOST-RECORDS",
-            format!("file {}", database.display()),
-            k8sctl_rpc::chain(&error).to_string(),
-            "restore it from a backup; without one, take the VMs away with virsh and move the file aside",
-        )
-    })?;
-    let event_log = EventLog::open(store.clone(), config.event_retention).await?;
+    let unusable = |error: &StoreError| store_failure(&database, error);
+    let store = Store::open(&database, &schemas).map_err(|error| unusable(&error))?;
+    let event_log =
+        EventLog::open(store.clone(), config.event_retention).await.map_err(|error| unusable(&error))?;
     let (changes, receiver) = nodes::changes::changes();
     let registry = NodeRegistry::new(changes);
     let pki = PkiStore::new(config.state_dir.join("pki"));
@@ -108,7 +131,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     );
     k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
-    let manager = Manager::start(shared).await?;
+    let manager = Manager::start(shared).await.map_err(|error| record_failure(&database, &error))?;
 
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
