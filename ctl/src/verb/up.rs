@@ -122,7 +122,8 @@ async fn apply(
         let request = ApplyRequest {
             spec: Some(file.to_wire()),
             plan_digest: plan.digest.clone(),
-            allow_destructive: asks,
+            // What is under way may have ended by then.
+            allow_destructive: asks || args.yes,
             deadline: args.deadline.and_then(|deadline: Duration| deadline.try_into().ok()),
         };
         match agent.clusters().apply(request).await {
