@@ -103,6 +103,7 @@ impl ClusterTask {
             }
         }
         drop(turn);
+        self.doings.settle(up);
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
         Ok(true)

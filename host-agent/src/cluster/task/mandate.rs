@@ -84,7 +84,7 @@ impl Doings {
     }
 
     /// All is as an operation wants it: what others did is made good, and what changes from now on is somebody's doing.
-    fn settle(&mut self, operation: Option<&OperationRecord>) {
+    pub(super) fn settle(&mut self, operation: Option<&OperationRecord>) {
         self.0.retain(|it| it.by.as_ref() == operation.map(|it| &it.id));
     }
 }
@@ -146,7 +146,6 @@ impl ClusterTask {
             self.doings.note(cluster, operation, change);
             done?;
         }
-        self.doings.settle(operation);
         Ok(Carried::All)
     }
 }
