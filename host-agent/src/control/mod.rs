@@ -87,7 +87,10 @@ async fn to_its_end<T: Send + 'static>(
         // The client may be gone already.
         let _ = sender.send(work.await);
     });
-    answer.await.map_err(|cut| broken(&cut))
+    // It panicked, of which the log tells.
+    answer
+        .await
+        .map_err(|_| broken(&std::io::Error::other(format!("the task {name} of this request broke off"))))
 }
 
 /// Sends progress lines on to the client until the work drops its end.
