@@ -79,3 +79,24 @@ async fn between_two_changes_of_one_cluster_another_has_its_turn() {
     let is_done = |host: &FakeHost| host.effects.get("restart-domain") == Some(&2) && four_run(host);
     agent.wait_host("both are as they shall be", is_done).await;
 }
+
+#[tokio::test]
+async fn a_removal_that_waits_ends_at_its_deadline_and_goes_on_after_it() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("restart-domain", &mut agent);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    id(up(&manager, &other_spec(), true).await);
+    agent.wait_host("all VMs run", four_run).await;
+    id(up(&manager, &larger(SPEC, 11), true).await);
+    slow.reached().await;
+    let deadline = deadline_from_now(Duration::from_secs(1));
+    agent.shared.records.begin_down(&agent.cluster("other").await, deadline).await.expect("answers");
+    let down = manager.destroy("other", "").await.expect("it is followed");
+    let failure = agent.failure_of(&down).await;
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
+    assert!(waits_for_home(&manager.operation(&down).await.expect("reads")));
+    assert_eq!(agent.hypervisor.host().observed.domains.len(), 4);
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    agent.wait_host("it is gone", |host| host.observed.domains.len() == 2).await;
+}
