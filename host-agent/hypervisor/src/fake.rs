@@ -457,7 +457,7 @@ impl FakeHost {
             live_memory_bytes: before.as_ref().and_then(|it| it.live_memory_bytes),
             mac: plan.mac.clone(),
             networks: vec![plan.network.clone()],
-            disk: Some(plan.disk.clone()),
+            disks: vec![plan.disk.clone()],
             kernel: Some(plan.kernel.clone()),
             initrd: Some(plan.initrd.clone()),
             cmdline: plan.cmdline.clone(),

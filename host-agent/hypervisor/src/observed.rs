@@ -151,8 +151,8 @@ pub struct ObservedDomain {
     pub mac: String,
     /// libvirt networks of all interfaces.
     pub networks: Vec<String>,
-    /// First disk.
-    pub disk: Option<PathBuf>,
+    /// Files of all disks.
+    pub disks: Vec<PathBuf>,
     /// Kernel of a direct boot.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk of a direct boot.

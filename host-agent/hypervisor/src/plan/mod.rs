@@ -9,12 +9,14 @@
 //! A disk always goes before the definition of its domain: a volume without a domain is thus a fresh
 //! one, left by an interrupted creation, and is used.
 //!
+//! - `disks`: which files in the pool are the cluster's
 //! - `network`: own and adopted networks
 //! - `nodes`: volumes and domains
 //! - `storage`: pool, image files, space
 //! - `taps`: running VMs back onto their network's bridge
 //! - `teardown`: [`plan_teardown`]
 
+mod disks;
 mod network;
 mod nodes;
 mod storage;

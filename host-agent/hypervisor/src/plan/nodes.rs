@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use k8sctl_types::failure::Failure;
 
+use super::disks::{disks_of, is_own_disk};
 use super::{change, destructive};
 use crate::accelerator::Accelerator;
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
-use crate::desired::{DesiredHost, DesiredNode, image_file_names, image_of_base, volume_name, volume_prefix};
+use crate::desired::{DesiredHost, DesiredNode, image_file_names, image_of_base, volume_name};
 use crate::observed::{DomainState, ObservedDomain, ObservedHost, ObservedVolume};
 use crate::xml::domain::DomainPlan;
 use crate::xml::owner::Owner;
@@ -40,7 +41,8 @@ pub(super) fn plan_nodes(
         let volume = observed.volume(&name);
         let replace = domain.and_then(|it| replace_reason(desired, node, it, volume, network_replaced));
         if let (Some(domain), Some(reason)) = (domain, &replace) {
-            delete_node(&desired.pool.name, domain, volume, Action::Replace, reason, &mut plan.deletes);
+            let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
+            delete_node(&desired.pool.name, domain, &disks, Action::Replace, reason, &mut plan.deletes);
         }
         let (domain, volume) = if replace.is_some() { (None, None) } else { (domain, volume) };
         if domain.is_none() {
@@ -64,17 +66,16 @@ pub(super) fn plan_nodes(
 fn plan_removed(desired: &DesiredHost, observed: &ObservedHost, plan: &mut NodesDecision) {
     let stays = |name: &str| desired.names().any(|stays| stays == name);
     for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !stays(&it.name)) {
-        let volume = observed.volume(&volume_name(&desired.cluster_id, &domain.name));
+        let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
         let reason = "the node is no longer in the spec";
-        delete_node(&desired.pool.name, domain, volume, Action::Delete, reason, &mut plan.deletes);
+        delete_node(&desired.pool.name, domain, &disks, Action::Delete, reason, &mut plan.deletes);
     }
-    let prefix = volume_prefix(&desired.cluster_id);
+    let is_own = |it: &ObservedVolume| is_own_disk(&desired.cluster_id, &desired.pool, observed, it);
     let is_used = |name: &str| {
         desired.names().any(|stays| volume_name(&desired.cluster_id, stays) == name)
             || plan.deletes.iter().any(|it| it.kind == Kind::Volume && it.name == name)
     };
-    let left: Vec<_> =
-        observed.volumes.iter().filter(|it| it.name.starts_with(&prefix) && !is_used(&it.name)).collect();
+    let left: Vec<_> = observed.volumes.iter().filter(|it| is_own(it) && !is_used(&it.name)).collect();
     plan.deletes.extend(
         left.into_iter()
             .map(|volume| delete_volume(&desired.pool.name, volume, Action::Delete, "no node uses it")),
@@ -90,11 +91,11 @@ pub(super) fn reference(domain: &ObservedDomain) -> DomainRef {
     DomainRef { name: domain.name.clone(), uuid: domain.uuid.clone(), cluster_id }
 }
 
-/// Off, disk gone, definition gone: in this order, see the module's head.
+/// Off, disks gone, definition gone: in this order, see the module's head.
 pub(super) fn delete_node(
     pool: &str,
     domain: &ObservedDomain,
-    volume: Option<&ObservedVolume>,
+    disks: &[&ObservedVolume],
     action: Action,
     reason: &str,
     changes: &mut Vec<HostChange>,
@@ -104,7 +105,7 @@ pub(super) fn delete_node(
         let op = HostOp::PowerOffDomain { domain: reference.clone() };
         changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
     }
-    changes.extend(volume.map(|volume| delete_volume(pool, volume, action, reason)));
+    changes.extend(disks.iter().map(|disk| delete_volume(pool, disk, action, reason)));
     let op = HostOp::DeleteDomain { domain: reference };
     changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
 }
@@ -116,6 +117,7 @@ pub(super) fn delete_volume(pool: &str, volume: &ObservedVolume, action: Action,
 
 fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &ObservedHost) -> Result<(), Failure> {
     let foreign = |it: &&ObservedDomain| !belongs(it, &desired.cluster_id);
+    let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
     for domain in observed.domains.iter().filter(foreign) {
         let what = if domain.name == node.spec.name {
             "name".to_owned()
@@ -123,6 +125,8 @@ fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &Observed
             format!("UUID {}", domain.uuid)
         } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
             format!("MAC address {}", domain.mac)
+        } else if domain.disks.contains(&disk) {
+            format!("disk {}", disk.display())
         } else {
             continue;
         };
@@ -164,7 +168,7 @@ fn replace_reason(
         Some(differs("MAC address", &domain.mac, &node.spec.mac))
     } else if domain.networks != [desired.network.name.clone()] {
         Some(differs("network", &domain.networks.join(", "), &desired.network.name))
-    } else if domain.disk.as_ref() != Some(&disk) {
+    } else if domain.disks.first() != Some(&disk) {
         Some("it has another disk than it should".to_owned())
     } else if volume.is_none() {
         Some("its disk is gone".to_owned())

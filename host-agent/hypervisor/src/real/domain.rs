@@ -19,7 +19,7 @@ use crate::change::{DomainRef, Outcome};
 use crate::hypervisor::Hypervisor;
 use crate::observed::DomainState as ObservedState;
 use crate::xml::domain::{DomainPlan, read_console_log, read_domain, read_join_channel};
-use crate::xml::owner::read_owner;
+use crate::xml::owner::owner_of;
 
 /// How long a VM may take to shut down before it is ended by force.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(120);
@@ -34,7 +34,7 @@ pub(super) fn find_ours(connect: &Connect, reference: &DomainRef) -> Result<Opti
     };
     let uuid = domain.uuid().call("read", "domain", name)?;
     let xml = domain.xml_desc(0).call("read", "domain", name)?;
-    let owner = read_owner(&xml).call("read", "domain", name)?;
+    let owner = owner_of(&xml, &uuid.to_string()).call("read", "domain", name)?;
     let ours = owner.is_some_and(|owner| owner.cluster_id == reference.cluster_id);
     if ours && Uuid::parse_str(&reference.uuid).is_ok_and(|wanted| wanted == uuid) {
         Ok(Some(domain))

@@ -290,7 +290,7 @@ impl DomainPlan {
             kind: self.accelerator.domain_type(),
             name: self.name.clone(),
             uuid: self.uuid.clone(),
-            metadata: Metadata::from(&self.owner),
+            metadata: Metadata::new(&self.owner, &self.uuid),
             description: self.description.clone(),
             memory: Memory { unit: "KiB", value: self.memory_bytes / 1024 },
             vcpu: self.vcpus,

@@ -39,7 +39,7 @@ fn domain_document() {
     assert_eq!(seen.ours, Some(domain(Accelerator::Tcg).owner));
     assert_eq!((seen.vcpus, seen.memory_bytes), (2, 4 << 30));
     assert_eq!(seen.networks, ["default"]);
-    assert_eq!(seen.disk, Some("/pool/c1-k8s-worker-1.qcow2".into()));
+    assert_eq!(seen.disks, [std::path::Path::new("/pool/c1-k8s-worker-1.qcow2")]);
     assert_eq!(read_console_log(&xml).expect("it is XML"), Some("/log/k8s-worker-1.log".into()));
     assert_eq!(read_join_channel(&xml).expect("it is XML"), None, "it has none before it runs");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::owner::{Metadata, Owner, read_owner};
+use super::owner::{Metadata, Owner, owner_of};
 use super::{XmlError, read, write};
 use crate::adoption::{DhcpHost, DhcpRange};
 use crate::observed::ObservedNetwork;
@@ -76,7 +76,7 @@ impl NetworkPlan {
     pub fn to_xml(&self) -> Result<String, XmlError> {
         let element = NetworkElement {
             name: self.name.clone(),
-            metadata: Metadata::from(&self.owner),
+            metadata: Metadata::new(&self.owner, &self.name),
             forward: Forward { mode: "nat" },
             // One bridge with nothing behind it makes no loop; with STP each VM's port would stay
             // closed for its first seconds.
@@ -218,7 +218,7 @@ pub fn read_network(
     };
     let first = network.ip.iter().find_map(ReadIp::ipv4);
     Ok(ObservedNetwork {
-        ours: read_owner(inactive)?,
+        ours: owner_of(inactive, &network.name)?,
         cidr: first.map(|(_, cidr)| cidr),
         gateway: first.map(|(gateway, _)| gateway),
         forward: match network.forward {

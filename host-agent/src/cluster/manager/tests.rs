@@ -45,7 +45,7 @@ fn deleted(host: &FakeHost) -> [u32; 3] {
 
 /// As `virsh snapshot-create-as --disk-only` leaves it.
 fn snapshot(agent: &FakeHostAgent, name: &str) {
-    domain(&mut agent.hypervisor.host(), name).disk = Some("/pool/snapshot.s1".into());
+    domain(&mut agent.hypervisor.host(), name).disks = vec!["/pool/snapshot.s1".into()];
     agent.hypervisor.notify();
 }
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::change::{HostChange, HostOp};
 use crate::desired::{part_name, volume_name};
 use crate::observed::{ObservedPool, ObservedTap};
+use crate::xml::domain::{DomainPlan, read_domain};
+use crate::xml::network::{NetworkPlan, read_network};
 
 fn file(name: &str) -> ObservedVolume {
     ObservedVolume { name: name.to_owned(), capacity: 1 << 20, backing: None }
@@ -16,6 +18,103 @@ fn masters(host: &FakeHost) -> Vec<Option<String>> {
 
 fn plan(host: &FakeHost, adoption: &Adoption) -> HostPlan {
     plan_host(&three(), &host.observed, adoption).expect("nothing stands in the way")
+}
+
+fn names(host: &FakeHost) -> Vec<String> {
+    host.observed.volumes.iter().map(|it| it.name.clone()).collect()
+}
+
+fn domain_made(plan: &HostPlan, name: &str) -> DomainPlan {
+    let made = plan.changes.iter().find_map(|it| match &it.op {
+        HostOp::DefineDomain { domain } if domain.name == name => Some(domain.clone()),
+        _ => None,
+    });
+    made.expect("it is made")
+}
+
+fn network_made(plan: &HostPlan) -> NetworkPlan {
+    let made = plan.changes.iter().find_map(|it| match &it.op {
+        HostOp::DefineNetwork { network } => Some(network.clone()),
+        _ => None,
+    });
+    made.expect("it is made")
+}
+
+/// `virt-clone`, a network made of another one's document, and a disk that was copied beside.
+#[test]
+fn a_copy_of_a_node_and_a_backup_of_its_disk_stay() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    let made = converge(&mut host, &three(), &mut adoption);
+    let (disk, cloned) = (volume_name(CLUSTER, "worker-1"), volume_name(CLUSTER, "worker-1-clone"));
+    let xml = domain_made(&made, "worker-1").to_xml("/log/worker-1.log".as_ref()).expect("it has a form");
+    let uuid = |last: u8| format!("<uuid>00000000-0000-4000-8000-0000000000{last:02x}</uuid>");
+    let xml = xml
+        .replace("<name>worker-1</name>", "<name>worker-1-clone</name>")
+        .replace(&uuid(11), &uuid(99))
+        .replace("52:54:00:00:00:0b", "52:54:00:00:00:63")
+        .replace(&disk, &cloned);
+    host.observed.domains.push(read_domain(&xml, None, DomainState::Off, false).expect("it is a document"));
+    let xml = network_made(&made).to_xml().expect("it has a form");
+    let xml = xml
+        .replace("<name>default</name>", "<name>copy</name><uuid>c0</uuid>")
+        .replace("virbr-k8s0", "virbr-copy")
+        .replace("192.168.122.1\"", "192.168.77.1\"");
+    host.observed.networks.push(read_network(&xml, None, false).expect("it is a document"));
+    let [base, kernel, initrd] = three().image.pool_names();
+    let backup = format!("{disk}.bak");
+    for name in [&cloned, &backup] {
+        let backing = Some(pool().path.join(&base));
+        host.observed.volumes.push(ObservedVolume { backing, ..file(name) });
+    }
+    assert_eq!(lines(&converge(&mut host, &three(), &mut adoption)), "");
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    let domains: Vec<_> = host.observed.domains.iter().map(|it| it.name.as_str()).collect();
+    let networks: Vec<_> = host.observed.networks.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!((domains, networks), (vec!["worker-1-clone"], vec!["copy"]));
+    // The clone boots from the image.
+    assert_eq!(names(&host), [base, kernel, initrd, cloned, backup]);
+}
+
+/// A VM defined out of a node's document, with another name and nothing else changed by hand.
+#[test]
+fn a_disk_that_a_strangers_vm_has_is_not_taken_from_it() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let disk = volume_name(CLUSTER, "worker-1");
+    host.observed.domains.push(ObservedDomain {
+        name: "mine".into(),
+        uuid: "f1".into(),
+        disks: vec!["/elsewhere/root.img".into(), pool().path.join(&disk)],
+        ..ObservedDomain::default()
+    });
+    let failure = plan_host(&three(), &host.observed, &adoption).expect_err("two VMs have the disk");
+    assert_eq!(
+        (failure.id.as_str(), failure.object.as_str()),
+        ("LIBVIRT-FOREIGN-DOMAIN", "domain mine"),
+        "{failure:?}"
+    );
+    assert!(failure.reason.contains(&disk) && failure.reason.contains("worker-1"), "{failure:?}");
+    let left = desired(&[("cp-1", 10)]);
+    converge(&mut host, &left, &mut adoption);
+    assert!(names(&host).contains(&disk) && !names(&host).contains(&volume_name(CLUSTER, "worker-2")));
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert!(names(&host).contains(&disk), "{:?}", names(&host));
+}
+
+/// `virsh snapshot-create-as --disk-only`, whose new file is beside the disk.
+#[test]
+fn what_a_snapshot_put_in_a_disks_place_goes_with_the_vm() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let snapshot = volume_name(CLUSTER, "worker-1").replace(".qcow2", ".s1");
+    let worker = host.observed.domains.iter_mut().find(|it| it.name == "worker-1").expect("it was made");
+    worker.disks = vec![pool().path.join(&snapshot)];
+    host.observed.volumes.push(file(&snapshot));
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(host.observed, empty_host().observed);
 }
 
 /// `virsh net-destroy` and then perhaps `net-undefine` while the VMs run.
@@ -164,7 +263,7 @@ fn images_stay_while_a_pool_that_was_undefined_has_disks_of_others() {
     host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
     host.observed.volumes.push(file(&volume_name(OTHER, "cp")));
     tear_down(&mut host, CLUSTER, &mut adoption);
-    let left: Vec<_> = host.observed.volumes.iter().map(|it| it.name.clone()).collect();
+    let left = names(&host);
     let [base, kernel, initrd] = three().image.pool_names();
     assert_eq!(left, [base, kernel, initrd, volume_name(OTHER, "cp")]);
     assert!(host.observed.pool.is_some_and(|it| it.active), "it has disks");
@@ -208,7 +307,7 @@ fn only_names_of_images_go_with_the_images() {
     converge(&mut host, &three(), &mut adoption);
     host.observed.volumes.extend(foreign.iter().map(|name| file(name)));
     tear_down(&mut host, CLUSTER, &mut adoption);
-    let left: Vec<_> = host.observed.volumes.iter().map(|it| it.name.clone()).collect();
+    let left = names(&host);
     assert_eq!(left, foreign);
     assert!(host.observed.pool.is_some(), "a pool with files in it stays");
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::JOIN_CHANNEL;
 use crate::observed::{DomainState, ObservedDomain, ObservedTap};
-use crate::xml::owner::read_owner;
+use crate::xml::owner::owner_of;
 use crate::xml::{XmlError, read};
 
 #[derive(Deserialize)]
@@ -167,7 +167,7 @@ pub fn read_domain(
     let live: Option<ReadDomain> = live.map(|xml| read("domain", xml)).transpose()?;
     let source = |disk: &ReadDisk| disk.source.as_ref().and_then(|source| source.file.clone());
     Ok(ObservedDomain {
-        ours: read_owner(inactive)?,
+        ours: owner_of(inactive, &domain.uuid)?,
         state,
         run: live.as_ref().and_then(|live| live.run),
         autostart,
@@ -183,7 +183,7 @@ pub fn read_domain(
             .map(|mac| mac.address.clone())
             .unwrap_or_default(),
         networks: domain.devices.interface.iter().filter_map(ReadInterface::network).collect(),
-        disk: domain.devices.disk.iter().find_map(source),
+        disks: domain.devices.disk.iter().filter_map(source).collect(),
         kernel: domain.os.kernel,
         initrd: domain.os.initrd,
         cmdline: domain.os.cmdline.unwrap_or_default(),
