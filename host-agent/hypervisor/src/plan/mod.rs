@@ -43,7 +43,7 @@ pub fn plan_host(
     adopted: &Adoption,
 ) -> Result<HostPlan, Failure> {
     let network = network::plan_network(desired, observed, adopted)?;
-    let nodes = nodes::plan_nodes(desired, observed, network.replaced)?;
+    let nodes = nodes::plan_nodes(desired, observed)?;
     let storage = storage::plan_storage(desired, observed, &nodes)?;
     let taps = taps::plan_taps(desired, observed, &network.changes, &nodes.deletes);
 

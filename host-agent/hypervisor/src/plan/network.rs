@@ -19,8 +19,6 @@ use crate::xml::owner::Owner;
 pub(super) struct NetworkDecision {
     pub changes: Vec<HostChange>,
     pub adoption: Adoption,
-    /// The network goes and comes back: nothing can stay on it.
-    pub replaced: bool,
 }
 
 pub(super) fn plan_network(
@@ -32,7 +30,7 @@ pub(super) fn plan_network(
     let existing = observed.network(&spec.name);
     refuse_overlap(desired, observed, existing)?;
     refuse_address_of_host(desired, observed)?;
-    let keep = |changes| NetworkDecision { changes, adoption: adopted.clone(), replaced: false };
+    let keep = |changes| NetworkDecision { changes, adoption: adopted.clone() };
     let Some(network) = existing else {
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
     };
@@ -49,8 +47,8 @@ pub(super) fn plan_network(
             let reason = format!("its CIDR changes from {} to {}", show(network.cidr), spec.cidr);
             let delete = destructive(change(Action::Replace, Kind::Network, &spec.name, &reason, delete));
             let create = create(desired, observed, Action::Replace, &reason);
-            let changes = std::iter::once(delete).chain(create).collect();
-            Ok(NetworkDecision { changes, adoption: adopted.clone(), replaced: true })
+            // The VMs stay: their interfaces are put onto the new one's bridge.
+            Ok(keep(std::iter::once(delete).chain(create).collect()))
         }
         Some(_) => Ok(keep(update_own(desired, network))),
         None if network.cidr != Some(spec.cidr) => Err(Failure::new(
@@ -241,7 +239,7 @@ fn adopt(
     let reason = "DHCP must not give away addresses of nodes and load balancers; undone on down";
     changes.extend(set_ranges(network, record.ranges(), action, reason));
     changes.extend(add_hosts(network, &wanted, action));
-    Ok(NetworkDecision { changes, adoption, replaced: false })
+    Ok(NetworkDecision { changes, adoption })
 }
 
 fn reserved(desired: &DesiredHost, wanted: &[DhcpHost]) -> Vec<AddressRange> {

@@ -25,11 +25,7 @@ pub(super) struct NodesDecision {
     pub needs_image: bool,
 }
 
-pub(super) fn plan_nodes(
-    desired: &DesiredHost,
-    observed: &ObservedHost,
-    network_replaced: bool,
-) -> Result<NodesDecision, Failure> {
+pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Result<NodesDecision, Failure> {
     let mut plan = NodesDecision::default();
     plan_removed(desired, observed, &mut plan);
     let mut fresh = Vec::new();
@@ -39,7 +35,7 @@ pub(super) fn plan_nodes(
         let domain = observed.domain(&node.spec.name);
         let name = volume_name(&desired.cluster_id, &node.spec.name);
         let volume = observed.volume(&name);
-        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume, network_replaced));
+        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume));
         if let (Some(domain), Some(reason)) = (domain, &replace) {
             let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
             delete_node(&desired.pool.name, domain, &disks, Action::Replace, reason, &mut plan.deletes);
@@ -153,7 +149,6 @@ fn replace_reason(
     node: &DesiredNode,
     domain: &ObservedDomain,
     volume: Option<&ObservedVolume>,
-    network_replaced: bool,
 ) -> Option<String> {
     let owner = domain.ours.as_ref()?;
     let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
@@ -172,8 +167,6 @@ fn replace_reason(
         Some("it has another disk than it should".to_owned())
     } else if volume.is_none() {
         Some("its disk is gone".to_owned())
-    } else if network_replaced {
-        Some("its network is made anew".to_owned())
     } else {
         None
     }

@@ -117,22 +117,38 @@ fn what_a_snapshot_put_in_a_disks_place_goes_with_the_vm() {
     assert_eq!(host.observed, empty_host().observed);
 }
 
-/// `virsh net-destroy` and then perhaps `net-undefine` while the VMs run.
+/// What somebody does to the network while VMs run on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meddling {
+    /// `virsh net-destroy`
+    Stopped,
+    /// `virsh net-destroy` and `net-undefine`
+    Undefined,
+    /// `virsh net-edit`
+    Renumbered,
+}
+
 #[test]
 fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
-    for (adopted, undefined) in [(false, false), (false, true), (true, false)] {
-        let case = format!("adopted: {adopted}, undefined: {undefined}");
+    use Meddling::{Renumbered, Stopped, Undefined};
+    for (adopted, meddling) in [(false, Stopped), (false, Undefined), (true, Stopped), (false, Renumbered)] {
+        let case = format!("adopted: {adopted}, {meddling:?}");
         let mut host = if adopted { host_with_foreign_things() } else { empty_host() };
         let mut adoption = Adoption::default();
         converge(&mut host, &three(), &mut adoption);
         let before = host.observed.clone();
-        let stop = if undefined {
-            HostOp::DeleteNetwork { name: "default".into(), cluster_id: CLUSTER.into() }
-        } else {
-            HostOp::StopNetwork { name: "default".into() }
+        let name = || "default".to_owned();
+        let op = match meddling {
+            Stopped => Some(HostOp::StopNetwork { name: name() }),
+            Undefined => Some(HostOp::DeleteNetwork { name: name(), cluster_id: CLUSTER.into() }),
+            Renumbered => None,
         };
-        host.execute(&stop).expect("anybody can");
-        assert_eq!(masters(&host), [None, None, None], "{case}");
+        if let Some(op) = op {
+            host.execute(&op).expect("anybody can");
+            assert_eq!(masters(&host), [None, None, None], "{case}");
+        } else {
+            host.observed.networks[0].cidr = Some("192.168.77.0/24".parse().expect("it is one"));
+        }
         let strangers: Vec<_> =
             host.observed.domains.iter().filter(|it| it.ours.is_none()).cloned().collect();
 
@@ -152,7 +168,10 @@ fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
             .map(|node| format!("update domain {node}: its interface is not on bridge {bridge}"))
             .collect();
         assert_eq!(attaches(rest), expected, "{case}");
-        assert!(planned.changes.iter().all(|it| !it.destructive), "{case}");
+        let destroyed: Vec<_> =
+            planned.changes.iter().filter(|it| it.destructive).map(|it| it.op.name()).collect();
+        let network: &[&str] = if meddling == Renumbered { &["delete-network"] } else { &[] };
+        assert_eq!(destroyed, network, "{case}");
 
         let again = converge(&mut host, &three(), &mut adoption);
         assert_eq!(attaches(&again.changes), expected, "{case}");
