@@ -6,7 +6,7 @@ use k8sctl_types::failure::Failure;
 
 use super::disks::{disks_of, is_own_disk};
 use super::nodes::{belongs, delete_node, delete_volume};
-use super::storage::foreign_pool;
+use super::storage::{foreign_pool, refuse_disks_elsewhere};
 use super::{change, destructive, network};
 use crate::adoption::Adoption;
 use crate::change::{Action, HostChange, HostOp, HostPlan, Kind};
@@ -16,14 +16,15 @@ use crate::observed::{DomainState, ObservedHost, ObservedVolume};
 /// The changes that free the host of a cluster: its domains, volumes, networks, what it changed in
 /// adopted networks, image files that nobody else uses, and the pool when nothing is left in it.
 ///
-/// A pool of our name with another directory is a failure: the cluster's disks may be there, and
-/// would stay there unseen.
+/// A pool of our name with another directory is a failure, and so are VMs of the cluster with their disks in another
+/// one: the cluster's disks are there, and would stay there unseen. Of VMs that were undefined by hand nobody knows.
 pub fn plan_teardown(
     cluster_id: &str,
     pool: &DesiredPool,
     observed: &ObservedHost,
     adopted: &Adoption,
 ) -> Result<HostPlan, Failure> {
+    refuse_disks_elsewhere(cluster_id, pool, observed)?;
     let reason = "the cluster is taken down";
     let mut changes = Vec::new();
     // libvirt deletes volumes of a running pool only.

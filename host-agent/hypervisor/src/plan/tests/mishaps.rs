@@ -306,6 +306,31 @@ fn a_pool_that_is_elsewhere_is_no_reason_to_leave_disks_behind() {
     }
 }
 
+/// `pool_dir` was changed, and the old pool is not defined any more.
+#[test]
+fn disks_where_pool_dir_was_are_not_given_up() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    host.observed.pool = None;
+    let volumes = std::mem::take(&mut host.observed.volumes);
+    let mut moved = three();
+    moved.pool.path = "/srv/new-pool".into();
+    let up = plan_host(&moved, &host.observed, &adoption).expect_err("its disks are elsewhere");
+    let down = plan_teardown(CLUSTER, &moved.pool, &host.observed, &adoption);
+    for failure in [up, down.expect_err("its disks are elsewhere")] {
+        assert_eq!(failure.id, "LIBVIRT-FOREIGN-POOL");
+        for said in ["/var/lib/k8s-myhome/pool", "/srv/new-pool", "node cp-1"] {
+            assert!(failure.reason.contains(said), "{failure:?}");
+        }
+        assert!(failure.next_step.contains("pool_dir to /var/lib/k8s-myhome/pool "), "{failure:?}");
+    }
+    // With the old one again.
+    host.observed.volumes = volumes;
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(host.observed, empty_host().observed);
+}
+
 #[test]
 fn only_names_of_images_go_with_the_images() {
     let short = "0123456789abcdef";
