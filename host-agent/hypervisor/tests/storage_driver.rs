@@ -82,11 +82,17 @@ async fn meddle(host: &RealHypervisor, home: &Path, uri: &str) {
     assert!(disk.exists());
     assert_eq!(host.execute(&create).await.unwrap(), Outcome::AlreadySo);
 
-    // The pool is undefined by hand: what is in it goes with the cluster nevertheless.
+    // A disk is seen as it is whether the pool runs, is stopped or undefined by hand.
+    let seen = host.observe(&pool).await.unwrap().volume(DISK).cloned();
+    assert_eq!(seen.as_ref().unwrap().capacity, 2 << 20);
     let hand = virt::connect::Connect::open(Some(uri)).unwrap();
     let by_hand = hand.lookup_storage_pool_by_name(&pool.name).unwrap();
     by_hand.destroy().unwrap();
+    assert_eq!(host.observe(&pool).await.unwrap().volume(DISK), seen.as_ref());
     by_hand.undefine().unwrap();
+    assert_eq!(host.observe(&pool).await.unwrap().volume(DISK), seen.as_ref());
+
+    // What is in a pool that was undefined goes with the cluster nevertheless.
     fs::write(pool.path.join(".base-fedcba9876543210.qcow2.part"), "half").unwrap();
     let observed = host.observe(&pool).await.unwrap();
     let plan = plan_teardown(CLUSTER, &pool, &observed, &Adoption::default()).unwrap();

@@ -89,10 +89,10 @@ fn plan_files(
     let booted = strangers.flat_map(|it| [&it.kernel, &it.initrd]).flatten();
     let used: BTreeSet<&str> =
         disks.chain(booted).filter_map(|it| image_of_file(it.file_name()?.to_str()?)).collect();
-    // In a pool that does not run nobody sees what a disk is based on: then every image counts as used.
+    // In a pool that does not run a disk's header may not tell what it is based on: then every image counts as used.
     let is_unknown = |name: &str| image_of_file(name).is_none() && !is_image_part(name);
     let blind = observed.pool.as_ref().is_none_or(|there| !there.active)
-        && observed.volumes.iter().filter(stays).any(|it| is_unknown(&it.name));
+        && observed.volumes.iter().filter(stays).any(|it| it.backing.is_none() && is_unknown(&it.name));
     let mut left = 0;
     for file in observed.volumes.iter().filter(stays) {
         let why = match image_of_file(&file.name) {

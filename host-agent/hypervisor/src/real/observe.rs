@@ -2,7 +2,7 @@
 //!
 //! Objects may go between being listed and being read; those are left out.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use ipnet::Ipv4Net;
@@ -17,6 +17,7 @@ use virt::sys;
 
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
+use super::qcow2::{Header, read_header};
 use crate::accelerator;
 use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
@@ -116,18 +117,31 @@ fn observe_pool(
             Some(ObservedPool { path, active, autostart })
         }
     };
-    // Files that libvirt has not seen yet, such as an image put there a moment ago.
+    // Files that libvirt has not seen yet, such as an image put there a moment ago, and all of a pool that does not run.
     for entry in fs::read_dir(&wanted.path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && !volumes.iter().any(|volume| volume.name == name) {
-            let capacity = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
-            volumes.push(ObservedVolume { name, capacity, backing: None });
+            volumes.push(observe_file(&entry, name));
         }
     }
     volumes.retain(|volume| !volume.name.starts_with('.') || is_image_part(&volume.name));
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((pool, volumes))
+}
+
+/// A file that libvirt does not list, as it would be listed.
+fn observe_file(entry: &fs::DirEntry, name: String) -> ObservedVolume {
+    match File::open(entry.path()).and_then(|mut file| read_header(&mut file)) {
+        Ok(Some(Header { capacity, backing })) => ObservedVolume { name, capacity, backing },
+        header => {
+            if let Err(error) = header {
+                tracing::warn!(path = %entry.path().display(), error = %error, "cannot read a file of the pool");
+            }
+            let capacity = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
+            ObservedVolume { name, capacity, backing: None }
+        }
+    }
 }
 
 /// A directory, such as that of the consoles, is none.

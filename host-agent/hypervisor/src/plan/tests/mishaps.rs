@@ -210,7 +210,7 @@ fn disks_in_a_pool_that_was_undefined_go_with_the_cluster() {
     let mut adoption = Adoption::default();
     converge(&mut host, &three(), &mut adoption);
     host.observed.pool = None;
-    // What the directory itself tells.
+    // Nor does a disk's header tell.
     host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
     tear_down(&mut host, CLUSTER, &mut adoption);
     assert_eq!(host.observed, empty_host().observed);
@@ -281,11 +281,18 @@ fn images_stay_while_a_pool_that_was_undefined_has_disks_of_others() {
     host.observed.pool = None;
     host.observed.volumes.iter_mut().for_each(|it| it.backing = None);
     host.observed.volumes.push(file(&volume_name(OTHER, "cp")));
+    let mut seen = host.observed.clone();
     tear_down(&mut host, CLUSTER, &mut adoption);
     let left = names(&host);
     let [base, kernel, initrd] = three().image.pool_names();
     assert_eq!(left, [base, kernel, initrd, volume_name(OTHER, "cp")]);
     assert!(host.observed.pool.is_some_and(|it| it.active), "it has disks");
+
+    // Where its header tells, an image that it is not on goes.
+    seen.volumes.last_mut().expect("it is there").backing = Some("base-fedcba9876543210.qcow2".into());
+    let mut host = FakeHost { observed: seen, ..FakeHost::default() };
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(names(&host), [volume_name(OTHER, "cp")]);
 }
 
 #[test]
