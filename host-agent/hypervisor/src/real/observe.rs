@@ -23,8 +23,10 @@ use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
     DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
 };
+use crate::xml::XmlError;
 use crate::xml::domain::read_domain;
 use crate::xml::network::read_network;
+use crate::xml::owner::owner_of;
 use crate::xml::storage::{read_pool_path, read_volume_backing};
 
 pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<ObservedHost> {
@@ -78,7 +80,24 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     let live = domain.is_active().call("read", "domain", &name)?;
     let live = live.then(|| domain.xml_desc(0)).transpose().call("read", "domain", &name)?;
     let autostart = persistent && domain.autostart().unwrap_or(false);
-    read_domain(&inactive, live.as_deref(), state, autostart).call("read", "domain", &name)
+    match read_domain(&inactive, live.as_deref(), state, autostart) {
+        Err(error) => {
+            let uuid = domain.uuid_string().call("read", "domain", &name)?;
+            let seen = ObservedDomain { name, uuid, state, ..ObservedDomain::default() };
+            without_document(&inactive, error, seen)
+        }
+        Ok(seen) => Ok(seen),
+    }
+}
+
+/// A VM whose document is like none that we know: one of ours would be changed blindly, but a stranger's is in nobody's
+/// way because of that. What `seen` has is known of it without the document.
+fn without_document(xml: &str, error: XmlError, seen: ObservedDomain) -> Result<ObservedDomain> {
+    if matches!(owner_of(xml, &seen.uuid), Ok(None)) {
+        tracing::warn!(libvirt.domain = %seen.name, error = %error, "cannot read the document of somebody else's VM");
+        return Ok(seen);
+    }
+    Err(error).call("read", "domain", &seen.name)
 }
 
 pub(super) fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
@@ -183,4 +202,28 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
         .find_map(|path| rustix::fs::statvfs(path).ok())
         .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_a_stranger_that_cannot_be_read_is_no_obstacle() {
+        let look = |metadata: &str| {
+            let xml = format!("<domain><name>w</name><uuid>u</uuid>{metadata}<vcpu>many</vcpu></domain>");
+            let error = read_domain(&xml, None, DomainState::Off, false).expect_err("many is no number");
+            let seen = ObservedDomain { name: "w".into(), uuid: "u".into(), ..ObservedDomain::default() };
+            without_document(&xml, error, seen)
+        };
+        assert_eq!(look("").expect("it is a stranger's").uuid, "u");
+        let mark = |object: &str| {
+            format!(
+                "<metadata><m:owner xmlns:m='{}' cluster='c' object='{object}'/></metadata>",
+                crate::xml::owner::NAMESPACE
+            )
+        };
+        assert_eq!(look(&mark("of-another")).expect("it is a copy").name, "w");
+        look(&mark("u")).expect_err("it is ours");
+    }
 }

@@ -116,3 +116,14 @@ fn ends_of_a_running_vm_are_read_out_of_its_live_document() {
     assert_eq!(taps(Some(&live)), [("vnet3".to_owned(), "default".to_owned(), None)]);
     assert_eq!(taps(None), []);
 }
+
+/// It has a source for each direction.
+#[test]
+fn a_serial_port_over_udp_is_read() {
+    let ours = domain(Accelerator::Kvm).to_xml("/log/x.log".as_ref()).expect("it has a form");
+    let udp = "<serial type='udp'><source mode='bind' host='127.0.0.1' service='4555'/>\
+               <source mode='connect' host='127.0.0.1' service='4556'/><target port='1'/></serial></devices>";
+    let xml = ours.replace("</devices>", udp);
+    let seen = read_domain(&xml, Some(&xml), DomainState::Running, true).expect("it is libvirt's");
+    assert_eq!(seen.name, "k8s-worker-1");
+}

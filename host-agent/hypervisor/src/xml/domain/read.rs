@@ -115,8 +115,9 @@ struct ReadSource {
 
 #[derive(Deserialize)]
 struct ReadCharacter {
+    /// Of UDP there are two, for either direction.
     #[serde(default)]
-    source: Option<ReadSource>,
+    source: Vec<ReadSource>,
     #[serde(default)]
     target: Option<ReadTarget>,
     #[serde(default)]
@@ -199,7 +200,8 @@ pub fn read_join_channel(live: &str) -> Result<Option<PathBuf>, XmlError> {
     let ours = |it: &&ReadCharacter| {
         it.target.as_ref().and_then(|target| target.name.as_deref()) == Some(JOIN_CHANNEL)
     };
-    Ok(domain.devices.channel.iter().find(ours).and_then(|it| it.source.as_ref()?.path.clone()))
+    let channel = domain.devices.channel.iter().find(ours);
+    Ok(channel.and_then(|it| it.source.iter().find_map(|source| source.path.clone())))
 }
 
 /// The file of the console's log out of a domain's XML.
