@@ -124,14 +124,18 @@ enum Meddling {
     Stopped,
     /// `virsh net-destroy` and `net-undefine`
     Undefined,
-    /// `virsh net-edit`
+    /// `virsh net-edit` of its addresses
     Renumbered,
+    /// `virsh net-edit` of the host's own
+    Moved,
 }
 
 #[test]
 fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
-    use Meddling::{Renumbered, Stopped, Undefined};
-    for (adopted, meddling) in [(false, Stopped), (false, Undefined), (true, Stopped), (false, Renumbered)] {
+    use Meddling::{Moved, Renumbered, Stopped, Undefined};
+    for (adopted, meddling) in
+        [(false, Stopped), (false, Undefined), (true, Stopped), (false, Renumbered), (false, Moved)]
+    {
         let case = format!("adopted: {adopted}, {meddling:?}");
         let mut host = if adopted { host_with_foreign_things() } else { empty_host() };
         let mut adoption = Adoption::default();
@@ -141,13 +145,15 @@ fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
         let op = match meddling {
             Stopped => Some(HostOp::StopNetwork { name: name() }),
             Undefined => Some(HostOp::DeleteNetwork { name: name(), cluster_id: CLUSTER.into() }),
-            Renumbered => None,
+            Renumbered | Moved => None,
         };
         if let Some(op) = op {
             host.execute(&op).expect("anybody can");
             assert_eq!(masters(&host), [None, None, None], "{case}");
-        } else {
+        } else if meddling == Renumbered {
             host.observed.networks[0].cidr = Some("192.168.77.0/24".parse().expect("it is one"));
+        } else {
+            host.observed.networks[0].gateway = Some(at(254));
         }
         let strangers: Vec<_> =
             host.observed.domains.iter().filter(|it| it.ours.is_none()).cloned().collect();
@@ -170,7 +176,10 @@ fn vms_come_back_onto_a_network_that_was_stopped_under_them() {
         assert_eq!(attaches(rest), expected, "{case}");
         let destroyed: Vec<_> =
             planned.changes.iter().filter(|it| it.destructive).map(|it| it.op.name()).collect();
-        let network: &[&str] = if meddling == Renumbered { &["delete-network"] } else { &[] };
+        let network: &[&str] = match meddling {
+            Renumbered | Moved => &["delete-network"],
+            Stopped | Undefined => &[],
+        };
         assert_eq!(destroyed, network, "{case}");
 
         let again = converge(&mut host, &three(), &mut adoption);
@@ -388,6 +397,19 @@ fn a_bridge_to_elsewhere_is_not_offered() {
     let failure = refused(&host);
     assert_eq!(failure.id, "LIBVIRT-NETWORK-OTHER-CIDR");
     assert_eq!(failure.next_step, "give the cluster another network.name");
+}
+
+/// The node port is at the first address, where no host would be.
+#[test]
+fn a_network_with_the_host_at_another_address_is_not_adopted() {
+    let mut host = host_with_foreign_things();
+    host.observed.networks[0].gateway = Some(at(254));
+    let failure =
+        plan_host(&three(), &host.observed, &Adoption::default()).expect_err("nodes would not find it");
+    assert_eq!(failure.id, "LIBVIRT-NETWORK-OTHER-ADDRESS");
+    for said in ["is 192.168.122.254", "at 192.168.122.1"] {
+        assert!(failure.reason.contains(said), "{failure:?}");
+    }
 }
 
 #[test]
