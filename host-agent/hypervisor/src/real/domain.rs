@@ -81,17 +81,24 @@ pub(super) fn execute_define(
 pub(super) fn execute_start(connect: &Connect, reference: &DomainRef) -> Result<Outcome> {
     let name = &reference.name;
     let domain = get_ours(connect, reference)?;
-    let (state, _) = domain.state().call("read", "domain", name)?;
-    if state == DomainState::Paused.into() {
-        domain.resume().call("resume", "domain", name)?;
-    } else if state == DomainState::PMSuspended.into() {
-        domain.pm_wakeup(0).call("wake", "domain", name)?;
+    let (state, reason) = domain.state().call("read", "domain", name)?;
+    let is_paused =
+        matches!(observe::domain_state(state, reason), ObservedState::Paused | ObservedState::IoError);
+    let (what, error) = if state == DomainState::PMSuspended.into() {
+        ("wake", domain.pm_wakeup(0).err())
+    } else if is_paused {
+        ("resume", domain.resume().err())
     } else if domain.is_active().call("read", "domain", name)? {
         return Ok(Outcome::AlreadySo);
     } else {
-        domain.create().call("start", "domain", name)?;
+        ("start", domain.create().err())
+    };
+    match error {
+        None => Ok(Outcome::Done),
+        // Somebody else may have done it in between, as libvirt does when a snapshot has been taken.
+        Some(_) if runs(&domain, name)? => Ok(Outcome::AlreadySo),
+        Some(error) => Err(error).call(what, "domain", name),
     }
-    Ok(Outcome::Done)
 }
 
 /// Whether this link is, by now, the host's end of one of the running VM's interfaces.
@@ -176,7 +183,7 @@ pub(super) async fn execute_graceful(
                 return Ok(false);
             }
             // A VM that does not listen yet, or no more, is ended below.
-            if hears(&domain, &asked.name)?
+            if runs(&domain, &asked.name)?
                 && let Err(error) = domain.shutdown()
             {
                 tracing::debug!(domain = %asked.name, error = error.message(), "cannot ask the VM to shut down");
@@ -186,7 +193,7 @@ pub(super) async fn execute_graceful(
         .await?;
     if needed {
         let deadline = Instant::now() + SHUTDOWN_GRACE;
-        while ask(hypervisor, reference, hears).await? && Instant::now() < deadline {
+        while ask(hypervisor, reference, runs).await? && Instant::now() < deadline {
             // An event, or the time to look again: either way the state decides.
             let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), changes.changed()).await;
         }
@@ -216,7 +223,7 @@ fn is_active(domain: &Domain, name: &str) -> Result<bool> {
 }
 
 /// Whether the VM's guest can do what it is asked for: one that is off or paused cannot, whoever paused it.
-fn hears(domain: &Domain, name: &str) -> Result<bool> {
+fn runs(domain: &Domain, name: &str) -> Result<bool> {
     let (state, reason) = domain.state().call("read", "domain", name)?;
     Ok(observe::domain_state(state, reason) == ObservedState::Running)
 }

@@ -12,6 +12,7 @@ use virt::domain::{
     Domain, DomainPausedReason, DomainState as VirtState, DomainStateEnum, DomainStateReason,
     DomainStateReasonEnum,
 };
+use virt::enumutil::Enum;
 use virt::network::Network;
 use virt::sys;
 
@@ -101,9 +102,22 @@ fn without_document(xml: &str, error: XmlError, seen: ObservedDomain) -> Result<
 }
 
 pub(super) fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
-    let io_error = DomainStateReason::Paused(DomainPausedReason::IOError.into());
-    if reason == io_error.into() {
-        DomainState::IoError
+    use DomainPausedReason as Why;
+    if let Enum::Known(DomainStateReason::Paused(why)) = reason {
+        match why.known() {
+            Some(Why::IOError) => DomainState::IoError,
+            // libvirt is at work on it, and lets it go on, or ends it, by itself.
+            Some(
+                Why::Migration
+                | Why::Save
+                | Why::Dump
+                | Why::Snapshot
+                | Why::StartingUp
+                | Why::ShuttingDown
+                | Why::PostCopy,
+            ) => DomainState::Running,
+            _ => DomainState::Paused,
+        }
     } else if state == VirtState::Paused.into() || state == VirtState::PMSuspended.into() {
         DomainState::Paused
     } else if state == VirtState::Shutoff.into() {
@@ -206,7 +220,51 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use virt::domain::{DomainPMSuspendedReason, DomainRunningReason, DomainShutoffReason};
+
     use super::*;
+
+    #[test]
+    fn a_vm_that_libvirt_is_at_work_on_is_not_one_that_a_person_paused() {
+        use DomainPausedReason as Why;
+        let paused =
+            |why: Why| domain_state(VirtState::Paused.into(), DomainStateReason::Paused(why.into()).into());
+        for passing in [
+            Why::Migration,
+            Why::Save,
+            Why::Dump,
+            Why::Snapshot,
+            Why::StartingUp,
+            Why::ShuttingDown,
+            Why::PostCopy,
+        ] {
+            assert_eq!(paused(passing), DomainState::Running, "{passing:?}");
+        }
+        for lasting in [
+            Why::Unknown,
+            Why::User,
+            Why::Watchdog,
+            Why::FromSnapshot,
+            Why::Crashed,
+            Why::PostCopyFailed,
+            Why::APIError,
+        ] {
+            assert_eq!(paused(lasting), DomainState::Paused, "{lasting:?}");
+        }
+        assert_eq!(paused(Why::IOError), DomainState::IoError);
+        let (asleep, off) = (DomainPMSuspendedReason::Unknown.into(), DomainShutoffReason::Saved.into());
+        for (state, reason, expected) in [
+            (VirtState::PMSuspended, DomainStateReason::PMSuspended(asleep), DomainState::Paused),
+            (VirtState::Shutoff, DomainStateReason::Shutoff(off), DomainState::Off),
+            (
+                VirtState::Running,
+                DomainStateReason::Running(DomainRunningReason::Booted.into()),
+                DomainState::Running,
+            ),
+        ] {
+            assert_eq!(domain_state(state.into(), reason.into()), expected);
+        }
+    }
 
     #[test]
     fn a_document_of_a_stranger_that_cannot_be_read_is_no_obstacle() {
