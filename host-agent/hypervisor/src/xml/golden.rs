@@ -127,3 +127,15 @@ fn a_serial_port_over_udp_is_read() {
     let seen = read_domain(&xml, Some(&xml), DomainState::Running, true).expect("it is libvirt's");
     assert_eq!(seen.name, "k8s-worker-1");
 }
+
+/// `virsh net-edit`, which shows at the next start.
+#[test]
+fn a_running_network_is_on_the_bridge_that_it_was_started_with() {
+    let xml =
+        |bridge: &str| format!("<network><name>k8s</name><uuid>u</uuid><bridge name='{bridge}'/></network>");
+    let bridge = |live: Option<&str>| {
+        read_network(&xml("virbr-new"), live, true).expect("it is libvirt's").bridge.expect("it has one")
+    };
+    assert_eq!(bridge(Some(&xml("virbr-old"))), "virbr-old");
+    assert_eq!(bridge(None), "virbr-new");
+}

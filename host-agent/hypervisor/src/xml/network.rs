@@ -208,14 +208,12 @@ pub fn read_network(
     autostart: bool,
 ) -> Result<ObservedNetwork, XmlError> {
     let network: ReadNetwork = read("network", inactive)?;
+    let live: Option<ReadNetwork> = live.map(|xml| read("network", xml)).transpose()?;
     let (ranges, hosts) = network.dhcp();
-    let (live_ranges, live_hosts) = match live {
-        None => (None, None),
-        Some(xml) => {
-            let (ranges, hosts) = read_dhcp(xml)?;
-            (Some(ranges), Some(hosts))
-        }
-    };
+    let (live_ranges, live_hosts) = live.as_ref().map(ReadNetwork::dhcp).unzip();
+    let active = live.is_some();
+    // One that was edited has its new bridge from its next start on.
+    let bridge = live.map_or(network.bridge, |live| live.bridge);
     let first = network.ip.iter().find_map(ReadIp::ipv4);
     Ok(ObservedNetwork {
         ours: owner_of(inactive, &network.name)?,
@@ -225,8 +223,8 @@ pub fn read_network(
             None => String::new(),
             Some(forward) => forward.mode.unwrap_or_else(|| "nat".to_owned()),
         },
-        bridge: network.bridge.and_then(|bridge| bridge.name),
-        active: live.is_some(),
+        bridge: bridge.and_then(|bridge| bridge.name),
+        active,
         autostart,
         ranges,
         hosts,
