@@ -139,6 +139,8 @@ pub struct ObservedDomain {
     pub run: Option<u32>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
+    /// Whether its next start goes on from a saved state, with the sizes of then.
+    pub has_managed_save: bool,
     /// Virtual CPUs.
     pub vcpus: u32,
     /// Memory in bytes.

@@ -313,15 +313,22 @@ fn plan_domain(
         push(changes, Action::Update, &differences.join(", "), op);
     }
     let running = domain.state == DomainState::Running;
+    let has_new_sizes = (domain.vcpus, domain.memory_bytes) != (spec.vcpus, spec.memory_bytes);
     let stale = domain.live_vcpus.is_some_and(|live| live != spec.vcpus)
-        || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes);
+        || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes)
+        // A saved one would go on with the sizes of before.
+        || (domain.has_managed_save && has_new_sizes);
     match (node.powered, running) {
         // One that is paused, too: it would go on with its old sizes, and be restarted then, which the
         // plan that was agreed to does not show.
         (true, _) if stale => {
             let op = HostOp::RestartDomain { domain: reference };
-            let restart =
-                change(Action::Update, Kind::Domain, &spec.name, "new sizes need a restart of the VM", op);
+            let reason = if domain.has_managed_save {
+                "new sizes need a start without its saved state"
+            } else {
+                "new sizes need a restart of the VM"
+            };
+            let restart = change(Action::Update, Kind::Domain, &spec.name, reason, op);
             changes.push(destructive(restart));
         }
         (true, false) => {

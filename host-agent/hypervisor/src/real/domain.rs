@@ -207,7 +207,21 @@ pub(super) async fn execute_graceful(
         return Ok(if needed { Outcome::Done } else { Outcome::AlreadySo });
     }
     let reference = reference.clone();
-    hypervisor.blocking(move |connect, _| execute_start(connect, &reference)).await
+    let start = move |connect: &Connect, _: &HypervisorConfig| {
+        drop_saved_state(connect, &reference)?;
+        execute_start(connect, &reference)
+    };
+    hypervisor.blocking(start).await
+}
+
+/// A VM that goes on from its saved state has the sizes that it had then.
+fn drop_saved_state(connect: &Connect, reference: &DomainRef) -> Result<()> {
+    let (domain, name) = (get_ours(connect, reference)?, &reference.name);
+    // Drivers that save nothing do not know the question.
+    if domain.has_managed_save(0).unwrap_or(false) {
+        domain.managed_save_remove(0).call("remove the saved state of", "domain", name)?;
+    }
+    Ok(())
 }
 
 fn has_its_sizes(domain: &Domain, name: &str) -> Result<bool> {

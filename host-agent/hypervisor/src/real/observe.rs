@@ -81,13 +81,14 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     let live = domain.is_active().call("read", "domain", &name)?;
     let live = live.then(|| domain.xml_desc(0)).transpose().call("read", "domain", &name)?;
     let autostart = persistent && domain.autostart().unwrap_or(false);
+    let has_managed_save = persistent && domain.has_managed_save(0).unwrap_or(false);
     match read_domain(&inactive, live.as_deref(), state, autostart) {
         Err(error) => {
             let uuid = domain.uuid_string().call("read", "domain", &name)?;
             let seen = ObservedDomain { name, uuid, state, ..ObservedDomain::default() };
             without_document(&inactive, error, seen)
         }
-        Ok(seen) => Ok(seen),
+        Ok(seen) => Ok(ObservedDomain { has_managed_save, ..seen }),
     }
 }
 

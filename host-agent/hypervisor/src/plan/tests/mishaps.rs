@@ -24,6 +24,10 @@ fn names(host: &FakeHost) -> Vec<String> {
     host.observed.volumes.iter().map(|it| it.name.clone()).collect()
 }
 
+fn ops(plan: &HostPlan) -> Vec<(&'static str, bool)> {
+    plan.changes.iter().map(|it| (it.op.name(), it.destructive)).collect()
+}
+
 fn domain_made(plan: &HostPlan, name: &str) -> DomainPlan {
     let made = plan.changes.iter().find_map(|it| match &it.op {
         HostOp::DefineDomain { domain } if domain.name == name => Some(domain.clone()),
@@ -238,9 +242,6 @@ fn a_paused_vm_with_new_sizes_is_restarted_at_once() {
             let domain = host.observed.domains.iter_mut().find(|it| it.name == "cp-1");
             domain.expect("it was made").state = state;
         };
-        let ops = |plan: &HostPlan| -> Vec<_> {
-            plan.changes.iter().map(|it| (it.op.name(), it.destructive)).collect()
-        };
         // With its sizes as they shall be it only goes on.
         pause(&mut host);
         assert_eq!(ops(&converge(&mut host, &three(), &mut adoption)), [("start-domain", false)]);
@@ -254,6 +255,31 @@ fn a_paused_vm_with_new_sizes_is_restarted_at_once() {
         assert_ne!(run(&host), before, "{state:?}");
         assert_eq!(converge(&mut host, &changed, &mut adoption).changes, [], "{state:?}");
     }
+}
+
+/// `virsh managedsave`, or the host's shutdown: it would go on with its old sizes, and be restarted then.
+#[test]
+fn a_saved_vm_with_new_sizes_starts_without_its_saved_state() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let save = |host: &mut FakeHost| {
+        let domain = host.observed.domains.iter_mut().find(|it| it.name == "cp-1").expect("it was made");
+        (domain.state, domain.run, domain.has_managed_save) = (DomainState::Off, None, true);
+        (domain.live_vcpus, domain.live_memory_bytes) = (None, None);
+        domain.taps.clear();
+    };
+    save(&mut host);
+    assert_eq!(ops(&converge(&mut host, &three(), &mut adoption)), [("start-domain", false)]);
+
+    save(&mut host);
+    let mut changed = three();
+    changed.nodes[0].spec.memory_bytes = 8 << 30;
+    let planned = converge(&mut host, &changed, &mut adoption);
+    assert_eq!(ops(&planned), [("define-domain", false), ("restart-domain", true)]);
+    let domain = host.observed.domain("cp-1").expect("it was made");
+    assert_eq!((domain.has_managed_save, domain.live_memory_bytes), (false, Some(8 << 30)));
+    assert_eq!(converge(&mut host, &changed, &mut adoption).changes, []);
 }
 
 /// The pool is stopped or undefined by hand; then a node is replaced, another one removed.

@@ -157,7 +157,7 @@ impl ReadDomain {
     }
 }
 
-/// A domain out of its persistent XML, and its live XML where it runs.
+/// A domain out of its persistent XML, and its live XML where it runs. Of a saved state neither tells.
 pub fn read_domain(
     inactive: &str,
     live: Option<&str>,
@@ -172,6 +172,7 @@ pub fn read_domain(
         state,
         run: live.as_ref().and_then(|live| live.run),
         autostart,
+        has_managed_save: false,
         vcpus: domain.vcpus(),
         memory_bytes: domain.memory_bytes(),
         live_vcpus: live.as_ref().map(ReadDomain::vcpus),
