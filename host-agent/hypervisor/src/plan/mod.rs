@@ -10,6 +10,7 @@
 //! one, left by an interrupted creation, and is used.
 //!
 //! - `disks`: which files in the pool are the cluster's
+//! - `foreign`: VMs of somebody else's in the way
 //! - `network`: own and adopted networks
 //! - `nodes`: volumes and domains
 //! - `storage`: pool, image files, space
@@ -17,6 +18,7 @@
 //! - `teardown`: [`plan_teardown`]
 
 mod disks;
+mod foreign;
 mod network;
 mod nodes;
 mod storage;

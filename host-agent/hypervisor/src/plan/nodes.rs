@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use k8sctl_types::failure::Failure;
 
 use super::disks::{disks_of, is_own_disk};
+use super::foreign::refuse_foreign;
 use super::{change, destructive};
 use crate::accelerator::Accelerator;
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
@@ -111,39 +112,6 @@ pub(super) fn delete_volume(pool: &str, volume: &ObservedVolume, action: Action,
     destructive(change(action, Kind::Volume, &volume.name, reason, op))
 }
 
-fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &ObservedHost) -> Result<(), Failure> {
-    let foreign = |it: &&ObservedDomain| !belongs(it, &desired.cluster_id);
-    let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
-    for domain in observed.domains.iter().filter(foreign) {
-        let what = if domain.name == node.spec.name {
-            "name".to_owned()
-        } else if domain.uuid == node.machine_uuid {
-            format!("UUID {}", domain.uuid)
-        } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
-            format!("MAC address {}", domain.mac)
-        } else if domain.disks.contains(&disk) {
-            format!("disk {}", disk.display())
-        } else {
-            continue;
-        };
-        let whose = match &domain.ours {
-            Some(owner) => format!("belongs to another cluster (id {})", owner.cluster_id),
-            None => "is not ours".to_owned(),
-        };
-        return Err(Failure::new(
-            "LIBVIRT-FOREIGN-DOMAIN",
-            format!("domain {}", domain.name),
-            format!("it {whose} and has the {what} that node {} shall have", node.spec.name),
-            format!(
-                "rename the node in the cluster file, or rename or remove the VM (`virsh domrename {} NEW-NAME`), then run \
-                 the command again",
-                domain.name
-            ),
-        ));
-    }
-    Ok(())
-}
-
 fn replace_reason(
     desired: &DesiredHost,
     node: &DesiredNode,
@@ -164,9 +132,15 @@ fn replace_reason(
     } else if domain.networks != [desired.network.name.clone()] {
         Some(differs("network", &domain.networks.join(", "), &desired.network.name))
     } else if domain.disks.first() != Some(&disk) {
-        Some("it has another disk than it should".to_owned())
+        let got = domain.disks.first().map_or_else(|| "none".to_owned(), |got| got.display().to_string());
+        Some(format!(
+            "it has another disk than it should, {got} and not {}; where that is a snapshot's, `virsh blockcommit {} vda \
+             --active --pivot` brings back the old one",
+            disk.display(),
+            domain.name
+        ))
     } else if volume.is_none() {
-        Some("its disk is gone".to_owned())
+        Some(format!("its disk is gone; is the file system of {} mounted?", desired.pool.path.display()))
     } else {
         None
     }

@@ -439,6 +439,58 @@ fn a_network_with_the_host_at_another_address_is_not_adopted() {
 }
 
 #[test]
+fn the_ways_out_fit_the_vm_that_stands_in_the_way() {
+    let next = |owner: Option<&str>, meddle: &dyn Fn(&mut ObservedDomain)| {
+        let mut host = host_with_foreign_things();
+        let vm = &mut host.observed.domains[0];
+        vm.ours = owner.map(|id| Owner { cluster_id: id.to_owned(), ..Owner::default() });
+        meddle(vm);
+        let failure =
+            plan_host(&three(), &host.observed, &Adoption::default()).expect_err("it is in the way");
+        assert_eq!(failure.id, "LIBVIRT-FOREIGN-DOMAIN");
+        failure.next_step
+    };
+    let disk = pool().path.join(volume_name(CLUSTER, "worker-1"));
+    let name = |vm: &mut ObservedDomain| vm.name = "worker-1".into();
+    let mac = |vm: &mut ObservedDomain| vm.mac = "52:54:00:00:00:0B".into();
+    let uuid = |vm: &mut ObservedDomain| vm.uuid = three().nodes[1].machine_uuid.clone();
+    let shared = |vm: &mut ObservedDomain| vm.disks = vec![disk.clone()];
+    for (next, said) in [
+        (next(None, &name), ["rename the node in the cluster file", "`virsh domrename worker-1 NEW-NAME`"]),
+        (next(None, &mac), ["another mac in the cluster file", "`virsh edit k8s-worker-9`"]),
+        (next(None, &uuid), ["`virsh undefine k8s-worker-9`", "without a UUID"]),
+        (next(None, &shared), ["a disk of its own", "`virsh edit k8s-worker-9`"]),
+        (next(Some(OTHER), &name), ["rename the node in the cluster file", "take that cluster down"]),
+        (next(Some(OTHER), &mac), ["another mac in the cluster file", "take that cluster down"]),
+    ] {
+        assert!(said.iter().all(|said| next.contains(said)), "{next}");
+        assert_eq!(next.contains("domrename"), said[1].contains("domrename"), "{next}");
+        assert!(next.ends_with("; then run the command again"), "{next}");
+    }
+}
+
+#[test]
+fn what_may_be_no_loss_is_told_before_a_node_is_given_up() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let disk = pool().path.join(volume_name(CLUSTER, "cp-1")).display().to_string();
+    let snapshot = disk.replace(".qcow2", ".s1");
+    let mut snapped = host.observed.clone();
+    snapped.domains[0].disks = vec![snapshot.clone().into()];
+    host.observed.volumes.clear();
+    for (observed, said) in [
+        (snapped, [disk.as_str(), snapshot.as_str(), "`virsh blockcommit cp-1 vda --active --pivot`"]),
+        (host.observed, ["its disk is gone", "/var/lib/k8s-myhome/pool mounted?", ""]),
+    ] {
+        let plan = plan_host(&three(), &observed, &adoption).expect("nothing stands in the way");
+        let first = plan.changes.iter().find(|it| it.destructive).expect("it is replaced");
+        assert_eq!(first.name, "cp-1");
+        assert!(said.iter().all(|said| first.reason.contains(said)), "{}", first.reason);
+    }
+}
+
+#[test]
 fn an_address_of_the_host_is_named_with_its_interface() {
     let mut host = host_with_foreign_things();
     host.observed.interfaces.push(HostInterface {
