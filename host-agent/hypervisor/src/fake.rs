@@ -452,6 +452,7 @@ impl FakeHost {
             state: before.as_ref().map(|it| it.state).unwrap_or_default(),
             run: before.as_ref().and_then(|it| it.run),
             autostart: true,
+            accelerator: Some(plan.accelerator),
             has_managed_save: before.as_ref().is_some_and(|it| it.has_managed_save),
             vcpus: plan.vcpus,
             memory_bytes: plan.memory_bytes,

@@ -139,6 +139,8 @@ pub struct ObservedDomain {
     pub run: Option<u32>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
+    /// KVM or emulation, from its next start on; `None` for VMs of other kinds.
+    pub accelerator: Option<Accelerator>,
     /// Whether its next start goes on from a saved state, with the sizes of then.
     pub has_managed_save: bool,
     /// Virtual CPUs.

@@ -40,13 +40,33 @@ fn boot_files(
     let short = volume.and_then(image_of).unwrap_or(&current);
     let [_, kernel, initrd] = image_file_names(short);
     let cmdline = match domain {
-        Some(domain) if short != current => domain.cmdline.clone(),
+        Some(domain) if short != current => recorded_cmdline(node, domain, accelerator),
         _ => {
             let words = [desired.image.cmdline.as_str(), &node.cmdline, for_accelerator(accelerator)];
             words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
         }
     };
     (desired.pool.path.join(kernel), desired.pool.path.join(initrd), cmdline)
+}
+
+/// The command line of a node of an older image, whose own words are nowhere else. Where its VM gets another
+/// accelerator, the words for the one before go.
+fn recorded_cmdline(node: &DesiredNode, domain: &ObservedDomain, accelerator: Accelerator) -> String {
+    let Some(before) = domain.accelerator.filter(|it| *it != accelerator) else {
+        return domain.cmdline.clone();
+    };
+    let gone: Vec<&str> =
+        [before.cmdline(), for_accelerator(before)].into_iter().flat_map(str::split_whitespace).collect();
+    let mut words: Vec<&str> =
+        domain.cmdline.split_whitespace().filter(|word| !gone.contains(word)).collect();
+    for word in
+        [node.cmdline.as_str(), for_accelerator(accelerator)].into_iter().flat_map(str::split_whitespace)
+    {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words.join(" ")
 }
 
 pub(super) fn plan_domain(
@@ -103,19 +123,20 @@ pub(super) fn plan_domain(
     }
     let running = domain.state == DomainState::Running;
     let has_new_sizes = (domain.vcpus, domain.memory_bytes) != (spec.vcpus, spec.memory_bytes);
+    let has_new_accelerator = changes_accelerator(observed.accelerator, domain);
     let stale = domain.live_vcpus.is_some_and(|live| live != spec.vcpus)
         || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes)
-        // A saved one would go on with the sizes of before.
-        || (domain.has_managed_save && has_new_sizes);
+        // A saved one would go on with what it had before.
+        || (domain.has_managed_save && (has_new_sizes || has_new_accelerator));
     match (node.powered, running) {
         // One that is paused, too: it would go on with its old sizes, and be restarted then, which the
         // plan that was agreed to does not show.
         (true, _) if stale => {
             let op = HostOp::RestartDomain { domain: reference };
-            let reason = if domain.has_managed_save {
-                "new sizes need a start without its saved state"
-            } else {
-                "new sizes need a restart of the VM"
+            let reason = match (domain.has_managed_save, has_new_accelerator) {
+                (true, true) => "another accelerator needs a start without its saved state",
+                (true, false) => "new sizes need a start without its saved state",
+                (false, _) => "new sizes need a restart of the VM",
             };
             let restart = change(Action::Update, Kind::Domain, &spec.name, reason, op);
             changes.push(destructive(restart));
@@ -137,6 +158,11 @@ pub(super) fn plan_domain(
     }
 }
 
+/// Whether the VM is for KVM on a host that has none, or emulated on one that has it.
+fn changes_accelerator(accelerator: Accelerator, domain: &ObservedDomain) -> bool {
+    domain.accelerator.is_some_and(|it| it != accelerator)
+}
+
 /// What of the definition is to be changed in place.
 fn differences(plan: &DomainPlan, domain: &ObservedDomain) -> Vec<String> {
     let mut found = Vec::new();
@@ -145,6 +171,11 @@ fn differences(plan: &DomainPlan, domain: &ObservedDomain) -> Vec<String> {
     }
     if plan.memory_bytes != domain.memory_bytes {
         found.push(format!("memory {} to {} MiB", domain.memory_bytes >> 20, plan.memory_bytes >> 20));
+    }
+    if changes_accelerator(plan.accelerator, domain) {
+        let before = domain.accelerator.map_or("none", Accelerator::domain_type);
+        let now = plan.accelerator.domain_type();
+        found.push(format!("type {before} to {now}, from the next boot on"));
     }
     let is = |path: &Option<PathBuf>, wanted: &Path| path.as_deref() == Some(wanted);
     if !is(&domain.kernel, &plan.kernel)

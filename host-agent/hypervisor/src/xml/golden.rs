@@ -37,6 +37,7 @@ fn domain_document() {
     insta::assert_snapshot!(xml);
     let seen = read_domain(&xml, None, DomainState::Off, true).expect("we read what we write");
     assert_eq!(seen.ours, Some(domain(Accelerator::Tcg).owner));
+    assert_eq!(seen.accelerator, Some(Accelerator::Tcg));
     assert_eq!((seen.vcpus, seen.memory_bytes), (2, 4 << 30));
     assert_eq!(seen.networks, ["default"]);
     assert_eq!(seen.disks, [std::path::Path::new("/pool/c1-k8s-worker-1.qcow2")]);

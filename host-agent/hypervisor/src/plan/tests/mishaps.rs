@@ -1,6 +1,7 @@
 //! What people and crashes do to a host in between, and how the next plan takes it.
 
 use super::*;
+use crate::accelerator::Accelerator;
 use crate::change::{HostChange, HostOp};
 use crate::desired::{part_name, volume_name};
 use crate::observed::{ObservedPool, ObservedTap};
@@ -280,6 +281,50 @@ fn a_saved_vm_with_new_sizes_starts_without_its_saved_state() {
     let domain = host.observed.domain("cp-1").expect("it was made");
     assert_eq!((domain.has_managed_save, domain.live_memory_bytes), (false, Some(8 << 30)));
     assert_eq!(converge(&mut host, &changed, &mut adoption).changes, []);
+}
+
+/// KVM is switched off in the firmware, or its device closed, and comes back later.
+#[test]
+fn nodes_of_any_image_go_from_kvm_to_emulation_and_back() {
+    let mut host = empty_host();
+    host.observed.accelerator = Accelerator::Kvm;
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let mut newer = three();
+    newer.image.id = "ffffffffffffffff".into();
+    newer.image.cmdline = "root=/dev/vda quiet".into();
+    for wanted in [three(), newer] {
+        for (accelerator, words) in
+            [(Accelerator::Tcg, " mitigations=off tsc=reliable no_timer_check"), (Accelerator::Kvm, "")]
+        {
+            host.observed.accelerator = accelerator;
+            let mut wanted = wanted.clone();
+            wanted.nodes.iter_mut().for_each(|node| node.cmdline = accelerator.cmdline().to_owned());
+            let plan = converge(&mut host, &wanted, &mut adoption);
+            assert_eq!(ops(&plan), [("define-domain", false); 3], "{}", lines(&plan));
+            assert!(plan.changes[0].reason.contains("from the next boot on"), "{}", lines(&plan));
+            for domain in &host.observed.domains {
+                assert_eq!(domain.accelerator, Some(accelerator));
+                assert_eq!(domain.cmdline, format!("root=/dev/vda{words}"), "{}", wanted.image.id);
+            }
+            assert_eq!(lines(&converge(&mut host, &wanted, &mut adoption)), "");
+        }
+    }
+}
+
+/// What was saved under KVM goes on nowhere else.
+#[test]
+fn a_saved_vm_does_not_go_on_with_another_accelerator() {
+    let mut host = empty_host();
+    host.observed.accelerator = Accelerator::Kvm;
+    let mut adoption = Adoption::default();
+    converge(&mut host, &desired(&[("cp-1", 10)]), &mut adoption);
+    let domain = &mut host.observed.domains[0];
+    (domain.state, domain.run, domain.has_managed_save) = (DomainState::Off, None, true);
+    (domain.live_vcpus, domain.live_memory_bytes) = (None, None);
+    host.observed.accelerator = Accelerator::Tcg;
+    let plan = converge(&mut host, &desired(&[("cp-1", 10)]), &mut adoption);
+    assert_eq!(ops(&plan), [("define-domain", false), ("restart-domain", true)], "{}", lines(&plan));
 }
 
 /// The pool is stopped or undefined by hand; then a node is replaced, another one removed.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::JOIN_CHANNEL;
+use crate::accelerator::Accelerator;
 use crate::observed::{DomainState, ObservedDomain, ObservedTap};
 use crate::xml::owner::owner_of;
 use crate::xml::{XmlError, read};
@@ -13,6 +14,8 @@ use crate::xml::{XmlError, read};
 struct ReadDomain {
     #[serde(rename = "@id", default)]
     run: Option<u32>,
+    #[serde(rename = "@type", default)]
+    kind: String,
     name: String,
     uuid: String,
     memory: ReadMemory,
@@ -172,6 +175,7 @@ pub fn read_domain(
         state,
         run: live.as_ref().and_then(|live| live.run),
         autostart,
+        accelerator: Accelerator::of_domain_type(&domain.kind),
         has_managed_save: false,
         vcpus: domain.vcpus(),
         memory_bytes: domain.memory_bytes(),
