@@ -177,9 +177,12 @@ impl From<LibvirtError> for Failure {
             }
             LibvirtError::Tap { device, bridge, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
-                let next = format!(
-                    "look at both with `ip link show {device}` and `ip link show {bridge}`, then run the command again"
-                );
+                let look = || {
+                    format!(
+                        "look at both with `ip link show {device}` and `ip link show {bridge}`, then run the command again"
+                    )
+                };
+                let next = without_ip(&source).unwrap_or_else(look);
                 Self::new("HOST-LINK-FAILED", format!("interface {device}"), chain, next)
                     .with_evidence(evidence)
             }
@@ -237,9 +240,14 @@ mod tests {
     #[tokio::test]
     async fn only_a_missing_program_is_to_be_installed() {
         for (program, is_missing) in [("no-such-program-of-ours", true), ("false", false)] {
-            let source = failed(program).await;
-            let failure = Failure::from(LibvirtError::Neighbours { bridge: "virbr0".into(), source });
-            assert_eq!(failure.next_step.contains("install iproute2"), is_missing, "{failure:?}");
+            let bridge = || "virbr0".to_owned();
+            for error in [
+                LibvirtError::Neighbours { bridge: bridge(), source: failed(program).await },
+                LibvirtError::Tap { device: "vnet0".into(), bridge: bridge(), source: failed(program).await },
+            ] {
+                let failure = Failure::from(error);
+                assert_eq!(failure.next_step.contains("install iproute2"), is_missing, "{failure:?}");
+            }
         }
     }
 }
