@@ -25,6 +25,11 @@ impl Accelerator {
         }
     }
 
+    /// By libvirt's domain type; `None` for VMs of other kinds.
+    pub fn of_domain_type(kind: &str) -> Option<Self> {
+        [Self::Kvm, Self::Tcg].into_iter().find(|it| it.domain_type() == kind)
+    }
+
     /// libvirt's CPU mode: all that the processor, or the translator, can do.
     pub fn cpu_mode(self) -> &'static str {
         match self {

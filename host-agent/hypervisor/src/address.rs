@@ -16,11 +16,6 @@ const PATIENCE: Duration = Duration::from_millis(900);
 const LOOK_AGAIN: Duration = Duration::from_millis(30);
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The MAC address that answers for `ip` on `bridge`, `None` if none does.
-pub async fn ip_in_use(ip: Ipv4Addr, bridge: &str) -> Result<Option<String>, CommandError> {
-    Ok(answering(&[ip], bridge).await?.into_iter().next().map(|(_, mac)| mac))
-}
-
 /// All of `addresses` that somebody answers for on `bridge`, asked at the same time. A bridge
 /// without ports has nobody to ask.
 pub async fn answering(
@@ -112,7 +107,7 @@ fn parse(table: &str) -> Vec<Neighbour> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{answering, parse};
 
     #[test]
     fn only_answers_count() {
@@ -127,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bridge_without_ports_has_nobody_to_ask() {
-        let found = super::ip_in_use([127, 0, 0, 1].into(), "no-such-bridge").await.expect("nothing is run");
-        assert_eq!(found, None);
+        let found = answering(&[[127, 0, 0, 1].into()], "no-such-bridge").await.expect("nothing is run");
+        assert_eq!(found, []);
     }
 }

@@ -245,7 +245,7 @@ pub enum HostOp {
         /// The bridge of its network.
         bridge: String,
     },
-    /// The VM runs with the sizes of its definition: shut down and started again where not.
+    /// The VM runs with the sizes of its definition: shut down and started again where not, without a saved state.
     RestartDomain {
         /// Which one.
         domain: DomainRef,

@@ -123,6 +123,12 @@ pub fn volume_prefix(cluster_id: &str) -> String {
     format!("{id}-")
 }
 
+/// Whether a file's name is that of the overlay of a node of this cluster; names of nodes have no dot.
+pub(crate) fn is_volume_name(cluster_id: &str, name: &str) -> bool {
+    let node = name.strip_prefix(&volume_prefix(cluster_id)).and_then(|rest| rest.strip_suffix(".qcow2"));
+    node.is_some_and(|node| !node.is_empty() && !node.contains('.'))
+}
+
 /// Name of a node's overlay.
 pub fn volume_name(cluster_id: &str, node: &str) -> String {
     format!("{}{node}.qcow2", volume_prefix(cluster_id))

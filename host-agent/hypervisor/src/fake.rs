@@ -376,6 +376,7 @@ impl FakeHost {
         let changed = domain.state != state;
         let is_resumed = running && matches!(domain.state, DomainState::Paused | DomainState::IoError);
         if changed && !is_resumed {
+            domain.has_managed_save = false;
             domain.run = running.then_some(next_run);
             domain.live_vcpus = running.then_some(domain.vcpus);
             domain.live_memory_bytes = running.then_some(domain.memory_bytes);
@@ -451,13 +452,15 @@ impl FakeHost {
             state: before.as_ref().map(|it| it.state).unwrap_or_default(),
             run: before.as_ref().and_then(|it| it.run),
             autostart: true,
+            accelerator: Some(plan.accelerator),
+            has_managed_save: before.as_ref().is_some_and(|it| it.has_managed_save),
             vcpus: plan.vcpus,
             memory_bytes: plan.memory_bytes,
             live_vcpus: before.as_ref().and_then(|it| it.live_vcpus),
             live_memory_bytes: before.as_ref().and_then(|it| it.live_memory_bytes),
             mac: plan.mac.clone(),
             networks: vec![plan.network.clone()],
-            disk: Some(plan.disk.clone()),
+            disks: vec![plan.disk.clone()],
             kernel: Some(plan.kernel.clone()),
             initrd: Some(plan.initrd.clone()),
             cmdline: plan.cmdline.clone(),

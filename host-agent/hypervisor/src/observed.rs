@@ -139,6 +139,10 @@ pub struct ObservedDomain {
     pub run: Option<u32>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
+    /// KVM or emulation, from its next start on; `None` for VMs of other kinds.
+    pub accelerator: Option<Accelerator>,
+    /// Whether its next start goes on from a saved state, with the sizes of then.
+    pub has_managed_save: bool,
     /// Virtual CPUs.
     pub vcpus: u32,
     /// Memory in bytes.
@@ -151,8 +155,8 @@ pub struct ObservedDomain {
     pub mac: String,
     /// libvirt networks of all interfaces.
     pub networks: Vec<String>,
-    /// First disk.
-    pub disk: Option<PathBuf>,
+    /// Files of all disks.
+    pub disks: Vec<PathBuf>,
     /// Kernel of a direct boot.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk of a direct boot.

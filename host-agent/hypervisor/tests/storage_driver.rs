@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{HostOp, Outcome};
+use host_hypervisor::change::{DomainRef, HostOp, Outcome};
 use host_hypervisor::desired::DesiredPool;
 use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::plan_teardown;
@@ -82,11 +82,27 @@ async fn meddle(host: &RealHypervisor, home: &Path, uri: &str) {
     assert!(disk.exists());
     assert_eq!(host.execute(&create).await.unwrap(), Outcome::AlreadySo);
 
-    // The pool is undefined by hand: what is in it goes with the cluster nevertheless.
+    // A disk that was away, and is back without libvirt's knowledge, grows.
     let hand = virt::connect::Connect::open(Some(uri)).unwrap();
     let by_hand = hand.lookup_storage_pool_by_name(&pool.name).unwrap();
+    let away = home.join("away.qcow2");
+    fs::rename(&disk, &away).unwrap();
+    by_hand.refresh(0).unwrap();
+    fs::rename(&away, &disk).unwrap();
+    let domain = DomainRef { name: "cp-1".into(), uuid: "u".into(), cluster_id: CLUSTER.into() };
+    let grow = HostOp::GrowVolume { pool: name(), name: DISK.into(), capacity: 3 << 20, domain };
+    assert_eq!(host.execute(&grow).await.unwrap(), Outcome::Done);
+    assert_eq!(host.execute(&grow).await.unwrap(), Outcome::AlreadySo);
+
+    // A disk is seen as it is whether the pool runs, is stopped or undefined by hand.
+    let seen = host.observe(&pool).await.unwrap().volume(DISK).cloned();
+    assert_eq!(seen.as_ref().unwrap().capacity, 3 << 20);
     by_hand.destroy().unwrap();
+    assert_eq!(host.observe(&pool).await.unwrap().volume(DISK), seen.as_ref());
     by_hand.undefine().unwrap();
+    assert_eq!(host.observe(&pool).await.unwrap().volume(DISK), seen.as_ref());
+
+    // What is in a pool that was undefined goes with the cluster nevertheless.
     fs::write(pool.path.join(".base-fedcba9876543210.qcow2.part"), "half").unwrap();
     let observed = host.observe(&pool).await.unwrap();
     let plan = plan_teardown(CLUSTER, &pool, &observed, &Adoption::default()).unwrap();

@@ -145,8 +145,17 @@ async fn a_cluster_comes_changes_and_goes() {
         assert_eq!(observed.domain("cp-1").unwrap().state, DomainState::Off);
         assert_eq!(observed.domain("worker-1").unwrap().live_vcpus, Some(1));
 
-        // A VM that is paused hears no request: it is ended, not asked and waited for.
+        // One that was saved starts with new sizes, not from what was saved.
         let hand = Connect::open(Some("test:///default")).unwrap();
+        hand.lookup_domain_by_name("worker-1").unwrap().managed_save(0).unwrap();
+        assert!(host.observe(&wanted.pool).await.unwrap().domain("worker-1").unwrap().has_managed_save);
+        changed.nodes[1].spec.vcpus = 2;
+        assert_ne!(converge(&host, &changed, &mut adoption).await, 0);
+        let observed = host.observe(&wanted.pool).await.unwrap();
+        let domain = observed.domain("worker-1").unwrap();
+        assert_eq!((domain.live_vcpus, domain.has_managed_save), (Some(2), false));
+
+        // A VM that is paused hears no request: it is ended, not asked and waited for.
         let paused = hand.lookup_domain_by_name("worker-1").unwrap();
         paused.suspend().unwrap();
         changed.nodes[1].powered = false;

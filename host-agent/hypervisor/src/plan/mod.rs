@@ -9,12 +9,18 @@
 //! A disk always goes before the definition of its domain: a volume without a domain is thus a fresh
 //! one, left by an interrupted creation, and is used.
 //!
+//! - `definition`: a node's VM as it shall be
+//! - `disks`: which files in the pool are the cluster's
+//! - `foreign`: VMs of somebody else's in the way
 //! - `network`: own and adopted networks
-//! - `nodes`: volumes and domains
+//! - `nodes`: volumes and domains that come, stay and go
 //! - `storage`: pool, image files, space
 //! - `taps`: running VMs back onto their network's bridge
 //! - `teardown`: [`plan_teardown`]
 
+mod definition;
+mod disks;
+mod foreign;
 mod network;
 mod nodes;
 mod storage;
@@ -41,7 +47,7 @@ pub fn plan_host(
     adopted: &Adoption,
 ) -> Result<HostPlan, Failure> {
     let network = network::plan_network(desired, observed, adopted)?;
-    let nodes = nodes::plan_nodes(desired, observed, network.replaced)?;
+    let nodes = nodes::plan_nodes(desired, observed)?;
     let storage = storage::plan_storage(desired, observed, &nodes)?;
     let taps = taps::plan_taps(desired, observed, &network.changes, &nodes.deletes);
 

@@ -19,8 +19,6 @@ use crate::xml::owner::Owner;
 pub(super) struct NetworkDecision {
     pub changes: Vec<HostChange>,
     pub adoption: Adoption,
-    /// The network goes and comes back: nothing can stay on it.
-    pub replaced: bool,
 }
 
 pub(super) fn plan_network(
@@ -32,7 +30,9 @@ pub(super) fn plan_network(
     let existing = observed.network(&spec.name);
     refuse_overlap(desired, observed, existing)?;
     refuse_address_of_host(desired, observed)?;
-    let keep = |changes| NetworkDecision { changes, adoption: adopted.clone(), replaced: false };
+    let gateway = spec.gateway();
+    let is_elsewhere = |network: &ObservedNetwork| network.gateway != Some(gateway);
+    let keep = |changes| NetworkDecision { changes, adoption: adopted.clone() };
     let Some(network) = existing else {
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
     };
@@ -43,14 +43,18 @@ pub(super) fn plan_network(
             format!("it belongs to another cluster (id {})", owner.cluster_id),
             "give this cluster another network.name and network.cidr, or take the other cluster down",
         )),
-        Some(_) if network.cidr != Some(spec.cidr) => {
+        Some(_) if network.cidr != Some(spec.cidr) || is_elsewhere(network) => {
             let name = spec.name.clone();
             let delete = HostOp::DeleteNetwork { name, cluster_id: desired.cluster_id.clone() };
-            let reason = format!("its CIDR changes from {} to {}", show(network.cidr), spec.cidr);
+            let reason = if network.cidr == Some(spec.cidr) {
+                format!("the host's address on it changes from {} to {gateway}", show(network.gateway))
+            } else {
+                format!("its CIDR changes from {} to {}", show(network.cidr), spec.cidr)
+            };
             let delete = destructive(change(Action::Replace, Kind::Network, &spec.name, &reason, delete));
             let create = create(desired, observed, Action::Replace, &reason);
-            let changes = std::iter::once(delete).chain(create).collect();
-            Ok(NetworkDecision { changes, adoption: adopted.clone(), replaced: true })
+            // The VMs stay: their interfaces are put onto the new one's bridge.
+            Ok(keep(std::iter::once(delete).chain(create).collect()))
         }
         Some(_) => Ok(keep(update_own(desired, network))),
         None if network.cidr != Some(spec.cidr) => Err(Failure::new(
@@ -67,12 +71,21 @@ pub(super) fn plan_network(
                 None => "give the cluster another network.name".to_owned(),
             },
         )),
+        None if is_elsewhere(network) => Err(Failure::new(
+            "LIBVIRT-NETWORK-OTHER-ADDRESS",
+            format!("network {}", spec.name),
+            format!(
+                "it exists, is not ours, and the host's address on it is {}; nodes look for the host at {gateway}",
+                show(network.gateway)
+            ),
+            "give the cluster another network.name and network.cidr",
+        )),
         None => adopt(desired, network, adopted),
     }
 }
 
-fn show(cidr: Option<Ipv4Net>) -> String {
-    cidr.map_or_else(|| "no IPv4 address".to_owned(), |cidr| cidr.to_string())
+fn show(address: Option<impl ToString>) -> String {
+    address.map_or_else(|| "no IPv4 address".to_owned(), |address| address.to_string())
 }
 
 /// The same addresses in two places never work.
@@ -241,7 +254,7 @@ fn adopt(
     let reason = "DHCP must not give away addresses of nodes and load balancers; undone on down";
     changes.extend(set_ranges(network, record.ranges(), action, reason));
     changes.extend(add_hosts(network, &wanted, action));
-    Ok(NetworkDecision { changes, adoption, replaced: false })
+    Ok(NetworkDecision { changes, adoption })
 }
 
 fn reserved(desired: &DesiredHost, wanted: &[DhcpHost]) -> Vec<AddressRange> {

@@ -1,16 +1,14 @@
-//! Volumes and domains of a cluster's nodes.
-
-use std::path::{Path, PathBuf};
+//! Volumes and domains of a cluster's nodes: which come, stay and go.
 
 use k8sctl_types::failure::Failure;
 
+use super::definition::{image_of, plan_domain, short_id};
+use super::disks::{disks_of, is_own_disk};
+use super::foreign::refuse_foreign;
 use super::{change, destructive};
-use crate::accelerator::Accelerator;
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
-use crate::desired::{DesiredHost, DesiredNode, image_file_names, image_of_base, volume_name, volume_prefix};
+use crate::desired::{DesiredHost, DesiredNode, volume_name};
 use crate::observed::{DomainState, ObservedDomain, ObservedHost, ObservedVolume};
-use crate::xml::domain::DomainPlan;
-use crate::xml::owner::Owner;
 
 /// What is to be done about the nodes.
 #[derive(Default)]
@@ -24,11 +22,7 @@ pub(super) struct NodesDecision {
     pub needs_image: bool,
 }
 
-pub(super) fn plan_nodes(
-    desired: &DesiredHost,
-    observed: &ObservedHost,
-    network_replaced: bool,
-) -> Result<NodesDecision, Failure> {
+pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Result<NodesDecision, Failure> {
     let mut plan = NodesDecision::default();
     plan_removed(desired, observed, &mut plan);
     let mut fresh = Vec::new();
@@ -38,9 +32,10 @@ pub(super) fn plan_nodes(
         let domain = observed.domain(&node.spec.name);
         let name = volume_name(&desired.cluster_id, &node.spec.name);
         let volume = observed.volume(&name);
-        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume, network_replaced));
+        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume));
         if let (Some(domain), Some(reason)) = (domain, &replace) {
-            delete_node(&desired.pool.name, domain, volume, Action::Replace, reason, &mut plan.deletes);
+            let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
+            delete_node(&desired.pool.name, domain, &disks, Action::Replace, reason, &mut plan.deletes);
         }
         let (domain, volume) = if replace.is_some() { (None, None) } else { (domain, volume) };
         if domain.is_none() {
@@ -64,17 +59,16 @@ pub(super) fn plan_nodes(
 fn plan_removed(desired: &DesiredHost, observed: &ObservedHost, plan: &mut NodesDecision) {
     let stays = |name: &str| desired.names().any(|stays| stays == name);
     for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !stays(&it.name)) {
-        let volume = observed.volume(&volume_name(&desired.cluster_id, &domain.name));
+        let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
         let reason = "the node is no longer in the spec";
-        delete_node(&desired.pool.name, domain, volume, Action::Delete, reason, &mut plan.deletes);
+        delete_node(&desired.pool.name, domain, &disks, Action::Delete, reason, &mut plan.deletes);
     }
-    let prefix = volume_prefix(&desired.cluster_id);
+    let is_own = |it: &ObservedVolume| is_own_disk(&desired.cluster_id, &desired.pool, observed, it);
     let is_used = |name: &str| {
         desired.names().any(|stays| volume_name(&desired.cluster_id, stays) == name)
             || plan.deletes.iter().any(|it| it.kind == Kind::Volume && it.name == name)
     };
-    let left: Vec<_> =
-        observed.volumes.iter().filter(|it| it.name.starts_with(&prefix) && !is_used(&it.name)).collect();
+    let left: Vec<_> = observed.volumes.iter().filter(|it| is_own(it) && !is_used(&it.name)).collect();
     plan.deletes.extend(
         left.into_iter()
             .map(|volume| delete_volume(&desired.pool.name, volume, Action::Delete, "no node uses it")),
@@ -90,11 +84,11 @@ pub(super) fn reference(domain: &ObservedDomain) -> DomainRef {
     DomainRef { name: domain.name.clone(), uuid: domain.uuid.clone(), cluster_id }
 }
 
-/// Off, disk gone, definition gone: in this order, see the module's head.
+/// Off, disks gone, definition gone: in this order, see the module's head.
 pub(super) fn delete_node(
     pool: &str,
     domain: &ObservedDomain,
-    volume: Option<&ObservedVolume>,
+    disks: &[&ObservedVolume],
     action: Action,
     reason: &str,
     changes: &mut Vec<HostChange>,
@@ -104,7 +98,7 @@ pub(super) fn delete_node(
         let op = HostOp::PowerOffDomain { domain: reference.clone() };
         changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
     }
-    changes.extend(volume.map(|volume| delete_volume(pool, volume, action, reason)));
+    changes.extend(disks.iter().map(|disk| delete_volume(pool, disk, action, reason)));
     let op = HostOp::DeleteDomain { domain: reference };
     changes.push(destructive(change(action, Kind::Domain, &domain.name, reason, op)));
 }
@@ -114,42 +108,11 @@ pub(super) fn delete_volume(pool: &str, volume: &ObservedVolume, action: Action,
     destructive(change(action, Kind::Volume, &volume.name, reason, op))
 }
 
-fn refuse_foreign(desired: &DesiredHost, node: &DesiredNode, observed: &ObservedHost) -> Result<(), Failure> {
-    let foreign = |it: &&ObservedDomain| !belongs(it, &desired.cluster_id);
-    for domain in observed.domains.iter().filter(foreign) {
-        let what = if domain.name == node.spec.name {
-            "name".to_owned()
-        } else if domain.uuid == node.machine_uuid {
-            format!("UUID {}", domain.uuid)
-        } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
-            format!("MAC address {}", domain.mac)
-        } else {
-            continue;
-        };
-        let whose = match &domain.ours {
-            Some(owner) => format!("belongs to another cluster (id {})", owner.cluster_id),
-            None => "is not ours".to_owned(),
-        };
-        return Err(Failure::new(
-            "LIBVIRT-FOREIGN-DOMAIN",
-            format!("domain {}", domain.name),
-            format!("it {whose} and has the {what} that node {} shall have", node.spec.name),
-            format!(
-                "rename the node in the cluster file, or rename or remove the VM (`virsh domrename {} NEW-NAME`), then run \
-                 the command again",
-                domain.name
-            ),
-        ));
-    }
-    Ok(())
-}
-
 fn replace_reason(
     desired: &DesiredHost,
     node: &DesiredNode,
     domain: &ObservedDomain,
     volume: Option<&ObservedVolume>,
-    network_replaced: bool,
 ) -> Option<String> {
     let owner = domain.ours.as_ref()?;
     let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
@@ -164,12 +127,16 @@ fn replace_reason(
         Some(differs("MAC address", &domain.mac, &node.spec.mac))
     } else if domain.networks != [desired.network.name.clone()] {
         Some(differs("network", &domain.networks.join(", "), &desired.network.name))
-    } else if domain.disk.as_ref() != Some(&disk) {
-        Some("it has another disk than it should".to_owned())
+    } else if domain.disks.first() != Some(&disk) {
+        let got = domain.disks.first().map_or_else(|| "none".to_owned(), |got| got.display().to_string());
+        Some(format!(
+            "it has another disk than it should, {got} and not {}; where that is a snapshot's, `virsh blockcommit {} vda \
+             --active --pivot` brings back the old one",
+            disk.display(),
+            domain.name
+        ))
     } else if volume.is_none() {
-        Some("its disk is gone".to_owned())
-    } else if network_replaced {
-        Some("its network is made anew".to_owned())
+        Some(format!("its disk is gone; is the file system of {} mounted?", desired.pool.path.display()))
     } else {
         None
     }
@@ -222,146 +189,4 @@ fn plan_volume(
         changes.push(change(Action::Update, Kind::Volume, &name, reason, op));
     }
     Ok(())
-}
-
-fn short_id(desired: &DesiredHost) -> String {
-    let [base, ..] = desired.image.pool_names();
-    image_of_base(&base).unwrap_or_default().to_owned()
-}
-
-fn image_of(volume: &ObservedVolume) -> Option<&str> {
-    image_of_base(volume.backing.as_ref()?.file_name()?.to_str()?)
-}
-
-/// A busy host gives an emulated VM no timer interrupt in time, and the kernel's check of it then
-/// panics: "IO-APIC + timer doesn't work". Under KVM the kernel leaves the check out by itself.
-fn for_accelerator(accelerator: Accelerator) -> &'static str {
-    match accelerator {
-        Accelerator::Kvm => "",
-        Accelerator::Tcg => "no_timer_check",
-    }
-}
-
-/// Kernel, initrd and command line: of the image that the disk was made from.
-fn boot_files(
-    desired: &DesiredHost,
-    node: &DesiredNode,
-    domain: Option<&ObservedDomain>,
-    volume: Option<&ObservedVolume>,
-    accelerator: Accelerator,
-) -> (PathBuf, PathBuf, String) {
-    let current = short_id(desired);
-    let short = volume.and_then(image_of).unwrap_or(&current);
-    let [_, kernel, initrd] = image_file_names(short);
-    let cmdline = match domain {
-        Some(domain) if short != current => domain.cmdline.clone(),
-        _ => {
-            let words = [desired.image.cmdline.as_str(), &node.cmdline, for_accelerator(accelerator)];
-            words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
-        }
-    };
-    (desired.pool.path.join(kernel), desired.pool.path.join(initrd), cmdline)
-}
-
-fn plan_domain(
-    desired: &DesiredHost,
-    node: &DesiredNode,
-    observed: &ObservedHost,
-    domain: Option<&ObservedDomain>,
-    volume: Option<&ObservedVolume>,
-    action: Action,
-    changes: &mut Vec<HostChange>,
-) {
-    let (kernel, initrd, cmdline) = boot_files(desired, node, domain, volume, observed.accelerator);
-    let spec = &node.spec;
-    let plan = DomainPlan {
-        name: spec.name.clone(),
-        uuid: node.machine_uuid.clone(),
-        description: format!("node of the Kubernetes cluster {}", desired.cluster_name),
-        owner: Owner {
-            cluster_id: desired.cluster_id.clone(),
-            node_id: node.node_id.clone(),
-            generation: desired.generation,
-            ip: spec.ip.to_string(),
-        },
-        accelerator: observed.accelerator,
-        vcpus: spec.vcpus,
-        memory_bytes: spec.memory_bytes,
-        disk: desired.pool.path.join(volume_name(&desired.cluster_id, &spec.name)),
-        kernel,
-        initrd,
-        cmdline,
-        network: desired.network.name.clone(),
-        mac: spec.mac.to_ascii_lowercase(),
-    };
-    let reference = DomainRef {
-        name: spec.name.clone(),
-        uuid: node.machine_uuid.clone(),
-        cluster_id: desired.cluster_id.clone(),
-    };
-    let push = |changes: &mut Vec<HostChange>, action, reason: &str, op| {
-        changes.push(change(action, Kind::Domain, &spec.name, reason, op));
-    };
-    let Some(domain) = domain else {
-        let reason = format!("{} vCPU, {} MiB, {}", spec.vcpus, spec.memory_bytes >> 20, spec.ip);
-        push(changes, action, &reason, HostOp::DefineDomain { domain: plan });
-        if node.powered {
-            push(changes, action, "it shall run", HostOp::StartDomain { domain: reference });
-        }
-        return;
-    };
-    let differences = differences(&plan, domain);
-    if !differences.is_empty() {
-        let op = HostOp::DefineDomain { domain: plan };
-        push(changes, Action::Update, &differences.join(", "), op);
-    }
-    let running = domain.state == DomainState::Running;
-    let stale = domain.live_vcpus.is_some_and(|live| live != spec.vcpus)
-        || domain.live_memory_bytes.is_some_and(|live| live != spec.memory_bytes);
-    match (node.powered, running) {
-        // One that is paused, too: it would go on with its old sizes, and be restarted then, which the
-        // plan that was agreed to does not show.
-        (true, _) if stale => {
-            let op = HostOp::RestartDomain { domain: reference };
-            let restart =
-                change(Action::Update, Kind::Domain, &spec.name, "new sizes need a restart of the VM", op);
-            changes.push(destructive(restart));
-        }
-        (true, false) => {
-            let reason = match domain.state {
-                DomainState::Paused => "it is paused",
-                DomainState::IoError => "an I/O error has stopped it",
-                _ => "it does not run",
-            };
-            push(changes, Action::Update, reason, HostOp::StartDomain { domain: reference });
-        }
-        (false, _) if domain.state != DomainState::Off => {
-            let op = HostOp::ShutDownDomain { domain: reference };
-            let stop = change(Action::Update, Kind::Domain, &spec.name, "it shall be off", op);
-            changes.push(destructive(stop));
-        }
-        _ => {}
-    }
-}
-
-/// What of the definition is to be changed in place.
-fn differences(plan: &DomainPlan, domain: &ObservedDomain) -> Vec<String> {
-    let mut found = Vec::new();
-    if plan.vcpus != domain.vcpus {
-        found.push(format!("vCPUs {} to {}", domain.vcpus, plan.vcpus));
-    }
-    if plan.memory_bytes != domain.memory_bytes {
-        found.push(format!("memory {} to {} MiB", domain.memory_bytes >> 20, plan.memory_bytes >> 20));
-    }
-    let is = |path: &Option<PathBuf>, wanted: &Path| path.as_deref() == Some(wanted);
-    if !is(&domain.kernel, &plan.kernel)
-        || !is(&domain.initrd, &plan.initrd)
-        || plan.cmdline != domain.cmdline
-    {
-        found.push("kernel, initrd or command line, from the next boot on".to_owned());
-    }
-    if !domain.autostart {
-        found.push("it shall start with the host".to_owned());
-    }
-    found
 }

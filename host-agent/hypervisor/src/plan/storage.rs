@@ -1,13 +1,14 @@
 //! Pool, image files in it, and whether there is room.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use k8sctl_types::failure::Failure;
 
 use super::change;
-use super::nodes::NodesDecision;
+use super::nodes::{NodesDecision, belongs};
 use crate::change::{Action, HostChange, HostOp, Kind};
-use crate::desired::{DesiredHost, DesiredPool};
+use crate::desired::{DesiredHost, DesiredPool, is_volume_name};
 use crate::observed::{ObservedHost, ObservedPool};
 
 /// What a fresh overlay needs at least: a node writes about this much until it is Ready.
@@ -80,8 +81,34 @@ pub(super) fn foreign_pool(pool: &DesiredPool, there: &ObservedPool) -> Failure 
     Failure::new("LIBVIRT-FOREIGN-POOL", format!("pool {name}"), reason, next)
 }
 
+/// The cluster's disks are where `pool_dir` was: nodes would be made anew, or their disks stay behind unseen.
+pub(super) fn refuse_disks_elsewhere(
+    cluster_id: &str,
+    pool: &DesiredPool,
+    observed: &ObservedHost,
+) -> Result<(), Failure> {
+    for domain in observed.domains.iter().filter(|it| belongs(it, cluster_id)) {
+        let is_disk = |name: &OsStr| name.to_str().is_some_and(|name| is_volume_name(cluster_id, name));
+        let its = domain.disks.iter().find(|disk| disk.file_name().is_some_and(is_disk));
+        let Some(directory) = its.and_then(|disk| disk.parent()).filter(|it| **it != pool.path) else {
+            continue;
+        };
+        let (there, wanted) = (directory.display(), pool.path.display());
+        return Err(Failure::new(
+            "LIBVIRT-FOREIGN-POOL",
+            format!("pool {}", pool.name),
+            format!("the disk of node {} is in {there}, and pool_dir is {wanted}", domain.name),
+            format!(
+                "set pool_dir to {there} in the host agent's file, start it again, then run the command again"
+            ),
+        ));
+    }
+    Ok(())
+}
+
 fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostChange>, Failure> {
     let pool = &desired.pool;
+    refuse_disks_elsewhere(&desired.cluster_id, pool, observed)?;
     let define = || HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };
     let start = || HostOp::StartPool { name: pool.name.clone() };
     match &observed.pool {

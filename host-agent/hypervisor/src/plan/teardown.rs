@@ -4,25 +4,27 @@ use std::collections::BTreeSet;
 
 use k8sctl_types::failure::Failure;
 
+use super::disks::{disks_of, is_own_disk};
 use super::nodes::{belongs, delete_node, delete_volume};
-use super::storage::foreign_pool;
+use super::storage::{foreign_pool, refuse_disks_elsewhere};
 use super::{change, destructive, network};
 use crate::adoption::Adoption;
 use crate::change::{Action, HostChange, HostOp, HostPlan, Kind};
-use crate::desired::{DesiredPool, image_of_base, image_of_file, is_image_part, volume_name, volume_prefix};
-use crate::observed::{DomainState, ObservedHost};
+use crate::desired::{DesiredPool, image_of_file, is_image_part};
+use crate::observed::{DomainState, ObservedHost, ObservedVolume};
 
 /// The changes that free the host of a cluster: its domains, volumes, networks, what it changed in
 /// adopted networks, image files that nobody else uses, and the pool when nothing is left in it.
 ///
-/// A pool of our name with another directory is a failure: the cluster's disks may be there, and
-/// would stay there unseen.
+/// A pool of our name with another directory is a failure, and so are VMs of the cluster with their disks in another
+/// one: the cluster's disks are there, and would stay there unseen. Of VMs that were undefined by hand nobody knows.
 pub fn plan_teardown(
     cluster_id: &str,
     pool: &DesiredPool,
     observed: &ObservedHost,
     adopted: &Adoption,
 ) -> Result<HostPlan, Failure> {
+    refuse_disks_elsewhere(cluster_id, pool, observed)?;
     let reason = "the cluster is taken down";
     let mut changes = Vec::new();
     // libvirt deletes volumes of a running pool only.
@@ -34,7 +36,7 @@ pub fn plan_teardown(
             changes.push(change(Action::Update, Kind::Pool, &pool.name, for_deleting, start));
         }
         // Somebody undefined it and left the disks behind.
-        None if observed.volumes.iter().any(|it| it.name.starts_with(&volume_prefix(cluster_id))) => {
+        None if observed.volumes.iter().any(|it| is_own_disk(cluster_id, pool, observed, it)) => {
             let define = HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };
             changes.push(change(Action::Create, Kind::Pool, &pool.name, for_deleting, define));
             changes.push(change(Action::Create, Kind::Pool, &pool.name, for_deleting, start));
@@ -43,8 +45,8 @@ pub fn plan_teardown(
     }
     let has_pool = observed.pool.is_some() || !changes.is_empty();
     for domain in observed.domains.iter().filter(|it| belongs(it, cluster_id)) {
-        let volume = observed.volume(&volume_name(cluster_id, &domain.name));
-        delete_node(&pool.name, domain, volume, Action::Delete, reason, &mut changes);
+        let disks = disks_of(cluster_id, pool, observed, domain);
+        delete_node(&pool.name, domain, &disks, Action::Delete, reason, &mut changes);
     }
     let files = plan_files(cluster_id, pool, observed, &changes, reason);
     changes.extend(files.changes);
@@ -72,25 +74,27 @@ fn plan_files(
     reason: &str,
 ) -> FilesDecision {
     let mut changes = Vec::new();
-    let prefix = volume_prefix(cluster_id);
-    let planned = |name: &str| before.iter().any(|it| it.kind == Kind::Volume && it.name == name);
-    for volume in observed.volumes.iter().filter(|it| it.name.starts_with(&prefix) && !planned(&it.name)) {
+    let is_planned = |it: &ObservedVolume| {
+        before.iter().any(|change| change.kind == Kind::Volume && change.name == it.name)
+    };
+    let is_own = |it: &ObservedVolume| is_own_disk(cluster_id, pool, observed, it);
+    for volume in observed.volumes.iter().filter(|it| is_own(it) && !is_planned(it)) {
         changes.push(delete_volume(&pool.name, volume, Action::Delete, reason));
     }
 
-    let stays = |name: &str| !name.starts_with(&prefix);
-    let used: BTreeSet<&str> = observed
-        .volumes
-        .iter()
-        .filter(|it| stays(&it.name))
-        .filter_map(|it| image_of_base(it.backing.as_ref()?.file_name()?.to_str()?))
-        .collect();
-    // In a pool that does not run nobody sees what a disk is based on: then every image counts as used.
+    let stays = |it: &&ObservedVolume| !is_own(it) && !is_planned(it);
+    let disks = observed.volumes.iter().filter(stays).filter_map(|it| it.backing.as_ref());
+    // A clone boots from the image, too, wherever its disk is.
+    let strangers = observed.domains.iter().filter(|it| !belongs(it, cluster_id));
+    let booted = strangers.flat_map(|it| [&it.kernel, &it.initrd]).flatten();
+    let used: BTreeSet<&str> =
+        disks.chain(booted).filter_map(|it| image_of_file(it.file_name()?.to_str()?)).collect();
+    // In a pool that does not run a disk's header may not tell what it is based on: then every image counts as used.
     let is_unknown = |name: &str| image_of_file(name).is_none() && !is_image_part(name);
     let blind = observed.pool.as_ref().is_none_or(|there| !there.active)
-        && observed.volumes.iter().any(|it| stays(&it.name) && is_unknown(&it.name));
+        && observed.volumes.iter().filter(stays).any(|it| it.backing.is_none() && is_unknown(&it.name));
     let mut left = 0;
-    for file in observed.volumes.iter().filter(|it| stays(&it.name)) {
+    for file in observed.volumes.iter().filter(stays) {
         let why = match image_of_file(&file.name) {
             Some(image) if !blind && !used.contains(image) => "no node uses it any more",
             None if is_image_part(&file.name) => "its copying was interrupted",

@@ -250,7 +250,7 @@ fn what_stands_in_the_way_is_named() {
         plan_host(&desired, &host.observed, &Adoption::default()).expect_err("it stands in the way").id
     };
     let owner = |cluster: &str| Owner { cluster_id: cluster.into(), ..Owner::default() };
-    let cases: [(&str, Meddle<'_>); 13] = [
+    let cases: [(&str, Meddle<'_>); 15] = [
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].name = "worker-1".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| host.domains[0].mac = "52:54:00:00:00:0B".into()),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, _| {
@@ -261,6 +261,7 @@ fn what_stands_in_the_way_is_named() {
         ("LIBVIRT-NETWORK-OTHER-CIDR", &|_, desired| {
             desired.network.cidr = "10.1.0.0/24".parse().expect("it is one");
         }),
+        ("LIBVIRT-NETWORK-OTHER-ADDRESS", &|host, _| host.networks[0].gateway = Some(at(254))),
         ("LIBVIRT-NETWORK-CONFLICT", &|_, desired| desired.network.name = "k8s".into()),
         ("LIBVIRT-NETWORK-CONFLICT", &|host, _| host.interfaces[0].name = "br0".into()),
         ("NODE-IP-IN-USE", &|host, _| {
@@ -288,6 +289,10 @@ fn what_stands_in_the_way_is_named() {
         }),
         ("LIBVIRT-FOREIGN-DOMAIN", &|host, desired| {
             host.domains[0].uuid = desired.nodes[0].machine_uuid.clone()
+        }),
+        ("LIBVIRT-FOREIGN-DOMAIN", &|host, desired| {
+            let disk = crate::desired::volume_name(CLUSTER, "worker-1");
+            host.domains[0].disks = vec![desired.pool.path.join(disk)];
         }),
     ];
     for (number, (id, meddle)) in cases.into_iter().enumerate() {

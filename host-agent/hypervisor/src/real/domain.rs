@@ -19,7 +19,7 @@ use crate::change::{DomainRef, Outcome};
 use crate::hypervisor::Hypervisor;
 use crate::observed::DomainState as ObservedState;
 use crate::xml::domain::{DomainPlan, read_console_log, read_domain, read_join_channel};
-use crate::xml::owner::read_owner;
+use crate::xml::owner::owner_of;
 
 /// How long a VM may take to shut down before it is ended by force.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(120);
@@ -34,7 +34,7 @@ pub(super) fn find_ours(connect: &Connect, reference: &DomainRef) -> Result<Opti
     };
     let uuid = domain.uuid().call("read", "domain", name)?;
     let xml = domain.xml_desc(0).call("read", "domain", name)?;
-    let owner = read_owner(&xml).call("read", "domain", name)?;
+    let owner = owner_of(&xml, &uuid.to_string()).call("read", "domain", name)?;
     let ours = owner.is_some_and(|owner| owner.cluster_id == reference.cluster_id);
     if ours && Uuid::parse_str(&reference.uuid).is_ok_and(|wanted| wanted == uuid) {
         Ok(Some(domain))
@@ -81,17 +81,24 @@ pub(super) fn execute_define(
 pub(super) fn execute_start(connect: &Connect, reference: &DomainRef) -> Result<Outcome> {
     let name = &reference.name;
     let domain = get_ours(connect, reference)?;
-    let (state, _) = domain.state().call("read", "domain", name)?;
-    if state == DomainState::Paused.into() {
-        domain.resume().call("resume", "domain", name)?;
-    } else if state == DomainState::PMSuspended.into() {
-        domain.pm_wakeup(0).call("wake", "domain", name)?;
+    let (state, reason) = domain.state().call("read", "domain", name)?;
+    let is_paused =
+        matches!(observe::domain_state(state, reason), ObservedState::Paused | ObservedState::IoError);
+    let (what, error) = if state == DomainState::PMSuspended.into() {
+        ("wake", domain.pm_wakeup(0).err())
+    } else if is_paused {
+        ("resume", domain.resume().err())
     } else if domain.is_active().call("read", "domain", name)? {
         return Ok(Outcome::AlreadySo);
     } else {
-        domain.create().call("start", "domain", name)?;
+        ("start", domain.create().err())
+    };
+    match error {
+        None => Ok(Outcome::Done),
+        // Somebody else may have done it in between, as libvirt does when a snapshot has been taken.
+        Some(_) if runs(&domain, name)? => Ok(Outcome::AlreadySo),
+        Some(error) => Err(error).call(what, "domain", name),
     }
-    Ok(Outcome::Done)
 }
 
 /// Whether this link is, by now, the host's end of one of the running VM's interfaces.
@@ -176,7 +183,7 @@ pub(super) async fn execute_graceful(
                 return Ok(false);
             }
             // A VM that does not listen yet, or no more, is ended below.
-            if hears(&domain, &asked.name)?
+            if runs(&domain, &asked.name)?
                 && let Err(error) = domain.shutdown()
             {
                 tracing::debug!(domain = %asked.name, error = error.message(), "cannot ask the VM to shut down");
@@ -186,7 +193,7 @@ pub(super) async fn execute_graceful(
         .await?;
     if needed {
         let deadline = Instant::now() + SHUTDOWN_GRACE;
-        while ask(hypervisor, reference, hears).await? && Instant::now() < deadline {
+        while ask(hypervisor, reference, runs).await? && Instant::now() < deadline {
             // An event, or the time to look again: either way the state decides.
             let _ = timeout_at(deadline.min(Instant::now() + LOOK_AGAIN), changes.changed()).await;
         }
@@ -200,7 +207,21 @@ pub(super) async fn execute_graceful(
         return Ok(if needed { Outcome::Done } else { Outcome::AlreadySo });
     }
     let reference = reference.clone();
-    hypervisor.blocking(move |connect, _| execute_start(connect, &reference)).await
+    let start = move |connect: &Connect, _: &HypervisorConfig| {
+        drop_saved_state(connect, &reference)?;
+        execute_start(connect, &reference)
+    };
+    hypervisor.blocking(start).await
+}
+
+/// A VM that goes on from its saved state has the sizes that it had then.
+fn drop_saved_state(connect: &Connect, reference: &DomainRef) -> Result<()> {
+    let (domain, name) = (get_ours(connect, reference)?, &reference.name);
+    // Drivers that save nothing do not know the question.
+    if domain.has_managed_save(0).unwrap_or(false) {
+        domain.managed_save_remove(0).call("remove the saved state of", "domain", name)?;
+    }
+    Ok(())
 }
 
 fn has_its_sizes(domain: &Domain, name: &str) -> Result<bool> {
@@ -216,7 +237,7 @@ fn is_active(domain: &Domain, name: &str) -> Result<bool> {
 }
 
 /// Whether the VM's guest can do what it is asked for: one that is off or paused cannot, whoever paused it.
-fn hears(domain: &Domain, name: &str) -> Result<bool> {
+fn runs(domain: &Domain, name: &str) -> Result<bool> {
     let (state, reason) = domain.state().call("read", "domain", name)?;
     Ok(observe::domain_state(state, reason) == ObservedState::Running)
 }

@@ -168,14 +168,21 @@ impl From<LibvirtError> for Failure {
             ),
             LibvirtError::Neighbours { bridge, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
-                Self::new("HOST-NEIGHBOURS-UNREADABLE", format!("bridge {bridge}"), chain, "install iproute2")
+                let look = || {
+                    format!("look at them with `ip -4 neigh show dev {bridge}`, then run the command again")
+                };
+                let next = without_ip(&source).unwrap_or_else(look);
+                Self::new("HOST-NEIGHBOURS-UNREADABLE", format!("bridge {bridge}"), chain, next)
                     .with_evidence(evidence)
             }
             LibvirtError::Tap { device, bridge, source } => {
                 let evidence = source.evidence().map(ToString::to_string).unwrap_or_default();
-                let next = format!(
-                    "look at both with `ip link show {device}` and `ip link show {bridge}`, then run the command again"
-                );
+                let look = || {
+                    format!(
+                        "look at both with `ip link show {device}` and `ip link show {bridge}`, then run the command again"
+                    )
+                };
+                let next = without_ip(&source).unwrap_or_else(look);
                 Self::new("HOST-LINK-FAILED", format!("interface {device}"), chain, next)
                     .with_evidence(evidence)
             }
@@ -187,6 +194,12 @@ impl From<LibvirtError> for Failure {
             ),
         }
     }
+}
+
+/// What to do where the `ip` program could not be run at all.
+fn without_ip(error: &CommandError) -> Option<String> {
+    let is_missing = matches!(error, CommandError::Start { .. });
+    is_missing.then(|| "install iproute2, then run the command again".to_owned())
 }
 
 fn is_disk_full(text: &str) -> bool {
@@ -210,4 +223,31 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use k8sctl_command::Program;
+
+    use super::*;
+
+    async fn failed(program: &str) -> CommandError {
+        Program::new(program, Duration::from_secs(10)).run().await.expect_err("it does not succeed")
+    }
+
+    #[tokio::test]
+    async fn only_a_missing_program_is_to_be_installed() {
+        for (program, is_missing) in [("no-such-program-of-ours", true), ("false", false)] {
+            let bridge = || "virbr0".to_owned();
+            for error in [
+                LibvirtError::Neighbours { bridge: bridge(), source: failed(program).await },
+                LibvirtError::Tap { device: "vnet0".into(), bridge: bridge(), source: failed(program).await },
+            ] {
+                let failure = Failure::from(error);
+                assert_eq!(failure.next_step.contains("install iproute2"), is_missing, "{failure:?}");
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
-//! - `observe`: libvirt and host into [`ObservedHost`]
+//! - `observe`: libvirt and host into [`ObservedHost`]; `qcow2`: what a disk's own header tells
 //! - `network`, `storage`, `domain`, `taps`: executing
 
 pub mod daemons;
@@ -13,6 +13,7 @@ mod events;
 mod link;
 mod network;
 mod observe;
+mod qcow2;
 mod storage;
 mod taps;
 

@@ -12,7 +12,7 @@ use crate::address;
 use crate::adoption::{DhcpHost, DhcpRange};
 use crate::change::Outcome;
 use crate::xml::network::{NetworkPlan, host_xml, ipv4_index, range_xml, read_dhcp};
-use crate::xml::owner::read_owner;
+use crate::xml::owner::owner_of;
 
 fn find(connect: &Connect, name: &str) -> Result<Option<Network>> {
     optional(connect.lookup_network_by_name(name)).call("look up", "network", name)
@@ -24,7 +24,7 @@ fn get(connect: &Connect, name: &str) -> Result<Network> {
 
 fn belongs(network: &Network, name: &str, cluster_id: &str) -> Result<()> {
     let xml = network.xml_desc(0).call("read", "network", name)?;
-    match read_owner(&xml).call("read", "network", name)? {
+    match owner_of(&xml, name).call("read", "network", name)? {
         Some(owner) if owner.cluster_id == cluster_id => Ok(()),
         _ => Err(not_ours("network", name).into()),
     }

@@ -2,7 +2,7 @@
 //!
 //! Objects may go between being listed and being read; those are left out.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use ipnet::Ipv4Net;
@@ -12,18 +12,22 @@ use virt::domain::{
     Domain, DomainPausedReason, DomainState as VirtState, DomainStateEnum, DomainStateReason,
     DomainStateReasonEnum,
 };
+use virt::enumutil::Enum;
 use virt::network::Network;
 use virt::sys;
 
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
+use super::qcow2::{Header, read_header};
 use crate::accelerator;
 use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
     DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
 };
+use crate::xml::XmlError;
 use crate::xml::domain::read_domain;
 use crate::xml::network::read_network;
+use crate::xml::owner::owner_of;
 use crate::xml::storage::{read_pool_path, read_volume_backing};
 
 pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<ObservedHost> {
@@ -77,13 +81,44 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
     let live = domain.is_active().call("read", "domain", &name)?;
     let live = live.then(|| domain.xml_desc(0)).transpose().call("read", "domain", &name)?;
     let autostart = persistent && domain.autostart().unwrap_or(false);
-    read_domain(&inactive, live.as_deref(), state, autostart).call("read", "domain", &name)
+    let has_managed_save = persistent && domain.has_managed_save(0).unwrap_or(false);
+    match read_domain(&inactive, live.as_deref(), state, autostart) {
+        Err(error) => {
+            let uuid = domain.uuid_string().call("read", "domain", &name)?;
+            let seen = ObservedDomain { name, uuid, state, ..ObservedDomain::default() };
+            without_document(&inactive, error, seen)
+        }
+        Ok(seen) => Ok(ObservedDomain { has_managed_save, ..seen }),
+    }
+}
+
+/// A VM whose document is like none that we know: one of ours would be changed blindly, but a stranger's is in nobody's
+/// way because of that. What `seen` has is known of it without the document.
+fn without_document(xml: &str, error: XmlError, seen: ObservedDomain) -> Result<ObservedDomain> {
+    if matches!(owner_of(xml, &seen.uuid), Ok(None)) {
+        tracing::warn!(libvirt.domain = %seen.name, error = %error, "cannot read the document of somebody else's VM");
+        return Ok(seen);
+    }
+    Err(error).call("read", "domain", &seen.name)
 }
 
 pub(super) fn domain_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> DomainState {
-    let io_error = DomainStateReason::Paused(DomainPausedReason::IOError.into());
-    if reason == io_error.into() {
-        DomainState::IoError
+    use DomainPausedReason as Why;
+    if let Enum::Known(DomainStateReason::Paused(why)) = reason {
+        match why.known() {
+            Some(Why::IOError) => DomainState::IoError,
+            // libvirt is at work on it, and lets it go on, or ends it, by itself.
+            Some(
+                Why::Migration
+                | Why::Save
+                | Why::Dump
+                | Why::Snapshot
+                | Why::StartingUp
+                | Why::ShuttingDown
+                | Why::PostCopy,
+            ) => DomainState::Running,
+            _ => DomainState::Paused,
+        }
     } else if state == VirtState::Paused.into() || state == VirtState::PMSuspended.into() {
         DomainState::Paused
     } else if state == VirtState::Shutoff.into() {
@@ -116,18 +151,31 @@ fn observe_pool(
             Some(ObservedPool { path, active, autostart })
         }
     };
-    // Files that libvirt has not seen yet, such as an image put there a moment ago.
+    // Files that libvirt has not seen yet, such as an image put there a moment ago, and all of a pool that does not run.
     for entry in fs::read_dir(&wanted.path).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && !volumes.iter().any(|volume| volume.name == name) {
-            let capacity = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
-            volumes.push(ObservedVolume { name, capacity, backing: None });
+            volumes.push(observe_file(&entry, name));
         }
     }
     volumes.retain(|volume| !volume.name.starts_with('.') || is_image_part(&volume.name));
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((pool, volumes))
+}
+
+/// A file that libvirt does not list, as it would be listed.
+fn observe_file(entry: &fs::DirEntry, name: String) -> ObservedVolume {
+    match File::open(entry.path()).and_then(|mut file| read_header(&mut file)) {
+        Ok(Some(Header { capacity, backing })) => ObservedVolume { name, capacity, backing },
+        header => {
+            if let Err(error) = header {
+                tracing::warn!(path = %entry.path().display(), error = %error, "cannot read a file of the pool");
+            }
+            let capacity = entry.metadata().map(|meta| meta.len()).unwrap_or_default();
+            ObservedVolume { name, capacity, backing: None }
+        }
+    }
 }
 
 /// A directory, such as that of the consoles, is none.
@@ -169,4 +217,72 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
         .find_map(|path| rustix::fs::statvfs(path).ok())
         .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use virt::domain::{DomainPMSuspendedReason, DomainRunningReason, DomainShutoffReason};
+
+    use super::*;
+
+    #[test]
+    fn a_vm_that_libvirt_is_at_work_on_is_not_one_that_a_person_paused() {
+        use DomainPausedReason as Why;
+        let paused =
+            |why: Why| domain_state(VirtState::Paused.into(), DomainStateReason::Paused(why.into()).into());
+        for passing in [
+            Why::Migration,
+            Why::Save,
+            Why::Dump,
+            Why::Snapshot,
+            Why::StartingUp,
+            Why::ShuttingDown,
+            Why::PostCopy,
+        ] {
+            assert_eq!(paused(passing), DomainState::Running, "{passing:?}");
+        }
+        for lasting in [
+            Why::Unknown,
+            Why::User,
+            Why::Watchdog,
+            Why::FromSnapshot,
+            Why::Crashed,
+            Why::PostCopyFailed,
+            Why::APIError,
+        ] {
+            assert_eq!(paused(lasting), DomainState::Paused, "{lasting:?}");
+        }
+        assert_eq!(paused(Why::IOError), DomainState::IoError);
+        let (asleep, off) = (DomainPMSuspendedReason::Unknown.into(), DomainShutoffReason::Saved.into());
+        for (state, reason, expected) in [
+            (VirtState::PMSuspended, DomainStateReason::PMSuspended(asleep), DomainState::Paused),
+            (VirtState::Shutoff, DomainStateReason::Shutoff(off), DomainState::Off),
+            (
+                VirtState::Running,
+                DomainStateReason::Running(DomainRunningReason::Booted.into()),
+                DomainState::Running,
+            ),
+        ] {
+            assert_eq!(domain_state(state.into(), reason.into()), expected);
+        }
+    }
+
+    #[test]
+    fn a_document_of_a_stranger_that_cannot_be_read_is_no_obstacle() {
+        let look = |metadata: &str| {
+            let xml = format!("<domain><name>w</name><uuid>u</uuid>{metadata}<vcpu>many</vcpu></domain>");
+            let error = read_domain(&xml, None, DomainState::Off, false).expect_err("many is no number");
+            let seen = ObservedDomain { name: "w".into(), uuid: "u".into(), ..ObservedDomain::default() };
+            without_document(&xml, error, seen)
+        };
+        assert_eq!(look("").expect("it is a stranger's").uuid, "u");
+        let mark = |object: &str| {
+            format!(
+                "<metadata><m:owner xmlns:m='{}' cluster='c' object='{object}'/></metadata>",
+                crate::xml::owner::NAMESPACE
+            )
+        };
+        assert_eq!(look(&mark("of-another")).expect("it is a copy").name, "w");
+        look(&mark("u")).expect_err("it is ours");
+    }
 }

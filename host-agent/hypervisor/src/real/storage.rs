@@ -170,7 +170,14 @@ pub(super) fn execute_grow_volume(
     reference: &DomainRef,
 ) -> Result<Outcome> {
     let there = get_pool(connect, pool)?;
-    let volume = find_volume(&there, name)?.ok_or_else(|| missing("volume", name))?;
+    let volume = match find_volume(&there, name)? {
+        Some(volume) => volume,
+        None => {
+            // A disk that was put back by hand, which libvirt has not seen.
+            refresh(&there, pool);
+            find_volume(&there, name)?.ok_or_else(|| missing("volume", name))?
+        }
+    };
     if volume.info().call("read", "volume", name)?.capacity >= capacity {
         return Ok(Outcome::AlreadySo);
     }

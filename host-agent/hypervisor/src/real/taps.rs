@@ -2,12 +2,15 @@
 //!
 //! libvirt itself does that when it starts a VM or when its daemon starts, but not when a network that was
 //! stopped under a running VM starts again. Asked is `ip`, which answers for the network namespace that it
-//! runs in; /sys may show another one.
+//! runs in. /sys may show another one: it is read where `ip` does not answer, and only links that are here, too, count.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use k8sctl_command::{CommandError, Program};
+use nix::net::if_::if_nametoindex;
 use serde::Deserialize;
 
 use super::error::{LibvirtError, Result};
@@ -32,13 +35,32 @@ async fn ip(args: &[&str]) -> std::result::Result<String, CommandError> {
 }
 
 async fn masters() -> std::result::Result<Masters, CommandError> {
-    Ok(parse(&ip(&["-j", "link", "show"]).await?))
+    let told = match ip(&["-j", "link", "show"]).await {
+        Ok(text) => parse(&text),
+        // There is none.
+        Err(CommandError::Start { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let index = |name: &str| if_nametoindex(name).ok();
+    Ok(told.unwrap_or_else(|| masters_in(Path::new("/sys/class/net"), index)))
 }
 
-/// The documents of `ip -j link show`; of an older `ip` that writes no JSON nothing is known.
-fn parse(text: &str) -> Masters {
-    let links: Vec<Link> = serde_json::from_str(text).unwrap_or_default();
-    links.into_iter().map(|link| (link.ifname, link.master)).collect()
+/// The documents of `ip -j link show`; `None` of another `ip` that writes no JSON.
+fn parse(text: &str) -> Option<Masters> {
+    let links: Vec<Link> = serde_json::from_str(text).ok()?;
+    Some(links.into_iter().map(|link| (link.ifname, link.master)).collect())
+}
+
+/// The links in a `/sys/class/net` that have the index that `index_here` gives for their name.
+fn masters_in(net: &Path, index_here: impl Fn(&str) -> Option<u32>) -> Masters {
+    let name_of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let link = |entry: fs::DirEntry| {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let index: u32 = fs::read_to_string(path.join("ifindex")).ok()?.trim().parse().ok()?;
+        let master = fs::read_link(path.join("master")).ok().and_then(|master| name_of(&master));
+        (index_here(&name)? == index).then_some((name, master))
+    };
+    fs::read_dir(net).into_iter().flatten().flatten().filter_map(link).collect()
 }
 
 /// Adds where the ends are that libvirt has told. Ends that the host does not have are left out, and so are
@@ -147,8 +169,40 @@ mod tests {
     fn links_are_read_as_ip_tells_them() {
         let text = r#"[{"ifindex":1,"ifname":"lo","flags":["LOOPBACK"]},
                        {"ifindex":7,"ifname":"vnet0","flags":["UP"],"mtu":1500,"master":"virbr0"}]"#;
-        let seen = parse(text);
+        let seen = parse(text).expect("it is JSON");
         assert_eq!(seen.get("vnet0"), Some(&Some("virbr0".to_owned())));
         assert_eq!((seen.get("lo"), seen.get("vnet1")), (Some(&None), None));
+        assert_eq!(parse("1: lo: <LOOPBACK,UP> mtu 65536"), None, "of a busybox");
+    }
+
+    #[test]
+    fn without_ip_links_of_this_namespace_are_found_in_sys() {
+        let sys = tempfile::tempdir().expect("a directory");
+        for (name, index, master) in [
+            ("virbr0", 5, None),
+            ("vnet0", 7, Some("../virbr0")),
+            ("vnet1", 8, None),
+            ("vnet2", 9, Some("../virbr0")),
+            ("elsewhere", 10, Some("../virbr0")),
+        ] {
+            let link = sys.path().join(name);
+            fs::create_dir(&link).expect("a directory");
+            fs::write(link.join("ifindex"), format!("{index}\n")).expect("writes");
+            if let Some(master) = master {
+                std::os::unix::fs::symlink(master, link.join("master")).expect("a link");
+            }
+        }
+        fs::write(sys.path().join("bonding_masters"), "").expect("writes");
+        let index_here = |name: &str| match name {
+            "virbr0" => Some(5),
+            "vnet0" => Some(7),
+            "vnet1" => Some(8),
+            // Another link of that name.
+            "vnet2" => Some(99),
+            _ => None,
+        };
+        let found: Vec<_> = masters_in(sys.path(), index_here).into_iter().collect();
+        let link = |name: &str, master: Option<&str>| (name.to_owned(), master.map(str::to_owned));
+        assert_eq!(found, [link("virbr0", None), link("vnet0", Some("virbr0")), link("vnet1", None)]);
     }
 }

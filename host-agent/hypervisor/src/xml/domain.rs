@@ -1,4 +1,4 @@
-//! The domain document: a node's VM as it is written, anybody's as it is read.
+//! The domain document: a node's VM as it is written; `read`: anybody's as it is read.
 //!
 //! Why it is as it is: machine `pc`, because under emulation its firmware and its few PCI devices
 //! are through about a second before those of `q35`; direct kernel boot; disk cache `writeback`,
@@ -6,14 +6,17 @@
 //! disk; no USB, graphics or balloon, because each costs boot time or memory; the console is a pty
 //! for people, and libvirt's log daemon keeps a file of it for us.
 
+mod read;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::owner::{Metadata, Owner, read_owner};
-use super::{Empty, FileSource, Typed, XmlError, read, write};
+use super::owner::{Metadata, Owner};
+use super::{Empty, FileSource, Typed, XmlError, write};
 use crate::accelerator::Accelerator;
-use crate::observed::{DomainState, ObservedDomain, ObservedTap};
+
+pub use self::read::{read_console_log, read_domain, read_join_channel};
 
 /// Name of the virtio-serial port of the join channel, in the VM and in the domain.
 pub const JOIN_CHANNEL: &str = "org.k8sctl.join.0";
@@ -287,7 +290,7 @@ impl DomainPlan {
             kind: self.accelerator.domain_type(),
             name: self.name.clone(),
             uuid: self.uuid.clone(),
-            metadata: Metadata::from(&self.owner),
+            metadata: Metadata::new(&self.owner, &self.uuid),
             description: self.description.clone(),
             memory: Memory { unit: "KiB", value: self.memory_bytes / 1024 },
             vcpu: self.vcpus,
@@ -330,203 +333,4 @@ impl DomainPlan {
         };
         write("a domain", "domain", &element)
     }
-}
-
-#[derive(Deserialize)]
-struct ReadDomain {
-    #[serde(rename = "@id", default)]
-    run: Option<u32>,
-    name: String,
-    uuid: String,
-    memory: ReadMemory,
-    #[serde(rename = "currentMemory", default)]
-    current_memory: Option<ReadMemory>,
-    vcpu: ReadVcpu,
-    #[serde(default)]
-    os: ReadOs,
-    #[serde(default)]
-    devices: ReadDevices,
-}
-
-#[derive(Deserialize)]
-struct ReadMemory {
-    #[serde(rename = "@unit", default)]
-    unit: Option<String>,
-    #[serde(rename = "$text")]
-    value: u64,
-}
-
-#[derive(Deserialize)]
-struct ReadVcpu {
-    #[serde(rename = "@current", default)]
-    current: Option<u32>,
-    #[serde(rename = "$text")]
-    value: u32,
-}
-
-#[derive(Default, Deserialize)]
-struct ReadOs {
-    #[serde(default)]
-    kernel: Option<PathBuf>,
-    #[serde(default)]
-    initrd: Option<PathBuf>,
-    #[serde(default)]
-    cmdline: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-struct ReadDevices {
-    #[serde(default)]
-    disk: Vec<ReadDisk>,
-    #[serde(default)]
-    interface: Vec<ReadInterface>,
-    #[serde(default)]
-    serial: Vec<ReadCharacter>,
-    #[serde(default)]
-    channel: Vec<ReadCharacter>,
-}
-
-#[derive(Deserialize)]
-struct ReadDisk {
-    #[serde(default)]
-    source: Option<ReadSource>,
-}
-
-#[derive(Deserialize)]
-struct ReadInterface {
-    #[serde(default)]
-    mac: Option<ReadAddress>,
-    #[serde(default)]
-    source: Option<ReadSource>,
-    #[serde(default)]
-    target: Option<ReadDevice>,
-}
-
-#[derive(Deserialize)]
-struct ReadDevice {
-    #[serde(rename = "@dev", default)]
-    dev: Option<String>,
-}
-
-impl ReadInterface {
-    fn network(&self) -> Option<String> {
-        self.source.as_ref()?.network.clone()
-    }
-
-    /// Whose bridge it is on now, libvirt does not know.
-    fn tap(&self) -> Option<ObservedTap> {
-        let device = self.target.as_ref()?.dev.clone()?;
-        Some(ObservedTap { device, network: self.network()?, master: None })
-    }
-}
-
-#[derive(Deserialize)]
-struct ReadAddress {
-    #[serde(rename = "@address")]
-    address: String,
-}
-
-#[derive(Default, Deserialize)]
-struct ReadSource {
-    #[serde(rename = "@file", default)]
-    file: Option<PathBuf>,
-    #[serde(rename = "@network", default)]
-    network: Option<String>,
-    #[serde(rename = "@path", default)]
-    path: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct ReadCharacter {
-    #[serde(default)]
-    source: Option<ReadSource>,
-    #[serde(default)]
-    target: Option<ReadTarget>,
-    #[serde(default)]
-    log: Option<ReadLog>,
-}
-
-#[derive(Deserialize)]
-struct ReadTarget {
-    #[serde(rename = "@name", default)]
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ReadLog {
-    #[serde(rename = "@file")]
-    file: PathBuf,
-}
-
-impl ReadMemory {
-    fn bytes(&self) -> u64 {
-        match self.unit.as_deref() {
-            Some("b" | "bytes") => self.value,
-            Some("MiB") => self.value << 20,
-            Some("GiB") => self.value << 30,
-            _ => self.value << 10,
-        }
-    }
-}
-
-impl ReadDomain {
-    fn memory_bytes(&self) -> u64 {
-        self.current_memory.as_ref().unwrap_or(&self.memory).bytes()
-    }
-
-    fn vcpus(&self) -> u32 {
-        self.vcpu.current.unwrap_or(self.vcpu.value)
-    }
-}
-
-/// A domain out of its persistent XML, and its live XML where it runs.
-pub fn read_domain(
-    inactive: &str,
-    live: Option<&str>,
-    state: DomainState,
-    autostart: bool,
-) -> Result<ObservedDomain, XmlError> {
-    let domain: ReadDomain = read("domain", inactive)?;
-    let live: Option<ReadDomain> = live.map(|xml| read("domain", xml)).transpose()?;
-    let source = |disk: &ReadDisk| disk.source.as_ref().and_then(|source| source.file.clone());
-    Ok(ObservedDomain {
-        ours: read_owner(inactive)?,
-        state,
-        run: live.as_ref().and_then(|live| live.run),
-        autostart,
-        vcpus: domain.vcpus(),
-        memory_bytes: domain.memory_bytes(),
-        live_vcpus: live.as_ref().map(ReadDomain::vcpus),
-        live_memory_bytes: live.as_ref().map(ReadDomain::memory_bytes),
-        mac: domain
-            .devices
-            .interface
-            .iter()
-            .find_map(|it| it.mac.as_ref())
-            .map(|mac| mac.address.clone())
-            .unwrap_or_default(),
-        networks: domain.devices.interface.iter().filter_map(ReadInterface::network).collect(),
-        disk: domain.devices.disk.iter().find_map(source),
-        kernel: domain.os.kernel,
-        initrd: domain.os.initrd,
-        cmdline: domain.os.cmdline.unwrap_or_default(),
-        taps: live.iter().flat_map(|it| &it.devices.interface).filter_map(ReadInterface::tap).collect(),
-        name: domain.name,
-        uuid: domain.uuid,
-    })
-}
-
-/// The socket of the join channel out of a running domain's live XML.
-pub fn read_join_channel(live: &str) -> Result<Option<PathBuf>, XmlError> {
-    let domain: ReadDomain = read("domain", live)?;
-    let ours = |it: &&ReadCharacter| {
-        it.target.as_ref().and_then(|target| target.name.as_deref()) == Some(JOIN_CHANNEL)
-    };
-    Ok(domain.devices.channel.iter().find(ours).and_then(|it| it.source.as_ref()?.path.clone()))
-}
-
-/// The file of the console's log out of a domain's XML.
-pub fn read_console_log(xml: &str) -> Result<Option<PathBuf>, XmlError> {
-    let domain: ReadDomain = read("domain", xml)?;
-    Ok(domain.devices.serial.into_iter().find_map(|it| Some(it.log?.file)))
 }

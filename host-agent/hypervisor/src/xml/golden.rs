@@ -37,9 +37,10 @@ fn domain_document() {
     insta::assert_snapshot!(xml);
     let seen = read_domain(&xml, None, DomainState::Off, true).expect("we read what we write");
     assert_eq!(seen.ours, Some(domain(Accelerator::Tcg).owner));
+    assert_eq!(seen.accelerator, Some(Accelerator::Tcg));
     assert_eq!((seen.vcpus, seen.memory_bytes), (2, 4 << 30));
     assert_eq!(seen.networks, ["default"]);
-    assert_eq!(seen.disk, Some("/pool/c1-k8s-worker-1.qcow2".into()));
+    assert_eq!(seen.disks, [std::path::Path::new("/pool/c1-k8s-worker-1.qcow2")]);
     assert_eq!(read_console_log(&xml).expect("it is XML"), Some("/log/k8s-worker-1.log".into()));
     assert_eq!(read_join_channel(&xml).expect("it is XML"), None, "it has none before it runs");
 }
@@ -115,4 +116,27 @@ fn ends_of_a_running_vm_are_read_out_of_its_live_document() {
     };
     assert_eq!(taps(Some(&live)), [("vnet3".to_owned(), "default".to_owned(), None)]);
     assert_eq!(taps(None), []);
+}
+
+/// It has a source for each direction.
+#[test]
+fn a_serial_port_over_udp_is_read() {
+    let ours = domain(Accelerator::Kvm).to_xml("/log/x.log".as_ref()).expect("it has a form");
+    let udp = "<serial type='udp'><source mode='bind' host='127.0.0.1' service='4555'/>\
+               <source mode='connect' host='127.0.0.1' service='4556'/><target port='1'/></serial></devices>";
+    let xml = ours.replace("</devices>", udp);
+    let seen = read_domain(&xml, Some(&xml), DomainState::Running, true).expect("it is libvirt's");
+    assert_eq!(seen.name, "k8s-worker-1");
+}
+
+/// `virsh net-edit`, which shows at the next start.
+#[test]
+fn a_running_network_is_on_the_bridge_that_it_was_started_with() {
+    let xml =
+        |bridge: &str| format!("<network><name>k8s</name><uuid>u</uuid><bridge name='{bridge}'/></network>");
+    let bridge = |live: Option<&str>| {
+        read_network(&xml("virbr-new"), live, true).expect("it is libvirt's").bridge.expect("it has one")
+    };
+    assert_eq!(bridge(Some(&xml("virbr-old"))), "virbr-old");
+    assert_eq!(bridge(None), "virbr-new");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::owner::{Metadata, Owner, read_owner};
+use super::owner::{Metadata, Owner, owner_of};
 use super::{XmlError, read, write};
 use crate::adoption::{DhcpHost, DhcpRange};
 use crate::observed::ObservedNetwork;
@@ -76,7 +76,7 @@ impl NetworkPlan {
     pub fn to_xml(&self) -> Result<String, XmlError> {
         let element = NetworkElement {
             name: self.name.clone(),
-            metadata: Metadata::from(&self.owner),
+            metadata: Metadata::new(&self.owner, &self.name),
             forward: Forward { mode: "nat" },
             // One bridge with nothing behind it makes no loop; with STP each VM's port would stay
             // closed for its first seconds.
@@ -208,25 +208,23 @@ pub fn read_network(
     autostart: bool,
 ) -> Result<ObservedNetwork, XmlError> {
     let network: ReadNetwork = read("network", inactive)?;
+    let live: Option<ReadNetwork> = live.map(|xml| read("network", xml)).transpose()?;
     let (ranges, hosts) = network.dhcp();
-    let (live_ranges, live_hosts) = match live {
-        None => (None, None),
-        Some(xml) => {
-            let (ranges, hosts) = read_dhcp(xml)?;
-            (Some(ranges), Some(hosts))
-        }
-    };
+    let (live_ranges, live_hosts) = live.as_ref().map(ReadNetwork::dhcp).unzip();
+    let active = live.is_some();
+    // One that was edited has its new bridge from its next start on.
+    let bridge = live.map_or(network.bridge, |live| live.bridge);
     let first = network.ip.iter().find_map(ReadIp::ipv4);
     Ok(ObservedNetwork {
-        ours: read_owner(inactive)?,
+        ours: owner_of(inactive, &network.name)?,
         cidr: first.map(|(_, cidr)| cidr),
         gateway: first.map(|(gateway, _)| gateway),
         forward: match network.forward {
             None => String::new(),
             Some(forward) => forward.mode.unwrap_or_else(|| "nat".to_owned()),
         },
-        bridge: network.bridge.and_then(|bridge| bridge.name),
-        active: live.is_some(),
+        bridge: bridge.and_then(|bridge| bridge.name),
+        active,
         autostart,
         ranges,
         hosts,

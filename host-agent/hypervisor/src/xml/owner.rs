@@ -1,4 +1,6 @@
-//! Our metadata element on domains and networks: whose it is. Without it nothing is ours.
+//! Our metadata element on domains and networks, their mark: whose each is. Without it nothing is ours.
+//!
+//! Whoever copies a domain or a network copies its mark too, so that the mark also says on which object it was put.
 
 use quick_xml::NsReader;
 use quick_xml::events::{BytesStart, Event};
@@ -42,10 +44,13 @@ struct OwnerElement {
     generation: u64,
     #[serde(rename = "@ip", skip_serializing_if = "String::is_empty")]
     ip: String,
+    #[serde(rename = "@object")]
+    object: String,
 }
 
-impl From<&Owner> for Metadata {
-    fn from(owner: &Owner) -> Self {
+impl Metadata {
+    /// `object` is the domain's UUID or the network's name.
+    pub(super) fn new(owner: &Owner, object: &str) -> Self {
         Self {
             owner: OwnerElement {
                 namespace: NAMESPACE,
@@ -53,14 +58,29 @@ impl From<&Owner> for Metadata {
                 node: owner.node_id.clone(),
                 generation: owner.generation,
                 ip: owner.ip.clone(),
+                object: object.to_owned(),
             },
         }
     }
 }
 
-/// The owner out of a domain's or network's XML: our element, directly in the root's `<metadata>`,
-/// in our namespace under whatever prefix, with a cluster id. Anything else is not ours.
-pub fn read_owner(xml: &str) -> Result<Option<Owner>, XmlError> {
+/// Our element as it was read.
+struct Mark {
+    owner: Owner,
+    /// On what it was put; `None` where it is of a version that did not say.
+    object: Option<String>,
+}
+
+/// The owner out of a domain's or network's XML, if it is ours. `object` is the domain's UUID or the network's name as
+/// libvirt has it: a copy, which has the mark of another one, is not ours.
+pub fn owner_of(xml: &str, object: &str) -> Result<Option<Owner>, XmlError> {
+    let mark = read_mark(xml)?.filter(|mark| mark.object.as_ref().is_none_or(|marked| marked == object));
+    Ok(mark.map(|mark| mark.owner))
+}
+
+/// Our element, directly in the root's `<metadata>`, in our namespace under whatever prefix, with a cluster id.
+/// Anything else is not ours.
+fn read_mark(xml: &str) -> Result<Option<Mark>, XmlError> {
     let failed = |reason: String| XmlError::Read { what: "metadata", reason };
     let mut reader = NsReader::from_str(xml);
     let mut path: Vec<String> = Vec::new();
@@ -90,8 +110,8 @@ fn is_owner(path: &[String], element: &BytesStart<'_>) -> bool {
     path.len() == 2 && path[1] == "metadata" && element.local_name().as_ref() == "owner"
 }
 
-fn attributes(element: &BytesStart<'_>) -> Result<Option<Owner>, String> {
-    let mut owner = Owner::default();
+fn attributes(element: &BytesStart<'_>) -> Result<Option<Mark>, String> {
+    let (mut owner, mut object) = (Owner::default(), None);
     for attribute in element.attributes() {
         let attribute = attribute.map_err(|error| error.to_string())?;
         let value = attribute.value.clone().into_owned();
@@ -100,20 +120,21 @@ fn attributes(element: &BytesStart<'_>) -> Result<Option<Owner>, String> {
             "node" => owner.node_id = value,
             "ip" => owner.ip = value,
             "generation" => owner.generation = value.parse().unwrap_or_default(),
+            "object" => object = Some(value),
             _ => {}
         }
     }
-    Ok((!owner.cluster_id.is_empty()).then_some(owner))
+    Ok((!owner.cluster_id.is_empty()).then_some(Mark { owner, object }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::read_owner;
+    use super::owner_of;
 
     #[test]
     fn only_our_namespace_at_its_place_counts() {
         let ours = r#"<domain><metadata><x:owner xmlns:x="https://k8s-myhome.dev/libvirt/1" cluster="c" node="n" generation="7" ip="10.0.0.2"/></metadata></domain>"#;
-        let owner = read_owner(ours).expect("it is XML").expect("it is ours");
+        let owner = owner_of(ours, "u").expect("it is XML").expect("it is ours");
         assert_eq!((owner.cluster_id.as_str(), owner.node_id.as_str(), owner.generation), ("c", "n", 7));
 
         for foreign in [
@@ -123,7 +144,22 @@ mod tests {
             r#"<domain><devices><metadata><x:owner xmlns:x="https://k8s-myhome.dev/libvirt/1" cluster="c"/></metadata></devices></domain>"#,
             r#"<domain><metadata><x:owner xmlns:x="https://k8s-myhome.dev/libvirt/1" node="n"/></metadata></domain>"#,
         ] {
-            assert_eq!(read_owner(foreign).expect("it is XML"), None, "{foreign}");
+            assert_eq!(owner_of(foreign, "u").expect("it is XML"), None, "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_copy_is_not_ours() {
+        let is_ours = |marked: &str, name: &str| {
+            let xml = format!(
+                r#"<network><metadata><x:owner xmlns:x="https://k8s-myhome.dev/libvirt/1" cluster="c" {marked}/></metadata></network>"#
+            );
+            owner_of(&xml, name).expect("it is XML").is_some()
+        };
+        assert!(is_ours("object='k8s'", "k8s"));
+        assert!(!is_ours("object='k8s'", "k8s-copy"));
+        assert!(!is_ours("object=''", "k8s"));
+        // Of a version that did not say on what it was put.
+        assert!(is_ours("", "k8s"));
     }
 }

@@ -53,7 +53,7 @@ fn deleted(host: &FakeHost) -> [u32; 3] {
 
 /// As `virsh snapshot-create-as --disk-only` leaves it.
 fn snapshot(agent: &FakeHostAgent, name: &str) {
-    domain(&mut agent.hypervisor.host(), name).disk = Some("/pool/snapshot.s1".into());
+    domain(&mut agent.hypervisor.host(), name).disks = vec!["/pool/snapshot.s1".into()];
     agent.hypervisor.notify();
 }
 
@@ -80,7 +80,7 @@ async fn a_running_up_destroys_only_what_was_agreed_to() {
     agent.wait_host("the rest is done", |host| deleted(host) == [2, 1, 0] && all_run(host)).await;
 
     // All of it would have to go, of which half was agreed to: nothing goes.
-    agent.hypervisor.host().observed.networks[0].cidr = Some("192.168.77.0/24".parse().expect("it is one"));
+    agent.hypervisor.host().observed.volumes.retain(|it| it.backing.is_none());
     agent.hypervisor.notify();
     let failure = agent.failure_of(&second).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("PLAN-CONSENT", "domain worker"));

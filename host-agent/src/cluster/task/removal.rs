@@ -124,6 +124,8 @@ impl ClusterTask {
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
+            // Of a VM that was undefined by hand nobody has removed it.
+            remove_consoles(&console_dir(&self.shared.config), std::slice::from_ref(node));
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
@@ -217,4 +219,41 @@ fn remove_consoles(dir: &Path, nodes: &[NodeRecord]) {
     }
     // Fails while the consoles of another cluster are in it.
     let _ = std::fs::remove_dir(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use k8sctl_proto::control::v1 as control;
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+
+    #[tokio::test]
+    async fn the_console_of_a_node_that_was_undefined_by_hand_goes_with_it() {
+        let agent = FakeHostAgent::new().await;
+        let manager = agent.start().await;
+        let spec = |text: &str| control::SpecFile { text: text.to_owned(), name: "cluster.toml".to_owned() };
+        manager.apply(&spec(SPEC), "", true, None).await.expect("it is accepted");
+        agent.wait_host("both VMs are there", |host| host.observed.domains.len() == 2).await;
+        let dir = console_dir(&agent.shared.config);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        for log in ["control.log", "worker.log", "worker.log.0"] {
+            std::fs::write(dir.join(log), "").expect("writes");
+        }
+        agent.hypervisor.host().observed.domains.retain(|domain| domain.name != "worker");
+        let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has nodes");
+        manager.apply(&spec(smaller), "", true, None).await.expect("it is accepted");
+        let mut changes = agent.shared.events.head();
+        let is_gone = async {
+            while agent.shared.records.cluster("home").await.expect("reads").expect("is there").nodes.len()
+                > 1
+            {
+                changes.changed().await.expect("the log lives");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_gone).await.expect("in time");
+        let left: Vec<_> =
+            std::fs::read_dir(&dir).expect("reads").flatten().map(|it| it.file_name()).collect();
+        assert_eq!(left, ["control.log"]);
+    }
 }

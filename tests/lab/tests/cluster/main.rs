@@ -21,6 +21,8 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
     ("k8s-worker-1", "192.168.122.11", 2, 4, 30),
     ("k8s-worker-2", "192.168.122.12", 2, 4, 30),
 ];
+/// A copy of worker 1.
+const CLONE: &str = "k8s-worker-1-clone";
 
 #[test]
 fn a_cluster_from_nothing_to_nothing() -> Result<()> {
@@ -345,12 +347,33 @@ fn stranger_definitions(lab: &Lab) -> Result<Vec<(String, String)>> {
     ])
 }
 
+/// As `virt-clone` makes it of a node: it has our mark, boots from our image, and its disk's name begins as ours do. Gives
+/// its definition and that name.
+fn a_clone_moves_in(lab: &Lab) -> Result<(String, String)> {
+    let of = lab.run("virsh", &["dumpxml", "--inactive", "k8s-worker-1"], MINUTE)?;
+    // libvirt gives it others.
+    let is_its_own = |line: &&str| !line.contains("<uuid>") && !line.contains("<mac address=");
+    let xml: Vec<&str> = of.lines().filter(is_its_own).collect();
+    let xml = xml
+        .join("\n")
+        .replace("<name>k8s-worker-1</name>", &format!("<name>{CLONE}</name>"))
+        .replace("-k8s-worker-1.qcow2", &format!("-{CLONE}.qcow2"));
+    let disk = xml.split(['\'', '"', '/']).find(|part| part.ends_with(&format!("-{CLONE}.qcow2")));
+    let disk = disk.context("the clone has no disk")?.to_owned();
+    lab.run("virsh", &["vol-create-as", "k8s-myhome", &disk, "1M", "--format", "qcow2"], MINUTE)?;
+    let file = lab.file("clone.xml");
+    std::fs::write(&file, xml)?;
+    lab.run("virsh", &["define", &file.to_string_lossy()], MINUTE)?;
+    Ok((lab.run("virsh", &["dumpxml", CLONE], MINUTE)?, disk))
+}
+
 fn down_leaves_strangers(lab: &Lab) -> Result<()> {
     phase("down");
     let volume = ["vol-create-as", "k8s-myhome", "stranger.qcow2", "1M", "--format", "qcow2"];
     lab.run("virsh", &volume, MINUTE)?;
     let stranger = lab.file("pool/stranger.qcow2");
     let before = std::fs::read(&stranger)?;
+    let (clone, clone_disk) = a_clone_moves_in(lab)?;
     let refused = lab.try_run("k8sctl", &["down"], 2 * MINUTE)?;
     ensure!(!refused.status.success(), "down without consent and without a terminal is refused: {refused:?}");
     k8sctl(lab, &["down", "--yes"])?;
@@ -361,23 +384,39 @@ fn down_leaves_strangers(lab: &Lab) -> Result<()> {
     ensure!(std::fs::read(&stranger)? == before, "the foreign volume changed");
     let active = lab.run("virsh", &["--quiet", "net-list", "--name"], MINUTE)?;
     ensure!(active.contains("default"), "the adopted network was up and still is: {active}");
+    ensure!(lab.run("virsh", &["dumpxml", CLONE], MINUTE)? == clone, "the clone changed");
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
-    ensure!(domains.trim() == "k8s-worker-9", "left over: {domains}");
-    let files = std::fs::read_dir(lab.file("pool"))?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<Vec<_>>>()?;
-    ensure!(files == ["stranger.qcow2"], "in the pool's directory: {files:?}");
+    let mut domains: Vec<&str> = domains.split_whitespace().collect();
+    domains.sort_unstable();
+    ensure!(domains == [CLONE, "k8s-worker-9"], "left over: {domains:?}");
+    // With the clone's disk stays the image that it boots from.
+    let (images, others): (Vec<_>, Vec<_>) = pool_files(lab)?
+        .into_iter()
+        .partition(|name| ["base-", "kernel-", "initrd-"].iter().any(|kind| name.starts_with(kind)));
+    ensure!(images.len() == 3, "images in the pool's directory: {images:?}");
+    ensure!(others == [clone_disk, "stranger.qcow2".to_owned()], "in the pool's directory: {others:?}");
     Ok(())
+}
+
+fn pool_files(lab: &Lab) -> Result<Vec<String>> {
+    let names = std::fs::read_dir(lab.file("pool"))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 /// The next test has the lab as this one found it.
 fn strangers_move_out(lab: &Lab) -> Result<()> {
+    for file in pool_files(lab)? {
+        lab.run("virsh", &["vol-delete", &file, "--pool", "k8s-myhome"], MINUTE)?;
+    }
     let commands: [&[&str]; 7] = [
         &["undefine", "k8s-worker-9"],
+        &["undefine", CLONE],
         &["net-undefine", "k8s-strange"],
         &["net-destroy", "default"],
         &["net-undefine", "default"],
-        &["vol-delete", "stranger.qcow2", "--pool", "k8s-myhome"],
         &["pool-destroy", "k8s-myhome"],
         &["pool-undefine", "k8s-myhome"],
     ];

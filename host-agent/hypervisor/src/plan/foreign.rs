@@ -1,0 +1,90 @@
+//! VMs of somebody else's that stand in a node's way: which, and the ways out that there are for such a one.
+
+use k8sctl_types::failure::Failure;
+
+use super::nodes::belongs;
+use crate::desired::{DesiredHost, DesiredNode, volume_name};
+use crate::observed::{ObservedDomain, ObservedHost};
+
+/// What of a node's another VM has.
+enum Clash {
+    Name,
+    Uuid,
+    Mac,
+    /// By its path.
+    Disk(String),
+}
+
+impl Clash {
+    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain) -> Option<Self> {
+        let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
+        if domain.name == node.spec.name {
+            Some(Self::Name)
+        } else if domain.uuid == node.machine_uuid {
+            Some(Self::Uuid)
+        } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
+            Some(Self::Mac)
+        } else if domain.disks.contains(&disk) {
+            Some(Self::Disk(disk.display().to_string()))
+        } else {
+            None
+        }
+    }
+
+    fn what(&self, domain: &ObservedDomain) -> String {
+        match self {
+            Self::Name => "name".to_owned(),
+            Self::Uuid => format!("UUID {}", domain.uuid),
+            Self::Mac => format!("MAC address {}", domain.mac),
+            Self::Disk(path) => format!("disk {path}"),
+        }
+    }
+
+    /// What the cluster file can do about it.
+    fn in_file(&self) -> Option<&'static str> {
+        match self {
+            Self::Name => Some("rename the node in the cluster file"),
+            Self::Mac => Some("give the node another mac in the cluster file"),
+            Self::Uuid | Self::Disk(_) => None,
+        }
+    }
+
+    /// What a stranger can do with their VM.
+    fn at_vm(&self, name: &str) -> String {
+        match self {
+            Self::Name => format!("rename or remove the VM (`virsh domrename {name} NEW-NAME`)"),
+            Self::Uuid => format!(
+                "remove the VM's definition (`virsh undefine {name}`), and define it anew without a UUID"
+            ),
+            Self::Mac => format!("give the VM another MAC address (`virsh edit {name}`)"),
+            Self::Disk(_) => format!("give the VM a disk of its own (`virsh edit {name}`)"),
+        }
+    }
+}
+
+/// Refuses a VM that is not of this cluster and has what only the node can have.
+pub(super) fn refuse_foreign(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    observed: &ObservedHost,
+) -> Result<(), Failure> {
+    let foreign = observed.domains.iter().filter(|it| !belongs(it, &desired.cluster_id));
+    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it)?)));
+    let Some((domain, clash)) = clashes.next() else { return Ok(()) };
+    let (whose, at_vm) = match &domain.ours {
+        // Nobody else may change what that cluster has.
+        Some(owner) => (
+            format!("belongs to another cluster (id {})", owner.cluster_id),
+            "take that cluster down".to_owned(),
+        ),
+        None => ("is not ours".to_owned(), clash.at_vm(&domain.name)),
+    };
+    let ways =
+        [clash.in_file(), Some(at_vm.as_str())].into_iter().flatten().collect::<Vec<_>>().join(", or ");
+    Err(Failure::new(
+        "LIBVIRT-FOREIGN-DOMAIN",
+        format!("domain {}", domain.name),
+        format!("it {whose} and has the {} that node {} shall have", clash.what(domain), node.spec.name),
+        format!("{ways}; then run the command again"),
+    ))
+}
