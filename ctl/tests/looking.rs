@@ -273,6 +273,32 @@ async fn a_wrong_command_line_is_a_document_too() {
     assert!(help.starts_with("Make the cluster"), "{help}");
 }
 
+/// A variable that is not set must not become: the only cluster, the newest release, whichever bundle.
+#[tokio::test]
+async fn an_empty_name_is_none() {
+    let bench = bench();
+    for args in [
+        ["down", "", "--yes"].as_slice(),
+        &["status", ""],
+        &["events", ""],
+        &["kubeconfig", ""],
+        &["logs", ""],
+        &["logs", "k8s-worker-1", "--cluster", ""],
+        &["bundle", "fetch", "--kubernetes", ""],
+        &["image", "build", "--bundle="],
+        &["image", "build", "--suite", ""],
+        &["image", "remove", ""],
+        &["plugin", "add", "", "--yes"],
+        &["plugin", "add", "hello", "--cluster", "", "--yes"],
+        &["plugin", "list", "--cluster", ""],
+        &["plugin", "remove", ""],
+        &["plugin", "remove", "hello", "--cluster", ""],
+    ] {
+        bench.run(args).await.fails(2, &["error: ", "a value is required", "--help"]);
+    }
+    assert!(bench.calls().is_empty(), "{}", bench.calls());
+}
+
 /// The host agent is told a path as text: another file than the one that is meant must not be it.
 #[tokio::test]
 async fn a_path_that_is_no_text_is_refused() {

@@ -210,7 +210,7 @@ impl Manager {
 
     /// Begins to remove a cluster, or re-attaches to that.
     pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
-        let record = self.find(name).await?;
+        let record = self.find_named(name).await?;
         let running = self.shared.running_operation(&record.id).await?;
         if let Some(operation) = running.filter(|_| record.state == ClusterState::Removing) {
             return Ok(operation.id);
@@ -262,7 +262,7 @@ impl Manager {
 
     /// What `down` would remove.
     pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
-        planning::plan_down(&self.shared, &self.find(name).await?).await
+        planning::plan_down(&self.shared, &self.find_named(name).await?).await
     }
 
     /// All operations as last published; ended ones stay while the host agent runs.
@@ -383,6 +383,15 @@ impl Manager {
             let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
             Failure::new("NODE-NOT-CONNECTED", format!("node {node}"), error.to_string(), next)
         })?)
+    }
+
+    /// What is to be removed has a name: an empty one is a slip, and not the only cluster.
+    async fn find_named(&self, name: &str) -> Result<ClusterRecord, RequestError> {
+        if name.is_empty() {
+            let next = "name the one that shall go: `k8sctl down NAME`";
+            return Err(Failure::new("CLUSTER-WHICH", "this host", "no cluster is named", next).into());
+        }
+        self.find(name).await
     }
 
     /// The cluster of that name, or the only one.

@@ -117,6 +117,17 @@ async fn two_that_want_the_same_follow_one_operation() {
     assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
 }
 
+#[tokio::test]
+async fn what_is_removed_must_be_named() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    assert_eq!(refusal(manager.plan_down("").await).id, "CLUSTER-WHICH");
+    assert_eq!(refusal(manager.destroy("", "").await).id, "CLUSTER-WHICH");
+    assert!(manager.status("").await.is_ok(), "who only looks means the only one");
+    assert!(manager.plan_down("home").await.is_ok());
+}
+
 /// Whether nothing can be recorded, as on a full disk.
 fn set_read_only(agent: &FakeHostAgent, read_only: bool) {
     let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);

@@ -20,6 +20,8 @@ fn wrong_command_lines() -> Result<()> {
         (&["logs"], "NODE"),
         (&["logs", "n", "--tail", "-1"], "-1"),
         (&["down", "one", "two"], "'two'"),
+        (&["down", "", "--yes"], "NAME"),
+        (&["bundle", "fetch", "--kubernetes", ""], "--kubernetes <VERSION>"),
     ] {
         let printed = stage.host.try_k8sctl(args)?;
         let text = &printed.err;
