@@ -66,7 +66,8 @@ bench:
 	$(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
 
 lint:
-	@$(RUST)
+	@$(LAB)/deps lab
+	$(RUST)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
