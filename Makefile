@@ -2,7 +2,7 @@
 # Debian 12 needs; each installs what it misses. Ubuntu is untested.
 #
 #   make up      a cluster from examples/home.toml on this machine's libvirt
-#   make down    takes it away again
+#   make down    takes it away again; asks first, and with YES=1 does not
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
 #   make lint    formatting, clippy, documentation, licences, scripts
@@ -49,7 +49,7 @@ up: build
 	k8sctl up -f "$(CLUSTER)"
 
 down:
-	@k8sctl down -f "$(CLUSTER)"
+	@k8sctl down -f "$(CLUSTER)" $(if $(YES),--yes)
 
 test:
 	@$(LAB)/prepare
