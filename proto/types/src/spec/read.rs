@@ -66,10 +66,19 @@ pub(super) struct NodeDraft {
     pub(super) pool_index: Option<u32>,
 }
 
+/// Reads the cluster's name and nothing else.
+pub(super) fn name(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<Located<String>> {
+    cluster_name(&Table::unchecked("", document, Place::file("")), report)
+}
+
+fn cluster_name(root: &Table<'_>, report: &mut Report<'_>) -> Option<Located<String>> {
+    root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report)
+}
+
 /// Reads every value of the file.
 pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
     let root = Table::new("", document, Place::file(""), report);
-    let name = root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report);
+    let name = cluster_name(&root, report);
     let kubernetes = root.parse("kubernetes", values::kubernetes, report);
     let network = network(&root.table("network", report), report);
     let nodes = nodes(&root, report);

@@ -174,11 +174,16 @@ impl<'a> Table<'a> {
         at: Place,
         report: &mut Report<'_>,
     ) -> Self {
-        let this = Self { section, table: Some(table), at };
+        let this = Self::unchecked(section, table, at);
         for key in table.keys() {
             this.check_key(key, report);
         }
         this
+    }
+
+    /// The same, whatever keys it has.
+    pub(super) fn unchecked(section: &'static str, table: &'a DeTable<'a>, at: Place) -> Self {
+        Self { section, table: Some(table), at }
     }
 
     /// A table that the file does not have: everything in it is a default.

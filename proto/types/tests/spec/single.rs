@@ -207,6 +207,21 @@ fn unclosed_things_are_reported_where_they_begin() {
 }
 
 #[test]
+fn the_name_alone_is_read_of_a_file_with_other_mistakes() {
+    let text = HOME.replacen("[network]", "colour = 1\n[[network]]", 1).replace("8GiB", "8TiB");
+    assert!(spec::parse(&text).is_err());
+    assert_eq!(spec::cluster_name(&text), Ok("home".to_owned()));
+    let refused = |from: &str, to: &str| {
+        let found = spec::cluster_name(&text.replacen(from, to, 1)).expect_err(to);
+        found.into_iter().map(|one| (one.id, one.line)).collect::<Vec<_>>()
+    };
+    let line = |needle: &str| text.lines().position(|line| line == needle).expect("there") as u32 + 1;
+    assert_eq!(refused("name = \"home\"", "name = \"Home\""), [("SPEC-NAME", line("name = \"home\""))]);
+    assert_eq!(refused("name = \"home\"", ""), [("SPEC-MISSING", 0)]);
+    assert_eq!(refused("vcpus = 4", "vcpus four"), [("SPEC-TOML", line("vcpus = 4"))]);
+}
+
+#[test]
 fn too_long_a_file_is_refused() {
     let text = format!("{HOME}#{}", "x".repeat(spec::MAX_TEXT_BYTES));
     assert_eq!(found(&text), [("SPEC-FILE-SIZE", String::new())]);
