@@ -93,6 +93,20 @@ async fn events_as_lines_and_as_json() {
 }
 
 #[tokio::test]
+async fn who_follows_a_cluster_that_is_not_there_is_told() {
+    let bench = bench();
+    let run = bench.run(&["events", "hom", "-f"]).await;
+    assert!(
+        run.err.contains("there is no cluster hom yet") && run.err.contains("the clusters are: home"),
+        "{run:?}"
+    );
+    // It waits all the same: the cluster may come.
+    assert_eq!(run.expect(0).lines().count(), 3);
+    assert_eq!(bench.run(&["events", "home", "-f"]).await.err, "");
+    assert_eq!(bench.run(&["events", "-f"]).await.err, "");
+}
+
+#[tokio::test]
 async fn logs_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
     let bench = bench();
     let out =

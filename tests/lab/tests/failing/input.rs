@@ -114,6 +114,14 @@ fn names_that_nothing_has() -> Result<()> {
         let printed = stage.host.try_k8sctl(args)?;
         told(&stage.lab, &printed, 1, "CLUSTER-UNKNOWN", &["cluster nosuch", "the clusters are: sim"])?;
     }
+    // It may be about to come.
+    let mut following = stage.host.spawn_k8sctl(&["events", "nosuch", "-f"])?;
+    lab_tests::wait_until("who follows its events is told", MINUTE, || {
+        let (_, err) = following.read()?;
+        Ok(err.contains("there is no cluster nosuch yet") && err.contains("the clusters are: sim"))
+    })?;
+    ensure!(!following.has_ended()?, "{:?}", following.read()?);
+    following.kill()?;
     let printed = stage.host.try_k8sctl(&["logs", "nosuch"])?;
     told(
         &stage.lab,
