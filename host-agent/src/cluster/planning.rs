@@ -55,7 +55,7 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
         // First of all: whoever has got a bundle and built an image has done it for something.
         refuse_changes(record, &spec, |key| place(file, &lines, key))?;
     }
-    let image = choose_image(shared, &spec, record.as_ref())?;
+    let image = choose_image(shared, &spec, record.as_ref(), &place(file, &lines, "kubernetes"))?;
     let observed = observed?;
 
     let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
@@ -164,11 +164,13 @@ pub(super) fn plan_changed(cluster: &str) -> Failure {
     )
 }
 
-/// The image for new nodes: that of the cluster while it fits, else the newest that fits.
+/// The image for new nodes: that of the cluster while it fits, else the newest that fits. `pinned` is where the file
+/// names the release.
 fn choose_image(
     shared: &Shared,
     spec: &ClusterSpec,
     record: Option<&ClusterRecord>,
+    pinned: &str,
 ) -> Result<Image, RequestError> {
     let images = shared.images.list()?;
     // A cluster keeps its release where the file names none.
@@ -203,7 +205,12 @@ fn choose_image(
         return Err(damaged.failure.into());
     }
     let suite = &spec.image.suite;
-    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite)?;
+    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite).map_err(|mut failure| {
+        if failure.id == "BUNDLE-MISSING" {
+            failure.reason.insert_str(0, pinned);
+        }
+        failure
+    })?;
     Err(no_image(&bundle, suite).into())
 }
 

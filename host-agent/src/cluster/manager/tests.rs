@@ -128,6 +128,19 @@ async fn what_is_removed_must_be_named() {
     assert!(manager.plan_down("home").await.is_ok());
 }
 
+#[tokio::test]
+async fn a_pinned_version_without_bundle_is_told_with_its_line() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let pinned = SPEC.replace("name = \"home\"", "name = \"home\"\nkubernetes = \"v1.31.4\"");
+    let failure = refusal(up(&manager, &pinned, true).await);
+    assert_eq!(failure.id, "BUNDLE-MISSING");
+    assert!(failure.reason.starts_with("cluster.toml:3: Kubernetes v1.31.4 is wanted"), "{}", failure.reason);
+    // A file that names none has no line for it.
+    let other = SPEC.replace("name = \"home\"", "name = \"home\"\nimage.suite = \"trixie\"");
+    assert!(refusal(up(&manager, &other, true).await).reason.starts_with("no Kubernetes bundle"));
+}
+
 /// Whether nothing can be recorded, as on a full disk.
 fn set_read_only(agent: &FakeHostAgent, read_only: bool) {
     let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);

@@ -80,7 +80,10 @@ fn a_pinned_version_without_bundle() -> Result<()> {
     fs::write(&pinned, text)?;
     let spec = std::mem::replace(&mut stage.spec, pinned.to_string_lossy().into_owned());
     let printed = stage.up()?;
-    told(&stage.lab, &printed, 1, "BUNDLE-MISSING", &["k8sctl bundle fetch --kubernetes v1.31.4"])?;
+    let line = fs::read_to_string(&pinned)?.lines().position(|line| line.starts_with("kubernetes"));
+    let place = format!("pinned.toml:{}: ", line.context("it is pinned")? + 1);
+    let said = [place.as_str(), "k8sctl bundle fetch --kubernetes v1.31.4"];
+    told(&stage.lab, &printed, 1, "BUNDLE-MISSING", &said)?;
     let built = stage.host.try_k8sctl(&["image", "build", "--bundle", "kubernetes-v1.31.4"])?;
     told(&stage.lab, &built, 1, "BUNDLE-MISSING", &["k8sctl bundle"])?;
     stage.spec = spec;
