@@ -23,7 +23,7 @@ mod text;
 mod values;
 
 pub use diagnostic::{Diagnostic, IDS, InFile};
-pub use host::HostRoom;
+pub use host::{HostRoom, most_memory};
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
 pub use model::{

@@ -141,6 +141,30 @@ async fn a_pinned_version_without_bundle_is_told_with_its_line() {
     assert!(refusal(up(&manager, &other, true).await).reason.starts_with("no Kubernetes bundle"));
 }
 
+#[tokio::test]
+async fn a_plan_counts_the_memory_of_the_other_clusters() {
+    let agent = FakeHostAgent::new().await;
+    agent.hypervisor.host().observed.host_memory_bytes = 20 << 30;
+    let manager = agent.start().await;
+    let notices = async |spec: &str| {
+        let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
+        manager.plan_up(&file).await.expect("it is planned").plan.notices.join("\n")
+    };
+    assert!(!notices(SPEC).await.contains("memory"), "12 of 20 GiB");
+    id(up(&manager, SPEC, true).await);
+    assert!(!notices(SPEC).await.contains("memory"), "itself is no other one");
+    let den = SPEC
+        .replace("home", "den")
+        .replace("\"control\"", "\"c2\"")
+        .replace("\"worker\"\nrole", "\"w2\"\nrole");
+    let den = den.replace("[network]", "[network]\ncidr = \"192.168.77.0/24\"").replace("122.1", "77.1");
+    let told = notices(&den).await;
+    assert!(
+        told.contains("with home the nodes want 24576 MiB of memory together, the host has 20480 MiB"),
+        "{told}"
+    );
+}
+
 /// Whether nothing can be recorded, as on a full disk.
 fn set_read_only(agent: &FakeHostAgent, read_only: bool) {
     let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);
