@@ -2,8 +2,8 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs, events, plugin → a worker joins and leaves → the network is stopped under the VMs →
-//! strangers survive `down`.
+//! VMs → workload → again → logs, events, plugin → a worker joins (the host agent killed twice) and leaves → the network
+//! is stopped under the VMs → strangers survive `down`.
 
 mod inside;
 mod workload;
@@ -39,7 +39,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     again_changes_nothing(&lab, &home)?;
     logs_and_events(&lab)?;
     workload::plugin_comes_and_goes(&lab)?;
-    a_worker_joins_and_leaves(&lab, &home)?;
+    let agent = a_worker_joins_and_leaves(&lab, &home, agent)?;
     vms_come_back_onto_their_network(&lab, &home)?;
     down_leaves_strangers(&lab)?;
     drop(agent);
@@ -164,8 +164,9 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
-    phase("a worker joins");
+/// Gives back the host agent that runs then.
+fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running) -> Result<Running> {
+    phase("a worker joins, the host agent killed around what it writes into its Node");
     let before = lab.get(&["nodes"])?;
     let three = std::fs::read_to_string(home)?;
     let four = format!(
@@ -178,6 +179,13 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
     let file = file.to_string_lossy().into_owned();
     let plan = k8sctl(lab, &["plan", "-f", &file])?;
     ensure!(plan.contains("k8s-worker-3") && !plan.contains("k8s-worker-1"), "{plan}");
+    agent.kill()?;
+    agent = lab.host_agent(Some("before-introduce-node"))?;
+    k8sctl(lab, &["up", "-f", &file, "--no-wait"])?;
+    agent.wait(UP_DEADLINE)?;
+    agent = lab.host_agent(Some("after-introduce-node"))?;
+    agent.wait(UP_DEADLINE)?;
+    agent = lab.host_agent(None)?;
     k8sctl(lab, &["up", "-f", &file])?;
     nodes_are_ready(lab, &["k8s-control-plane-1", "k8s-worker-1", "k8s-worker-2", "k8s-worker-3"])?;
     // One that a kubelet may give itself, and one that it may not.
@@ -229,7 +237,7 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str) -> Result<()> {
     nodes_are_ready(lab, &NODES.map(|node| node.0))?;
     let domains = lab.run("virsh", &["--quiet", "list", "--all", "--name"], MINUTE)?;
     ensure!(!domains.contains("k8s-worker-3"), "{domains}");
-    Ok(())
+    Ok(agent)
 }
 
 /// Somebody stops the network: no VM is on it any more, not even when it runs again.
