@@ -2,7 +2,7 @@
 # Debian 12 needs; each installs what it misses. Ubuntu is untested.
 #
 #   make up      a cluster from examples/home.toml on this machine's libvirt
-#   make down    takes it away again
+#   make down    takes it away again; asks first, and with YES=1 does not
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
 #   make lint    formatting, clippy, documentation, licences, scripts
@@ -23,11 +23,12 @@ DIST := $(CACHE)/dist
 # For a recipe that calls cargo: deps may have found one outside of the PATH.
 RUST := . $(LAB)/common.sh
 
-# In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes.
+# In a lab of their own; LAB_BUNDLE=FILE runs the same on another Kubernetes. A
+# password for sudo is asked for behind all that takes long and needs none.
 define lab_tests
 $(RUST)
 cargo test --release -p lab-tests --no-run
-$(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
+$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
 endef
 
 .PHONY: help deps build up down test lab-test bench lint
@@ -49,11 +50,14 @@ up: build
 	k8sctl up -f "$(CLUSTER)"
 
 down:
-	@k8sctl down -f "$(CLUSTER)"
+	@k8sctl down -f "$(CLUSTER)" $(if $(YES),--yes)
 
 test:
 	@$(LAB)/prepare
-	$(LAB)/cargo-test --workspace --exclude lab-tests --no-fail-fast
+	$(RUST)
+	cargo test --workspace --exclude lab-tests --no-run
+	cargo test --release -p lab-tests --no-run
+	$(LAB)/with-sudo $(LAB)/cargo-test --workspace --exclude lab-tests --no-fail-fast
 	$(lab_tests)
 
 lab-test:
@@ -63,10 +67,11 @@ bench:
 	@$(LAB)/prepare
 	$(RUST)
 	cargo bench -p lab-tests --no-run
-	$(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
+	$(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
 
 lint:
-	@$(RUST)
+	@$(LAB)/deps lab
+	$(RUST)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

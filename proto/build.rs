@@ -2,11 +2,13 @@
 //!
 //! A control method without a role ends the build: nobody can add a call and forget who may make it.
 
-use std::fmt::Write as _;
+#[path = "build/role_table.rs"]
+mod role_table;
+
 use std::path::Path;
 use std::{env, fs};
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, Value};
+use role_table::role_table;
 
 const FILES: [&str; 4] = [
     "k8sctl/options/v1/options.proto",
@@ -16,7 +18,7 @@ const FILES: [&str; 4] = [
 ];
 
 fn main() {
-    for file in FILES {
+    for file in FILES.iter().chain(&["build.rs", "build/role_table.rs"]) {
         println!("cargo::rerun-if-changed={file}");
     }
     let mut compiler = protox::Compiler::new(["."]).expect("the proto directory is readable");
@@ -24,35 +26,10 @@ fn main() {
     compiler.open_files(FILES).expect("the proto files compile");
 
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    let roles = role_table(&compiler.descriptor_pool());
+    let roles = role_table(&compiler.descriptor_pool()).unwrap_or_else(|missing| panic!("{missing}"));
     fs::write(Path::new(&out).join("roles.rs"), roles).expect("OUT_DIR is writable");
 
     tonic_prost_build::configure()
         .compile_fds(compiler.file_descriptor_set())
         .expect("the descriptors generate");
-}
-
-/// A Rust slice literal `[("/package.Service/Method", Role::…), …]` over every method of the control package.
-fn role_table(pool: &DescriptorPool) -> String {
-    let option =
-        pool.get_extension_by_name("k8sctl.options.v1.role").expect("options.proto defines the role option");
-    let role = |method: &MethodDescriptor| match method.options().get_extension(&option).into_owned() {
-        Value::EnumNumber(number) => number,
-        _ => 0,
-    };
-    let mut table = String::from("&[\n");
-    for service in pool.services().filter(|s| s.package_name() == "k8sctl.control.v1") {
-        for method in service.methods() {
-            let path = format!("/{}/{}", service.full_name(), method.name());
-            let variant = match role(&method) {
-                1 => "Reader",
-                2 => "Operator",
-                3 => "Admin",
-                _ => panic!("{path} has no role: add `option (k8sctl.options.v1.role) = ROLE_…;` to it"),
-            };
-            writeln!(table, "    (\"{path}\", Role::{variant}),").expect("writing to a String");
-        }
-    }
-    table.push(']');
-    table
 }

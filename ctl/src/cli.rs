@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use host_artifacts::fetch::DEFAULT_RELEASE;
@@ -41,6 +42,11 @@ fn parse_deadline(text: &str) -> Result<Duration, String> {
         Ok(deadline) => Ok(deadline),
         Err(error) => Err(format!("{error}; write it like 30m or 1h30m")),
     }
+}
+
+/// An empty name is a variable that is not set, as in `down "$CLUSTER"`; it must not mean: the only one.
+fn named() -> NonEmptyStringValueParser {
+    NonEmptyStringValueParser::new()
 }
 
 /// `--config` behind a verb. It cannot be a global argument of clap, since `plugin add` has a `--config` of its own.
@@ -192,7 +198,7 @@ pub struct UpArgs {
 #[derive(Args, Debug)]
 pub struct DownArgs {
     /// Name of the cluster [default: the only one]
-    #[arg(conflicts_with = "file")]
+    #[arg(conflicts_with = "file", value_parser = named())]
     pub name: Option<String>,
     /// Take the name from this cluster file
     #[arg(short, long, value_hint = ValueHint::FilePath)]
@@ -223,6 +229,7 @@ pub struct PlanArgs {
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// Name of the cluster [default: the only one]
+    #[arg(value_parser = named())]
     pub name: Option<String>,
     /// Keep looking, until Ctrl-C
     #[arg(short, long)]
@@ -233,6 +240,7 @@ pub struct StatusArgs {
 #[derive(Args, Debug)]
 pub struct EventsArgs {
     /// Name of the cluster [default: all, and the host itself]
+    #[arg(value_parser = named())]
     pub name: Option<String>,
     /// Go on with what happens from now on
     #[arg(short, long)]
@@ -249,9 +257,10 @@ pub struct EventsArgs {
 #[derive(Args, Debug)]
 pub struct LogsArgs {
     /// Name of the node
+    #[arg(value_parser = named())]
     pub node: String,
     /// Name of the cluster [default: the only one]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = named())]
     pub cluster: Option<String>,
     /// Where from [default: kubelet,containerd,agent]
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -281,6 +290,7 @@ pub enum LogSource {
 #[derive(Args, Debug)]
 pub struct KubeconfigArgs {
     /// Name of the cluster [default: the only one]
+    #[arg(value_parser = named())]
     pub name: Option<String>,
     /// Print it and change no file
     #[arg(long, conflicts_with = "merge")]
@@ -298,7 +308,8 @@ pub struct KubeconfigArgs {
 pub enum BundleVerb {
     /// Make a bundle from upstream's release hosts and image registries; continues where it was interrupted
     Fetch {
-        #[arg(long, value_name = "VERSION", help = format!("The release, {} [default: {DEFAULT_RELEASE}]", supported()))]
+        #[arg(long, value_name = "VERSION", value_parser = named())]
+        #[arg(help = format!("The release, {} [default: {DEFAULT_RELEASE}]", supported()))]
         kubernetes: Option<String>,
     },
     /// Show what a bundle file says of itself; checks no content
@@ -332,10 +343,10 @@ pub enum ImageVerb {
         #[arg(short, long, conflicts_with_all = ["bundle", "suite"], value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
         /// Name of the bundle [default: the newest installed]
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = named())]
         bundle: Option<String>,
         /// Debian or Ubuntu suite [default: bookworm]
-        #[arg(long)]
+        #[arg(long, value_parser = named())]
         suite: Option<String>,
         /// Take the newest packages of Debian or Ubuntu, as for security updates, where the image has older ones
         #[arg(long)]
@@ -349,6 +360,7 @@ pub enum ImageVerb {
     /// Remove an image that no cluster uses
     Remove {
         /// Its id, or a beginning that fits one image only
+        #[arg(value_parser = named())]
         id: String,
     },
 }
@@ -361,18 +373,19 @@ pub enum PluginVerb {
     /// List the plugins
     List {
         /// Name of the cluster [default: the only one]
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = named())]
         cluster: Option<String>,
     },
     /// Remove a plugin and all its objects
     Remove {
         /// Name of the plugin
+        #[arg(value_parser = named())]
         name: String,
         /// Taken for granted: naming it is consent
         #[arg(short, long, hide = true)]
         yes: bool,
         /// Name of the cluster [default: the only one]
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = named())]
         cluster: Option<String>,
     },
 }
@@ -381,9 +394,10 @@ pub enum PluginVerb {
 #[derive(Args, Debug)]
 pub struct PluginAddArgs {
     /// Name in the plugin path, or the path of a plugin's directory
+    #[arg(value_parser = named())]
     pub name: String,
     /// Name of the cluster [default: the only one]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = named())]
     pub cluster: Option<String>,
     /// The plugin's config: a .toml, .yaml or .json file (the host agent's goes before the verb)
     #[arg(id = "plugin_config", long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]

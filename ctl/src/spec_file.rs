@@ -6,7 +6,7 @@ use std::path::Path;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec::{self, HostRoom, Parsed};
+use k8sctl_types::spec::{self, Diagnostic, HostRoom, Parsed};
 
 use crate::ended::Ended;
 use crate::exit::Exit;
@@ -75,13 +75,20 @@ impl SpecFile {
         // The host agent is on this host: what cannot fit here is told beside the other mistakes.
         let host =
             HostRoom { memory_bytes: memory_of_this_host(), cpus: u32::MAX, free_disk_bytes: u64::MAX };
-        spec::parse_on(&self.text, &host).map_err(|mistakes| {
-            let mistakes: Vec<_> = mistakes.into_iter().map(DiagnosticView::from).collect();
-            match report(context, &self.name, &self.text, &mistakes) {
-                Ok(()) => Ended::Reported(Exit::InvalidSpec),
-                Err(error) => Ended::Output(error),
-            }
-        })
+        spec::parse_on(&self.text, &host).map_err(|mistakes| self.refuse(context, mistakes))
+    }
+
+    /// The name of its cluster. Other mistakes in it are no reason to keep a cluster.
+    pub fn cluster_name(&self, context: &Context) -> Result<String, Ended> {
+        spec::cluster_name(&self.text).map_err(|mistakes| self.refuse(context, mistakes))
+    }
+
+    fn refuse(&self, context: &Context, mistakes: Vec<Diagnostic>) -> Ended {
+        let mistakes: Vec<_> = mistakes.into_iter().map(DiagnosticView::from).collect();
+        match report(context, &self.name, &self.text, &mistakes) {
+            Ok(()) => Ended::Reported(Exit::InvalidSpec),
+            Err(error) => Ended::Output(error),
+        }
     }
 
     /// For the wire.

@@ -93,6 +93,20 @@ async fn events_as_lines_and_as_json() {
 }
 
 #[tokio::test]
+async fn who_follows_a_cluster_that_is_not_there_is_told() {
+    let bench = bench();
+    let run = bench.run(&["events", "hom", "-f"]).await;
+    assert!(
+        run.err.contains("there is no cluster hom yet") && run.err.contains("the clusters are: home"),
+        "{run:?}"
+    );
+    // It waits all the same: the cluster may come.
+    assert_eq!(run.expect(0).lines().count(), 3);
+    assert_eq!(bench.run(&["events", "home", "-f"]).await.err, "");
+    assert_eq!(bench.run(&["events", "-f"]).await.err, "");
+}
+
+#[tokio::test]
 async fn logs_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
     let bench = bench();
     let out =
@@ -271,6 +285,32 @@ async fn a_wrong_command_line_is_a_document_too() {
     assert_eq!(bench.run(&["status", "--nosuch"]).await.fails(2, &["--nosuch"]).out, "");
     let help = bench.run(&["up", "--help", "-o", "json"]).await.expect(0);
     assert!(help.starts_with("Make the cluster"), "{help}");
+}
+
+/// A variable that is not set must not become: the only cluster, the newest release, whichever bundle.
+#[tokio::test]
+async fn an_empty_name_is_none() {
+    let bench = bench();
+    for args in [
+        ["down", "", "--yes"].as_slice(),
+        &["status", ""],
+        &["events", ""],
+        &["kubeconfig", ""],
+        &["logs", ""],
+        &["logs", "k8s-worker-1", "--cluster", ""],
+        &["bundle", "fetch", "--kubernetes", ""],
+        &["image", "build", "--bundle="],
+        &["image", "build", "--suite", ""],
+        &["image", "remove", ""],
+        &["plugin", "add", "", "--yes"],
+        &["plugin", "add", "hello", "--cluster", "", "--yes"],
+        &["plugin", "list", "--cluster", ""],
+        &["plugin", "remove", ""],
+        &["plugin", "remove", "hello", "--cluster", ""],
+    ] {
+        bench.run(args).await.fails(2, &["error: ", "a value is required", "--help"]);
+    }
+    assert!(bench.calls().is_empty(), "{}", bench.calls());
 }
 
 /// The host agent is told a path as text: another file than the one that is meant must not be it.

@@ -69,7 +69,9 @@ fn program_part(text: &str) -> &str {
 }
 
 fn papers() -> BTreeMap<PathBuf, String> {
-    let mut paths = vec![root().join("README.md")];
+    let here = fs::read_dir(root()).expect("a directory").flatten().map(|entry| entry.path());
+    let mut paths: Vec<_> = here.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    assert!(paths.len() > 4, "the papers at the root were not found: {paths:?}");
     files(&root().join("docs"), ".md", &mut paths);
     paths.iter().map(|path| (path.clone(), fs::read_to_string(path).expect("a paper"))).collect()
 }
@@ -98,6 +100,11 @@ fn ids_of_the_code() -> BTreeMap<String, PathBuf> {
 
 /// Ids in the first cells of a page's tables.
 fn ids_of_the_page(text: &str) -> BTreeSet<String> {
+    rows_of_the_page(text).into_iter().collect()
+}
+
+/// The same, as often as they stand there.
+fn rows_of_the_page(text: &str) -> Vec<String> {
     let cells = text.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     cells
         .flat_map(|cell| cell.split(", "))
@@ -130,6 +137,26 @@ fn other_pages_name_only_ids_that_exist() {
     for (path, text) in papers() {
         let strange: Vec<_> = ids_of_the_page(&text).into_iter().filter(|id| !known(id)).collect();
         assert!(strange.is_empty(), "{}: {strange:?}", path.display());
+    }
+}
+
+#[test]
+fn a_rooms_own_page_has_all_of_its_ids_and_no_page_has_one_twice() {
+    let (code, pages) = (ids_of_the_code(), papers());
+    for (page, families) in
+        [("bundles-and-images", &["BUNDLE-", "IMAGE-"][..]), ("configuration", &["SPEC-"])]
+    {
+        let text = &pages[&root().join(format!("docs/{page}.md"))];
+        let there = ids_of_the_page(text);
+        let of_room = |id: &&String| families.iter().any(|family| id.starts_with(family));
+        let missing: Vec<_> = code.keys().filter(of_room).filter(|id| !there.contains(*id)).collect();
+        assert!(missing.is_empty(), "not in docs/{page}.md: {missing:?}");
+    }
+    for (path, text) in pages {
+        let mut rows = rows_of_the_page(&text);
+        rows.sort();
+        let twice: Vec<_> = rows.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+        assert!(twice.is_empty(), "{}: {twice:?}", path.display());
     }
 }
 
@@ -167,9 +194,26 @@ fn commands(paper: &str) -> Vec<Command> {
 /// Next steps in the code: `{…}` stands for one word.
 fn commands_of_the_code(source: &str) -> Vec<Command> {
     let lines = source.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
-    let code = spans.filter(|code| code.starts_with("k8sctl ") && !code.contains('…'));
+    let spans = lines.clone().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let spans = spans.filter(|code| code.starts_with("k8sctl "));
+    let code = spans.chain(lines.flat_map(plain_commands)).filter(|code| !code.contains('…'));
     code.map(|code| Command { words: with_words_for_braces(code), complete: false }).collect()
+}
+
+/// Commands without backticks: behind a colon, a comma or an "or"; or a string that begins as one.
+fn plain_commands(line: &str) -> Vec<&str> {
+    let verbs: Vec<_> =
+        Cli::full_command().get_subcommands().map(|verb| format!("k8sctl {}", verb.get_name())).collect();
+    let found = line.match_indices("k8sctl ").filter_map(|(at, _)| {
+        let (before, command) = (line[..at].trim_end(), &line[at..]);
+        let is_behind =
+            [":", ",", " or"].iter().any(|end| before.ends_with(end)) && line[..at].ends_with(' ');
+        // Other strings begin with our name, too.
+        let is_string = before.ends_with('"') && verbs.iter().any(|verb| command.starts_with(verb));
+        let end = command.find(['"', ',', ';', '`', '\\']).unwrap_or(command.len());
+        (is_behind || is_string).then(|| command[..end].trim_end().trim_end_matches('.'))
+    });
+    found.collect()
 }
 
 fn with_words_for_braces(text: &str) -> String {
@@ -231,4 +275,18 @@ fn commands_are_found_and_wrong_ones_noticed() {
     assert_eq!(taken, [true, true, true, false]);
     let wrong = Command { words: "k8sctl status --wach".to_owned(), complete: false };
     assert!(parse(&wrong).is_err());
+
+    for (line, found) in [
+        (r#"let next = "get one with: k8sctl bundle fetch";"#, &["k8sctl bundle fetch"][..]),
+        (
+            r#""watch it with: k8sctl status -w, or k8sctl events -f""#,
+            &["k8sctl status -w", "k8sctl events -f"],
+        ),
+        (r#"format!("k8sctl down {name}")"#, &["k8sctl down {name}"]),
+        (r#"format!("k8sctl node CA {cluster_id}")"#, &[]),
+        (r#""it is neither beside k8sctl nor on the PATH""#, &[]),
+        (r#""a daemon: `k8sctl status` shows it""#, &[]),
+    ] {
+        assert_eq!(plain_commands(line), found, "{line}");
+    }
 }

@@ -374,6 +374,20 @@ async fn down_lists_and_asks() {
     );
 }
 
+/// A file that would not do for an `up`, here or at all, still says which cluster is meant.
+#[tokio::test]
+async fn down_wants_no_more_of_the_file_than_the_name() {
+    let (bench, _) = bench(|_| {});
+    let text = HOME.replace("memory = \"8GiB\"", "memory = \"4TiB\"").replace("vcpus = 4", "cpus = \"many\"");
+    let file = bench.file("too-large.toml", &text);
+    bench.run(&["down", "-f", &file, "--yes"]).await.expect(0);
+    assert!(bench.calls().contains("DestroyRequest { cluster_name: \"home\""), "{}", bench.calls());
+    let broken = bench.file("broken.toml", &text.replace("cpus = ", "cpus "));
+    bench.run(&["down", "-f", &broken, "--yes"]).await.fails(3, &["SPEC-TOML", "broken.toml:"]);
+    let nameless = bench.file("nameless.toml", &text.replace("name = \"home\"", ""));
+    bench.run(&["down", "-f", &nameless, "--yes"]).await.fails(3, &["SPEC-MISSING name"]);
+}
+
 #[tokio::test]
 async fn down_takes_its_entries_out_of_the_kubeconfig() {
     let (bench, file) = bench(|_| {});

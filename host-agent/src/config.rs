@@ -2,11 +2,14 @@
 //!
 //! Read once by `main`; `k8sctl` reads the same file to find the socket.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
+use toml::{Deserializer, Spanned};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
@@ -102,13 +105,25 @@ mod duration {
     }
 }
 
-/// The file could not be read or holds mistakes.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use the configuration {path}")]
-pub struct ConfigError {
-    path: PathBuf,
-    #[source]
-    source: config::ConfigError,
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// All of them, each with line and key.
+    #[error("mend the configuration {}:\n{}", path.display(), mistakes.join("\n"))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// A sentence each, in the order of the file.
+        mistakes: Vec<String>,
+    },
 }
 
 impl HostConfig {
@@ -116,13 +131,13 @@ impl HostConfig {
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let required = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let error = |source| ConfigError { path: path.to_owned(), source };
-        config::Config::builder()
-            .add_source(config::File::from(path).format(config::FileFormat::Toml).required(required))
-            .build()
-            .map_err(error)?
-            .try_deserialize()
-            .map_err(error)
+        match std::fs::read_to_string(path) {
+            Ok(text) => {
+                parse(&text).map_err(|mistakes| ConfigError::Mistakes { path: path.to_owned(), mistakes })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !required => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
     }
 
     /// The control socket.
@@ -139,6 +154,31 @@ impl HostConfig {
     pub fn pid_file(&self) -> PathBuf {
         self.run_dir.join("k8s-host-agent.pid")
     }
+}
+
+/// The keys of a text, or every mistake in it.
+fn parse(text: &str) -> Result<HostConfig, Vec<String>> {
+    let line = |offset: usize| text.get(..offset).map_or(0, |before| before.matches('\n').count()) + 1;
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let place = |error: &toml::de::Error| line(error.span().map_or(0, |span| span.start));
+    let mut mistakes: Vec<_> =
+        errors.iter().map(|error| (place(error), error.message().to_owned())).collect();
+    let is_broken = |line: usize| errors.iter().any(|error| place(error) == line);
+    // Each key by itself: serde ends with the first one that it does not take.
+    for (key, value) in document.get_ref() {
+        let at = line(key.span().start);
+        let alone = DeTable::from_iter([(key.clone(), value.clone())]);
+        let taken = HostConfig::deserialize(Deserializer::from(Spanned::new(0..0, alone)));
+        if let Some(error) = taken.err().filter(|_| !is_broken(at)) {
+            mistakes.push((at, format!("{}: {}", key.get_ref(), error.message())));
+        }
+    }
+    if mistakes.is_empty() {
+        let config = HostConfig::deserialize(Deserializer::from(document));
+        return config.map_err(|error| vec![error.message().to_owned()]);
+    }
+    mistakes.sort();
+    Err(mistakes.into_iter().map(|(line, mistake)| format!("line {line}: {mistake}")).collect())
 }
 
 #[cfg(test)]
@@ -164,9 +204,8 @@ mod tests {
         let config = load("silence_deadline = '90s'").expect("valid");
         assert_eq!(config.silence_deadline, Duration::from_secs(90));
         for wrong in ["silence_deadline = '15'", "silence_deadline = '0s'", "operation_deadline = 'soon'"] {
-            let error = load(wrong).expect_err(wrong);
-            let chain = format!("{}: {}", error, error.source);
-            assert!(chain.contains("write it like"), "{chain}");
+            let told = load(wrong).expect_err(wrong).to_string();
+            assert!(told.contains("write it like"), "{told}");
         }
     }
 
@@ -204,10 +243,26 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_errors() {
-        let error = load("node_prot = 9000").expect_err("a misspelt key");
-        let chain = format!("{}: {}", error, error.source);
-        assert!(chain.contains("node_prot"), "{chain}");
+    fn all_mistakes_are_told_each_with_its_line() {
+        let text = "node_prot = 9000\n\nnode_port = 70000\nrun_dir = 1\nstart_libvirt = 'no'\n\
+                    silence_deadline = 'soon'\nevent_retention =\npool_dir = '/p'\nnode_listen = 'x'\n";
+        let ConfigError::Mistakes { mistakes, .. } = load(text).expect_err("mistakes") else {
+            panic!("it can be read")
+        };
+        let told = [
+            (1, "node_prot: unknown field"),
+            (3, "node_port: "),
+            (4, "run_dir: "),
+            (5, "start_libvirt: "),
+            (6, "silence_deadline: \"soon\": "),
+            (7, ""),
+            (9, "node_listen: "),
+        ];
+        assert_eq!(mistakes.len(), told.len(), "{mistakes:#?}");
+        for (mistake, (line, beginning)) in mistakes.iter().zip(told) {
+            assert!(mistake.starts_with(&format!("line {line}: {beginning}")), "{mistake}");
+        }
+        assert!(mistakes[0].contains("`node_port`"), "the known ones: {}", mistakes[0]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cluster::crash;
+
 /// What the API server says now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubernetesView {
@@ -159,7 +161,10 @@ impl Kubernetes {
 
     /// Gives a new node its pod CIDR, which Kubernetes allows once, and the labels that its kubelet may not give it.
     pub async fn introduce_node(&self, node: &NodeSpec, cidr: &str) -> Result<(), KubernetesError> {
-        self.patch_node("set the pod CIDR of node", &node.name, &introduction(node, cidr)).await
+        crash::point("before-introduce-node");
+        self.patch_node("set the pod CIDR of node", &node.name, &introduction(node, cidr)).await?;
+        crash::point("after-introduce-node");
+        Ok(())
     }
 
     /// Keeps new pods off a node.

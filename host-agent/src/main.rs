@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser;
 use host_agent::alone::Alone;
+use host_agent::cluster::crash;
 use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::Manager;
 use host_agent::cluster::shared::Shared;
@@ -109,6 +110,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let (join_teller, joins) = join_events();
     let authority =
         JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_teller);
+    let authority = authority.with_points(crash::point);
     let authority = Arc::new(authority);
     let shared = Arc::new(Shared {
         records: records.clone(),

@@ -31,7 +31,7 @@ struct Document {
 
 pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ended> {
     let from_file = match &args.file {
-        Some(path) => Some(SpecFile::read(path)?.check(context)?.spec.name),
+        Some(path) => Some(SpecFile::read(path)?.cluster_name(context)?),
         None => None,
     };
     let agent = agent::connect(context).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8sctl_proto::control::v1::StreamEventsRequest;
+use k8sctl_rpc::status::failure_from;
 use tokio::time::sleep;
 
 use crate::agent::{self, Agent};
@@ -24,6 +25,9 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
         follow: args.follow,
         tail: args.tail,
     };
+    if let (true, Some(name)) = (args.follow, &args.name) {
+        say_if_unknown(context, &agent, name).await?;
+    }
     let mut is_away = false;
     loop {
         match read(context, &agent, &mut request, &mut is_away).await? {
@@ -38,6 +42,18 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
             }
         }
     }
+}
+
+/// Who follows a cluster that never was may be early, or has a slip in its name.
+async fn say_if_unknown(context: &Context, agent: &Agent, name: &str) -> Result<(), Ended> {
+    let look = StreamEventsRequest { cluster_name: name.to_owned(), tail: Some(1), ..Default::default() };
+    let Err(status) = agent.clusters().stream_events(look).await else { return Ok(()) };
+    // Of what else is wrong the stream itself will tell.
+    if let Some(failure) = failure_from(&status).filter(|failure| failure.id == "CLUSTER-UNKNOWN") {
+        let (name, next) = (visible(name), visible(&failure.next_step));
+        context.err.line(format!("there is no cluster {name} yet; waiting for its events ({next})"))?;
+    }
+    Ok(())
 }
 
 enum End {

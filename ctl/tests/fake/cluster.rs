@@ -81,6 +81,12 @@ impl ClusterService for FakeHostAgent {
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
         let request = request.into_inner();
         let answers = self.called(request.clone())?;
+        let name = &request.cluster_name;
+        if !request.follow && !name.is_empty() && !answers.clusters.contains(name) {
+            let next = format!("the clusters are: {}", answers.clusters.join(", "));
+            let failure = Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), "there is none", next);
+            return Err(k8sctl_rpc::status::status(Code::NotFound, &failure));
+        }
         let events = answers.events.into_iter().filter(|event| event.number >= request.from);
         let events = events.map(|event| StreamEventsResponse { event: Some(event) }).collect();
         Ok(Response::new(stream(events, answers.pace, answers.endless && request.follow)))

@@ -180,7 +180,7 @@ impl PluginHost {
             } else {
                 format!("approved were the permissions {approved_digest}, it asks for {digest}")
             };
-            let next = "read the permissions that k8sctl plugin add shows, and approve them";
+            let next = "read the permissions that `k8sctl plugin add` shows, and approve them";
             let failure = Failure::new("PLUGIN-NOT-APPROVED", format!("plugin {name}"), reason, next);
             return Err(failure.with_evidence(manifest.permission_lines().join("\n")).into());
         }
@@ -228,7 +228,7 @@ impl PluginHost {
         let inventory = Inventory::new(self.store.clone(), &cluster.cluster_id, plugin);
         if inventory.install().await.map_err(failed)?.is_none() {
             let reason = "it is not installed on this cluster";
-            let next = "k8sctl plugin list shows what is";
+            let next = "`k8sctl plugin list` shows what is";
             return Err(Failure::new("PLUGIN-NOT-INSTALLED", format!("plugin {plugin}"), reason, next));
         }
         let _running = self.claim(&cluster.cluster_id, plugin)?;
@@ -330,7 +330,7 @@ impl PluginHost {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if !running.insert(key.clone()) {
             let reason = "another operation on it is running";
-            let next = "wait until it has ended: k8sctl plugin list shows its state";
+            let next = "wait until it has ended: `k8sctl plugin list` shows its state";
             return Err(Failure::new("PLUGIN-BUSY", format!("plugin {plugin}"), reason, next));
         }
         Ok(Claim { key, running: self.running.clone() })

@@ -221,7 +221,7 @@ impl Manager {
 
     /// Begins to remove a cluster, or re-attaches to that.
     pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
-        let record = self.find(name).await?;
+        let record = self.find_named(name).await?;
         let running = self.shared.running_operation(&record.id).await?;
         if let Some(operation) = running.filter(|_| record.state == ClusterState::Removing) {
             self.handle(&record).wake.notify_one();
@@ -277,7 +277,7 @@ impl Manager {
 
     /// What `down` would remove.
     pub async fn plan_down(&self, name: &str) -> Result<control::Plan, RequestError> {
-        planning::plan_down(&self.shared, &self.find(name).await?).await
+        planning::plan_down(&self.shared, &self.find_named(name).await?).await
     }
 
     /// All operations as last published; the last that have ended stay for a while.
@@ -398,6 +398,15 @@ impl Manager {
             let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
             Failure::new("NODE-NOT-CONNECTED", format!("node {node}"), error.to_string(), next)
         })?)
+    }
+
+    /// What is to be removed has a name: an empty one is a slip, and not the only cluster.
+    async fn find_named(&self, name: &str) -> Result<ClusterRecord, RequestError> {
+        if name.is_empty() {
+            let next = "name the one that shall go: `k8sctl down NAME`";
+            return Err(Failure::new("CLUSTER-WHICH", "this host", "no cluster is named", next).into());
+        }
+        self.find(name).await
     }
 
     /// The cluster of that name, or the only one.

@@ -55,7 +55,7 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
         // First of all: whoever has got a bundle and built an image has done it for something.
         refuse_changes(record, &spec, |key| place(file, &lines, key))?;
     }
-    let image = choose_image(shared, &spec, record.as_ref())?;
+    let image = choose_image(shared, &spec, record.as_ref(), &place(file, &lines, "kubernetes"))?;
     let observed = observed?;
 
     let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
@@ -66,13 +66,15 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
     at_the_end.nodes.retain(|node| node.state == NodeState::Present);
     let desired = desired_host(&shared.config, &at_the_end, &image, observed.accelerator, |_| true);
     let host = plan_host(&desired, &observed, &adoption)?;
+    let mut notices = notices(&observed, &image, &spec);
+    notices.extend(crowded(observed.host_memory_bytes, &spec, &shared.records.clusters().await?));
     let mut changes = node_changes(&would_be, record.as_ref());
     changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
     let plan = control::Plan {
         cluster_name: spec.name.clone(),
         digest: plan_digest(&changes),
         changes,
-        notices: notices(&observed, &image, &spec),
+        notices,
         kubernetes_version: image.kubernetes.to_string(),
         image_id: image.id.clone(),
         operation_id: match record
@@ -164,11 +166,13 @@ pub(super) fn plan_changed(cluster: &str) -> Failure {
     )
 }
 
-/// The image for new nodes: that of the cluster while it fits, else the newest that fits.
+/// The image for new nodes: that of the cluster while it fits, else the newest that fits. `pinned` is where the file
+/// names the release.
 fn choose_image(
     shared: &Shared,
     spec: &ClusterSpec,
     record: Option<&ClusterRecord>,
+    pinned: &str,
 ) -> Result<Image, RequestError> {
     let images = shared.images.list()?;
     // A cluster keeps its release where the file names none.
@@ -203,7 +207,12 @@ fn choose_image(
         return Err(damaged.failure.into());
     }
     let suite = &spec.image.suite;
-    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite)?;
+    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite).map_err(|mut failure| {
+        if failure.id == "BUNDLE-MISSING" {
+            failure.reason.insert_str(0, pinned);
+        }
+        failure
+    })?;
     Err(no_image(&bundle, suite).into())
 }
 
@@ -289,6 +298,24 @@ fn room(host: &ObservedHost) -> HostRoom {
         cpus: host.host_cpus,
         free_disk_bytes: host.pool_free_bytes,
     }
+}
+
+/// That the clusters together want more memory than there is. Each by itself is judged with its spec.
+fn crowded(host_bytes: u64, spec: &ClusterSpec, clusters: &[ClusterRecord]) -> Option<String> {
+    let others = clusters.iter().filter(|it| it.name != spec.name && it.state == ClusterState::Present);
+    let of = |other: &ClusterRecord| other.nodes.iter().map(|node| node.spec.memory_bytes).sum::<u64>();
+    let (names, theirs): (Vec<&str>, Vec<u64>) = others.map(|other| (other.name.as_str(), of(other))).unzip();
+    let own: u64 = spec.nodes.iter().map(|node| node.memory_bytes).sum();
+    let all = own + theirs.iter().sum::<u64>();
+    (!names.is_empty() && all > host_bytes).then(|| {
+        format!(
+            "with {} the nodes want {} MiB of memory together, the host has {} MiB: it swaps, or a VM ends, when all of \
+             it is used",
+            names.join(", "),
+            all >> 20,
+            host_bytes >> 20
+        )
+    })
 }
 
 /// What of the host's surroundings pods will not reach, because their own networks have the same addresses.

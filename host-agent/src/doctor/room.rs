@@ -2,6 +2,7 @@
 
 use host_hypervisor::observed::ObservedHost;
 use k8sctl_proto::control::v1::Check;
+use k8sctl_types::spec::most_memory;
 
 use super::{Host, failed, ok, warning};
 use crate::records::{ClusterRecord, NodeState};
@@ -41,7 +42,7 @@ pub fn decide_memory(wanted: u64, meminfo: &str) -> Check {
     let (total, available) = (meminfo_bytes(meminfo, "MemTotal"), meminfo_bytes(meminfo, "MemAvailable"));
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / GIB as f64);
     let has = format!("the host has {}, {} of it available", gib(total), gib(available));
-    if wanted > total {
+    if wanted > most_memory(total) {
         let message = format!("the clusters want {}, {has}", gib(wanted));
         return failed(ID, message, "give the nodes less memory in the cluster file, or take fewer nodes");
     }

@@ -1,5 +1,5 @@
 //! The validated cluster spec. Values of these types only come from [`parse`], so whoever holds one
-//! need not check again.
+//! need not check again. [`cluster_name`] reads no more than the name.
 //!
 //! - `model`: the validated types; `diagnostic`: what a mistake looks like and every id there is
 //! - `keys`: the table of every key, which the reader obeys and `docs/configuration.md` is tested against
@@ -23,7 +23,7 @@ mod text;
 mod values;
 
 pub use diagnostic::{Diagnostic, IDS, InFile};
-pub use host::HostRoom;
+pub use host::{HostRoom, most_memory};
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
 pub use model::{
@@ -44,6 +44,17 @@ pub fn parse(text: &str) -> Result<Parsed, Vec<Diagnostic>> {
 /// The same for a known host: what does not fit onto it is told beside all else.
 pub fn parse_on(text: &str, host: &HostRoom) -> Result<Parsed, Vec<Diagnostic>> {
     read(text, Some(host))
+}
+
+/// The cluster's name alone. `Err` holds what is wrong with it, and whatever is no TOML; nothing else is judged.
+pub fn cluster_name(text: &str) -> Result<String, Vec<Diagnostic>> {
+    let mut report = Report::new(text);
+    let name = text::with_document(text, &mut report, read::name);
+    let (failed, diagnostics) = report.finish();
+    match name.flatten() {
+        Some(name) if !failed => Ok(name.value),
+        _ => Err(diagnostics),
+    }
 }
 
 fn read(text: &str, host: Option<&HostRoom>) -> Result<Parsed, Vec<Diagnostic>> {

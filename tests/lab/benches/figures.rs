@@ -1,13 +1,15 @@
 //! The measured figures: `make bench`, or one of them by `make bench BENCH=name`. Runs inside of a lab.
 //!
 //! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs,
-//! and given as a ratio of medians. Every figure also goes to `target/bench/figures.json`.
+//! and given as a ratio of medians. Every figure also goes to `target/bench/figures.json`; one over its limit
+//! ([`lab_tests::figure`]) ends the run badly, when all are written.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use lab_tests::figure::Figure;
 use lab_tests::vm::Shell;
 use lab_tests::{Lab, wait_until};
 use serde_json::{Value, json};
@@ -16,14 +18,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Pairs of baseline and up; `BENCH_PAIRS` in the environment sets another number.
 const PAIRS: usize = 3;
-
-/// One line of the result.
-struct Figure {
-    name: &'static str,
-    value: f64,
-    unit: &'static str,
-    baseline: Option<f64>,
-}
 
 /// Measures and adds its figures.
 type Bench = fn(&Lab, &mut Vec<Figure>) -> Result<()>;
@@ -47,7 +41,12 @@ fn main() -> Result<()> {
             bench(&lab, &mut figures)?;
         }
     }
-    write_figures(&lab, &figures)
+    write_figures(&lab, &figures)?;
+    let verdicts: Vec<_> = figures.iter().filter_map(Figure::verdict).collect();
+    verdicts.iter().for_each(|(line, _)| println!("{line}"));
+    let over = verdicts.iter().filter(|(_, is_within)| !is_within).count();
+    ensure!(over == 0, "{over} of the figures are over their limits");
+    Ok(())
 }
 
 /// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.
@@ -218,8 +217,8 @@ fn results() -> Result<PathBuf> {
 fn write_figures(lab: &Lab, figures: &[Figure]) -> Result<()> {
     println!("{:<26} {:>10} {:<4} {:>10} {:>7}", "figure", "value", "", "baseline", "ratio");
     let mut lines = Vec::new();
-    for Figure { name, value, unit, baseline } in figures {
-        let ratio = baseline.map(|baseline| value / baseline);
+    for figure in figures {
+        let (Figure { name, value, unit, baseline }, ratio) = (figure, figure.ratio());
         let text =
             |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
         println!("{name:<26} {value:>10.2} {unit:<4} {:>10} {:>7}", text(*baseline), text(ratio));

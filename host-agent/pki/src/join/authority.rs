@@ -28,6 +28,8 @@ const LABEL: &[u8] = b"k8sctl-join-v1";
 
 /// Tells the time; replaced in tests.
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+/// Called between the steps of giving a certificate; does nothing but in tests.
+type Points = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Gives out join secrets and node certificates, and knows which certificates are good.
 pub struct JoinAuthority {
@@ -38,6 +40,7 @@ pub struct JoinAuthority {
     rate: Mutex<RateLimit>,
     events: Option<JoinTeller>,
     clock: Clock,
+    points: Points,
 }
 
 impl JoinAuthority {
@@ -52,6 +55,7 @@ impl JoinAuthority {
             rate: Mutex::default(),
             events: None,
             clock: Arc::new(Timestamp::now),
+            points: Arc::new(|_| ()),
         }
     }
 
@@ -64,6 +68,12 @@ impl JoinAuthority {
     /// The same authority with another clock.
     pub fn with_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The same authority, calling this with the name of each point at which a test may end the process.
+    pub fn with_points(mut self, points: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.points = Arc::new(points);
         self
     }
 
@@ -166,10 +176,13 @@ impl JoinAuthority {
             self.call(move |connection| table::decide(connection, &node, &attempt, &grant, now)).await?;
         match (decision, record, csr) {
             (Decision::Finish(grant), Some(record), Some(csr)) => {
+                (self.points)("after-burn-token");
                 let ca = self.node_ca(&record.cluster_id)?;
                 let signed = ca.sign_node(&node_id, &csr, &grant.serial, grant.issued)?;
+                (self.points)("after-sign-certificate");
                 let (node, certificate) = (node_id.clone(), signed.certificate_der.clone());
                 let stored = self.call(move |c| table::certify(c, &node, &grant, &certificate)).await?;
+                (self.points)("after-store-certificate");
                 let certificate_der = stored.ok_or_else(|| refused(Refusal::Used))?;
                 Ok(SignedNode { certificate_der, ..signed })
             }

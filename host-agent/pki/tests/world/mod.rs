@@ -50,7 +50,11 @@ pub struct World {
     pub authority: Arc<JoinAuthority>,
     pub events: JoinEvents,
     pub clock: Arc<Mutex<Timestamp>>,
+    /// Where the host agent dies next, with a panic of the task that it is at.
+    pub crash_at: CrashAt,
 }
+
+pub type CrashAt = Arc<Mutex<Option<&'static str>>>;
 
 impl World {
     pub fn new() -> Self {
@@ -61,15 +65,17 @@ impl World {
         let authorities = Arc::new(FakeAuthorities(vec![ca(CLUSTER), ca(OTHER_CLUSTER)]));
         let machines = Arc::new(FakeMachines::default());
         let clock = Arc::new(Mutex::new(now));
-        let (authority, events) = start(&path, &authorities, &machines, &clock);
-        let world = Self { _dir: dir, path, authorities, machines, authority, events, clock };
+        let crash_at = CrashAt::default();
+        let (authority, events) = start(&path, &authorities, &machines, &clock, &crash_at);
+        let world = Self { _dir: dir, path, authorities, machines, authority, events, clock, crash_at };
         world.run_machine(NODE, MACHINE);
         world
     }
 
     /// Ends the host agent and starts it again on the same database.
     pub fn restart(&mut self) {
-        (self.authority, self.events) = start(&self.path, &self.authorities, &self.machines, &self.clock);
+        (self.authority, self.events) =
+            start(&self.path, &self.authorities, &self.machines, &self.clock, &self.crash_at);
     }
 
     /// Runs SQL on the database, to make what a crash leaves.
@@ -104,12 +110,18 @@ fn start(
     authorities: &Arc<FakeAuthorities>,
     machines: &Arc<FakeMachines>,
     clock: &Arc<Mutex<Timestamp>>,
+    crash_at: &CrashAt,
 ) -> (Arc<JoinAuthority>, JoinEvents) {
     let store = Store::open(path, &[SCHEMA]).expect("opens");
     let (sender, events) = join_events();
-    let clock = Arc::clone(clock);
+    let (clock, crash_at) = (Arc::clone(clock), Arc::clone(crash_at));
+    let dies = move |point: &str| {
+        let here = crash_at.lock().expect("no panic").take_if(|at| *at == point);
+        assert!(here.is_none(), "killed {point}");
+    };
     let authority = JoinAuthority::new(store, Arc::clone(authorities) as _, Arc::clone(machines) as _)
         .with_events(sender)
+        .with_points(dies)
         .with_clock(move || *clock.lock().expect("no panic"));
     (Arc::new(authority), events)
 }

@@ -62,7 +62,7 @@ impl Engine {
     pub(super) fn api_failure(&self, key: &ObjectKey, verb: &str, error: &Error) -> Failure {
         let Error::Api(status) = error else {
             let reason = format!("cannot {verb} {key}: {}", chain(error));
-            let next = "see k8sctl status; when the API server answers, run the same command again";
+            let next = "see `k8sctl status`; when the API server answers, run the same command again";
             return self.failure("PLUGIN-API", reason, next);
         };
         let reason = format!("cannot {verb} {key}: {}", status.message);
@@ -85,7 +85,7 @@ impl Engine {
             _ => self.failure(
                 "PLUGIN-API",
                 reason,
-                "see k8sctl status; when the API server answers, run the same command again",
+                "see `k8sctl status`; when the API server answers, run the same command again",
             ),
         }
     }

@@ -205,7 +205,7 @@ pub(crate) fn launch_failure(plugin: &str, error: &LaunchError) -> Failure {
             "PLUGIN-SANDBOX",
             object,
             reason,
-            "plugins need a Linux kernel 5.13 or later with Landlock and seccomp: see k8sctl doctor",
+            "plugins need a Linux kernel 5.13 or later with Landlock and seccomp: see `k8sctl doctor`",
         ),
         LaunchError::Spawn(..) => {
             Failure::new("PLUGIN-START", object, reason, "see the host agent's log; nothing was changed")

@@ -118,6 +118,54 @@ async fn two_that_want_the_same_follow_one_operation() {
     assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
 }
 
+#[tokio::test]
+async fn what_is_removed_must_be_named() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    assert_eq!(refusal(manager.plan_down("").await).id, "CLUSTER-WHICH");
+    assert_eq!(refusal(manager.destroy("", "").await).id, "CLUSTER-WHICH");
+    assert!(manager.status("").await.is_ok(), "who only looks means the only one");
+    assert!(manager.plan_down("home").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pinned_version_without_bundle_is_told_with_its_line() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let pinned = SPEC.replace("name = \"home\"", "name = \"home\"\nkubernetes = \"v1.31.4\"");
+    let failure = refusal(up(&manager, &pinned, true).await);
+    assert_eq!(failure.id, "BUNDLE-MISSING");
+    assert!(failure.reason.starts_with("cluster.toml:3: Kubernetes v1.31.4 is wanted"), "{}", failure.reason);
+    // A file that names none has no line for it.
+    let other = SPEC.replace("name = \"home\"", "name = \"home\"\nimage.suite = \"trixie\"");
+    assert!(refusal(up(&manager, &other, true).await).reason.starts_with("no Kubernetes bundle"));
+}
+
+#[tokio::test]
+async fn a_plan_counts_the_memory_of_the_other_clusters() {
+    let agent = FakeHostAgent::new().await;
+    agent.hypervisor.host().observed.host_memory_bytes = 20 << 30;
+    let manager = agent.start().await;
+    let notices = async |spec: &str| {
+        let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
+        manager.plan_up(&file).await.expect("it is planned").plan.notices.join("\n")
+    };
+    assert!(!notices(SPEC).await.contains("memory"), "12 of 20 GiB");
+    id(up(&manager, SPEC, true).await);
+    assert!(!notices(SPEC).await.contains("memory"), "itself is no other one");
+    let den = SPEC
+        .replace("home", "den")
+        .replace("\"control\"", "\"c2\"")
+        .replace("\"worker\"\nrole", "\"w2\"\nrole");
+    let den = den.replace("[network]", "[network]\ncidr = \"192.168.77.0/24\"").replace("122.1", "77.1");
+    let told = notices(&den).await;
+    assert!(
+        told.contains("with home the nodes want 24576 MiB of memory together, the host has 20480 MiB"),
+        "{told}"
+    );
+}
+
 /// Whether nothing can be recorded, as on a full disk.
 fn set_read_only(agent: &FakeHostAgent, read_only: bool) {
     let set = |c: &mut rusqlite::Connection| c.pragma_update(None, "query_only", read_only);

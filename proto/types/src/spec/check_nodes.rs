@@ -202,6 +202,10 @@ fn roles(draft: &Draft, report: &mut Report<'_>) {
         let message = format!("got {count} control planes, an even number: etcd's majority needs an odd one");
         report.error("SPEC-CONTROL-PLANE-EVEN", &last.at, message, "keep one control plane");
     }
+    if !draft.all_nodes {
+        // Those that could not be read may be what seems to be missing.
+        return;
+    }
     if known.is_some() && count == 0 {
         let hint = "give one [[node]] role = \"control-plane\"";
         report.missing("SPEC-CONTROL-PLANE-NONE", &Place::file("node"), "no node is a control plane", hint);

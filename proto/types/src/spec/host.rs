@@ -6,6 +6,9 @@ use super::values::{GIB, MIB};
 
 /// What the host keeps for itself before it is called tight.
 const HOST_RESERVE: u64 = GIB;
+/// How much more than its memory, as a part of it, nodes may want of a host: a VM takes what it uses, and of what is
+/// sold as 16 GB firmware and kernel keep some.
+const OVERCOMMITTED: u64 = 5;
 
 /// A host, as far as a spec must fit onto it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +21,15 @@ pub struct HostRoom {
     pub free_disk_bytes: u64,
 }
 
+/// The most memory, in bytes, that nodes may want of a host that has so much.
+pub fn most_memory(host_bytes: u64) -> u64 {
+    host_bytes.saturating_add(host_bytes / OVERCOMMITTED)
+}
+
 /// Mistakes and warnings on this host, told at the node that wants most.
 pub(super) fn check(draft: &Draft, host: &HostRoom, report: &mut Report<'_>) {
     let (memory, at) = wanted(draft, |node| node.memory.as_ref());
-    if memory > host.memory_bytes {
+    if memory > most_memory(host.memory_bytes) {
         let message = format!(
             "the nodes want {} MiB together, the host has {} MiB",
             memory / MIB,
@@ -29,11 +37,14 @@ pub(super) fn check(draft: &Draft, host: &HostRoom, report: &mut Report<'_>) {
         );
         report.error("SPEC-HOST-MEMORY", &at, message, "give the nodes less memory, or take fewer nodes");
     } else if memory.saturating_add(HOST_RESERVE) > host.memory_bytes {
-        let message = format!(
-            "the nodes want {} MiB together and leave the host {} MiB",
-            memory / MIB,
-            (host.memory_bytes - memory) / MIB
-        );
+        let wanted = format!("the nodes want {} MiB together", memory / MIB);
+        let message = match host.memory_bytes.checked_sub(memory) {
+            Some(left) => format!("{wanted} and leave the host {} MiB", left / MIB),
+            None => format!(
+                "{wanted}, the host has {} MiB: it swaps, or a VM ends, when all of it is used",
+                host.memory_bytes / MIB
+            ),
+        };
         report.warning("SPEC-HOST-MEMORY-TIGHT", &at, message, "leave it 1024 MiB or more");
     }
     let (vcpus, at) = wanted(draft, |node| node.vcpus.as_ref());

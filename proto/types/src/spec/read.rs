@@ -36,6 +36,8 @@ pub(super) struct Draft {
     pub(super) nodes: Vec<NodeDraft>,
     /// Whether there is a `[[node]]` or `[[worker_pool]]` at all, readable or not.
     pub(super) any_nodes: bool,
+    /// Whether `nodes` are all of them; what could not be read has been reported.
+    pub(super) all_nodes: bool,
     suite: Option<Located<String>>,
     plugins: Vec<PluginSpec>,
 }
@@ -66,27 +68,47 @@ pub(super) struct NodeDraft {
     pub(super) pool_index: Option<u32>,
 }
 
+/// Reads the cluster's name and nothing else.
+pub(super) fn name(document: &DeTable<'_>, report: &mut Report<'_>) -> Option<Located<String>> {
+    cluster_name(&Table::unchecked("", document, Place::file("")), report)
+}
+
+fn cluster_name(root: &Table<'_>, report: &mut Report<'_>) -> Option<Located<String>> {
+    root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report)
+}
+
 /// Reads every value of the file.
 pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
     let root = Table::new("", document, Place::file(""), report);
-    let name = root.parse("name", |text, f| values::label(text, CLUSTER_NAME, "SPEC-NAME", f), report);
+    let name = cluster_name(&root, report);
     let kubernetes = root.parse("kubernetes", values::kubernetes, report);
     let network = network(&root.table("network", report), report);
-    let nodes = nodes(&root, report);
+    let Nodes { nodes, any: any_nodes, all: all_nodes } = nodes(&root, report);
     let suite =
         root.table("image", report).parse_or("suite", Some(suite::DEFAULT.to_owned()), values::suite, report);
     let plugins = plugins(&root, report);
-    let any_nodes = root.has("node") || root.has("worker_pool");
-    Draft { name, kubernetes, network, nodes, any_nodes, suite, plugins }
+    Draft { name, kubernetes, network, nodes, any_nodes, all_nodes, suite, plugins }
+}
+
+/// The nodes of a file; see [`Draft`].
+struct Nodes {
+    nodes: Vec<NodeDraft>,
+    any: bool,
+    all: bool,
 }
 
 /// All nodes, pools expanded: never more than may be, whatever the file says.
-fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
+fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Nodes {
     let singles = root.tables("node", MOST_NODES, report);
-    let mut nodes: Vec<_> = singles.iter().map(|table| node(table, report)).collect();
+    let mut nodes: Vec<_> = singles.tables.iter().map(|table| node(table, report)).collect();
     let mut first_too_many = root.table_behind("node", MOST_NODES);
-    for table in root.tables("worker_pool", MOST_NODES, report) {
-        let Some(pool) = Pool::read(&table, report) else { continue };
+    let pools = root.tables("worker_pool", MOST_NODES, report);
+    let (any, mut all) = (singles.any || pools.any, !singles.partly && !pools.partly);
+    for table in pools.tables {
+        let Some(pool) = Pool::read(&table, report) else {
+            all = false;
+            continue;
+        };
         if nodes.len() + pool.count as usize > MOST_NODES {
             first_too_many.get_or_insert(pool.count_at);
         } else {
@@ -99,7 +121,7 @@ fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Vec<NodeDraft> {
         report.error("SPEC-NODES", &at, message, "a cluster is on one host: take fewer and larger nodes");
         report.set_incomplete();
     }
-    nodes
+    Nodes { nodes, any, all }
 }
 
 fn network(table: &Table<'_>, report: &mut Report<'_>) -> NetworkDraft {

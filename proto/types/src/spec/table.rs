@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::keys::{self, HIGH_AVAILABILITY, MULTI_HOST};
@@ -158,10 +158,21 @@ impl<'t> Report<'t> {
     }
 }
 
+/// The tables of a key that may stand many times, as far as they could be read.
+pub(super) struct Tables<'a> {
+    pub(super) tables: Vec<Table<'a>>,
+    /// Whether the key is there at all, in whatever shape or spelling.
+    pub(super) any: bool,
+    /// Whether something of it could not be read, which has been reported.
+    pub(super) partly: bool,
+}
+
 /// One table of the file, with its keys checked against the key table.
 pub(super) struct Table<'a> {
     section: &'static str,
     table: Option<&'a DeTable<'a>>,
+    /// Whether a key that it lacks is left out; else it may stand where it could not be read.
+    has_defaults: bool,
     /// Where the table begins.
     pub(super) at: Place,
 }
@@ -174,16 +185,42 @@ impl<'a> Table<'a> {
         at: Place,
         report: &mut Report<'_>,
     ) -> Self {
-        let this = Self { section, table: Some(table), at };
+        let this = Self::unchecked(section, table, at);
         for key in table.keys() {
             this.check_key(key, report);
         }
         this
     }
 
+    /// The same, whatever keys it has.
+    pub(super) fn unchecked(section: &'static str, table: &'a DeTable<'a>, at: Place) -> Self {
+        Self { section, table: Some(table), has_defaults: true, at }
+    }
+
     /// A table that the file does not have: everything in it is a default.
     pub(super) fn absent(section: &'static str) -> Self {
-        Self { section, table: None, at: Place::file(section) }
+        Self { section, table: None, has_defaults: true, at: Place::file(section) }
+    }
+
+    /// A table that the file has, but not as one that can be read.
+    fn unreadable(section: &'static str) -> Self {
+        Self { has_defaults: false, ..Self::absent(section) }
+    }
+
+    /// What stands under unknown keys that are probably this one, by the key as it is written.
+    fn misspelt(
+        &self,
+        key: &'static str,
+        report: &Report<'_>,
+    ) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'a>>)> {
+        // What was meant costs a look at every key.
+        let table = self.table.filter(|_| !report.is_full());
+        let section = self.section;
+        let entries = table.into_iter().flatten().map(|(name, value)| (name.get_ref().as_ref(), value));
+        entries.filter(move |(name, _)| {
+            keys::keys_of(section).all(|known| known.name != *name)
+                && keys::did_you_mean(section, name) == Some(key)
+        })
     }
 
     fn check_key(&self, key: &Spanned<DeString<'_>>, report: &mut Report<'_>) {
@@ -292,7 +329,7 @@ impl<'a> Table<'a> {
     /// A default in the place of a key that is left out.
     pub(super) fn default<T>(&self, key: &str, value: T) -> Option<Located<T>> {
         let at = Place { field: self.path(key), offset: self.at.offset };
-        Some(Located { value, at, written: false })
+        self.has_defaults.then_some(Located { value, at, written: false })
     }
 
     /// Whether the key is there, whatever its value.
@@ -300,22 +337,30 @@ impl<'a> Table<'a> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
-    /// The tables of a key that may stand many times, `[[node]]`; of more than `most` the first ones.
-    pub(super) fn tables(&self, key: &'static str, most: usize, report: &mut Report<'_>) -> Vec<Table<'a>> {
-        let Some((at, value)) = self.get(key, report) else { return Vec::new() };
-        let DeValue::Array(items) = value else {
-            wrong_type(&at, value, "an array of tables", format!("[[{key}]]"), report);
-            return Vec::new();
-        };
-        let mut tables = Vec::new();
-        for (index, item) in items.iter().take(most).enumerate() {
-            let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
-            match item.get_ref() {
-                DeValue::Table(table) => tables.push(Table::new(key, table, at, report)),
-                other => wrong_type(&at, other, "a table", format!("[[{key}]]"), report),
+    /// The tables of a key that may stand many times, `[[node]]`; of more than `most` the first ones. What stands
+    /// below `[node]` or `[[nodes]]` is read, too, so that the mistakes in there are told.
+    pub(super) fn tables(&self, key: &'static str, most: usize, report: &mut Report<'_>) -> Tables<'a> {
+        let mut found = Tables { tables: Vec::new(), any: self.has(key), partly: false };
+        match self.get(key, report) {
+            Some((at, DeValue::Array(items))) => found.read(key, &at.field, items, most, report),
+            Some((at, value)) => {
+                wrong_type(&at, value, "an array of tables", format!("[[{key}]]"), report);
+                match value {
+                    DeValue::Table(table) => found.tables.push(Table::new(key, table, at, report)),
+                    _ => found.partly = true,
+                }
+            }
+            None => {}
+        }
+        let misspelt: Vec<_> = self.misspelt(key, report).collect();
+        for (name, value) in misspelt {
+            found.any = true;
+            match value.get_ref() {
+                DeValue::Array(items) => found.read(key, &self.path(name), items, most, report),
+                _ => found.partly = true,
             }
         }
-        tables
+        found
     }
 
     /// Where the table behind the first `most` of a key begins, where there is one.
@@ -331,9 +376,34 @@ impl<'a> Table<'a> {
             Some((at, DeValue::Table(table))) => Table::new(key, table, at, report),
             Some((at, other)) => {
                 wrong_type(&at, other, "a table", format!("[{key}]"), report);
-                Table::absent(key)
+                Table::unreadable(key)
             }
+            None if self.misspelt(key, report).next().is_some() => Table::unreadable(key),
             None => Table::absent(key),
+        }
+    }
+}
+
+impl<'a> Tables<'a> {
+    /// Adds the tables of an array, up to `most` in all.
+    fn read(
+        &mut self,
+        key: &'static str,
+        field: &str,
+        items: &'a DeArray<'a>,
+        most: usize,
+        report: &mut Report<'_>,
+    ) {
+        let room = most.saturating_sub(self.tables.len());
+        for (index, item) in items.iter().take(room).enumerate() {
+            let at = Place { field: format!("{field}[{index}]"), offset: Some(item.span().start) };
+            match item.get_ref() {
+                DeValue::Table(table) => self.tables.push(Table::new(key, table, at, report)),
+                other => {
+                    wrong_type(&at, other, "a table", format!("[[{key}]]"), report);
+                    self.partly = true;
+                }
+            }
         }
     }
 }

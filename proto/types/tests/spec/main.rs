@@ -39,7 +39,7 @@ fn assert_points_home(text: &str, diagnostic: &Diagnostic) {
     assert!(diagnostic.column >= 1, "{diagnostic}");
     let key = match diagnostic.id {
         "SPEC-TOML" => return,
-        "SPEC-MISSING" => diagnostic.field.split('[').next().unwrap_or(""),
+        "SPEC-MISSING" => diagnostic.field.split(['[', '.']).next().unwrap_or(""),
         _ => last_key(&diagnostic.field),
     };
     assert!(line.contains(key), "line {line:?} does not hold {key:?}: {diagnostic}");

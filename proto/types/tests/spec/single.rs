@@ -87,6 +87,12 @@ fn one_edit_gives_exactly_one_diagnostic() {
         ),
         ("# More workers", &pool("count = 2\n", ""), "SPEC-MISSING", "worker_pool[0].count"),
         ("# More workers", &pool("count = 2", "count = 1001"), "SPEC-COUNT", "worker_pool[0].count"),
+        (
+            "# More workers",
+            &fresh_pool.replace("worker_pool", "worker_pools"),
+            "SPEC-UNKNOWN-KEY",
+            "worker_pools",
+        ),
         ("# More workers", &pool("\"pool\"", "\"k8s-worker\""), "SPEC-DUPLICATE-NAME", "worker_pool[0].name"),
         ("# More workers", &pool(".20", ".12"), "SPEC-DUPLICATE-IP", "worker_pool[0].first_ip"),
         ("# More workers", &pool("192.168.122.20", "10.0.0.1"), "SPEC-IP-OUTSIDE", "worker_pool[0].first_ip"),
@@ -170,6 +176,56 @@ fn files_without_nodes_or_workers() {
 }
 
 #[test]
+fn what_stands_below_a_wrong_header_is_read_and_not_missed() {
+    const CONTROL: &str = "name = \"c\"\nrole = \"control-plane\"\nip = \"192.168.122.10\"\n";
+    let one = |header: &str, more: &str| found(&format!("name = \"home\"\n{header}\n{CONTROL}{more}"));
+    let owned = |all: &[(&'static str, &str)]| -> Vec<_> {
+        all.iter().map(|(id, field)| (*id, (*field).to_owned())).collect()
+    };
+    let no_workers = ("SPEC-NO-WORKERS", "node");
+    assert_eq!(one("[[node]]", ""), owned(&[no_workers]));
+    assert_eq!(one("[node]", ""), owned(&[no_workers, ("SPEC-TYPE", "node")]));
+    let small = "memory = \"1GiB\"\ncolour = 1\n";
+    let inside = [
+        no_workers,
+        ("SPEC-TYPE", "node"),
+        ("SPEC-MEMORY-SMALL", "node.memory"),
+        ("SPEC-UNKNOWN-KEY", "node.colour"),
+    ];
+    assert_eq!(one("[node]", small), owned(&inside));
+    let misspelt = [
+        no_workers,
+        ("SPEC-UNKNOWN-KEY", "nodes"),
+        ("SPEC-MEMORY-SMALL", "nodes[0].memory"),
+        ("SPEC-UNKNOWN-KEY", "nodes[0].colour"),
+    ];
+    assert_eq!(one("[[nodes]]", small), owned(&misspelt));
+    assert_eq!(found(&HOME.replace("[[node]]", "[[nodes]]")), owned(&[("SPEC-UNKNOWN-KEY", "nodes")]));
+    // Nothing of these can be read, so nothing is known to be missing.
+    assert_eq!(found("name = \"home\"\nnode = 3\n"), owned(&[("SPEC-TYPE", "node")]));
+    assert_eq!(found("name = \"home\"\n[nodes]\n"), owned(&[("SPEC-UNKNOWN-KEY", "nodes")]));
+    let none = "[[worker_pool]]\nname = \"p\"\ncount = 0\nfirst_ip = \"192.168.122.20\"\n";
+    assert_eq!(one("[[node]]", none), owned(&[("SPEC-COUNT", "worker_pool[0].count")]));
+    // Nor is a default the value of a key in a table of another name.
+    let elsewhere = |header: &str| HOME.replace("[network]", header).replace("192.168.122.", "10.9.0.");
+    assert_eq!(found(&elsewhere("[networks]")), owned(&[("SPEC-UNKNOWN-KEY", "networks")]));
+    assert_eq!(found(&elsewhere("[[network]]")), owned(&[("SPEC-TYPE", "network")]));
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_of_other_systems_are_no_mistakes() {
+    let home = spec::parse(HOME).expect("sound").spec;
+    let crlf = HOME.replace('\n', "\r\n");
+    for text in [format!("\u{feff}{HOME}"), crlf.clone(), format!("\u{feff}{crlf}")] {
+        assert_eq!(spec::parse(&text).expect("sound").spec, home);
+    }
+    let wrong = crlf.replacen("vcpus = 4", "vcpus four", 1).replacen("8GiB", "8", 1);
+    let line = |needle: &str| wrong.lines().position(|line| line.contains(needle)).expect("there") as u32 + 1;
+    let told: Vec<_> = diagnostics(&wrong).iter().map(|one| (one.id, one.line)).collect();
+    assert_eq!(told, [("SPEC-TOML", line("vcpus four")), ("SPEC-SIZE-UNIT", line("memory = \"8\""))]);
+}
+
+#[test]
 fn three_control_planes_are_refused_with_clear_words() {
     let text = HOME.replace("role = \"worker\"", "role = \"control-plane\"");
     let errors = spec::parse(&text).expect_err("not supported yet");
@@ -204,6 +260,21 @@ fn unclosed_things_are_reported_where_they_begin() {
         let found = diagnostics(&text);
         assert!(found.iter().any(|d| d.id == "SPEC-TOML" && d.line >= line), "{to}: {found:#?}");
     }
+}
+
+#[test]
+fn the_name_alone_is_read_of_a_file_with_other_mistakes() {
+    let text = HOME.replacen("[network]", "colour = 1\n[[network]]", 1).replace("8GiB", "8TiB");
+    assert!(spec::parse(&text).is_err());
+    assert_eq!(spec::cluster_name(&text), Ok("home".to_owned()));
+    let refused = |from: &str, to: &str| {
+        let found = spec::cluster_name(&text.replacen(from, to, 1)).expect_err(to);
+        found.into_iter().map(|one| (one.id, one.line)).collect::<Vec<_>>()
+    };
+    let line = |needle: &str| text.lines().position(|line| line == needle).expect("there") as u32 + 1;
+    assert_eq!(refused("name = \"home\"", "name = \"Home\""), [("SPEC-NAME", line("name = \"home\""))]);
+    assert_eq!(refused("name = \"home\"", ""), [("SPEC-MISSING", 0)]);
+    assert_eq!(refused("vcpus = 4", "vcpus four"), [("SPEC-TOML", line("vcpus = 4"))]);
 }
 
 #[test]

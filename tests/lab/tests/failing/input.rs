@@ -20,6 +20,8 @@ fn wrong_command_lines() -> Result<()> {
         (&["logs"], "NODE"),
         (&["logs", "n", "--tail", "-1"], "-1"),
         (&["down", "one", "two"], "'two'"),
+        (&["down", "", "--yes"], "NAME"),
+        (&["bundle", "fetch", "--kubernetes", ""], "--kubernetes <VERSION>"),
     ] {
         let printed = stage.host.try_k8sctl(args)?;
         let text = &printed.err;
@@ -78,7 +80,10 @@ fn a_pinned_version_without_bundle() -> Result<()> {
     fs::write(&pinned, text)?;
     let spec = std::mem::replace(&mut stage.spec, pinned.to_string_lossy().into_owned());
     let printed = stage.up()?;
-    told(&stage.lab, &printed, 1, "BUNDLE-MISSING", &["k8sctl bundle fetch --kubernetes v1.31.4"])?;
+    let line = fs::read_to_string(&pinned)?.lines().position(|line| line.starts_with("kubernetes"));
+    let place = format!("pinned.toml:{}: ", line.context("it is pinned")? + 1);
+    let said = [place.as_str(), "k8sctl bundle fetch --kubernetes v1.31.4"];
+    told(&stage.lab, &printed, 1, "BUNDLE-MISSING", &said)?;
     let built = stage.host.try_k8sctl(&["image", "build", "--bundle", "kubernetes-v1.31.4"])?;
     told(&stage.lab, &built, 1, "BUNDLE-MISSING", &["k8sctl bundle"])?;
     stage.spec = spec;
@@ -112,6 +117,14 @@ fn names_that_nothing_has() -> Result<()> {
         let printed = stage.host.try_k8sctl(args)?;
         told(&stage.lab, &printed, 1, "CLUSTER-UNKNOWN", &["cluster nosuch", "the clusters are: sim"])?;
     }
+    // It may be about to come.
+    let mut following = stage.host.spawn_k8sctl(&["events", "nosuch", "-f"])?;
+    lab_tests::wait_until("who follows its events is told", MINUTE, || {
+        let (_, err) = following.read()?;
+        Ok(err.contains("there is no cluster nosuch yet") && err.contains("the clusters are: sim"))
+    })?;
+    ensure!(!following.has_ended()?, "{:?}", following.read()?);
+    following.kill()?;
     let printed = stage.host.try_k8sctl(&["logs", "nosuch"])?;
     told(
         &stage.lab,

@@ -1,0 +1,79 @@
+//! What changes inside of a VM is seen outside by itself: in a status that is watched, in the events, in a log that is
+//! followed.
+
+use anyhow::{Context as _, Result, ensure};
+use lab_tests::vm::Shell;
+use lab_tests::{Lab, Running, phase, wait_until};
+use serde_json::Value;
+
+use super::{MINUTE, NODES, k8sctl, nodes_are_ready};
+
+const NODE: &str = "k8s-worker-2";
+/// What containerd writes when it is up.
+const BOOTED: &str = "containerd successfully booted";
+
+/// containerd stops on a worker, and is started again; its agent may be quicker with that.
+pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
+    phase("containerd stops on a worker, and everybody hears of it");
+    let before = events(lab)?.last().and_then(|event| event["number"].as_u64()).context("events")?;
+    let mut watching = lab.spawn("k8sctl", &["status", "-w", "-o", "json"], &[])?;
+    let follow = ["logs", NODE, "--source", "containerd", "--tail", "1", "-f"];
+    let mut following = lab.spawn("k8sctl", &follow, &[])?;
+    let booted = |following: &Running| -> Result<usize> { Ok(following.read()?.0.matches(BOOTED).count()) };
+    wait_until("its log and the status are followed", 2 * MINUTE, || {
+        Ok(!following.read()?.0.is_empty() && containerd(&watching)?.last().is_some_and(|it| it == "True"))
+    })?;
+    let booted_before = booted(&following)?;
+
+    let mut shell = Shell::open(lab, NODE)?;
+    shell.run("systemctl stop containerd")?;
+    wait_until("the status that is watched has ContainerdReady=False", 2 * MINUTE, || {
+        Ok(containerd(&watching)?.iter().any(|status| status == "False"))
+    })?;
+    let told = |status: &str| -> Result<Option<u64>> {
+        let message = format!("ContainerdReady={status} ");
+        let is_it = |event: &&Value| {
+            event["number"].as_u64() > Some(before)
+                && event["object"].as_str().is_some_and(|object| object == format!("node {NODE}"))
+                && event["message"].as_str().is_some_and(|text| text.starts_with(&message))
+        };
+        Ok(events(lab)?.iter().rev().find(is_it).and_then(|event| event["number"].as_u64()))
+    };
+    wait_until("the events have ContainerdReady=False", 2 * MINUTE, || Ok(told("False")?.is_some()))?;
+
+    shell.run("systemctl start containerd")?;
+    wait_until("the status that is watched has ContainerdReady=True again", 5 * MINUTE, || {
+        Ok(containerd(&watching)?.last().is_some_and(|status| status == "True"))
+    })?;
+    wait_until("the events have ContainerdReady=True, last", 2 * MINUTE, || {
+        Ok(told("True")? > told("False")?)
+    })?;
+    wait_until("the log that is followed goes on", 2 * MINUTE, || Ok(booted(&following)? > booted_before))?;
+    for (command, what) in [(&mut watching, "status -w"), (&mut following, "logs -f")] {
+        ensure!(!command.has_ended()?, "{what} has ended: {:?}", command.read()?);
+        command.kill()?;
+    }
+    // Kubernetes may have missed its runtime for a moment.
+    wait_until("all nodes are Ready again", 10 * MINUTE, || {
+        nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)
+    })
+}
+
+fn events(lab: &Lab) -> Result<Vec<Value>> {
+    let printed = k8sctl(lab, &["events", "-o", "json"])?;
+    printed.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// What each status that was shown says of the node's containerd.
+fn containerd(watching: &Running) -> Result<Vec<String>> {
+    let shown = watching.read()?.0;
+    // The last line may not be whole yet.
+    let documents = shown.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let status = |document: Value| {
+        let node = document["nodes"].as_array()?.iter().find(|node| node["name"] == NODE)?;
+        let conditions = node["conditions"].as_array()?;
+        let containerd = conditions.iter().find(|condition| condition["type"] == "ContainerdReady")?;
+        containerd["status"].as_str().map(str::to_owned)
+    };
+    Ok(documents.filter_map(status).collect())
+}
