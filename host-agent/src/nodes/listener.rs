@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::gate::GateLayer;
 use super::service::NodeSessions;
 use crate::cluster::shared::Shared;
 use crate::pki::ClusterPki;
@@ -75,6 +76,7 @@ impl NodeListener {
         let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
+            .layer(GateLayer::default())
             .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
             .add_service(
                 NodeServiceServer::new(sessions).max_decoding_message_size(limits::NODE_DECODE_BYTES),

@@ -9,6 +9,11 @@ use tonic::transport::{Endpoint, Server};
 pub const CONCURRENT_STREAMS: u32 = 64;
 /// Requests of one connection that wait for their response to begin; more are refused at once.
 pub const CONCURRENT_REQUESTS: usize = 32;
+/// Calls of one node, over all of its connections, that wait for their response to begin; without certificate, of one
+/// address. Of each an unfinished message is kept.
+pub const CALLS_PER_NODE: usize = 32;
+/// How long a call to join or to renew a certificate may take, its message included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest message that a service decodes.
 pub const DECODE_BYTES: usize = 4 * 1024 * 1024;
 /// Largest message of a node agent. Decoded, a message of many empty parts takes a hundred times its size.
