@@ -265,10 +265,13 @@ impl ClusterTask {
         }
         let observed = self.observed(cluster);
         let Some(facts) = image.map(image_facts) else { return Ok(()) };
+        let address =
+            self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
-            self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
+            let desired = desired_state(cluster, node, &facts, files, target, address.clone());
+            self.shared.registry.set_desired(&node.id, desired);
         }
         self.introduce_nodes(cluster, &observed.kubernetes).await
     }
