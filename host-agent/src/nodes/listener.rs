@@ -1,8 +1,9 @@
 //! The TLS port of one cluster: on the bridge address, with that cluster's certificate authority, for joining
 //! and for the sessions of its nodes.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use host_pki::ca::node_identity;
@@ -33,6 +34,7 @@ pub struct NodeListener {
     address: SocketAddr,
     ca_der: Vec<u8>,
     server_name: String,
+    nodes: Arc<RwLock<HashSet<IpAddr>>>,
     _shutdown: oneshot::Sender<()>,
     server: AbortHandle,
     renewal: AbortHandle,
@@ -82,7 +84,11 @@ impl NodeListener {
                 NodeServiceServer::new(sessions).max_decoding_message_size(limits::NODE_DECODE_BYTES),
             );
         let owner: Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
-        let serve = router.serve_with_incoming_shutdown(incoming(listener, config, owner), async {
+        let nodes = Arc::new(RwLock::new(addresses(cluster)));
+        let known = Arc::clone(&nodes);
+        let is_known = move |ip| known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip);
+        let incoming = incoming(listener, config, owner, is_known);
+        let serve = router.serve_with_incoming_shutdown(incoming, async {
             // Resolves when the listener is dropped.
             let _ = closed.await;
         });
@@ -93,7 +99,12 @@ impl NodeListener {
             format!("node-port-certificate-{address}"),
             renew(pki, cluster.clone(), address, certificate),
         );
-        Ok(Self { address, ca_der, server_name, _shutdown: shutdown, server, renewal })
+        Ok(Self { address, ca_der, server_name, nodes, _shutdown: shutdown, server, renewal })
+    }
+
+    /// Keeps places for the nodes that the cluster has by now.
+    pub fn set_nodes(&self, cluster: &ClusterRecord) {
+        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = addresses(cluster);
     }
 
     /// Where agents dial.
@@ -122,6 +133,11 @@ impl Drop for NodeListener {
         self.renewal.abort();
         self.server.abort();
     }
+}
+
+/// From where the nodes of a cluster dial.
+fn addresses(cluster: &ClusterRecord) -> HashSet<IpAddr> {
+    cluster.nodes.iter().map(|node| node.spec.ip.into()).collect()
 }
 
 /// Why there is no port, and what to do: nodes that know it look nowhere else, whatever the configuration says.

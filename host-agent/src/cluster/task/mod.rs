@@ -368,7 +368,8 @@ impl ClusterTask {
 
     /// The TLS port of this cluster's node agents, as soon as the bridge is there.
     async fn open_listener(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
-        if self.listener.as_ref().is_some_and(NodeListener::is_open) {
+        if let Some(listener) = self.listener.as_ref().filter(|listener| listener.is_open()) {
+            listener.set_nodes(cluster);
             return Ok(());
         }
         // One after the other: each sees the ports of those before it.
