@@ -50,10 +50,21 @@ pub struct World {
     pub authority: Arc<JoinAuthority>,
     pub events: JoinEvents,
     pub clock: Arc<Mutex<Timestamp>>,
+    has_node_rate: bool,
 }
 
 impl World {
+    /// One without a rate for each node.
     pub fn new() -> Self {
+        Self::make(false)
+    }
+
+    /// One with the rate for each node.
+    pub fn with_node_rate() -> Self {
+        Self::make(true)
+    }
+
+    fn make(has_node_rate: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("store.db");
         let now = Timestamp::now();
@@ -61,15 +72,17 @@ impl World {
         let authorities = Arc::new(FakeAuthorities(vec![ca(CLUSTER), ca(OTHER_CLUSTER)]));
         let machines = Arc::new(FakeMachines::default());
         let clock = Arc::new(Mutex::new(now));
-        let (authority, events) = start(&path, &authorities, &machines, &clock);
-        let world = Self { _dir: dir, path, authorities, machines, authority, events, clock };
+        let (authority, events) = start(&path, &authorities, &machines, &clock, has_node_rate);
+        let world =
+            Self { _dir: dir, path, authorities, machines, authority, events, clock, has_node_rate };
         world.run_machine(NODE, MACHINE);
         world
     }
 
     /// Ends the host agent and starts it again on the same database.
     pub fn restart(&mut self) {
-        (self.authority, self.events) = start(&self.path, &self.authorities, &self.machines, &self.clock);
+        (self.authority, self.events) =
+            start(&self.path, &self.authorities, &self.machines, &self.clock, self.has_node_rate);
     }
 
     /// Runs SQL on the database, to make what a crash leaves.
@@ -104,6 +117,7 @@ fn start(
     authorities: &Arc<FakeAuthorities>,
     machines: &Arc<FakeMachines>,
     clock: &Arc<Mutex<Timestamp>>,
+    has_node_rate: bool,
 ) -> (Arc<JoinAuthority>, JoinEvents) {
     let store = Store::open(path, &[SCHEMA]).expect("opens");
     let (sender, events) = join_events();
@@ -111,6 +125,7 @@ fn start(
     let authority = JoinAuthority::new(store, Arc::clone(authorities) as _, Arc::clone(machines) as _)
         .with_events(sender)
         .with_clock(move || *clock.lock().expect("no panic"));
+    let authority = if has_node_rate { authority } else { authority.with_node_rate(1e9, 1e9) };
     (Arc::new(authority), events)
 }
 
