@@ -28,7 +28,9 @@ fn install(dir: &Path, script: &str) -> Command {
     std::fs::create_dir(&run).unwrap();
     std::fs::write(&config, format!("run_dir = '{}'\nstate_dir = '{}'\n", run.display(), state.display()))
         .unwrap();
-    let mut command = Command::new(program);
+    // With few files, as a shell of a user has them.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(program);
     for name in ["K8SCTL_SOCKET", "K8SCTL_LOG"] {
         command.env_remove(name);
     }
@@ -59,10 +61,10 @@ async fn a_host_agent_is_started_and_waited_for() {
     let (begun, end) = (dir.path().join("begun"), dir.path().join("end"));
     let made = Command::new("mkfifo").args([&begun, &end]).status().await.unwrap();
     assert!(made.success());
-    let proxy = dir.path().join("proxy");
+    let told = dir.path().join("told");
     let script = format!(
-        "echo \"$https_proxy $*\" >'{}'; echo begun >'{}'; read -r _ <'{}'",
-        proxy.display(),
+        "echo \"$(ulimit -Sn) $https_proxy $*\" >'{}'; echo begun >'{}'; read -r _ <'{}'",
+        told.display(),
         begun.display(),
         end.display()
     );
@@ -82,7 +84,13 @@ async fn a_host_agent_is_started_and_waited_for() {
     tokio::task::spawn_blocking(move || std::fs::write(end, "end\n")).await.unwrap().unwrap();
     assert!(run.err.contains("starting the host agent"), "{}", run.err);
     // The downloads are the host agent's; it gets the proxy by its environment, not by argument.
-    let proxy = std::fs::read_to_string(proxy).unwrap();
+    let told = std::fs::read_to_string(told).unwrap();
+    let (files, proxy) = told.split_once(' ').unwrap();
     assert!(proxy.starts_with("http://somebody:it's \"$secret\"@proxy:3128 --config "), "{proxy}");
+    // A connection is a file, and whoever may not do anything may connect.
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let most = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = most.split_whitespace().nth(4).unwrap();
+    assert!(files == "65536" || files == hard, "{files} of {most}");
     assert!(run.expect(0).contains("abababababab"));
 }

@@ -18,6 +18,8 @@ pub mod control;
 pub mod doctor;
 pub mod events;
 pub mod kubernetes;
+#[cfg(test)]
+mod log_lines;
 pub mod nodes;
 pub mod pki;
 pub mod records;

@@ -76,6 +76,8 @@ struct Host {
     /// Sessions that still are refused.
     refused_sessions: AtomicU32,
     renewals: AtomicU32,
+    /// Renewals that still are refused, as those with an expired certificate are.
+    refused_renewals: AtomicU32,
     /// Life of certificates in seconds.
     life: AtomicU32,
     /// Sent to every session.
@@ -151,6 +153,9 @@ impl NodeService for Services {
         &self,
         _: Request<RenewCertificateRequest>,
     ) -> Result<Response<RenewCertificateResponse>, Status> {
+        if Host::take(&self.0.refused_renewals) {
+            return Err(Status::unauthenticated("the certificate has expired"));
+        }
         self.0.renewals.fetch_add(1, Ordering::SeqCst);
         self.0.life.store(3600, Ordering::SeqCst);
         Ok(Response::new(RenewCertificateResponse {
@@ -460,6 +465,21 @@ async fn the_certificate_is_renewed_at_half_its_life() {
     assert_eq!(host.renewals.load(Ordering::SeqCst), 1);
     let kept = Store::new(dir.path().join("state")).load().expect("read").expect("kept");
     assert_eq!(kept.certificate_der, [9]);
+    agent.shutdown.cancel();
+}
+
+/// The host slept until the certificate had ended, and its end of the session with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_renewal_leads_to_a_fresh_secret() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let host = host(2);
+    host.refused_renewals.store(1, Ordering::SeqCst);
+    listen(&host, dir.path()).await;
+    let mut agent = start(&host, dir.path());
+    for _ in 0..2 {
+        agent.hear(|message| matches!(message, agent_message::Message::Hello(_)).then_some(())).await;
+    }
+    assert_eq!(host.csrs.lock().expect("lock").iter().collect::<HashSet<_>>().len(), 2);
     agent.shutdown.cancel();
 }
 

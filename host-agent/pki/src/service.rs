@@ -134,7 +134,8 @@ fn refusal_words(refusal: Refusal) -> (Code, &'static str, &'static str) {
     }
 }
 
-fn no_certificate() -> Status {
+/// The status for a peer that showed no certificate where one is needed.
+pub fn no_certificate() -> Status {
     status(
         Code::Unauthenticated,
         &Failure::new(

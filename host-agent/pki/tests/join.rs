@@ -310,6 +310,40 @@ async fn one_address_is_slowed_down() {
         .expect("others are not");
 }
 
+/// Each certificate is a signature and a write to the host's disk, by whatever way and address it is asked for.
+#[tokio::test]
+async fn one_node_is_slowed_down() {
+    let world = World::with_node_rate();
+    let join = async || {
+        let secret = world.offer().await;
+        world.authority.join(&request(&secret, &EXPORTER, &csr()), &EXPORTER, peer()).await
+    };
+    let signed = join().await.expect("joins");
+    let identity = world.authority.identify(&signed.certificate_der).await.expect("is good");
+    world.authority.session_started(&identity).await.expect("comes in");
+    let begun = std::time::Instant::now();
+    let (mut given, mut last) = (0, None);
+    for _ in 0..40 {
+        match world.authority.renew(&identity, &csr()).await {
+            Ok(_) => given += 1,
+            refused => last = Some(refusal(refused)),
+        }
+    }
+    let since = begun.elapsed().as_secs() / 10;
+    assert!((9..=9 + since + 1).contains(&given), "{given}");
+    assert_eq!(last, Some(Refusal::Rate));
+    assert_eq!(refusal(join().await), Refusal::Rate);
+    world.authority.identify(&signed.certificate_der).await.expect("what it has is good");
+
+    world.run_machine("node-b", "uuid-b");
+    let secret = world.authority.offer(CLUSTER, "node-b", "uuid-b").await.expect("a secret");
+    let request_csr = csr();
+    let mut theirs = request(&secret, &EXPORTER, &request_csr);
+    (theirs.node_id, theirs.machine_uuid) = ("node-b".to_owned(), "uuid-b".to_owned());
+    theirs.mac = mac(secret.expose_secret(), &EXPORTER, "node-b", &request_csr);
+    world.authority.join(&theirs, &EXPORTER, peer()).await.expect("others are not");
+}
+
 /// A stranger who has no secret invents 10,000 ids, each as long as a message may be, and then sound ones.
 #[tokio::test]
 async fn ten_thousand_refusals_leave_two_lines_and_room_for_a_genuine_event() {

@@ -154,13 +154,14 @@ pub fn wire_role(role: Role) -> NodeRole {
     }
 }
 
-/// The whole desired state of one node; its generation is counted by the registry.
+/// The whole desired state of one node, which dials `host_address`; its generation is counted by the registry.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
     image: &ImageFacts,
     files: Vec<ManagedFile>,
     target: Target,
+    host_address: String,
 ) -> DesiredState {
     let network = &cluster.spec.network;
     let others = cluster.nodes.iter().filter(|other| other.id != node.id);
@@ -196,6 +197,7 @@ pub fn desired_state(
         image_repository: image.image_repository.clone(),
         step_deadline: None,
         spec_generation: cluster.generation,
+        host_address,
     }
 }
 

@@ -2,14 +2,17 @@
 //! a caller comes from the kernel. What has no rule is refused.
 
 use std::ffi::CString;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response};
 use k8sctl_proto::roles::{Role, required_role};
+use k8sctl_rpc::allowance::Allowance;
 use k8sctl_rpc::unix::PeerCredentials;
 use k8sctl_types::failure::Failure;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -19,16 +22,26 @@ pub const ADMIN_GROUP: &str = "k8sctl-admin";
 /// Group whose members operate.
 pub const OPERATOR_GROUP: &str = "k8sctl";
 
+/// Warnings about one user at once.
+const BURST: u32 = 20;
+/// Warnings about one user a minute after that.
+const PER_MINUTE: u32 = 2;
+/// Users with an allowance of their own.
+const USERS: usize = 1024;
+/// How much of the path that a caller made up is logged, in bytes.
+const PATH_BYTES: usize = 128;
+
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]
 pub struct RoleLayer {
     reader_group: Option<String>,
+    warnings: Warnings,
 }
 
 impl RoleLayer {
     /// `reader_group` is the configured group whose members may look.
     pub fn new(reader_group: Option<String>) -> Self {
-        Self { reader_group }
+        Self { reader_group, warnings: Warnings::default() }
     }
 }
 
@@ -36,7 +49,7 @@ impl<S> Layer<S> for RoleLayer {
     type Service = RoleService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RoleService { inner, reader_group: self.reader_group.clone() }
+        RoleService { inner, reader_group: self.reader_group.clone(), warnings: self.warnings.clone() }
     }
 }
 
@@ -45,6 +58,7 @@ impl<S> Layer<S> for RoleLayer {
 pub struct RoleService<S> {
     inner: S,
     reader_group: Option<String>,
+    warnings: Warnings,
 }
 
 impl<S, B> Service<Request<B>> for RoleService<S>
@@ -70,10 +84,42 @@ where
         match decide(&path, role) {
             Ok(()) => self.inner.call(request).boxed(),
             Err(failure) => {
-                tracing::warn!(rpc.method = %path, peer.uid = peer.map(|peer| peer.uid), "refused a control call");
+                self.warnings.tell(&path, peer.map(|peer| peer.uid));
                 let status = k8sctl_rpc::status::status(Code::PermissionDenied, &failure);
                 ready(Ok(status.into_http())).boxed()
             }
+        }
+    }
+}
+
+/// Writes refusals to the host agent's own log within an allowance for each user: anybody on the host can be refused,
+/// as often as he likes. Clones share the allowances.
+#[derive(Clone, Debug)]
+struct Warnings(Arc<Mutex<Allowance<Option<u32>>>>);
+
+impl Default for Warnings {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Allowance::new(BURST, PER_MINUTE, USERS))))
+    }
+}
+
+impl Warnings {
+    fn tell(&self, path: &str, uid: Option<u32>) {
+        let (is_told, left_out) = {
+            let now = Instant::now().into_std();
+            // Counters: what a panic leaves behind is a little wrong at worst.
+            let mut allowance = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let left_out = allowance.over(now);
+            (allowance.take(&uid, now), left_out)
+        };
+        for (uid, count) in left_out {
+            tracing::warn!(peer.uid = uid.flatten(), count, "refused control calls more often than was logged");
+        }
+        let path = String::from_utf8_lossy(&path.as_bytes()[..path.len().min(PATH_BYTES)]);
+        if is_told {
+            tracing::warn!(rpc.method = ?path, peer.uid = uid, "refused a control call");
+        } else {
+            tracing::debug!(rpc.method = ?path, peer.uid = uid, "refused a control call");
         }
     }
 }
@@ -144,7 +190,10 @@ fn group_names(uid: u32, gid: u32) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log_lines;
     use k8sctl_proto::roles::CONTROL_METHODS;
+    use tower::service_fn;
+    use tracing::Level;
 
     fn groups(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -182,5 +231,38 @@ mod tests {
             decide("/k8sctl.control.v1.ClusterService/Nope", Role::Admin).map_err(|f| f.id),
             Err("AUTH-UNKNOWN-METHOD".to_owned())
         );
+    }
+
+    async fn serve(_: Request<()>) -> Result<Response<Body>, std::convert::Infallible> {
+        panic!("a call without a role came through")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_who_is_refused_in_a_loop_does_not_fill_the_log() {
+        let (warnings, _guard) = log_lines::collect(Level::WARN);
+        let guard = RoleLayer::new(None);
+        let paths = [CONTROL_METHODS[0].0.to_owned(), format!("/{}", "x".repeat(8_000))];
+        let mut calls = 0;
+        let mut call = async |uid: u32| {
+            let mut request = Request::builder().uri(&paths[calls % 2]).body(()).expect("a request");
+            request.extensions_mut().insert(PeerCredentials { uid, gid: uid, pid: None });
+            calls += 1;
+            // Each connection has a service of its own.
+            let answer = guard.layer(service_fn(serve)).call(request).await.expect("an answer");
+            let status = tonic::Status::from_header_map(answer.headers()).expect("a status");
+            assert_eq!(status.code(), Code::PermissionDenied, "it is refused each time");
+        };
+        let (bad, good) = (4_000_000_001, 4_000_000_002);
+        for _ in 0..10_000 {
+            call(bad).await;
+        }
+        assert_eq!(warnings.count(), BURST as usize);
+        call(good).await;
+        assert_eq!(warnings.count(), BURST as usize + 1, "another user is heard");
+        tokio::time::advance(std::time::Duration::from_secs(61)).await;
+        call(bad).await;
+        assert_eq!(warnings.count(), BURST as usize + 3, "how many there were, and the new one");
+        let lines = warnings.all();
+        assert!(lines.iter().all(|line| line.len() < 256), "{lines:?}");
     }
 }

@@ -8,15 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_pki::join::JoinAuthority;
+use k8sctl_rpc::allowance::Allowance;
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::Instant;
 
 /// Longest line that a VM may send.
 const LINE_LIMIT: usize = 4096;
 /// Pause before the port is tried again, when QEMU is not up yet or has restarted.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How often a VM is heard: whoever is root in it can write without end, and each answer is a write to the host's disk.
+const LINE_PAUSE: Duration = Duration::from_millis(100);
+/// Warnings about one VM at once.
+const BURST: u32 = 20;
+/// Warnings about one VM a minute after that.
+const PER_MINUTE: u32 = 2;
+/// How much of a UUID that a VM names is repeated, in characters.
+const UUID_CHARS: usize = 64;
 
 /// Where the host's end of a VM's port is.
 #[derive(Clone, Debug)]
@@ -86,13 +96,15 @@ pub async fn serve_port(port: PortPath, template: OfferTemplate, authority: Arc<
             }
         }
     };
+    // Connecting anew fills it no faster.
+    let mut warnings = Allowance::new(BURST, PER_MINUTE, 1);
     loop {
         let stream = match (&port, &listener) {
             (_, Some(listener)) => listener.accept().await.map(|(stream, _)| stream),
             (PortPath::Connect(path) | PortPath::Listen(path), None) => UnixStream::connect(path).await,
         };
         if let Ok(stream) = stream
-            && let Err(error) = answer(stream, &template, &authority).await
+            && let Err(error) = answer(stream, &template, &authority, &mut warnings).await
         {
             tracing::debug!(node.id = %template.node_id, error = %error, "the join channel closed");
         }
@@ -104,6 +116,7 @@ async fn answer(
     stream: UnixStream,
     template: &OfferTemplate,
     authority: &JoinAuthority,
+    warnings: &mut Allowance<()>,
 ) -> Result<(), std::io::Error> {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(tokio::io::AsyncReadExt::take(read, LINE_LIMIT as u64));
@@ -114,25 +127,40 @@ async fn answer(
         if reader.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        let request = match serde_json::from_str::<SecretRequest>(&line) {
-            Ok(request) if request.version == VERSION => request,
-            _ => {
-                tracing::warn!(node.id = %template.node_id, "a VM sent no secret request on its join channel");
-                continue;
-            }
-        };
-        if !request.machine_uuid.eq_ignore_ascii_case(&template.machine_uuid) {
-            tracing::warn!(node.id = %template.node_id, machine.uuid = %request.machine_uuid,
-                "a VM names another machine UUID than its domain has");
-            continue;
+        match offer(&line, template, authority).await {
+            Ok(offered) => write.write_all(offered.as_bytes()).await?,
+            Err(reason) => warn(&template.node_id, &reason, warnings),
         }
-        match authority.offer(&template.cluster_id, &template.node_id, &template.machine_uuid).await {
-            Ok(secret) => write.write_all(offer_line(template, request.sequence, &secret).as_bytes()).await?,
-            Err(error) => {
-                let error = k8sctl_rpc::chain(&error).to_string();
-                tracing::warn!(node.id = %template.node_id, error, "no join secret given");
-            }
-        }
+        tokio::time::sleep(LINE_PAUSE).await;
+    }
+}
+
+/// The line that answers a request, or why there is none.
+async fn offer(line: &str, template: &OfferTemplate, authority: &JoinAuthority) -> Result<String, String> {
+    let request = serde_json::from_str::<SecretRequest>(line).ok();
+    let request = request
+        .filter(|request| request.version == VERSION)
+        .ok_or("what the VM wrote is no request for a secret")?;
+    if !request.machine_uuid.eq_ignore_ascii_case(&template.machine_uuid) {
+        let named: String = request.machine_uuid.chars().take(UUID_CHARS).collect();
+        return Err(format!("the VM names the machine UUID {named}, its domain has another"));
+    }
+    let offered = authority.offer(&template.cluster_id, &template.node_id, &template.machine_uuid).await;
+    let secret = offered.map_err(|error| k8sctl_rpc::chain(&error).to_string())?;
+    Ok(offer_line(template, request.sequence, &secret))
+}
+
+/// Writes it to the host agent's own log, as far as the VM's allowance goes.
+fn warn(node_id: &str, reason: &str, warnings: &mut Allowance<()>) {
+    let now = Instant::now().into_std();
+    for (_, count) in warnings.over(now) {
+        tracing::warn!(node.id = node_id, count, "gave no join secret more often than was logged");
+    }
+    // Escaped: the VM has a say in it.
+    if warnings.take(&(), now) {
+        tracing::warn!(node.id = node_id, reason = ?reason, "no join secret given");
+    } else {
+        tracing::debug!(node.id = node_id, reason = ?reason, "no join secret given");
     }
 }
 
@@ -151,4 +179,89 @@ fn offer_line(template: &OfferTemplate, sequence: u64, secret: &SecretSlice<u8>)
     let mut line = serde_json::to_string(&offer).expect("strings and numbers become JSON");
     line.push('\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_lines;
+    use host_pki::PkiError;
+    use host_pki::ca::NodeCa;
+    use host_pki::join::{Authorities, Machines, SCHEMA};
+    use host_store::Store;
+    use tracing::Level;
+
+    const UUID: &str = "6f1f4b3e-0000-4000-8000-000000000001";
+
+    /// Nothing is signed here.
+    struct Nobody;
+
+    impl Authorities for Nobody {
+        fn node_ca(&self, _: &str) -> Result<Option<Arc<NodeCa>>, PkiError> {
+            Ok(None)
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Machines for Nobody {
+        async fn is_ours_running(&self, _: &str, _: &str) -> bool {
+            false
+        }
+    }
+
+    fn request(machine_uuid: &str, sequence: u64) -> String {
+        let request =
+            serde_json::json!({ "version": VERSION, "machine_uuid": machine_uuid, "sequence": sequence });
+        format!("{request}\n")
+    }
+
+    /// Writes all of this as a VM does, and reads until there is an answer. Gives what was logged, and the answer.
+    async fn written(text: String) -> (Vec<String>, serde_json::Value) {
+        let (lines, _guard) = log_lines::collect(Level::WARN);
+        let store = Store::in_memory(&[SCHEMA]).expect("opens");
+        let authority = JoinAuthority::new(store, Arc::new(Nobody), Arc::new(Nobody));
+        let template = OfferTemplate {
+            cluster_id: "home".to_owned(),
+            node_id: "a".to_owned(),
+            machine_uuid: UUID.to_owned(),
+            host_address: "192.168.122.1:7443".to_owned(),
+            ca_der: Vec::new(),
+            server_name: "host.home.k8sctl.internal".to_owned(),
+        };
+        let mut warnings = Allowance::new(BURST, PER_MINUTE, 1);
+        let (host, vm) = UnixStream::pair().expect("two ends");
+        let vm = async {
+            let (read, mut write) = vm.into_split();
+            write.write_all(text.as_bytes()).await.expect("the host reads");
+            let mut answer = String::new();
+            BufReader::new(read).read_line(&mut answer).await.expect("the host answers");
+            answer
+        };
+        let (served, answer) = tokio::join!(answer(host, &template, &authority, &mut warnings), vm);
+        served.expect("it ends with the VM's end");
+        (lines.all(), serde_json::from_str(&answer).expect("JSON"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vm_that_floods_its_channel_fills_no_log_and_is_answered_in_its_turn() {
+        let started = Instant::now();
+        let flood = 10_000;
+        let (lines, offer) = written("\n".repeat(flood) + &request(UUID, 7)).await;
+        assert_eq!(offer["sequence"], 7);
+        let took = started.elapsed();
+        assert!(took >= LINE_PAUSE * flood as u32, "{took:?}");
+        let minutes = took.as_secs().div_ceil(60);
+        let most = u64::from(BURST) + u64::from(PER_MINUTE) * minutes;
+        assert!((u64::from(BURST)..=most).contains(&(lines.len() as u64)), "{} in {took:?}", lines.len());
+        assert!(lines.iter().any(|line| line.contains("more often than was logged")), "{lines:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_uuid_is_a_short_part_of_one_line() {
+        let named = format!("{UUID}\n2026-01-01T00:00:00Z  INFO all is well{}", "x".repeat(3_000));
+        let (lines, offer) = written(request(&named, 1) + &request(UUID, 2)).await;
+        assert_eq!(offer["sequence"], 2);
+        assert!(lines.len() == 1 && lines[0].contains(UUID), "{lines:?}");
+        assert!(!lines[0].contains('\n') && lines[0].len() < 300, "{lines:?}");
+    }
 }

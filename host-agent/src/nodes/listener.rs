@@ -1,12 +1,14 @@
 //! The TLS port of one cluster: on the bridge address, with that cluster's certificate authority, for joining
 //! and for the sessions of its nodes.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use host_pki::ca::node_identity;
 use host_pki::service::JoinServer;
+use jiff::{SignedDuration, Timestamp};
 use k8sctl_proto::node::v1::join_service_server::JoinServiceServer;
 use k8sctl_proto::node::v1::node_service_server::NodeServiceServer;
 use k8sctl_rpc::limits;
@@ -16,13 +18,14 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::gate::GateLayer;
 use super::service::NodeSessions;
 use crate::cluster::shared::Shared;
 use crate::pki::ClusterPki;
 use crate::records::ClusterRecord;
 
-/// How often the server certificate is made anew, well within its seven days.
-const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(24 * 3600);
+/// How old the server certificate gets, well within its seven days.
+const CERTIFICATE_RENEWAL: SignedDuration = SignedDuration::from_hours(24);
 /// How often it is asked whether it is time.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
 
@@ -32,6 +35,7 @@ pub struct NodeListener {
     address: SocketAddr,
     ca_der: Vec<u8>,
     server_name: String,
+    nodes: Arc<RwLock<HashSet<IpAddr>>>,
     _shutdown: oneshot::Sender<()>,
     server: AbortHandle,
     renewal: AbortHandle,
@@ -75,12 +79,17 @@ impl NodeListener {
         let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
+            .layer(GateLayer::default())
             .add_service(JoinServiceServer::new(join).max_decoding_message_size(limits::JOIN_DECODE_BYTES))
             .add_service(
                 NodeServiceServer::new(sessions).max_decoding_message_size(limits::NODE_DECODE_BYTES),
             );
         let owner: Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
-        let serve = router.serve_with_incoming_shutdown(incoming(listener, config, owner), async {
+        let nodes = Arc::new(RwLock::new(addresses(cluster)));
+        let known = Arc::clone(&nodes);
+        let is_known = move |ip| known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip);
+        let incoming = incoming(listener, config, owner, is_known);
+        let serve = router.serve_with_incoming_shutdown(incoming, async {
             // Resolves when the listener is dropped.
             let _ = closed.await;
         });
@@ -91,7 +100,12 @@ impl NodeListener {
             format!("node-port-certificate-{address}"),
             renew(pki, cluster.clone(), address, certificate),
         );
-        Ok(Self { address, ca_der, server_name, _shutdown: shutdown, server, renewal })
+        Ok(Self { address, ca_der, server_name, nodes, _shutdown: shutdown, server, renewal })
+    }
+
+    /// Keeps places for the nodes that the cluster has by now.
+    pub fn set_nodes(&self, cluster: &ClusterRecord) {
+        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = addresses(cluster);
     }
 
     /// Where agents dial.
@@ -122,6 +136,11 @@ impl Drop for NodeListener {
     }
 }
 
+/// From where the nodes of a cluster dial.
+fn addresses(cluster: &ClusterRecord) -> HashSet<IpAddr> {
+    cluster.nodes.iter().map(|node| node.spec.ip.into()).collect()
+}
+
 /// Why there is no port, and what to do: nodes that know it look nowhere else, whatever the configuration says.
 fn taken(cluster: &ClusterRecord, address: SocketAddr, error: &std::io::Error) -> Failure {
     let next = match cluster.node_port {
@@ -146,20 +165,19 @@ fn node_port(cluster: &ClusterRecord, all: &[ClusterRecord], first: u16) -> u16 
     cluster.node_port.or_else(free).unwrap_or(first)
 }
 
-/// Replaces the server certificate when a day has passed by the clock on the wall, which jumps where the host was
-/// suspended; ends with the listener.
+/// Replaces the server certificate when it is due by the clock on the wall; ends with the listener.
 async fn renew(
     pki: ClusterPki,
     cluster: ClusterRecord,
     address: SocketAddr,
     certificate: Arc<ServerCertificate>,
 ) {
-    let mut next = jiff::Timestamp::now();
+    let mut issued = Timestamp::now();
     loop {
-        while jiff::Timestamp::now() < next {
+        while !is_due(issued, Timestamp::now()) {
             tokio::time::sleep(CERTIFICATE_LOOK).await;
         }
-        next = jiff::Timestamp::now().checked_add(CERTIFICATE_RENEWAL).unwrap_or(jiff::Timestamp::MAX);
+        issued = Timestamp::now();
         let renewed = pki.server_certificate(&cluster, address.ip()).map_err(|failure| failure.to_string());
         let replaced = renewed.and_then(|new| {
             let replaced = certificate.replace(&new.certificate_der, &new.key_der);
@@ -169,6 +187,13 @@ async fn renew(
             tracing::error!(cluster.name = %cluster.name, error, "cannot renew the node port's certificate");
         }
     }
+}
+
+/// Whether a certificate is to be made anew: a day has passed, or the clock went back and its time has not begun. The
+/// clock jumps where the host was suspended, and where it is set.
+fn is_due(issued: Timestamp, now: Timestamp) -> bool {
+    let age = now.duration_since(issued);
+    age.is_negative() || age >= CERTIFICATE_RENEWAL
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -200,6 +225,16 @@ mod tests {
         assert_eq!(node_port(&new, &all, 6444), 6445);
         assert_eq!(node_port(&old, &all, 7000), 6444);
         assert_eq!(node_port(&cluster("d", "192.168.150", None), &all, 6444), 6444);
+    }
+
+    #[test]
+    fn a_certificate_is_due_after_a_day_and_when_the_clock_went_back() {
+        let issued: Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
+        let after = |age: SignedDuration| is_due(issued, issued.checked_add(age).expect("in range"));
+        for (age, due) in [(0, false), (23 * 3600, false), (24 * 3600, true), (24 * 3600 * 90, true)] {
+            assert_eq!(after(SignedDuration::from_secs(age)), due, "{age} s");
+        }
+        assert!(after(SignedDuration::from_hours(-3)), "agents take it for one that is not valid yet");
     }
 
     #[test]

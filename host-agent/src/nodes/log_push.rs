@@ -26,7 +26,8 @@ pub(super) async fn push(
             "read again with `k8sctl logs`; for an agent of another release, build a new image with `k8sctl image build`",
         ));
     };
-    let Some(reader) = registry.claim_logs(node_id, &first.stream_id) else {
+    let LogFrame { stream_id, lines, error } = first;
+    let Some(reader) = registry.claim_logs(node_id, &stream_id) else {
         return Err(refusals.refuse(
             Code::NotFound,
             node_id,
@@ -34,6 +35,9 @@ pub(super) async fn push(
             "nothing is lost: the reader has left; read again with `k8sctl logs`",
         ));
     };
+    // It is a frame like the others where it brings more than the name of the log, and else not kept.
+    let first = (!lines.is_empty() || !error.is_empty()).then(|| Ok(LogFrame { stream_id, lines, error }));
+    let frames = tokio_stream::iter(first).chain(frames);
     tokio::select! {
         // Both are cancel-safe to end here: the stream ends with either of them.
         result = forward(refusals, node_id, frames, &reader) => result,
@@ -110,5 +114,23 @@ mod tests {
         let last = reader.frames.recv().await.expect("the reason");
         assert!(last.lines.is_empty() && last.error.contains("4097 lines at once"), "{}", last.error);
         assert!(reader.frames.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_first_frame_is_bounded_as_the_others_are() {
+        let (sender, _changes) = changes();
+        let registry = NodeRegistry::new(sender);
+        let mut session = registry.open_session("a", Hello::default());
+        for (count, is_taken) in [(LOG_FRAME_LINES, true), (LOG_FRAME_LINES + 1, false)] {
+            let mut reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+            let stream_id = session.log_requests.try_recv().expect("asked the agent").stream_id;
+            let lines = vec![LogLine::default(); count];
+            let first = Ok(LogFrame { stream_id, lines, ..LogFrame::default() });
+            let pushed = push(&registry, &Refusals::default(), "a", tokio_stream::iter([first])).await;
+            assert_eq!(pushed.is_ok(), is_taken, "{count} lines");
+            let read = reader.frames.recv().await.expect("it, or the reason");
+            assert_eq!(read.lines.len(), if is_taken { count } else { 0 });
+            assert_eq!(read.error.is_empty(), is_taken, "{}", read.error);
+        }
     }
 }

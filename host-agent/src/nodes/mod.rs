@@ -7,11 +7,12 @@
 //! - [`service`]: the gRPC services that node agents call; `log_push`: their logs; `refusals`: who is refused, and how
 //!   often that is logged
 //! - [`channel`]: hands out join secrets over virtio-serial
-//! - [`listener`]: the TLS port of one cluster
+//! - [`listener`]: the TLS port of one cluster; `gate`: which calls get as far as the services, and how many at a time
 
 mod caps;
 pub mod changes;
 pub mod channel;
+mod gate;
 pub mod listener;
 mod log_push;
 pub mod machines;

@@ -53,44 +53,24 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use crate::log_lines;
     use std::time::Duration;
-    use tracing::{Event, Level, Metadata, Subscriber, span};
-
-    /// Counts warnings.
-    #[derive(Default)]
-    struct Warnings(Arc<AtomicU32>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() <= Level::WARN
-        }
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-        fn event(&self, _: &Event<'_>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-        fn enter(&self, _: &span::Id) {}
-        fn exit(&self, _: &span::Id) {}
-    }
+    use tracing::Level;
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_is_refused_in_a_loop_does_not_fill_the_log() {
-        let count = Arc::new(AtomicU32::new(0));
-        let _guard = tracing::subscriber::set_default(Warnings(Arc::clone(&count)));
+        let (warnings, _guard) = log_lines::collect(Level::WARN);
         let refusals = Refusals::default();
         let refuse = |node: &str| refusals.refuse(Code::NotFound, node, "nobody reads it", "read again");
         for _ in 0..10_000 {
             assert_eq!(refuse("bad").code(), Code::NotFound, "it is refused each time");
         }
-        assert_eq!(count.load(Ordering::Relaxed), BURST);
+        let burst = BURST as usize;
+        assert_eq!(warnings.count(), burst);
         refuse("good");
-        assert_eq!(count.load(Ordering::Relaxed), BURST + 1, "another node is heard");
+        assert_eq!(warnings.count(), burst + 1, "another node is heard");
         tokio::time::advance(Duration::from_secs(61)).await;
         refuse("bad");
-        assert_eq!(count.load(Ordering::Relaxed), BURST + 3, "how many there were, and the new one");
+        assert_eq!(warnings.count(), burst + 3, "how many there were, and the new one");
     }
 }

@@ -278,6 +278,11 @@ impl SessionGuard {
         }
     }
 
+    /// The node was removed.
+    pub fn is_removed(&self) -> bool {
+        self.newest.has_changed().is_err()
+    }
+
     /// Takes in a report, cut to a size that can be kept. `false` means: a newer session took this one's place.
     pub fn report(&self, mut report: StatusReport) -> bool {
         cut_report(&mut report);

@@ -87,8 +87,9 @@ impl NodeService for NodeSessions {
             }
         };
         self.check_protocol(&identity.node_id, &hello)?;
-        self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
         let guard = self.registry.open_session(&identity.node_id, hello);
+        // Asked when it is open: who removes the node revokes its certificate first and ends what is open after that.
+        self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
         k8sctl_rpc::task::spawn("node-session", run_session(guard, inbound, outbound));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -127,13 +128,14 @@ async fn run_session(
     outbound: mpsc::Sender<Result<HostMessage, Status>>,
 ) {
     let lost = guard.place_lost();
-    let lost = tokio::select! {
+    let is_removed = tokio::select! {
         // Cancel-safe: what is half read or half sent belongs to a session that is over, and is let go.
-        lost = lost => lost,
-        () = talk(&mut guard, inbound, &outbound) => return,
+        lost = lost => lost == PlaceLost::Removed,
+        // A report that comes together with the removal ends it as well.
+        () = talk(&mut guard, inbound, &outbound) => guard.is_removed(),
     };
     // To an agent that was only replaced this would mean to forget who it is.
-    if lost == PlaceLost::Removed {
+    if is_removed {
         let goodbye = host_message::Message::Goodbye(Goodbye { reason: "this node was removed".to_owned() });
         let send = outbound.send(Ok(HostMessage { message: Some(goodbye) }));
         // One that does not read is not waited for: its certificate is refused from now on.
@@ -251,6 +253,26 @@ mod tests {
             assert_eq!(goodbyes, u32::from(is_goodbye_said), "{how}");
             tokio::task::yield_now().await;
             assert!(session.is_finished(), "{how}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removed_node_is_told_also_while_it_reports() {
+        // Which of the two is seen first is left to chance.
+        for _ in 0..32 {
+            let (sender, _changes) = changes();
+            let registry = NodeRegistry::new(sender);
+            let guard = registry.open_session("a", Hello::default());
+            registry.remove("a");
+            let status = agent_message::Message::Status(StatusReport::default());
+            let report = Ok(AgentMessage { message: Some(status) });
+            let (outbound, mut sent) = mpsc::channel(OUTBOUND);
+            run_session(guard, tokio_stream::iter([report]), outbound).await;
+            let mut last = None;
+            while let Some(message) = sent.recv().await {
+                last = message.expect("a message").message;
+            }
+            assert!(matches!(last, Some(host_message::Message::Goodbye(_))), "{last:?}");
         }
     }
 

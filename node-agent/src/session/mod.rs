@@ -163,7 +163,7 @@ impl Session {
                     send(&outbox, agent_message::Message::Status(last)).await?;
                     return Ok(End::Drained);
                 }
-                renewed = &mut renewed => return Ok(End::Renewed(renewed)),
+                renewed = &mut renewed => return renewed.map(End::Renewed).map_err(ended),
                 () = wait_for_change(&mut report, not_before) => {
                     let now = report.borrow_and_update().clone();
                     self.send_report(&outbox, now, &mut facts).await?;
@@ -295,10 +295,9 @@ async fn send(
 }
 
 fn ended(status: tonic::Status) -> SessionError {
-    match status.code() {
-        tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
-            SessionError::Refused(Box::new(status))
-        }
-        _ => SessionError::Broken(Box::new(status)),
+    if renew::is_refused(&status) {
+        SessionError::Refused(Box::new(status))
+    } else {
+        SessionError::Broken(Box::new(status))
     }
 }

@@ -23,8 +23,13 @@ enum RenewError {
     Identity(#[from] IdentityError),
 }
 
-/// Waits until renewal is due, renews, keeps and returns the new identity. Tries until it works.
-pub async fn renew_when_due(channel: Channel, store: &Store, identity: &Identity) -> Identity {
+/// Waits until renewal is due, renews, keeps and returns the new identity. Tries until it works, unless the host agent
+/// does not accept the old one any more: no further try is better then.
+pub async fn renew_when_due(
+    channel: Channel,
+    store: &Store,
+    identity: &Identity,
+) -> Result<Identity, tonic::Status> {
     let jitter = rand::random_range(-1.0..=1.0);
     loop {
         let left = identity.renew_in(SystemTime::now(), jitter);
@@ -38,14 +43,20 @@ pub async fn renew_when_due(channel: Channel, store: &Store, identity: &Identity
         match renew(channel.clone(), store, identity).await {
             Ok(renewed) => {
                 tracing::info!(node.id = renewed.node_id, "certificate renewed");
-                return renewed;
+                return Ok(renewed);
             }
+            Err(RenewError::Call(status)) if is_refused(&status) => return Err(*status),
             Err(error) => {
                 tracing::warn!(error = %k8sctl_rpc::chain(&error), "certificate not renewed");
                 tokio::time::sleep(backoff.next_pause()).await;
             }
         }
     }
+}
+
+/// Whether it is the certificate that is refused, and not this one call.
+pub(super) fn is_refused(status: &tonic::Status) -> bool {
+    matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied)
 }
 
 async fn renew(channel: Channel, store: &Store, identity: &Identity) -> Result<Identity, RenewError> {

@@ -1,5 +1,6 @@
-//! Step `cni`: the built-in pod network of this node: a bridge with this node's share of the pod CIDR, and one
-//! masquerade rule for what leaves the pod network. Routes to other nodes are `host-os`'s.
+//! Step `cni`: the built-in pod network of this node: a bridge with this node's share of the pod CIDR, one masquerade
+//! rule for what leaves the pod network, and one that keeps pods from the host agent. Routes to other nodes are
+//! `host-os`'s.
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
@@ -78,7 +79,7 @@ impl Step for Cni {
         let mut wrong: Vec<String> =
             wrong_files(&self.root, &files)?.iter().map(|file| file.path.clone()).collect();
         if self.root.is_live() && !network::observe_rules(desired).await?.is_empty() {
-            wrong.push("masquerade rule".to_owned());
+            wrong.push("rules of the packet filter".to_owned());
         }
         Ok(Check::from_missing(wrong))
     }

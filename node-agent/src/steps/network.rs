@@ -1,6 +1,9 @@
-//! Routes to other nodes' pods and the masquerade rule for pods: what is there, what is missing, making it so.
+//! Routes to other nodes' pods, and the packet filter's rules for this node's: what is there, what is missing, making it
+//! so.
 //!
 //! Ours are told from others' by the routing protocol number and by the rule's comment; only those are removed.
+
+use std::net::SocketAddrV4;
 
 use k8sctl_proto::node::v1::DesiredState;
 
@@ -72,17 +75,49 @@ pub async fn execute_routes(plan: &RoutePlan) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The rule that hides pod addresses from everything outside of the pod network, as `iptables -S` shows it.
-fn masquerade_rule(desired: &DesiredState) -> Vec<String> {
-    let (from, pods) = (desired.node_pod_cidr.as_str(), desired.pod_cidr.as_str());
-    ["-s", from, "!", "-d", pods, "-m", "comment", "--comment", COMMENT, "-j", "MASQUERADE"]
-        .map(str::to_owned)
-        .to_vec()
+/// A chain, and the one rule in it that is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnRule {
+    /// `nat`
+    pub table: &'static str,
+    /// `POSTROUTING`
+    pub chain: &'static str,
+    /// Its words, as `iptables -S` shows them. `None` means that there shall be none.
+    pub rule: Option<Vec<String>>,
 }
 
-/// What to do about masquerade rules.
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Hides pod addresses from everything outside of the pod network.
+fn masquerade_rule(desired: &DesiredState) -> OwnRule {
+    let (from, pods) = (&desired.node_pod_cidr, &desired.pod_cidr);
+    let rule = words(&format!("-s {from} ! -d {pods} -m comment --comment {COMMENT} -j MASQUERADE"));
+    OwnRule { table: "nat", chain: "POSTROUTING", rule: Some(rule) }
+}
+
+/// Keeps pods away from the host agent: they would come with this node's address, and take its places there. In this
+/// chain a Service that leads to it has been translated already.
+fn host_rule(desired: &DesiredState) -> OwnRule {
+    let from = &desired.node_pod_cidr;
+    let rule = |host: SocketAddrV4| {
+        let (ip, port) = (host.ip(), host.port());
+        words(&format!(
+            "-s {from} -d {ip}/32 -p tcp -m comment --comment {COMMENT} -m tcp --dport {port} -j DROP"
+        ))
+    };
+    let host: Option<SocketAddrV4> = desired.host_address.parse().ok();
+    OwnRule { table: "mangle", chain: "FORWARD", rule: host.map(rule) }
+}
+
+/// What to do about our rule in one chain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RulePlan {
+    /// Where.
+    pub table: &'static str,
+    /// Where in it.
+    pub chain: &'static str,
     /// The rule that is missing.
     pub add: Option<Vec<String>>,
     /// Ours, and no longer wanted, or there twice.
@@ -96,39 +131,47 @@ impl RulePlan {
     }
 }
 
-/// Compares the chain, as `iptables -t nat -S POSTROUTING` prints it, with our one rule.
-pub fn plan_rules(chain: &str, desired: &DesiredState) -> RulePlan {
-    let wanted = masquerade_rule(desired);
-    let mut plan = RulePlan::default();
+/// Compares the chain, as `iptables -t TABLE -S CHAIN` prints it, with our one rule.
+pub fn plan_rules(shown: &str, own: &OwnRule) -> RulePlan {
+    let wanted = &own.rule;
+    let mut plan = RulePlan { table: own.table, chain: own.chain, ..RulePlan::default() };
     let mut there = false;
-    for line in chain.lines() {
+    for line in shown.lines() {
         let words: Vec<String> =
             line.split_whitespace().map(|word| word.trim_matches('"').to_owned()).collect();
         let ours = words.windows(2).any(|pair| pair[0] == "--comment" && pair[1] == COMMENT);
         let Some(rule) = words.get(2..).filter(|_| ours && words[0] == "-A") else { continue };
-        if rule == wanted && !there {
+        if wanted.as_deref() == Some(rule) && !there {
             there = true;
         } else {
             plan.remove.push(rule.to_vec());
         }
     }
-    plan.add = (!there).then_some(wanted);
+    plan.add = wanted.clone().filter(|_| !there);
     plan
 }
 
-/// What to do about the rules in the kernel.
-pub async fn observe_rules(desired: &DesiredState) -> Result<RulePlan, StepError> {
-    let chain = run("iptables", &["-w", "-t", "nat", "-S", "POSTROUTING"]).await?;
-    Ok(plan_rules(&chain, desired))
+/// What to do about the rules in the kernel, for each chain with something to do.
+pub async fn observe_rules(desired: &DesiredState) -> Result<Vec<RulePlan>, StepError> {
+    let mut plans = Vec::new();
+    for own in [masquerade_rule(desired), host_rule(desired)] {
+        let shown = run("iptables", &["-w", "-t", own.table, "-S", own.chain]).await?;
+        plans.push(plan_rules(&shown, &own));
+    }
+    plans.retain(|plan| !plan.is_empty());
+    Ok(plans)
 }
 
-/// Carries a plan out.
-pub async fn execute_rules(plan: &RulePlan) -> Result<(), StepError> {
-    let changes = plan.remove.iter().map(|rule| ("-D", rule)).chain(plan.add.iter().map(|rule| ("-A", rule)));
-    for (verb, rule) in changes {
-        let mut args = vec!["-w", "-t", "nat", verb, "POSTROUTING"];
-        args.extend(rule.iter().map(String::as_str));
-        run("iptables", &args).await?;
+/// Carries plans out.
+pub async fn execute_rules(plans: &[RulePlan]) -> Result<(), StepError> {
+    for plan in plans {
+        let changes =
+            plan.remove.iter().map(|rule| ("-D", rule)).chain(plan.add.iter().map(|rule| ("-A", rule)));
+        for (verb, rule) in changes {
+            let mut args = vec!["-w", "-t", plan.table, verb, plan.chain];
+            args.extend(rule.iter().map(String::as_str));
+            run("iptables", &args).await?;
+        }
     }
     Ok(())
 }
@@ -162,10 +205,35 @@ mod tests {
         let right = "-A POSTROUTING -s 10.244.1.0/24 ! -d 10.244.0.0/16 -m comment --comment k8s-myhome -j MASQUERADE\n";
         let stale = "-A POSTROUTING -s 10.9.0.0/24 ! -d 10.9.0.0/16 -m comment --comment \"k8s-myhome\" -j MASQUERADE\n";
         let foreign = "-P POSTROUTING ACCEPT\n-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n";
-        assert!(plan_rules(&format!("{foreign}{right}"), &desired).is_empty());
-        let plan = plan_rules(&format!("{foreign}{stale}"), &desired);
-        assert_eq!(plan.add, Some(masquerade_rule(&desired)));
+        let own = masquerade_rule(&desired);
+        assert!(plan_rules(&format!("{foreign}{right}"), &own).is_empty());
+        let plan = plan_rules(&format!("{foreign}{stale}"), &own);
+        assert_eq!((plan.table, plan.chain, plan.add), ("nat", "POSTROUTING", own.rule.clone()));
         assert_eq!(plan.remove.len(), 1);
-        assert_eq!(plan_rules(&right.repeat(2), &desired).remove.len(), 1);
+        assert_eq!(plan_rules(&right.repeat(2), &own).remove.len(), 1);
+    }
+
+    #[test]
+    fn one_rule_keeps_pods_from_the_host_agent_where_its_address_is_known() {
+        let desired = |host: &str| DesiredState {
+            pod_cidr: "10.244.0.0/16".into(),
+            node_pod_cidr: "10.244.1.0/24".into(),
+            host_address: host.into(),
+            ..DesiredState::default()
+        };
+        // As both kinds of iptables print it.
+        let right = "-A FORWARD -s 10.244.1.0/24 -d 192.168.122.1/32 -p tcp -m comment --comment k8s-myhome -m tcp --dport 7443 -j DROP\n";
+        let foreign = "-P FORWARD ACCEPT\n-A FORWARD -s 10.244.1.0/24 -d 192.168.122.1/32 -p tcp -m tcp --dport 7443 -j DROP\n";
+        let own = host_rule(&desired("192.168.122.1:7443"));
+        assert!(plan_rules(&format!("{foreign}{right}"), &own).is_empty());
+        let plan = plan_rules(foreign, &own);
+        assert_eq!((plan.table, plan.chain, plan.add), ("mangle", "FORWARD", own.rule.clone()));
+        assert_eq!(plan.remove, [] as [Vec<String>; 0]);
+        let moved = plan_rules(right, &host_rule(&desired("192.168.122.1:7444")));
+        assert!(moved.add.is_some() && moved.remove.len() == 1, "{moved:?}");
+        // A host agent of before says nothing.
+        let unknown = host_rule(&desired(""));
+        assert!(plan_rules(foreign, &unknown).is_empty());
+        assert_eq!(plan_rules(right, &unknown).remove.len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 //! - [`tls`]: TLS 1.3 listener and dialler that give the handlers the peer's certificate and the TLS exporter
 //! - [`unix`]: control socket with the caller's credentials from the kernel
 //! - [`connection`]: an accepted connection and what is known of its peer
-//! - [`allowance`]: how much one peer can make us tell; `places`: how much it can hold
+//! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold
 //! - [`limits`]: every limit of every server, in one place
 //! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
 //! - [`task`]: supervised tasks
@@ -17,7 +17,7 @@ pub mod allowance;
 pub mod chain;
 pub mod connection;
 pub mod limits;
-mod places;
+pub mod places;
 pub mod provider;
 pub mod status;
 pub mod task;

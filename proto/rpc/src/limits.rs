@@ -9,6 +9,11 @@ use tonic::transport::{Endpoint, Server};
 pub const CONCURRENT_STREAMS: u32 = 64;
 /// Requests of one connection that wait for their response to begin; more are refused at once.
 pub const CONCURRENT_REQUESTS: usize = 32;
+/// Calls of one node, over all of its connections, that wait for their response to begin; without certificate, of one
+/// address. Of each an unfinished message is kept.
+pub const CALLS_PER_NODE: usize = 32;
+/// How long a call to join or to renew a certificate may take, its message included.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest message that a service decodes.
 pub const DECODE_BYTES: usize = 4 * 1024 * 1024;
 /// Largest message of a node agent. Decoded, a message of many empty parts takes a hundred times its size.
@@ -41,10 +46,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take, by the listener.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// TLS handshakes in flight on one listener; further peers wait in the backlog.
-pub const HANDSHAKES: usize = 64;
-/// Connections without client certificate, handshakes included, from one address.
+/// Pause after the system refused to accept, for example without free file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections without client certificate, handshakes included, from one address; further ones are closed.
 pub const UNAUTHENTICATED_PER_ADDRESS: usize = 8;
+/// Such connections from addresses of no node of the cluster, all of these addresses together; further ones are closed.
+pub const STRANGE_ADDRESSES: usize = 32;
 /// Connections of one node, which has shown its certificate: one, and those that it lost and that are not yet known to
 /// be lost. What it sends and does not finish is kept for each.
 pub const CONNECTIONS_PER_NODE: usize = 8;
@@ -54,7 +61,7 @@ pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 pub const STRANGERS: usize = 32;
 /// How long such a connection may live: long enough to be told no.
 pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
-/// Connections of one listener.
+/// Connections of one listener; further ones are closed.
 pub const CONNECTIONS: usize = 1024;
 
 /// A server with all limits that belong to connections.

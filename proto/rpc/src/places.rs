@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Counts what each peer holds. Clones count together.
 #[derive(Debug)]
-pub(crate) struct Places<K> {
+pub struct Places<K> {
     most: usize,
     taken: Arc<Mutex<HashMap<K, usize>>>,
 }
@@ -19,12 +19,12 @@ impl<K> Clone for Places<K> {
 
 impl<K: Clone + Eq + Hash> Places<K> {
     /// `most` for each peer.
-    pub(crate) fn new(most: usize) -> Self {
+    pub fn new(most: usize) -> Self {
         Self { most, taken: Arc::default() }
     }
 
     /// A place, while the peer has fewer than it may.
-    pub(crate) fn take(&self, peer: K) -> Option<Place<K>> {
+    pub fn take(&self, peer: K) -> Option<Place<K>> {
         let mut taken = lock(&self.taken);
         let count = taken.entry(peer.clone()).or_default();
         if *count >= self.most {
@@ -37,7 +37,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
 
 /// One place, given back on drop.
 #[derive(Debug)]
-pub(crate) struct Place<K: Eq + Hash> {
+pub struct Place<K: Eq + Hash> {
     taken: Arc<Mutex<HashMap<K, usize>>>,
     peer: K,
 }

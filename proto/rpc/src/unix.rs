@@ -9,12 +9,12 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -108,12 +108,14 @@ pub fn listen(
         .and_then(|()| std::fs::rename(&early, path))
         .map_err(bind_error)?;
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
-    Ok(Incoming { listener, is_known: Box::new(is_known), strangers })
+    Ok(Incoming { listener, pause: None, is_known: Box::new(is_known), strangers })
 }
 
-/// Stream of control connections.
+/// Stream of control connections. It never yields an error.
 pub struct Incoming {
     listener: UnixListener,
+    /// Until then nothing is accepted.
+    pause: Option<Pin<Box<Sleep>>>,
     is_known: Box<dyn Fn(&PeerCredentials) -> bool + Send>,
     strangers: Arc<Semaphore>,
 }
@@ -138,12 +140,20 @@ impl std::fmt::Debug for Incoming {
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let (stream, _) = match std::task::ready!(self.listener.poll_accept(context)) {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            let (stream, _) = match ready!(self.listener.poll_accept(context)) {
                 Ok(accepted) => accepted,
-                // tonic goes on after an error of this kind.
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                Err(error) => {
+                    // Without free file descriptors the next try would fail as well, and at once.
+                    tracing::warn!(error = %error, "cannot accept a control connection");
+                    self.pause = Some(Box::pin(sleep(limits::ACCEPT_PAUSE)));
+                    continue;
+                }
             };
             match stream.peer_cred() {
                 Ok(peer) => {

@@ -1,6 +1,6 @@
 //! The node port on loopback: real TLS, a real tonic service, one CA made for the test.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,8 @@ use k8sctl_rpc::limits;
 use k8sctl_rpc::tls::{self, Identity, PeerInfo, ServerCertificate, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
@@ -69,7 +70,13 @@ struct Server {
     _stop: oneshot::Sender<()>,
 }
 
+/// One that knows nobody's address.
 async fn server() -> Server {
+    server_that_knows(&[]).await
+}
+
+async fn server_that_knows(addresses: &[IpAddr]) -> Server {
+    let known = addresses.to_owned();
     let ca = Authority::new();
     let own = ca.issue(ExtendedKeyUsagePurpose::ServerAuth);
     let certificate = ServerCertificate::new(&own.cert_der, &own.key_der).expect("usable");
@@ -79,9 +86,10 @@ async fn server() -> Server {
     let (stop, stopped) = oneshot::channel::<()>();
     let service =
         JoinServiceServer::new(Echo(Arc::default())).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
+    let incoming = tls::incoming(listener, config, owner, move |address| known.contains(&address));
     let serve = limits::server()
         .add_service(service)
-        .serve_with_incoming_shutdown(tls::incoming(listener, config, owner), async { drop(stopped.await) });
+        .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
     k8sctl_rpc::task::spawn("server", serve);
     Server { address, ca, certificate, _stop: stop }
 }
@@ -155,7 +163,7 @@ async fn half_open_connections_shut_nobody_else_out() {
     }
     // The address has used up its places, so the listener hangs up on the next.
     let mut refused = TcpStream::connect(server.address).await.expect("TCP connects");
-    let read = tokio::io::AsyncReadExt::read(&mut refused, &mut [0; 1]).await;
+    let read = refused.read(&mut [0; 1]).await;
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     drop(idle);
     // Level-triggered: as soon as the listener saw that they are gone, a dial succeeds.
@@ -166,6 +174,62 @@ async fn half_open_connections_shut_nobody_else_out() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), dial).await.expect("the places come back");
+}
+
+/// A connection that says nothing, from 127.0.0.`host`.
+async fn silent(server: &Server, host: u8) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into()).expect("an address of this host");
+    socket.connect(server.address).await.expect("TCP connects")
+}
+
+/// Whether such a connection has a place: what it says is answered then, with an alert, and not just closed.
+async fn has_place(server: &Server, host: u8) -> bool {
+    let mut stream = silent(server, host).await;
+    let garbage = async {
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
+        stream.read(&mut [0; 1]).await
+    };
+    let read = tokio::time::timeout(Duration::from_secs(2), garbage).await.expect("it is not left waiting");
+    read.is_ok_and(|bytes| bytes > 0)
+}
+
+#[tokio::test]
+async fn strangers_of_many_addresses_shut_no_node_out() {
+    let node = IpAddr::from([127, 0, 0, 1]);
+    let server = server_that_knows(&[node]).await;
+    assert!(has_place(&server, 20).await, "there is room");
+    let mut idle = Vec::new();
+    for host in 2..10 {
+        for _ in 0..limits::UNAUTHENTICATED_PER_ADDRESS {
+            idle.push(silent(&server, host).await);
+        }
+    }
+    assert!(idle.len() > limits::STRANGE_ADDRESSES);
+    assert!(!has_place(&server, 20).await, "all places of strange addresses are taken");
+    let address = server.address.to_string();
+    let dial = async {
+        let (channel, _) = tls::connect(&address, NAME, &server.ca.der, None).await.expect("connects");
+        ask(channel, JoinRequest::default()).await.expect("answers");
+    };
+    tokio::time::timeout(Duration::from_secs(2), dial).await.expect("a node's address has places of its own");
+    drop(idle);
+    // Level-triggered: as soon as the listener saw that they are gone.
+    let again = async { while !has_place(&server, 20).await {} };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("the places come back");
+}
+
+#[tokio::test]
+async fn who_has_shown_a_certificate_is_no_stranger() {
+    let server = server().await;
+    let address = server.address.to_string();
+    let mut held = Vec::new();
+    for _ in 0..=limits::STRANGE_ADDRESSES {
+        let identity = Some(server.ca.issue(ExtendedKeyUsagePurpose::ClientAuth));
+        let (channel, _) = tls::connect(&address, NAME, &server.ca.der, identity).await.expect("connects");
+        ask(channel.clone(), JoinRequest::default()).await.expect("answers");
+        held.push(channel);
+    }
 }
 
 #[tokio::test]
@@ -195,7 +259,7 @@ async fn one_node_cannot_hold_the_places_of_all() {
 async fn garbage_and_large_messages_are_refused_and_the_listener_lives() {
     let server = server().await;
     let mut garbage = TcpStream::connect(server.address).await.expect("TCP connects");
-    tokio::io::AsyncWriteExt::write_all(&mut garbage, b"GET / HTTP/1.1\r\n\r\n").await.expect("is sent");
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("is sent");
     let (channel, _) =
         tls::connect(&server.address.to_string(), NAME, &server.ca.der, None).await.expect("connects");
     let large = JoinRequest { csr_der: vec![0; limits::JOIN_DECODE_BYTES + 1], ..JoinRequest::default() };

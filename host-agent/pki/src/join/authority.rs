@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -26,6 +26,12 @@ use crate::issue;
 /// Keeps this MAC apart from every other use of the secret.
 const LABEL: &[u8] = b"k8sctl-join-v1";
 
+/// Attempts to join of one address: at once, and a second after that.
+const ADDRESS_RATE: (f64, f64) = (10.0, 1.0);
+/// Certificates of one node, which are a signature and writes to the disk each: at once, and a second after that. An
+/// honest one needs two a day.
+const NODE_RATE: (f64, f64) = (10.0, 0.1);
+
 /// Tells the time; replaced in tests.
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Called between the steps of giving a certificate; does nothing but in tests.
@@ -37,7 +43,8 @@ pub struct JoinAuthority {
     authorities: Arc<dyn Authorities>,
     machines: Arc<dyn Machines>,
     secrets: Mutex<HashMap<String, SecretSlice<u8>>>,
-    rate: Mutex<RateLimit>,
+    address_rate: Mutex<RateLimit<IpAddr>>,
+    node_rate: Mutex<RateLimit<String>>,
     events: Option<JoinTeller>,
     clock: Clock,
     points: Points,
@@ -52,7 +59,8 @@ impl JoinAuthority {
             authorities,
             machines,
             secrets: Mutex::default(),
-            rate: Mutex::default(),
+            address_rate: Mutex::new(RateLimit::new(ADDRESS_RATE.0, ADDRESS_RATE.1)),
+            node_rate: Mutex::new(RateLimit::new(NODE_RATE.0, NODE_RATE.1)),
             events: None,
             clock: Arc::new(Timestamp::now),
             points: Arc::new(|_| ()),
@@ -74,6 +82,12 @@ impl JoinAuthority {
     /// The same authority, calling this with the name of each point at which a test may end the process.
     pub fn with_points(mut self, points: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.points = Arc::new(points);
+        self
+    }
+
+    /// The same authority with so many certificates for one node at once, and so many a second after that.
+    pub fn with_node_rate(mut self, burst: f64, per_second: f64) -> Self {
+        self.node_rate = Mutex::new(RateLimit::new(burst, per_second));
         self
     }
 
@@ -114,8 +128,12 @@ impl JoinAuthority {
         let node_id = request.node_id.as_str();
         match &result {
             Ok(signed) => {
-                tracing::info!(node.id = node_id, peer.address = %peer, certificate.serial = signed.serial, "node joined");
-                self.tell(JoinEvent::Joined { node_id: node_id.to_owned(), peer: peer.ip() });
+                let (serial, address) = (&signed.serial, peer.ip());
+                if self.tell(JoinEvent::Joined { node_id: node_id.to_owned(), peer: address }) {
+                    tracing::info!(node.id = node_id, peer.address = %peer, certificate.serial = serial, "node joined");
+                } else {
+                    tracing::debug!(node.id = node_id, peer.address = %peer, certificate.serial = serial, "node joined");
+                }
             }
             Err(JoinError::Refused { refusal, .. }) => {
                 let named = can_be_node_id(node_id).then(|| node_id.to_owned());
@@ -143,7 +161,7 @@ impl JoinAuthority {
         let sound = can_be_node_id(&request.node_id);
         let node_id = if sound { request.node_id.clone() } else { "without a valid id".to_owned() };
         let refused = |refusal| JoinError::Refused { node_id: node_id.clone(), refusal };
-        if !lock(&self.rate).allow(peer.ip(), Instant::now()) {
+        if !lock(&self.address_rate).allow(peer.ip(), Instant::now()) {
             return Err(refused(Refusal::Rate));
         }
         if request.protocol != PROTOCOL {
@@ -153,6 +171,9 @@ impl JoinAuthority {
             return Err(refused(Refusal::Proof));
         }
         let proven = self.proven_secret(request, exporter);
+        if proven.is_some() && !self.may_get(&node_id) {
+            return Err(refused(Refusal::Rate));
+        }
         let csr = NodeCsr::parse(&request.csr_der).ok();
         // Only a peer with the secret makes the host look at its VMs.
         let machine_running =
@@ -233,6 +254,10 @@ impl JoinAuthority {
 
     /// A successor for the caller's certificate. The old one is good until the new one is first used.
     pub async fn renew(&self, identity: &NodeIdentity, csr_der: &[u8]) -> Result<SignedNode, JoinError> {
+        if !self.may_get(&identity.node_id) {
+            let node_id = identity.node_id.clone();
+            return Err(JoinError::Refused { node_id, refusal: Refusal::Rate });
+        }
         let csr = NodeCsr::parse(csr_der)
             .map_err(|source| JoinError::Csr { node_id: identity.node_id.clone(), source })?;
         let ca = self.node_ca(&identity.cluster_id)?;
@@ -251,6 +276,11 @@ impl JoinAuthority {
         lock(&self.secrets).remove(node_id);
         let (node, now) = (node_id.to_owned(), (self.clock)());
         self.call(move |connection| table::revoke(connection, &node, now)).await
+    }
+
+    /// Whether a node may get a certificate by now, from whatever address.
+    fn may_get(&self, node_id: &str) -> bool {
+        lock(&self.node_rate).allow(node_id.to_owned(), Instant::now())
     }
 
     fn not_current(&self, identity: &NodeIdentity) -> JoinError {

@@ -73,8 +73,8 @@ pub enum Decision {
 /// Why an attempt is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Too many attempts from this address.
-    #[error("too many attempts from this address")]
+    /// Too many attempts from this address, or of this node.
+    #[error("too many attempts")]
     Rate,
     /// Another protocol.
     #[error("the node agent speaks another join protocol")]

@@ -2,7 +2,7 @@
 //!
 //! - [`decide`]: the pure decision on one attempt
 //! - `table`: what survives a restart of the host agent, and the atomic steps on it
-//! - `rate`: how often one address may try
+//! - `rate`: how often one address may try, and one node get a certificate
 //! - `telling`: what is told of it, and how much
 //! - [`JoinAuthority`]: drives them, and says which certificates are still good
 //!
@@ -106,7 +106,7 @@ pub enum JoinEvent {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// The peer gets no certificate.
-    #[error("node {node_id:?} may not join")]
+    #[error("node {node_id:?} gets no certificate")]
     Refused {
         /// Node that it claimed to be.
         node_id: String,

@@ -1,35 +1,39 @@
-//! How often one address may try to join: a bucket that holds some attempts and fills slowly. Kept in memory; it
-//! slows guessing and floods down, and never touches a token.
+//! How often one peer may try: a bucket that holds some attempts and fills slowly. Kept in memory; it slows guessing and
+//! floods down, and never touches a token.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Attempts at once.
-const BURST: f64 = 10.0;
-/// Attempts a second after that.
-const PER_SECOND: f64 = 1.0;
-/// Addresses that are remembered.
-const ADDRESSES: usize = 4096;
+/// Peers that are remembered.
+const PEERS: usize = 4096;
 
-/// Buckets by address.
-#[derive(Debug, Default)]
-pub(super) struct RateLimit {
-    buckets: HashMap<IpAddr, (f64, Instant)>,
+/// Buckets by peer.
+#[derive(Debug)]
+pub(super) struct RateLimit<K> {
+    burst: f64,
+    per_second: f64,
+    buckets: HashMap<K, (f64, Instant)>,
 }
 
-impl RateLimit {
-    /// Takes one attempt out of the address's bucket; `false` means that it is empty.
-    pub(super) fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.buckets.len() >= ADDRESSES {
-            let full = Duration::from_secs_f64(BURST / PER_SECOND);
-            self.buckets.retain(|_, (_, at)| now.saturating_duration_since(*at) < full);
+impl<K: Eq + Hash> RateLimit<K> {
+    /// So many attempts at once, and so many a second after that.
+    pub(super) fn new(burst: f64, per_second: f64) -> Self {
+        Self { burst, per_second, buckets: HashMap::new() }
+    }
+
+    /// Takes one attempt out of the peer's bucket; `false` means that it is empty.
+    pub(super) fn allow(&mut self, peer: K, now: Instant) -> bool {
+        let Self { burst, per_second, buckets } = self;
+        if buckets.len() >= PEERS {
+            let full = Duration::from_secs_f64(*burst / *per_second);
+            buckets.retain(|_, (_, at)| now.saturating_duration_since(*at) < full);
         }
-        if self.buckets.len() >= ADDRESSES && !self.buckets.contains_key(&address) {
+        if buckets.len() >= PEERS && !buckets.contains_key(&peer) {
             return false;
         }
-        let (tokens, at) = self.buckets.entry(address).or_insert((BURST, now));
-        *tokens = (*tokens + now.saturating_duration_since(*at).as_secs_f64() * PER_SECOND).min(BURST);
+        let (tokens, at) = buckets.entry(peer).or_insert((*burst, now));
+        *tokens = (*tokens + now.saturating_duration_since(*at).as_secs_f64() * *per_second).min(*burst);
         *at = now;
         if *tokens < 1.0 {
             return false;
@@ -42,10 +46,11 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
-    fn a_bucket_empties_and_fills_for_each_address_alone() {
-        let mut limit = RateLimit::default();
+    fn a_bucket_empties_and_fills_for_each_peer_alone() {
+        let mut limit = RateLimit::new(10.0, 1.0);
         let start = Instant::now();
         let (one, two) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let allowed = (0..100).filter(|_| limit.allow(one, start)).count();
@@ -57,12 +62,12 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut limit = RateLimit::default();
+        let mut limit = RateLimit::new(10.0, 1.0);
         let start = Instant::now();
         for number in 0..10_000_u32 {
             limit.allow(IpAddr::from(number.to_be_bytes()), start);
         }
-        assert_eq!(limit.buckets.len(), ADDRESSES);
+        assert_eq!(limit.buckets.len(), PEERS);
         assert!(limit.allow(IpAddr::from([127, 9, 9, 9]), start + Duration::from_secs(11)));
     }
 }

@@ -52,12 +52,23 @@ pub struct World {
     pub clock: Arc<Mutex<Timestamp>>,
     /// Where the host agent dies next, with a panic of the task that it is at.
     pub crash_at: CrashAt,
+    has_node_rate: bool,
 }
 
 pub type CrashAt = Arc<Mutex<Option<&'static str>>>;
 
 impl World {
+    /// One without a rate for each node.
     pub fn new() -> Self {
+        Self::make(false)
+    }
+
+    /// One with the rate for each node.
+    pub fn with_node_rate() -> Self {
+        Self::make(true)
+    }
+
+    fn make(has_node_rate: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("store.db");
         let now = Timestamp::now();
@@ -66,8 +77,9 @@ impl World {
         let machines = Arc::new(FakeMachines::default());
         let clock = Arc::new(Mutex::new(now));
         let crash_at = CrashAt::default();
-        let (authority, events) = start(&path, &authorities, &machines, &clock, &crash_at);
-        let world = Self { _dir: dir, path, authorities, machines, authority, events, clock, crash_at };
+        let (authority, events) = start(&path, &authorities, &machines, &clock, &crash_at, has_node_rate);
+        let world =
+            Self { _dir: dir, path, authorities, machines, authority, events, clock, crash_at, has_node_rate };
         world.run_machine(NODE, MACHINE);
         world
     }
@@ -75,7 +87,7 @@ impl World {
     /// Ends the host agent and starts it again on the same database.
     pub fn restart(&mut self) {
         (self.authority, self.events) =
-            start(&self.path, &self.authorities, &self.machines, &self.clock, &self.crash_at);
+            start(&self.path, &self.authorities, &self.machines, &self.clock, &self.crash_at, self.has_node_rate);
     }
 
     /// Runs SQL on the database, to make what a crash leaves.
@@ -111,6 +123,7 @@ fn start(
     machines: &Arc<FakeMachines>,
     clock: &Arc<Mutex<Timestamp>>,
     crash_at: &CrashAt,
+    has_node_rate: bool,
 ) -> (Arc<JoinAuthority>, JoinEvents) {
     let store = Store::open(path, &[SCHEMA]).expect("opens");
     let (sender, events) = join_events();
@@ -123,6 +136,7 @@ fn start(
         .with_events(sender)
         .with_points(dies)
         .with_clock(move || *clock.lock().expect("no panic"));
+    let authority = if has_node_rate { authority } else { authority.with_node_rate(1e9, 1e9) };
     (Arc::new(authority), events)
 }
 

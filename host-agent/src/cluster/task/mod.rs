@@ -262,17 +262,21 @@ impl ClusterTask {
         }
         let observed = self.observed(cluster);
         let Some(facts) = image.map(image_facts) else { return Ok(()) };
+        let address =
+            self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
-            self.shared.registry.set_desired(&node.id, desired_state(cluster, node, &facts, files, target));
+            let desired = desired_state(cluster, node, &facts, files, target, address.clone());
+            self.shared.registry.set_desired(&node.id, desired);
         }
         self.introduce_nodes(cluster, &observed.kubernetes).await
     }
 
     /// The TLS port of this cluster's node agents, as soon as the bridge is there.
     async fn open_listener(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
-        if self.listener.as_ref().is_some_and(NodeListener::is_open) {
+        if let Some(listener) = self.listener.as_ref().filter(|listener| listener.is_open()) {
+            listener.set_nodes(cluster);
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);

@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -27,8 +26,6 @@ use crate::{connection, limits, task};
 
 /// Connections that wait for tonic to take them.
 const READY: usize = 16;
-/// Pause after the system refused to accept, for example without free file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a TLS connection.
 #[derive(Clone, Debug)]
@@ -100,13 +97,21 @@ pub type Owner = fn(&CertificateDer<'_>) -> Option<String>;
 
 /// Accepts on `listener` until the stream is dropped. Handshakes run beside each other, bounded in number and time;
 /// one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so many connections.
-pub fn incoming(listener: TcpListener, config: Arc<ServerConfig>, owner: Owner) -> Incoming {
+/// Until a certificate is shown an address may hold so many, and all addresses that `is_known` does not know together.
+pub fn incoming(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    owner: Owner,
+    is_known: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+) -> Incoming {
     let (ready, receiver) = mpsc::channel(READY);
     let door = Door {
         acceptor: TlsAcceptor::from(config),
         owner,
         owners: Places::new(limits::CONNECTIONS_PER_NODE),
-        strangers: Places::new(limits::UNAUTHENTICATED_PER_ADDRESS),
+        is_known: Arc::new(is_known),
+        addresses: Places::new(limits::UNAUTHENTICATED_PER_ADDRESS),
+        strange: Arc::new(Semaphore::new(limits::STRANGE_ADDRESSES)),
     };
     task::spawn("tls-accept", accept(listener, door, ready));
     Incoming { receiver }
@@ -127,19 +132,8 @@ impl Stream for Incoming {
 }
 
 async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Result<Connection>>) {
-    let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES));
     let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
     loop {
-        let permits = async {
-            (Arc::clone(&handshakes).acquire_owned().await, Arc::clone(&connections).acquire_owned().await)
-        };
-        // Cancel-safe: a permit that was taken is given back, and nothing was accepted yet.
-        let (Ok(handshake), Ok(connection)) = (tokio::select! {
-            permits = permits => permits,
-            () = ready.closed() => return,
-        }) else {
-            return;
-        };
         // Cancel-safe: accept() takes no connection when it is dropped before it returns.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -149,20 +143,23 @@ async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Resul
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(error = %error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
+                sleep(limits::ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Some(stranger) = door.strangers.take(remote.ip()) else {
-            tracing::debug!(peer.address = %remote, "too many connections without certificate from this address");
+        // Nobody waits for a place in front of others.
+        let Some(stranger) = door.admit(remote.ip()) else {
+            tracing::debug!(peer.address = %remote, "too many connections without certificate");
+            continue;
+        };
+        let Ok(connection) = Arc::clone(&connections).try_acquire_owned() else {
+            tracing::debug!(peer.address = %remote, "too many connections");
             continue;
         };
         let (door, ready) = (door.clone(), ready.clone());
         task::spawn("tls-handshake", async move {
             let shake = door.shake(stream, remote, stranger, connection);
-            let made = timeout(limits::HANDSHAKE_TIMEOUT, shake).await;
-            drop(handshake);
-            match made {
+            match timeout(limits::HANDSHAKE_TIMEOUT, shake).await {
                 // The listener's stream was dropped meanwhile: the connection goes with it.
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                 Ok(Err(error)) => {
@@ -174,21 +171,41 @@ async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Resul
     }
 }
 
-/// What the handshakes of one listener have in common.
+/// What the connections of one listener have in common.
 #[derive(Clone)]
 struct Door {
     acceptor: TlsAcceptor,
     owner: Owner,
     owners: Places<String>,
-    strangers: Places<IpAddr>,
+    is_known: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    addresses: Places<IpAddr>,
+    strange: Arc<Semaphore>,
+}
+
+/// The place of a peer that has shown no certificate: one of its address and, where that is not known, one of those that
+/// all such addresses have together.
+#[derive(Debug)]
+struct Stranger {
+    _of_address: Place<IpAddr>,
+    _of_all: Option<OwnedSemaphorePermit>,
 }
 
 impl Door {
+    fn admit(&self, address: IpAddr) -> Option<Stranger> {
+        let of_address = self.addresses.take(address)?;
+        let of_all = if (self.is_known)(address) {
+            None
+        } else {
+            Some(Arc::clone(&self.strange).try_acquire_owned().ok()?)
+        };
+        Some(Stranger { _of_address: of_address, _of_all: of_all })
+    }
+
     async fn shake(
         self,
         stream: TcpStream,
         remote: SocketAddr,
-        stranger: Place<IpAddr>,
+        stranger: Stranger,
         permit: OwnedSemaphorePermit,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
@@ -217,11 +234,11 @@ impl Door {
 }
 
 /// What a TLS connection holds while it is open: its place among all, and among those of its owner or, where it showed
-/// no certificate, of its address.
+/// no certificate, among the strangers'.
 #[derive(Debug)]
 pub struct Held {
     _owner: Option<Place<String>>,
-    _stranger: Option<Place<IpAddr>>,
+    _stranger: Option<Stranger>,
     _permit: OwnedSemaphorePermit,
 }
 

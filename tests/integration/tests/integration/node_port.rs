@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use host_pki::ca::node_identity;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -40,6 +42,7 @@ use super::root::is_root;
 
 const SIM: &str = include_str!("../../../lab/simulated.toml");
 const OTHER: &str = include_str!("../../../lab/simulated-second.toml");
+const RENEW: &str = "/k8sctl.node.v1.NodeService/RenewCertificate";
 
 /// A host whose nodes have joined, and their certificates.
 struct Joined {
@@ -131,11 +134,16 @@ impl Joined {
     }
 
     async fn nobody_controls(&self) -> Result<()> {
-        for (who, channel) in [("a node", self.a.dial().await?), ("a stranger", self.dial(None).await?)] {
+        let callers = [
+            ("a node", self.a.dial().await?, Code::Unimplemented),
+            // It is not even told what there is.
+            ("a stranger", self.dial(None).await?, Code::Unauthenticated),
+        ];
+        for (who, channel, expected) in callers {
             for (path, _) in CONTROL_METHODS {
                 let refused = call_empty(channel.clone(), path).await;
                 let code = refused.err().map(|status| status.code());
-                ensure!(code == Some(Code::Unimplemented), "{who} called {path}: {code:?}");
+                ensure!(code == Some(expected), "{who} called {path}: {code:?}");
             }
         }
         Ok(())
@@ -147,7 +155,15 @@ impl Joined {
         refused(session, Code::Unauthenticated, "AUTH-NO-CERTIFICATE")?;
         let renewal = client.renew_certificate(RenewCertificateRequest { csr_der: csr(&self.a)?.0 }).await;
         refused(renewal, Code::Unauthenticated, "AUTH-NO-CERTIFICATE")?;
-        refused(push_logs(&mut client, "any", "x").await, Code::Unauthenticated, "AUTH-NO-CERTIFICATE")
+        refused(push_logs(&mut client, "any", "x").await, Code::Unauthenticated, "AUTH-NO-CERTIFICATE")?;
+        // It is refused before it has sent anything: no unfinished message is waited for, or kept.
+        let mut grpc = Grpc::new(self.dial(None).await?);
+        grpc.ready().await?;
+        let (unfinished, codec) = (tokio_stream::pending::<()>(), ProstCodec::<(), ()>::default());
+        let call = grpc.client_streaming(Request::new(unfinished), PathAndQuery::from_static(RENEW), codec);
+        let answer = tokio::time::timeout(Duration::from_secs(5), call).await;
+        let answer = answer.context("the host agent waits for the message")?;
+        refused(answer, Code::Unauthenticated, "AUTH-NO-CERTIFICATE")
     }
 
     async fn another_clusters_certificate(&self) -> Result<()> {
@@ -304,7 +320,7 @@ fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
         machine: Machine {
             boot_id: format!("boot-of-{name}"),
             machine_uuid: machine_uuid.to_owned(),
-            boot_to_agent: std::time::Duration::ZERO,
+            boot_to_agent: Duration::ZERO,
         },
     }
 }
@@ -372,7 +388,7 @@ async fn push_logs(
 async fn call_empty(channel: Channel, path: &'static str) -> Result<(), Status> {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    let path = PathAndQuery::from_static(path);
     let codec = ProstCodec::<(), ()>::default();
     grpc.server_streaming(Request::new(()), path, codec).await.map(|_| ())
 }

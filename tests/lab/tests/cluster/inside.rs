@@ -80,6 +80,22 @@ fn within(node: &str, what: &str, found: u64, expected: u64) -> Result<()> {
     Ok(())
 }
 
+/// The host agent's port on the bridge.
+const NODE_PORT: (&str, u16) = ("192.168.122.1", 7443);
+
+/// Nodes reach the host agent, and their pods, which come with their address, do not.
+pub fn pods_do_not_reach_the_host_agent(lab: &Lab, pods: &[String]) -> Result<()> {
+    let (host, port) = NODE_PORT;
+    Shell::open(lab, "k8s-worker-1")?.run(&format!("timeout 20 bash -c ': </dev/tcp/{host}/{port}'"))?;
+    for pod in pods {
+        let dial = format!("/bin/busybox nc -w 5 {host} {port} </dev/null && echo open || echo shut");
+        let dial = ["exec", pod, "--", "/bin/busybox", "sh", "-c", &dial];
+        let answer = lab.run("kubectl", &dial, MINUTE)?;
+        ensure!(answer.trim() == "shut", "{pod} reaches the host agent: {answer}");
+    }
+    Ok(())
+}
+
 /// A private key, or a bootstrap token of kubeadm's.
 const SECRET: &str =
     "PRIVATE KEY-----|client-key-data: |(^|[^a-z0-9.])[a-z0-9]{6}[.][a-z0-9]{16}([^a-z0-9.]|$)";

@@ -52,18 +52,19 @@ pub fn workload_answers(lab: &Lab) -> Result<()> {
     let service = service["spec"]["clusterIP"].as_str().context("a cluster IP")?.to_owned();
     let mut addresses: Vec<String> = pods.iter().filter_map(|pod| field(pod, "/status/podIP")).collect();
     addresses.push(service);
-    for pod in pods {
-        let name = field(pod, "/metadata/name").context("a name")?;
+    let names: Vec<String> = pods.iter().filter_map(|pod| field(pod, "/metadata/name")).collect();
+    ensure!(names.len() == hosts.len(), "the pods are {names:?}");
+    for name in &names {
         for address in &addresses {
             // Not wget: the one of a statically linked busybox crashes in the resolver.
             let get = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /bin/busybox nc -w 10 {address} 8080");
-            let get = ["exec", &name, "--", "/bin/busybox", "sh", "-c", &get];
+            let get = ["exec", name, "--", "/bin/busybox", "sh", "-c", &get];
             wait_until(&format!("{address} answers {name}"), 5 * MINUTE, || {
                 Ok(lab.run("kubectl", &get, MINUTE)?.contains("here"))
             })?;
         }
     }
-    Ok(())
+    super::inside::pods_do_not_reach_the_host_agent(lab, &names)
 }
 
 /// A bundle without an image for it has it refused, with a way on; nothing can be pulled in here.
