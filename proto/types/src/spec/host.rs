@@ -6,9 +6,8 @@ use super::values::{GIB, MIB};
 
 /// What the host keeps for itself before it is called tight.
 const HOST_RESERVE: u64 = GIB;
-/// How much more than its memory, as a part of it, nodes may want of a host: a VM takes what it uses, and of what is
-/// sold as 16 GB firmware and kernel keep some.
-const OVERCOMMITTED: u64 = 5;
+/// How many times a host's memory its nodes may want together: a VM takes page by page what it uses.
+const OVERCOMMITTED: u64 = 2;
 
 /// A host, as far as a spec must fit onto it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +20,20 @@ pub struct HostRoom {
     pub free_disk_bytes: u64,
 }
 
-/// The most memory, in bytes, that nodes may want of a host that has so much.
+/// The most memory, in bytes, that nodes may want together of a host that has so much.
 pub fn most_memory(host_bytes: u64) -> u64 {
-    host_bytes.saturating_add(host_bytes / OVERCOMMITTED)
+    host_bytes.saturating_mul(OVERCOMMITTED)
 }
 
 /// Mistakes and warnings on this host, told at the node that wants most.
 pub(super) fn check(draft: &Draft, host: &HostRoom, report: &mut Report<'_>) {
     let (memory, at) = wanted(draft, |node| node.memory.as_ref());
-    if memory > most_memory(host.memory_bytes) {
+    let largest = draft.nodes.iter().filter_map(|node| node.memory.as_ref()).map(|it| it.value).max();
+    if let Some(largest) = largest.filter(|largest| *largest > host.memory_bytes) {
+        let message =
+            format!("the node wants {} MiB, the host has {} MiB", largest / MIB, host.memory_bytes / MIB);
+        report.error("SPEC-HOST-MEMORY", &at, message, "give it less: no VM starts that is larger than its host");
+    } else if memory > most_memory(host.memory_bytes) {
         let message = format!(
             "the nodes want {} MiB together, the host has {} MiB",
             memory / MIB,

@@ -25,11 +25,19 @@ fn home_fits_a_host_of_its_size() {
 
 #[test]
 fn memory_is_an_error_and_the_rest_are_warnings() {
-    assert_eq!(ids(13 * GIB, 8, 110 * GIB), [("SPEC-HOST-MEMORY", false)]);
-    assert_eq!(ids(14 * GIB, 8, 110 * GIB), [("SPEC-HOST-MEMORY-TIGHT", true)]);
+    assert_eq!(ids(8 * GIB - 1, 8, 110 * GIB), [("SPEC-HOST-MEMORY", false)]);
+    assert_eq!(ids(8 * GIB, 8, 110 * GIB), [("SPEC-HOST-MEMORY-TIGHT", true)]);
     assert_eq!(ids(16 * GIB, 8, 110 * GIB), [("SPEC-HOST-MEMORY-TIGHT", true)]);
     assert_eq!(ids(64 * GIB, 7, 110 * GIB), [("SPEC-HOST-VCPUS", true)]);
     assert_eq!(ids(64 * GIB, 8, 110 * GIB - 1), [("SPEC-HOST-DISK", true)]);
+    // Three of 8 GiB: each would start, all together are more than twice what is there.
+    let three = HOME.replace("memory = \"4GiB\"", "memory = \"8GiB\"");
+    for (gib, warning) in [(11, false), (12, true)] {
+        let found = found(&three, gib * GIB, 8, 110 * GIB);
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        assert!(one.id.starts_with("SPEC-HOST-MEMORY") && one.warning == warning, "{one:?}");
+        assert!(one.message.contains("want 24576 MiB together"), "{one:?}");
+    }
     let all = ids(0, 0, 0);
     assert_eq!(all, [("SPEC-HOST-DISK", true), ("SPEC-HOST-MEMORY", false), ("SPEC-HOST-VCPUS", true)]);
 }
