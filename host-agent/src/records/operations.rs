@@ -220,21 +220,6 @@ fn forget_old(t: &Transaction<'_>, cluster_id: &str) -> Result<(), RecordError> 
     Ok(())
 }
 
-/// Ends the running operation of a cluster because another takes its place.
-fn supersede(
-    t: &Transaction<'_>,
-    cluster_id: &str,
-    reason: &str,
-) -> Result<Option<OperationRecord>, RecordError> {
-    let failure = Failure::new(
-        "OPERATION-SUPERSEDED",
-        "operation",
-        reason,
-        "follow the newer operation with `k8sctl status -w`",
-    );
-    end_running(t, cluster_id, Some(failure))
-}
-
 /// Ends the running operation of a cluster, badly with a failure.
 pub(super) fn end_running(
     t: &Transaction<'_>,

@@ -85,7 +85,10 @@ pub const IDS: &[(&str, &str)] = &[
     ("SPEC-FILE-SIZE", "the file is too long"),
     ("SPEC-HA-UNSUPPORTED", "more than one control plane, or a key of an endpoint for it"),
     ("SPEC-HOST-DISK", "warning: the disks together are larger than the host's free space"),
-    ("SPEC-HOST-MEMORY", "a node wants more memory than the host has, or the nodes want more than twice as much together"),
+    (
+        "SPEC-HOST-MEMORY",
+        "a node wants more memory than the host has, or the nodes want more than twice as much together",
+    ),
     ("SPEC-HOST-MEMORY-TIGHT", "warning: the nodes leave the host little memory, or none"),
     ("SPEC-HOST-VCPUS", "warning: the nodes have more virtual CPUs than the host has CPUs"),
     ("SPEC-IP", "no IPv4 address"),

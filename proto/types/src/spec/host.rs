@@ -32,7 +32,12 @@ pub(super) fn check(draft: &Draft, host: &HostRoom, report: &mut Report<'_>) {
     if let Some(largest) = largest.filter(|largest| *largest > host.memory_bytes) {
         let message =
             format!("the node wants {} MiB, the host has {} MiB", largest / MIB, host.memory_bytes / MIB);
-        report.error("SPEC-HOST-MEMORY", &at, message, "give it less: no VM starts that is larger than its host");
+        report.error(
+            "SPEC-HOST-MEMORY",
+            &at,
+            message,
+            "give it less: no VM starts that is larger than its host",
+        );
     } else if memory > most_memory(host.memory_bytes) {
         let message = format!(
             "the nodes want {} MiB together, the host has {} MiB",
