@@ -164,7 +164,7 @@ fn parse(text: &str) -> Result<HostConfig, Vec<String>> {
     let mut mistakes: Vec<_> =
         errors.iter().map(|error| (place(error), error.message().to_owned())).collect();
     let is_broken = |line: usize| errors.iter().any(|error| place(error) == line);
-    // Each key by itself: serde ends with the first one that it does not take.
+    // Each key by itself: the crate config ends with the first one that it does not take, and names no line.
     for (key, value) in document.get_ref() {
         let at = line(key.span().start);
         let alone = DeTable::from_iter([(key.clone(), value.clone())]);
@@ -174,11 +174,15 @@ fn parse(text: &str) -> Result<HostConfig, Vec<String>> {
         }
     }
     if mistakes.is_empty() {
-        let config = HostConfig::deserialize(Deserializer::from(document));
-        return config.map_err(|error| vec![error.message().to_owned()]);
+        return read(text).map_err(|error| vec![error.to_string()]);
     }
     mistakes.sort();
     Err(mistakes.into_iter().map(|(line, mistake)| format!("line {line}: {mistake}")).collect())
+}
+
+fn read(text: &str) -> Result<HostConfig, config::ConfigError> {
+    let file = config::File::from_str(text, config::FileFormat::Toml);
+    config::Config::builder().add_source(file).build()?.try_deserialize()
 }
 
 #[cfg(test)]
