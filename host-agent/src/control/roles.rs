@@ -113,7 +113,11 @@ impl Warnings {
             (allowance.take(&uid, now), left_out)
         };
         for (uid, count) in left_out {
-            tracing::warn!(peer.uid = uid.flatten(), count, "refused control calls more often than was logged");
+            tracing::warn!(
+                peer.uid = uid.flatten(),
+                count,
+                "refused control calls more often than was logged"
+            );
         }
         let path = String::from_utf8_lossy(&path.as_bytes()[..path.len().min(PATH_BYTES)]);
         if is_told {

@@ -147,8 +147,7 @@ mod tests {
 
     /// Calls whose messages do not end, through one gate.
     fn calls() -> impl FnMut(&str, Option<CertificateDer<'static>>) -> Answer {
-        let unfinished =
-            |_: Request<()>| async { pending::<Result<Response<Body>, Infallible>>().await };
+        let unfinished = |_: Request<()>| async { pending::<Result<Response<Body>, Infallible>>().await };
         let mut gate = GateLayer::default().layer(service_fn(unfinished));
         move |path, client_certificate| {
             let remote = SocketAddr::from(([192, 168, 122, 11], 5000));
@@ -198,9 +197,8 @@ mod tests {
         for caller in [node, None] {
             // Their kind and the connection that they come by make no difference.
             let paths = if caller.is_some() { [RENEW, LOGS] } else { [JOIN, JOIN] };
-            let mut held: Vec<Answer> = (0..limits::CALLS_PER_NODE)
-                .map(|number| call(paths[number % 2], caller.clone()))
-                .collect();
+            let mut held: Vec<Answer> =
+                (0..limits::CALLS_PER_NODE).map(|number| call(paths[number % 2], caller.clone())).collect();
             let busy = is(Code::ResourceExhausted, "NODE-BUSY");
             assert_eq!(refusal(call(JOIN, caller.clone())), busy);
             assert_eq!(refusal(call(RENEW, other.clone())), None, "another node's are its own");

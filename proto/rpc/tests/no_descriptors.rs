@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8sctl_rpc::unix::listen;
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
@@ -15,8 +15,7 @@ async fn without_free_descriptors_it_waits_and_does_not_spin() {
     let mut incoming = listen(&path, |_| true).expect("listens");
     let _client = UnixStream::connect(&path).await.expect("waits in the backlog");
     let free = getrlimit(Resource::Nofile);
-    let mut none = free.clone();
-    none.current = Some(0);
+    let none = Rlimit { current: Some(0), ..free };
     setrlimit(Resource::Nofile, none).expect("it is lowered");
     let early = timeout(Duration::from_millis(350), incoming.next()).await;
     setrlimit(Resource::Nofile, free).expect("it is as it was");
