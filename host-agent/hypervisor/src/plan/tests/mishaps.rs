@@ -67,8 +67,8 @@ fn a_copy_of_a_node_and_a_backup_of_its_disk_stay() {
         .replace("192.168.122.1\"", "192.168.77.1\"");
     host.observed.networks.push(read_network(&xml, None, false).expect("it is a document"));
     let [base, kernel, initrd] = three().image.pool_names();
-    let backup = format!("{disk}.bak");
-    for name in [&cloned, &backup] {
+    let (backup, before) = (format!("{disk}.bak"), disk.replace(".qcow2", ".before.qcow2"));
+    for name in [&cloned, &backup, &before] {
         let backing = Some(pool().path.join(&base));
         host.observed.volumes.push(ObservedVolume { backing, ..file(name) });
     }
@@ -78,7 +78,25 @@ fn a_copy_of_a_node_and_a_backup_of_its_disk_stay() {
     let networks: Vec<_> = host.observed.networks.iter().map(|it| it.name.as_str()).collect();
     assert_eq!((domains, networks), (vec!["worker-1-clone"], vec!["copy"]));
     // The clone boots from the image.
-    assert_eq!(names(&host), [base, kernel, initrd, cloned, backup]);
+    assert_eq!(names(&host), [base, kernel, initrd, cloned, backup, before]);
+}
+
+/// A clone's disk may be in another pool, on top of the image in ours.
+#[test]
+fn an_image_that_a_strangers_vm_boots_from_stays() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let [base, kernel, initrd] = three().image.pool_names();
+    host.observed.domains.push(ObservedDomain {
+        name: "clone".into(),
+        uuid: "f1".into(),
+        kernel: Some(pool().path.join(&kernel)),
+        disks: vec!["/elsewhere/clone.qcow2".into()],
+        ..ObservedDomain::default()
+    });
+    tear_down(&mut host, CLUSTER, &mut adoption);
+    assert_eq!(names(&host), [base, kernel, initrd]);
 }
 
 /// A VM defined out of a node's document, with another name and nothing else changed by hand.
