@@ -78,16 +78,31 @@ impl World {
         let clock = Arc::new(Mutex::new(now));
         let crash_at = CrashAt::default();
         let (authority, events) = start(&path, &authorities, &machines, &clock, &crash_at, has_node_rate);
-        let world =
-            Self { _dir: dir, path, authorities, machines, authority, events, clock, crash_at, has_node_rate };
+        let world = Self {
+            _dir: dir,
+            path,
+            authorities,
+            machines,
+            authority,
+            events,
+            clock,
+            crash_at,
+            has_node_rate,
+        };
         world.run_machine(NODE, MACHINE);
         world
     }
 
     /// Ends the host agent and starts it again on the same database.
     pub fn restart(&mut self) {
-        (self.authority, self.events) =
-            start(&self.path, &self.authorities, &self.machines, &self.clock, &self.crash_at, self.has_node_rate);
+        (self.authority, self.events) = start(
+            &self.path,
+            &self.authorities,
+            &self.machines,
+            &self.clock,
+            &self.crash_at,
+            self.has_node_rate,
+        );
     }
 
     /// Runs SQL on the database, to make what a crash leaves.

@@ -44,11 +44,11 @@ async fn a_cluster_goes_on_while_another_one_changes_the_host() {
 
     // What changes the host waits, says for what, and ends at its deadline.
     let file = control::SpecFile { text: larger(&other_spec(), 11), name: "other.toml".to_owned() };
-    let late = id(manager.apply(&file, "", true, Some(Duration::from_secs(1))).await);
+    let late = id(manager.apply(&file, "", true, Some(Duration::from_secs(3))).await);
+    agent.wait_operation("it says for what it waits", &late, waits_for_home).await;
     let failure = agent.failure_of(&late).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
     assert!(failure.reason.contains("cluster home"), "{}", failure.reason);
-    assert!(waits_for_home(&manager.operation(&late).await.expect("reads")));
 
     slow.go_on.add_permits(Semaphore::MAX_PERMITS);
     id(up(&manager, &file.text, true).await);
@@ -90,12 +90,12 @@ async fn a_removal_that_waits_ends_at_its_deadline_and_goes_on_after_it() {
     agent.wait_host("all VMs run", four_run).await;
     id(up(&manager, &larger(SPEC, 11), true).await);
     slow.reached().await;
-    let deadline = deadline_from_now(Duration::from_secs(1));
+    let deadline = deadline_from_now(Duration::from_secs(3));
     agent.shared.records.begin_down(&agent.cluster("other").await, deadline).await.expect("answers");
     let down = manager.destroy("other", "").await.expect("it is followed");
+    agent.wait_operation("it says for what it waits", &down, waits_for_home).await;
     let failure = agent.failure_of(&down).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
-    assert!(waits_for_home(&manager.operation(&down).await.expect("reads")));
     assert_eq!(agent.hypervisor.host().observed.domains.len(), 4);
     slow.go_on.add_permits(Semaphore::MAX_PERMITS);
     agent.wait_host("it is gone", |host| host.observed.domains.len() == 2).await;
