@@ -207,7 +207,7 @@ impl ClusterTask {
             Trouble::Passing(failure) => (failure, since.elapsed() >= GRACE),
             Trouble::Final(failure) => (failure, true),
         };
-        tracing::warn!(cluster.name = %self.name, error = %failure, last = is_final, "cannot converge");
+        tracing::warn!(cluster.name = %self.name, error = ?failure.to_string(), last = is_final, "cannot converge");
         self.host = None;
         if let Some(operation) = running {
             let seen = cluster.as_ref().map(|cluster| (cluster, self.observed(cluster)));
