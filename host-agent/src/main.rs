@@ -17,7 +17,7 @@ use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::Manager;
 use host_agent::cluster::shared::Shared;
 use host_agent::cluster::turns::HostTurns;
-use host_agent::config::HostConfig;
+use host_agent::config::{ConfigError, HostConfig};
 use host_agent::events::EventLog;
 use host_agent::nodes::registry::NodeRegistry;
 use host_agent::pki::PkiStore;
@@ -74,7 +74,10 @@ fn tell(error: &anyhow::Error) {
 fn start(args: &Args) -> anyhow::Result<()> {
     let config = HostConfig::load(args.config.as_deref()).map_err(|error| {
         let reason = k8sctl_rpc::chain(&error).to_string();
-        let next = "mend the key that is named, then start it again";
+        let next = match &error {
+            ConfigError::Unreadable { .. } => "see to path, owner and mode of the file, then start it again",
+            ConfigError::Mistakes { .. } => "mend the keys that are named, then start it again",
+        };
         Failure::new("HOST-CONFIG", "host agent's configuration", reason, next)
     })?;
     for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {

@@ -97,14 +97,14 @@ fn masquerade_rule(desired: &DesiredState) -> OwnRule {
     OwnRule { table: "nat", chain: "POSTROUTING", rule: Some(rule) }
 }
 
-/// Keeps pods away from the host agent: they would come with this node's address, and take its places there. In this
-/// chain a Service that leads to it has been translated already.
+/// Keeps pods away from the host agent, those of other nodes too, which come by a Service's port: they would come with
+/// this node's address, and take its places there. In this chain such a port has been translated already, and what the
+/// node itself sends does not pass it.
 fn host_rule(desired: &DesiredState) -> OwnRule {
-    let from = &desired.node_pod_cidr;
     let rule = |host: SocketAddrV4| {
         let (ip, port) = (host.ip(), host.port());
         words(&format!(
-            "-s {from} -d {ip}/32 -p tcp -m comment --comment {COMMENT} -m tcp --dport {port} -j DROP"
+            "-d {ip}/32 -p tcp -m comment --comment {COMMENT} -m tcp --dport {port} -j DROP"
         ))
     };
     let host: Option<SocketAddrV4> = desired.host_address.parse().ok();
@@ -222,8 +222,8 @@ mod tests {
             ..DesiredState::default()
         };
         // As both kinds of iptables print it.
-        let right = "-A FORWARD -s 10.244.1.0/24 -d 192.168.122.1/32 -p tcp -m comment --comment k8s-myhome -m tcp --dport 7443 -j DROP\n";
-        let foreign = "-P FORWARD ACCEPT\n-A FORWARD -s 10.244.1.0/24 -d 192.168.122.1/32 -p tcp -m tcp --dport 7443 -j DROP\n";
+        let right = "-A FORWARD -d 192.168.122.1/32 -p tcp -m comment --comment k8s-myhome -m tcp --dport 7443 -j DROP\n";
+        let foreign = "-P FORWARD ACCEPT\n-A FORWARD -d 192.168.122.1/32 -p tcp -m tcp --dport 7443 -j DROP\n";
         let own = host_rule(&desired("192.168.122.1:7443"));
         assert!(plan_rules(&format!("{foreign}{right}"), &own).is_empty());
         let plan = plan_rules(foreign, &own);

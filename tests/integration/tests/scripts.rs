@@ -200,7 +200,7 @@ install
 wait $! || ended=$?
 so [ "$ended" = 143 ]
 # The number is somebody else's after a crash.
-sleep 1000 &
+sleep 1000 >/dev/null 2>&1 &
 echo $! >/run/k8s-myhome/k8s-host-agent.pid
 echo newer >"$work/dist/bin/k8s-host-agent"
 install

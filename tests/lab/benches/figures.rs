@@ -51,7 +51,8 @@ fn main() -> Result<()> {
 
 /// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.
 fn bench_up(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
-    let pairs = std::env::var("BENCH_PAIRS").map_or(Ok(PAIRS), |text| text.parse())?;
+    let pairs = std::env::var("BENCH_PAIRS").ok().filter(|text| !text.is_empty());
+    let pairs = pairs.map_or(Ok(PAIRS), |text| text.parse())?;
     let (mut baselines, mut ups) = (Vec::new(), Vec::new());
     for pair in 1..=pairs {
         let baseline = baseline(lab)?;

@@ -4,7 +4,7 @@ use k8sctl_types::failure::Failure;
 
 use super::nodes::belongs;
 use crate::desired::{DesiredHost, DesiredNode, volume_name};
-use crate::observed::{ObservedDomain, ObservedHost};
+use crate::observed::{DomainState, ObservedDomain, ObservedHost};
 
 /// What of a node's another VM has.
 enum Clash {
@@ -16,7 +16,7 @@ enum Clash {
 }
 
 impl Clash {
-    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain) -> Option<Self> {
+    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain, is_made: bool) -> Option<Self> {
         let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
         if domain.name == node.spec.name {
             Some(Self::Name)
@@ -24,7 +24,8 @@ impl Clash {
             Some(Self::Uuid)
         } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
             Some(Self::Mac)
-        } else if domain.disks.contains(&disk) {
+        } else if domain.disks.contains(&disk) && (!is_made || domain.state != DomainState::Off) {
+            // One that is off keeps no node that is made already from being started.
             Some(Self::Disk(disk.display().to_string()))
         } else {
             None
@@ -69,7 +70,8 @@ pub(super) fn refuse_foreign(
     observed: &ObservedHost,
 ) -> Result<(), Failure> {
     let foreign = observed.domains.iter().filter(|it| !belongs(it, &desired.cluster_id));
-    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it)?)));
+    let is_made = observed.domain(&node.spec.name).is_some_and(|it| belongs(it, &desired.cluster_id));
+    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it, is_made)?)));
     let Some((domain, clash)) = clashes.next() else { return Ok(()) };
     let (whose, at_vm) = match &domain.ours {
         // Nobody else may change what that cluster has.

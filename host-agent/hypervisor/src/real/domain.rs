@@ -71,6 +71,15 @@ pub(super) fn execute_define(
         // The console of a VM of the past says nothing about this one.
         remove_logs(&log)?;
     }
+    if let Some(before) = &before {
+        let seen = read_domain(before, None, ObservedState::Off, true).call("read", "domain", name)?;
+        if (seen.vcpus, seen.memory_bytes, seen.accelerator)
+            != (plan.vcpus, plan.memory_bytes, Some(plan.accelerator))
+        {
+            // Before the difference is gone, which is how the next plan would know of it.
+            drop_saved_state(connect, &reference)?;
+        }
+    }
     let xml = plan.to_xml(&log).call("write", "domain", name)?;
     let domain = connect.define_domain_xml(&xml).call("define", "domain", name)?;
     domain.set_autostart(true).call("autostart", "domain", name)?;

@@ -75,7 +75,10 @@ impl ClusterTask {
             }
             if up.is_some() && turn.is_none() {
                 // A plan that fails, too: what others are in the middle of may be in its way.
-                turn = Some(self.turn(&shared, cluster, up).await?);
+                turn = self.turn(&shared, cluster, up).await?;
+                if turn.is_none() {
+                    return Ok(false);
+                }
                 self.host = None;
                 continue;
             }

@@ -129,8 +129,10 @@ impl ClusterTask {
         operation: Option<&OperationRecord>,
         changes: &[HostChange],
     ) -> Result<Carried, Trouble> {
+        // What leaves no trace is planned again: a turn that ends behind it would have been for nothing.
+        let mut has_acted = false;
         for (done, change) in changes.iter().enumerate() {
-            if done > 0 && turn.is_some_and(Turn::is_over) {
+            if has_acted && turn.is_some_and(Turn::is_over) {
                 return Ok(Carried::TurnOver);
             }
             if !self.is_at_work(cluster, operation).await? {
@@ -145,6 +147,7 @@ impl ClusterTask {
             // Also one that failed may have had its effect.
             self.doings.note(cluster, operation, change);
             done?;
+            has_acted |= !matches!(change.op, HostOp::CheckAddresses { .. });
         }
         Ok(Carried::All)
     }

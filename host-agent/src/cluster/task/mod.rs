@@ -177,7 +177,7 @@ impl ClusterTask {
                 let observed = self.observed(&cluster);
                 self.publish(&cluster, &observed, operation.as_ref()).await?;
             }
-            return removed.map(|()| false);
+            return removed.map(|is_gone| !is_gone);
         }
         let result = match self.image(&cluster) {
             Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,

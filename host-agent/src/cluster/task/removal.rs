@@ -137,12 +137,13 @@ impl ClusterTask {
         Ok(())
     }
 
-    /// Takes the whole cluster off the host.
+    /// Takes the whole cluster off the host. `false` means: another operation has begun meanwhile, and the rest is left
+    /// to its look.
     pub(super) async fn remove_cluster(
         &mut self,
         cluster: &ClusterRecord,
         operation: Option<&OperationRecord>,
-    ) -> Result<(), Trouble> {
+    ) -> Result<bool, Trouble> {
         self.kubernetes = None;
         self.kubernetes_view = None;
         self.ports.clear();
@@ -153,7 +154,7 @@ impl ClusterTask {
         self.host = None;
         let shared = Arc::clone(&self.shared);
         let _turn = loop {
-            let turn = self.turn(&shared, cluster, operation).await?;
+            let Some(turn) = self.turn(&shared, cluster, operation).await? else { return Ok(false) };
             self.host = None;
             let observed = self.observe_host().await?;
             let plan = teardown(&shared, cluster, &observed).await?;
@@ -181,7 +182,7 @@ impl ClusterTask {
         if let Some(ended) = ended {
             self.shared.publish_record(&ended, Vec::new());
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Executes what takes a cluster down. `false` means that the turn is over. A removal is not called off, so nobody is

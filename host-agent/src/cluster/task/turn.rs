@@ -1,5 +1,7 @@
 //! Waiting for this cluster's turn on the host: no longer than the operation may take, and not in silence.
 
+use std::pin::pin;
+
 use k8sctl_types::failure::Failure;
 
 use super::report::progress_lines;
@@ -11,15 +13,16 @@ use crate::cluster::turns::Turn;
 use crate::records::{ClusterRecord, OperationRecord};
 
 impl ClusterTask {
-    /// The host for this cluster alone. What is waited for is in the operation's progress.
+    /// The host for this cluster alone. What is waited for is in the operation's progress. `None` means: another
+    /// operation has begun meanwhile, and the rest is left to its look.
     pub(super) async fn turn<'a>(
         &self,
         shared: &'a Shared,
         cluster: &ClusterRecord,
         operation: Option<&OperationRecord>,
-    ) -> Result<Turn<'a>, Trouble> {
+    ) -> Result<Option<Turn<'a>>, Trouble> {
         if let Some(turn) = shared.turns.try_take(&cluster.name) {
-            return Ok(turn);
+            return Ok(Some(turn));
         }
         if let Some(operation) = operation {
             let mut lines = progress_lines(cluster, &self.observed(cluster));
@@ -28,13 +31,27 @@ impl ClusterTask {
         }
         // Without an operation a cluster is being removed, after one for that has failed. Another may have begun since.
         let patience = operation.map_or(RESYNC, |operation| until(operation.deadline));
-        let turn = tokio::time::timeout(patience, shared.turns.take(&cluster.name)).await;
-        turn.map_err(|_elapsed| {
-            let holder = shared.turns.holder();
-            match operation {
-                Some(_) => Trouble::Final(too_late(cluster, holder.as_deref())),
-                None => Trouble::Passing(busy(cluster, holder.as_deref())),
+        let mut take = pin!(shared.turns.take(&cluster.name));
+        let mut end = pin!(tokio::time::sleep(patience));
+        loop {
+            tokio::select! {
+                // Cancel-safe: whoever gives up waiting has had no turn.
+                turn = &mut take => {
+                    if let Some(operation) = operation {
+                        shared.publish_record(operation, progress_lines(cluster, &self.observed(cluster)));
+                    }
+                    return Ok(Some(turn));
+                }
+                () = self.wake.notified() => if !self.is_at_work(cluster, operation).await? {
+                    return Ok(None);
+                },
+                () = &mut end => break,
             }
+        }
+        let holder = shared.turns.holder();
+        Err(match operation {
+            Some(_) => Trouble::Final(too_late(cluster, holder.as_deref())),
+            None => Trouble::Passing(busy(cluster, holder.as_deref())),
         })
     }
 }

@@ -276,6 +276,31 @@ fn a_paused_vm_with_new_sizes_is_restarted_at_once() {
     }
 }
 
+/// Somebody keeps a VM's document under another name, and never starts it.
+#[test]
+fn a_vm_that_is_off_and_has_a_nodes_disk_keeps_no_node_from_being_started() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    converge(&mut host, &three(), &mut adoption);
+    let node = host.observed.domains.iter_mut().find(|it| it.name == "cp-1").expect("it was made");
+    (node.state, node.run) = (DomainState::Off, None);
+    (node.live_vcpus, node.live_memory_bytes) = (None, None);
+    node.taps.clear();
+    let stranger = ObservedDomain {
+        name: "kept".into(),
+        uuid: "11111111-2222-3333-4444-555555555555".into(),
+        mac: "52:54:00:12:34:56".into(),
+        ours: None,
+        ..node.clone()
+    };
+    host.observed.domains.push(stranger);
+    let plan = plan_host(&three(), &host.observed, &adoption).expect("it is in nobody's way");
+    assert_eq!(ops(&plan), [("start-domain", false)]);
+    host.observed.domains.last_mut().expect("the stranger's").state = DomainState::Running;
+    let refused = plan_host(&three(), &host.observed, &adoption).expect_err("both would write to it");
+    assert_eq!(refused.id, "LIBVIRT-FOREIGN-DOMAIN");
+}
+
 /// `virsh managedsave`, or the host's shutdown: it would go on with its old sizes, and be restarted then.
 #[test]
 fn a_saved_vm_with_new_sizes_starts_without_its_saved_state() {

@@ -80,6 +80,41 @@ async fn between_two_changes_of_one_cluster_another_has_its_turn() {
     agent.wait_host("both are as they shall be", is_done).await;
 }
 
+/// What leaves no trace, as looking for addresses that are taken, is done again at the next turn.
+#[tokio::test]
+async fn two_new_clusters_do_not_keep_each_other_from_their_nodes() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("install-file", &mut agent);
+    Arc::get_mut(&mut agent.shared).expect("nobody else has it yet").turns = HostTurns::new(Duration::ZERO);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    slow.reached().await;
+    let other = id(up(&manager, &other_spec(), true).await);
+    agent.wait_operation("it waits", &other, waits_for_home).await;
+    slow.go_on.add_permits(Semaphore::MAX_PERMITS);
+    agent.wait_host("all VMs run", four_run).await;
+}
+
+#[tokio::test]
+async fn an_operation_is_seen_while_the_one_before_it_waits() {
+    let mut agent = FakeHostAgent::new().await;
+    let slow = Slow::before("restart-domain", &mut agent);
+    let manager = agent.start().await;
+    id(up(&manager, SPEC, true).await);
+    id(up(&manager, &other_spec(), true).await);
+    agent.wait_host("all VMs run", four_run).await;
+    id(up(&manager, &larger(SPEC, 11), true).await);
+    slow.reached().await;
+    let patient = id(up(&manager, &larger(&other_spec(), 11), true).await);
+    agent.wait_operation("it waits", &patient, waits_for_home).await;
+    let file = control::SpecFile { text: larger(&other_spec(), 10), name: "other.toml".to_owned() };
+    let hasty = id(manager.apply(&file, "", true, Some(Duration::from_secs(3))).await);
+    agent.wait_operation("it waits too", &hasty, waits_for_home).await;
+    let failure = agent.failure_of(&hasty).await;
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
+    assert_eq!(agent.failure_of(&patient).await.id, "OPERATION-SUPERSEDED");
+}
+
 #[tokio::test]
 async fn a_removal_that_waits_ends_at_its_deadline_and_goes_on_after_it() {
     let mut agent = FakeHostAgent::new().await;
