@@ -80,11 +80,17 @@ pub fn plugin_comes_and_goes(lab: &Lab) -> Result<()> {
         return Ok(());
     }
     k8sctl(lab, &["plugin", "add", "hello", "--yes"])?;
-    let deployment = lab.get(&["deployment", "-n", "hello", "hello"])?;
-    ensure!(deployment["status"]["readyReplicas"].as_u64() >= Some(1), "{}", deployment["status"]);
+    wait_until("it is ready", 5 * MINUTE, || {
+        let deployment = lab.get(&["deployment", "-n", "hello", "hello"])?;
+        ensure!(deployment["status"]["readyReplicas"].as_u64() >= Some(1), "{}", deployment["status"]);
+        Ok(true)
+    })?;
     ensure!(k8sctl(lab, &["plugin", "list"])?.contains("hello"), "plugin list shows it");
     k8sctl(lab, &["plugin", "remove", "hello", "--yes"])?;
-    let gone = lab.try_run("kubectl", &["get", "namespace", "hello"], MINUTE)?;
-    ensure!(!gone.status.success() && gone.err.contains("NotFound"), "{gone:?}");
-    Ok(())
+    // An API server on a busy machine may be away for a moment.
+    wait_until("its namespace is gone", 5 * MINUTE, || {
+        let gone = lab.try_run("kubectl", &["get", "namespace", "hello"], MINUTE)?;
+        ensure!(!gone.status.success() && gone.err.contains("NotFound"), "{gone:?}");
+        Ok(true)
+    })
 }
