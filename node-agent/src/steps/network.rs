@@ -103,9 +103,7 @@ fn masquerade_rule(desired: &DesiredState) -> OwnRule {
 fn host_rule(desired: &DesiredState) -> OwnRule {
     let rule = |host: SocketAddrV4| {
         let (ip, port) = (host.ip(), host.port());
-        words(&format!(
-            "-d {ip}/32 -p tcp -m comment --comment {COMMENT} -m tcp --dport {port} -j DROP"
-        ))
+        words(&format!("-d {ip}/32 -p tcp -m comment --comment {COMMENT} -m tcp --dport {port} -j DROP"))
     };
     let host: Option<SocketAddrV4> = desired.host_address.parse().ok();
     OwnRule { table: "mangle", chain: "FORWARD", rule: host.map(rule) }
@@ -223,7 +221,8 @@ mod tests {
         };
         // As both kinds of iptables print it.
         let right = "-A FORWARD -d 192.168.122.1/32 -p tcp -m comment --comment k8s-myhome -m tcp --dport 7443 -j DROP\n";
-        let foreign = "-P FORWARD ACCEPT\n-A FORWARD -d 192.168.122.1/32 -p tcp -m tcp --dport 7443 -j DROP\n";
+        let foreign =
+            "-P FORWARD ACCEPT\n-A FORWARD -d 192.168.122.1/32 -p tcp -m tcp --dport 7443 -j DROP\n";
         let own = host_rule(&desired("192.168.122.1:7443"));
         assert!(plan_rules(&format!("{foreign}{right}"), &own).is_empty());
         let plan = plan_rules(foreign, &own);

@@ -212,7 +212,9 @@ async fn strangers_of_many_addresses_shut_no_node_out() {
         let (channel, _) = tls::connect(&address, NAME, &server.ca.der, None).await.expect("connects");
         ask(channel, JoinRequest::default()).await.expect("answers");
     };
-    tokio::time::timeout(Duration::from_secs(10), dial).await.expect("a node's address has places of its own");
+    tokio::time::timeout(Duration::from_secs(10), dial)
+        .await
+        .expect("a node's address has places of its own");
     drop(idle);
     // Level-triggered: as soon as the listener saw that they are gone.
     let again = async { while !has_place(&server, 20).await {} };

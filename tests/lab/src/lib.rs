@@ -22,6 +22,20 @@ use serde_json::Value;
 
 /// Between two looks at a condition. Level-triggered: only how often, never whether.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long an API server may be away: its kubelet starts one anew that has not answered for minutes.
+const API_SERVER_AWAY: Duration = Duration::from_secs(15 * 60);
+/// What kubectl prints when its request did not come through.
+const UNHEARD: [&str; 9] = [
+    "Unable to connect to the server",
+    "The connection to the server",
+    "error dialing backend",
+    "etcdserver: ",
+    "http2: ",
+    "InternalError",
+    "ServiceUnavailable",
+    "Timeout",
+    "unexpected EOF",
+];
 
 /// An open lab.
 #[derive(Clone, Debug)]
@@ -111,12 +125,29 @@ impl Lab {
             .with_context(|| format!("`{program} {}` printed no JSON: {out}", args.join(" ")))
     }
 
+    /// Runs `kubectl`, which must succeed. An API server on a busy machine is away for a moment now and then: what it
+    /// did not hear is said again.
+    pub fn kubectl(&self, args: &[&str], deadline: Duration) -> Result<String> {
+        let end = Instant::now() + API_SERVER_AWAY;
+        loop {
+            let printed = self.try_run("kubectl", args, deadline)?;
+            let is_away = UNHEARD.iter().any(|said| printed.err.contains(said));
+            if printed.status.success() {
+                return Ok(printed.out);
+            }
+            ensure!(is_away && Instant::now() < end, "`kubectl {}`: {printed:?}", args.join(" "));
+            thread::sleep(LOOK);
+        }
+    }
+
     /// `kubectl get ARGS -o json`.
     pub fn get(&self, args: &[&str]) -> Result<Value> {
         let mut all = vec!["get"];
         all.extend(args);
         all.extend(["-o", "json"]);
-        self.json("kubectl", &all)
+        let out = self.kubectl(&all, Duration::from_secs(120))?;
+        serde_json::from_str(&out)
+            .with_context(|| format!("`kubectl {}` printed no JSON: {out}", all.join(" ")))
     }
 
     /// Starts a program in the background.

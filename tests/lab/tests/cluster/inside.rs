@@ -92,7 +92,7 @@ pub fn pods_do_not_reach_the_host_agent(lab: &Lab, pods: &[String]) -> Result<()
         let dial = ["exec", pod, "--", "/bin/busybox", "sh", "-c", &dial];
         // The API server may be busy, so not at once; a pod that reaches it once does so again.
         wait_until(&format!("{pod} does not reach the host agent"), 5 * MINUTE, || {
-            Ok(lab.run("kubectl", &dial, MINUTE)?.trim() == "shut")
+            Ok(lab.kubectl(&dial, MINUTE)?.trim() == "shut")
         })?;
     }
     Ok(())

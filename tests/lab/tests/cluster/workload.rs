@@ -39,9 +39,9 @@ pub fn workload_answers(lab: &Lab) -> Result<()> {
     ensure!(echo.contains("image: PAUSE"), "echo.yaml leaves the image open");
     let file = lab.file("echo.yaml");
     std::fs::write(&file, echo.replace("image: PAUSE", &format!("image: {image}")))?;
-    lab.run("kubectl", &["apply", "-f", &file.to_string_lossy()], MINUTE)?;
+    lab.kubectl(&["apply", "-f", &file.to_string_lossy()], MINUTE)?;
     let rollout = ["rollout", "status", "deployment/echo", "--timeout=10m"];
-    lab.run("kubectl", &rollout, 11 * MINUTE)?;
+    lab.kubectl(&rollout, 11 * MINUTE)?;
     let pods = lab.get(&["pods", "-l", "app=echo"])?;
     let pods = pods["items"].as_array().context("a list")?;
     let field = |pod: &Value, path: &str| pod.pointer(path).and_then(Value::as_str).map(str::to_owned);
@@ -60,7 +60,7 @@ pub fn workload_answers(lab: &Lab) -> Result<()> {
             let get = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | /bin/busybox nc -w 10 {address} 8080");
             let get = ["exec", name, "--", "/bin/busybox", "sh", "-c", &get];
             wait_until(&format!("{address} answers {name}"), 5 * MINUTE, || {
-                Ok(lab.run("kubectl", &get, MINUTE)?.contains("here"))
+                Ok(lab.kubectl(&get, MINUTE)?.contains("here"))
             })?;
         }
     }
