@@ -110,6 +110,7 @@ fn a_disk_that_a_strangers_vm_has_is_not_taken_from_it() {
         name: "mine".into(),
         uuid: "f1".into(),
         disks: vec!["/elsewhere/root.img".into(), pool().path.join(&disk)],
+        state: DomainState::Running,
         ..ObservedDomain::default()
     });
     let failure = plan_host(&three(), &host.observed, &adoption).expect_err("two VMs have the disk");
