@@ -2,6 +2,7 @@
 //!
 //! v1beta2 up to 1.21, v1beta3 up to 1.30, v1beta4 from 1.31 (extra arguments are lists, timeouts a block).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::{DesiredState, NodeRole};
@@ -16,6 +17,11 @@ use crate::steps::containerd::SOCKET;
 pub const PATIENCE: Duration = Duration::from_secs(8 * 60);
 /// The bootstrap token that kubeadm makes in any case and nobody uses.
 const TOKEN_LIFE: &str = "1m0s";
+
+/// Minor releases whose API server takes a sample a millisecond of each priority level, which is half of all that it
+/// does in a small cluster (kubernetes/kubernetes#97685, #108272; gone since #110104). Without priority and fairness its
+/// limits of requests in flight hold.
+const SAMPLED_FAIRNESS: RangeInclusive<u64> = 20..=24;
 
 /// The language of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +115,10 @@ pub fn render_init(desired: &DesiredState, version: &KubernetesVersion) -> Strin
         init["timeouts"] = api.timeouts();
     } else {
         cluster["apiServer"] = json!({"timeoutForControlPlane": patience()});
+    }
+    if SAMPLED_FAIRNESS.contains(&version.minor()) {
+        cluster["apiServer"]["extraArgs"] =
+            api.arguments(&[("enable-priority-and-fairness", "false".to_owned())]);
     }
     documents(&[init, cluster, kubelet(desired)])
 }
