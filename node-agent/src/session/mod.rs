@@ -71,6 +71,8 @@ pub struct Session {
     pub board: Board,
     /// Where logs come from.
     pub logs: Arc<dyn LogSources>,
+    /// What the clock is off, kept here.
+    pub offset: clock::Offset,
     /// The agent's settings.
     pub config: Config,
     /// Asks the session to end.
@@ -212,7 +214,8 @@ impl Session {
                 let name = format!("logs-{}", start.stream_id);
                 let (channel, sources) = (channel.clone(), Arc::clone(&self.logs));
                 let place = Arc::clone(log_places).try_acquire_owned().ok();
-                k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
+                let stream = crate::logs::stream(channel, sources, self.offset.clone(), place, start);
+                k8sctl_rpc::task::spawn(name, stream);
             }
             FromHost::HostTime(time) => self.compare_clock(time.now.as_ref()),
             FromHost::Goodbye(goodbye) => {
@@ -229,13 +232,16 @@ impl Session {
 
     fn compare_clock(&self, host: Option<&prost_types::Timestamp>) {
         let Some(host) = host.map(clock::system_time) else { return };
-        let offset = clock::offset_millis(SystemTime::now(), host);
+        let here = SystemTime::now();
+        self.offset.observe(here, host);
+        let offset = clock::offset_millis(here, host);
         let message = format!("{offset} ms from the host");
         if !clock::needs_step(offset) {
             self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
             return;
         }
         if self.config.step_clock && clock::step_to(host).is_ok() {
+            self.offset.reset();
             tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
             self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
         } else {
