@@ -6,6 +6,7 @@
 //! through [`kubernetes`]. What happens goes into the [`events`] log.
 //!
 //! - [`config`]: the daemon's own configuration
+//! - [`logs`]: the logs of a cluster's nodes as one stream
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
 //! - [`wire`]: conversions to wire types
@@ -16,6 +17,7 @@ pub mod control;
 pub mod doctor;
 pub mod events;
 pub mod kubernetes;
+pub mod logs;
 pub mod nodes;
 pub mod pki;
 pub mod records;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_rpc::task::{Exit, Outcome, Supervisor};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
@@ -20,7 +19,6 @@ use super::shared::{Shared, wire_operation};
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
-use crate::nodes::registry::LogReader;
 use crate::records::{Begun, ClusterRecord, ClusterState, NewGeneration, OperationRecord, RecordError};
 
 #[cfg(test)]
@@ -352,37 +350,15 @@ impl Manager {
         Ok(ClusterAccess { cluster_id: record.id.clone(), client, facts })
     }
 
-    /// Opens a log stream of a node.
-    pub async fn open_logs(
+    /// The nodes of a cluster, and its live status, in which those are that come later.
+    pub async fn members(
         &self,
-        cluster: &str,
-        node: &str,
-        selector: LogSelector,
-    ) -> Result<LogReader, RequestError> {
-        if !cluster.is_empty() {
-            self.find(cluster).await?;
-        }
-        let clusters = self.shared.records.clusters().await?;
-        let found = clusters
-            .iter()
-            .filter(|record| cluster.is_empty() || record.name == cluster)
-            .flat_map(|record| &record.nodes)
-            .find(|record| record.name == node);
-        let Some(found) = found else {
-            let names: Vec<&str> =
-                clusters.iter().flat_map(|record| &record.nodes).map(|node| node.name.as_str()).collect();
-            return Err(Failure::new(
-                "NODE-UNKNOWN",
-                format!("node {node}"),
-                "no cluster has a node of that name",
-                format!("the nodes are: {}", names.join(", ")),
-            )
-            .into());
-        };
-        Ok(self.shared.registry.open_logs(&found.id, selector).map_err(|error| {
-            let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
-            Failure::new("NODE-NOT-CONNECTED", format!("node {node}"), error.to_string(), next)
-        })?)
+        name: &str,
+    ) -> Result<(ClusterRecord, watch::Receiver<control::ClusterStatus>), RequestError> {
+        let record = self.find(name).await?;
+        let mut status = self.handle(&record).status;
+        status.mark_changed();
+        Ok((record, status))
     }
 
     /// The cluster of that name, or the only one.

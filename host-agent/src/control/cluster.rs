@@ -1,26 +1,31 @@
 //! Plan, apply, destroy, and everything that watches a cluster.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
-use k8sctl_types::failure::Failure;
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, refused, stream};
+use super::{Reply, broken, refused, stream, stream_of};
 use crate::cluster::manager::{Manager, RequestError};
+use crate::logs::LogReaders;
 use crate::records::RecordError;
 use crate::wire;
 
-/// Longest wait until a node that was asked for a log begins to push it.
-const LOGS_ANSWER: Duration = Duration::from_secs(30);
+/// Responses with lines of logs on their way to one slow client; each may be large.
+const LOG_RESPONSES: usize = 2;
 
 /// See [`ClusterService`].
 #[derive(Debug)]
 pub(super) struct Clusters {
-    pub(super) manager: Arc<Manager>,
+    manager: Arc<Manager>,
+    log_readers: LogReaders,
+}
+
+impl Clusters {
+    pub(super) fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, log_readers: LogReaders::default() }
+    }
 }
 
 impl From<RequestError> for Status {
@@ -228,39 +233,8 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
-        let request = request.into_inner();
-        let selector = request.selector.unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
-        let node = request.node_name;
-        let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
-            let failed = |reason: String| {
-                let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
-                refused(&Failure::new("NODE-LOGS", format!("node {node}"), reason, next))
-            };
-            let mut unanswered = std::pin::pin!(tokio::time::sleep(LOGS_ANSWER));
-            let mut is_due = false;
-            loop {
-                let frame = tokio::select! {
-                    // Cancel-safe: recv takes a frame only when it returns it.
-                    frame = reader.frames.recv() => frame,
-                    () = sender.closed() => return Ok(()),
-                    () = &mut unanswered, if !is_due => {
-                        is_due = true;
-                        if reader.is_unclaimed() {
-                            return Err(failed(format!("its agent has not answered within {LOGS_ANSWER:?}")));
-                        }
-                        continue;
-                    }
-                };
-                let Some(frame) = frame else { return Ok(()) };
-                if !frame.error.is_empty() {
-                    return Err(failed(frame.error));
-                }
-                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
-                    return Ok(());
-                }
-            }
-        });
+        let logs = self.log_readers.open(&self.manager, request.into_inner()).await?;
+        let reply = stream_of("stream-logs", LOG_RESPONSES, |sender| logs.run(sender));
         Ok(Response::new(reply))
     }
 }

@@ -28,6 +28,9 @@ use crate::wire;
 pub const PROTOCOL: u32 = 1;
 /// How often an agent is told the host's time.
 const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
+/// The first few times, so that one message that was held up on its way does not tell it wrong for long.
+const FIRST_HOST_TIME_INTERVAL: Duration = Duration::from_secs(2);
+const FIRST_HOST_TIMES: u32 = 4;
 /// How often an agent is heard. One of this release waits as long between two reports; another's wait in its own
 /// memory, since HTTP/2 takes no more than is read.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -148,7 +151,8 @@ async fn talk(
 ) {
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
-    let mut clock = tokio::time::interval(HOST_TIME_INTERVAL);
+    let mut clock = tokio::time::interval(FIRST_HOST_TIME_INTERVAL);
+    let mut host_times = 0;
     loop {
         let message = tokio::select! {
             // Cancel-safe: the pause begins where it was, and tonic keeps a half-read message in the stream.
@@ -170,6 +174,10 @@ async fn talk(
             },
             // Cancel-safe: a tick that was not returned comes again.
             _ = clock.tick() => {
+                host_times += 1;
+                if host_times == FIRST_HOST_TIMES {
+                    clock = tokio::time::interval_at(Instant::now() + HOST_TIME_INTERVAL, HOST_TIME_INTERVAL);
+                }
                 let now = Some(wire::timestamp(jiff::Timestamp::now()));
                 host_message::Message::HostTime(HostTime { now })
             }
