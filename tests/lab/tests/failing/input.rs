@@ -17,8 +17,9 @@ fn wrong_command_lines() -> Result<()> {
         (&["up", "--deadline", "0s"], "'0s'"),
         (&["status", "-o", "xml"], "json"),
         (&["bundle", "verify"], "FILE"),
-        (&["logs"], "NODE"),
         (&["logs", "n", "--tail", "-1"], "-1"),
+        (&["logs", "--since", "soon"], "write it like"),
+        (&["logs", "--container", "app"], "--pod"),
         (&["down", "one", "two"], "'two'"),
     ] {
         let printed = stage.host.try_k8sctl(args)?;
