@@ -50,9 +50,8 @@ fn refusal(object: &str, reason: &str, next: &str) -> Failure {
 }
 
 fn check_names(selector: &LogSelector) -> Result<(), Failure> {
-    let is_known = |source: &i32| {
-        LogSource::try_from(*source).is_ok_and(|source| source != LogSource::Unspecified)
-    };
+    let is_known =
+        |source: &i32| LogSource::try_from(*source).is_ok_and(|source| source != LogSource::Unspecified);
     if let Some(source) = selector.sources.iter().find(|source| !is_known(source)) {
         let next = "use k8sctl of the same release as the host agent";
         return Err(refusal("--source", &format!("this host agent knows no source {source}"), next));
@@ -197,9 +196,15 @@ mod tests {
         for name in ["", "a b", "a*", "ä", "a/b"] {
             assert_eq!(refused(unit(name)).object, "--unit");
         }
-        assert_eq!(refused(LogSelector { units: vec!["a".into(); LOG_NAMES + 1], ..LogSelector::default() }).object, "--unit and --pod");
+        assert_eq!(
+            refused(LogSelector { units: vec!["a".into(); LOG_NAMES + 1], ..LogSelector::default() }).object,
+            "--unit and --pod"
+        );
         assert_eq!(refused(LogSelector { sources: vec![99], ..LogSelector::default() }).object, "--source");
-        assert_eq!(refused(LogSelector { after_cursor: "x".into(), ..LogSelector::default() }).object, "selector.after_cursor");
+        assert_eq!(
+            refused(LogSelector { after_cursor: "x".into(), ..LogSelector::default() }).object,
+            "selector.after_cursor"
+        );
     }
 
     #[test]
@@ -212,6 +217,9 @@ mod tests {
         let wanted = check(request(&position.to_string()), jiff::Timestamp::now()).expect("it is one");
         assert_eq!(wanted.positions["a"], position);
         let failure = check(request("x"), jiff::Timestamp::now()).expect_err("it is none");
-        assert_eq!((failure.id.as_str(), failure.object.as_str()), ("NODE-LOGS-REQUEST", "position of node a"));
+        assert_eq!(
+            (failure.id.as_str(), failure.object.as_str()),
+            ("NODE-LOGS-REQUEST", "position of node a")
+        );
     }
 }
