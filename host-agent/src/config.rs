@@ -3,6 +3,7 @@
 //! Read once by `main`; `k8sctl` reads the same file to find the socket.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ pub struct HostConfig {
     /// A VM whose agent has not called home for so long fails the operation: `"15m"`.
     #[serde(with = "duration")]
     pub silence_deadline: Duration,
-    /// Events kept.
-    pub event_retention: u64,
+    /// Events kept, the last ones.
+    pub event_retention: NonZeroU64,
     /// Members of this group may look. Unset means: nobody but operators and admins.
     pub reader_group: Option<String>,
 }
@@ -73,7 +74,7 @@ impl Default for HostConfig {
             simulated_kubernetes: false,
             operation_deadline: Duration::from_secs(60 * 60),
             silence_deadline: Duration::from_secs(15 * 60),
-            event_retention: 100_000,
+            event_retention: const { NonZeroU64::new(100_000).expect("it is not zero") },
             reader_group: None,
         }
     }
@@ -163,6 +164,13 @@ mod tests {
             let chain = format!("{}: {}", error, error.source);
             assert!(chain.contains("write it like"), "{chain}");
         }
+    }
+
+    #[test]
+    fn an_event_log_that_keeps_nothing_is_refused() {
+        assert_eq!(load("event_retention = 1").expect("valid").event_retention, NonZeroU64::MIN);
+        let error = load("event_retention = 0").expect_err("nothing would be kept");
+        assert!(error.source.to_string().contains("event_retention"), "{}", error.source);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct KubernetesNode {
     pub ready: bool,
     /// Reason and message of the Ready condition.
     pub why: String,
+    /// When the Ready condition last changed its status.
+    pub since: Option<jiff::Timestamp>,
     /// `spec.podCIDR`.
     pub pod_cidr: Option<String>,
     /// This host agent has begun to drain it.
@@ -415,6 +417,7 @@ fn node_view(node: &Node) -> KubernetesNode {
                 format!("{}: {}", part(&condition.reason), part(&condition.message))
             },
         ),
+        since: ready.and_then(|condition| Some(condition.last_transition_time.as_ref()?.0)),
         pod_cidr: spec.and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty()),
         draining: node.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(DRAINING)),
     }
@@ -487,6 +490,15 @@ mod tests {
         let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).expect("a node");
         let view = node_view(&node);
         assert!(!view.ready && view.why.contains("not reported"), "{view:?}");
+    }
+
+    #[test]
+    fn the_nodes_own_time_is_kept() {
+        let ready =
+            json!({ "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-28T18:00:00Z" });
+        let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": [ready] } });
+        let view = node_view(&serde_json::from_value(node).expect("a node"));
+        assert!(view.ready && view.since == "2026-11-28T18:00:00Z".parse().ok(), "{view:?}");
     }
 
     #[tokio::test]

@@ -8,10 +8,12 @@
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
+//! - `conditions`: pure: how the host itself judges nodes and the whole cluster
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change
 //! - [`crash`]: points at which tests end the process
 
+mod conditions;
 mod consent;
 pub mod crash;
 pub mod desired;

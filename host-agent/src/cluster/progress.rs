@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState, StepStatus, Target};
+use k8sctl_proto::node::v1::{StepState, StepStatus, Target};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 use k8sctl_types::version::KubernetesVersion;
 
+use super::conditions;
+use super::desired::ImageFacts;
 use crate::kubernetes::{KubernetesView, Remaining};
 use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
@@ -357,49 +359,19 @@ pub fn deadline_failure(cluster: &ClusterRecord, observed: &Observed) -> (Option
     (node.map(|node| node.id.clone()), failure.with_evidence(evidence.unwrap_or_default()))
 }
 
-/// Conditions of the whole cluster.
-pub fn cluster_conditions(
-    cluster: &ClusterRecord,
-    image: &super::desired::ImageFacts,
-    observed: &Observed,
-    now: jiff::Timestamp,
-) -> Vec<Condition> {
-    let missing = missing(cluster, observed);
-    let (status, reason) = match &missing {
-        None => (ConditionStatus::True, "AllNodesReady"),
-        Some(_) => (ConditionStatus::False, "NotAsDesired"),
-    };
-    let missing = missing.map(|missing| missing.to_string()).unwrap_or_default();
-    let mut conditions = vec![wire::condition("Ready", status, reason, missing, now)];
-    let (status, reason, message) = match observed.kubernetes.reachable {
-        true => (ConditionStatus::True, "Answers", String::new()),
-        false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
-    };
-    conditions.push(wire::condition("KubernetesAPI", status, reason, message, now));
-    if let Some(trouble) = &observed.trouble {
-        let message = trouble.to_string();
-        conditions.push(wire::condition("HostOK", ConditionStatus::False, &trouble.id, message, now));
-    }
-    if !image.coredns {
-        let message = "the bundle holds no CoreDNS: Services are reachable by address, not by name";
-        conditions.push(wire::condition("ClusterDNS", ConditionStatus::False, "NotInBundle", message, now));
-    }
-    conditions
-}
-
 /// What `status` shows of a cluster at which nobody has looked yet: its nodes, and nothing of how they are.
 pub fn first_status(cluster: &ClusterRecord) -> control::ClusterStatus {
-    let observed = Observed::default();
-    let facts = super::desired::ImageFacts::default();
-    let status = cluster_status(cluster, &observed, &facts, None, None, Vec::new());
-    control::ClusterStatus { conditions: Vec::new(), ..status }
+    let mut status = cluster_status(cluster, &Observed::default(), None, None, None, Vec::new());
+    status.conditions.clear();
+    status.nodes.iter_mut().for_each(|node| node.conditions.clear());
+    status
 }
 
-/// All that `status` shows.
+/// All that `status` shows; `image` is `None` where it cannot be read.
 pub fn cluster_status(
     cluster: &ClusterRecord,
     observed: &Observed,
-    image: &super::desired::ImageFacts,
+    image: Option<&ImageFacts>,
     running: Option<&OperationRecord>,
     last_failure: Option<control::Failure>,
     plugins: Vec<control::PluginStatus>,
@@ -412,7 +384,7 @@ pub fn cluster_status(
         kubernetes_version: cluster.kubernetes.clone(),
         image_id: cluster.image_id.clone(),
         trial_bundle: cluster.trial,
-        conditions: cluster_conditions(cluster, image, observed, now),
+        conditions: conditions::of_cluster(cluster, image, observed, now),
         nodes: cluster.nodes.iter().map(|node| node_status(node, observed, now)).collect(),
         operation_id: running.map(|operation| operation.id.clone()).unwrap_or_default(),
         last_failure: last_failure.filter(|_| running.is_none()),
@@ -424,8 +396,11 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
     let phase = node_phase(node, observed);
     let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
     let vm = observed.vms.get(&node.id).cloned().unwrap_or_default();
+    let own = conditions::of_node(node, observed, now);
     let mut conditions = view.report.conditions;
-    conditions.push(node_ready(node, observed, now));
+    // Whoever is root in the VM does not speak for the host.
+    conditions.retain(|theirs| own.iter().all(|ours| ours.r#type != theirs.r#type));
+    conditions.extend(own);
     control::NodeStatus {
         name: node.name.clone(),
         id: node.id.clone(),
@@ -442,32 +417,7 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
         agent_version: view.hello.map(|hello| hello.agent_version).unwrap_or_default(),
         powered_on: vm.powered_on.map(wire::timestamp),
         joined: view.joined.map(wire::timestamp),
-    }
-}
-
-/// What Kubernetes says of the node.
-fn node_ready(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> Condition {
-    let kind = "NodeReady";
-    match observed.kubernetes.nodes.get(&node.name) {
-        _ if !observed.kubernetes.reachable => {
-            let error = observed.kubernetes.error.clone();
-            wire::condition(kind, ConditionStatus::Unknown, "APINoAnswer", error, now)
-        }
-        None => {
-            wire::condition(kind, ConditionStatus::False, "NotRegistered", "Kubernetes does not know it", now)
-        }
-        Some(seen) if seen.ready => wire::condition(kind, ConditionStatus::True, "KubeletReady", "", now),
-        Some(seen) => wire::condition(kind, ConditionStatus::False, "KubeletNotReady", seen.why.clone(), now),
-    }
-}
-
-/// A condition whose status did not change keeps the time since when it holds.
-pub fn keep_since(old: &[Condition], new: &mut [Condition]) {
-    for condition in new {
-        let before = old.iter().find(|old| old.r#type == condition.r#type && old.status == condition.status);
-        if let Some(before) = before {
-            condition.since = before.since;
-        }
+        repairs: view.report.repairs,
     }
 }
 

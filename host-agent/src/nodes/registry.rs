@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8sctl_proto::node::v1::{
-    Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
+    Condition, ConditionStatus, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -22,7 +22,8 @@ pub struct NodeView {
     pub connected: bool,
     /// First message of the newest session.
     pub hello: Option<Hello>,
-    /// Newest report; steps and conditions in it are whole.
+    /// Newest report; steps and conditions in it are whole. Repairs stay when the VM is started anew: they are of its
+    /// disk.
     pub report: StatusReport,
     /// When the newest message came.
     pub last_seen: Option<jiff::Timestamp>,
@@ -44,6 +45,13 @@ pub enum NodeChange {
         /// The report now.
         now: Box<StatusReport>,
     },
+    /// The host judges the node otherwise than before.
+    Judged {
+        /// What it last knew of these conditions.
+        before: Vec<Condition>,
+        /// What it knows now.
+        now: Vec<Condition>,
+    },
 }
 
 #[derive(Debug)]
@@ -53,6 +61,8 @@ struct Entry {
     /// Counts sessions, so that the end of an old one does not disconnect a new one. The old one hears of it.
     session: watch::Sender<u64>,
     log_requests: Option<mpsc::Sender<StartLogStream>>,
+    /// What the host last knew of the conditions that it judges itself.
+    judged: Vec<Condition>,
 }
 
 impl Default for Entry {
@@ -62,6 +72,7 @@ impl Default for Entry {
             view: NodeView::default(),
             session: watch::Sender::new(0),
             log_requests: None,
+            judged: Vec::new(),
         }
     }
 }
@@ -193,9 +204,33 @@ impl NodeRegistry {
             entry.log_requests = None;
             entry.view.connected = false;
             entry.view.joined = None;
-            entry.view.report = StatusReport::default();
+            let repairs = std::mem::take(&mut entry.view.report.repairs);
+            entry.view.report = StatusReport { repairs, ..StatusReport::default() };
         }
         self.touch();
+    }
+
+    /// Takes in how the host itself judges a node, and tells what has changed. Neither the first judgement is a change
+    /// nor that something is unknown for a while.
+    pub fn judge(&self, node_id: &str, conditions: &[Condition]) {
+        let mut nodes = lock(&self.nodes);
+        let Some(entry) = nodes.get_mut(node_id) else { return };
+        let (mut before, mut now) = (Vec::new(), Vec::new());
+        for condition in conditions.iter().filter(|it| it.status() != ConditionStatus::Unknown) {
+            match entry.judged.iter_mut().find(|old| old.r#type == condition.r#type) {
+                None => entry.judged.push(condition.clone()),
+                Some(old) if old.status == condition.status => {}
+                Some(old) => {
+                    before.push(std::mem::replace(old, condition.clone()));
+                    now.push(condition.clone());
+                }
+            }
+        }
+        drop(nodes);
+        if !now.is_empty() {
+            // Who judges needs not be woken by it.
+            self.changes.tell(node_id, &NodeChange::Judged { before, now });
+        }
     }
 
     /// Opens the session of a node, in place of an older one, which ends.
@@ -345,10 +380,16 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 mod tests {
     use super::*;
     use crate::nodes::changes::{Changes, changes};
+    use k8sctl_proto::node::v1::{Repair, RepairOutcome};
+    use k8sctl_types::event::EventType;
 
     fn registry() -> (Arc<NodeRegistry>, Changes) {
         let (sender, receiver) = changes();
         (NodeRegistry::new(sender), receiver)
+    }
+
+    fn kinds(changes: &mut Changes) -> Vec<EventType> {
+        changes.drain().into_iter().map(|(_, line)| line.kind).collect()
     }
 
     fn named(name: &str) -> DesiredState {
@@ -387,9 +428,44 @@ mod tests {
         let version = registry.version();
         let before = *version.borrow();
         assert!(session.report(report.clone()) && session.report(report));
-        let kinds: Vec<&str> = changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect();
-        assert_eq!(kinds, ["NodeConnected", "ConditionChanged"]);
+        assert_eq!(kinds(&mut changes), [EventType::NodeConnected, EventType::ConditionChanged]);
         assert_eq!(*version.borrow(), before + 1);
+    }
+
+    /// Whatever comes between two reports of the same disk.
+    #[test]
+    fn a_repair_is_told_once() {
+        let (registry, mut changes) = registry();
+        let report = |numbers: std::ops::RangeInclusive<u64>| {
+            let outcome = RepairOutcome::Repaired.into();
+            let repair = |number| Repair { number, outcome, ..Repair::default() };
+            StatusReport { repairs: numbers.map(repair).collect(), ..StatusReport::default() }
+        };
+        let mut repairs = |numbers| {
+            let session = registry.open_session("a", Hello::default());
+            assert!(session.report(report(numbers)));
+            let kinds = kinds(&mut changes);
+            kinds.into_iter().filter(|kind| *kind == EventType::RepairSucceeded).count()
+        };
+        assert_eq!((repairs(1..=2), repairs(1..=2), repairs(2..=4)), (2, 0, 2));
+        registry.reset("a");
+        assert_eq!(registry.view("a").report.repairs.len(), 3, "they are of the disk, not of the run");
+        assert_eq!((repairs(2..=4), repairs(2..=5)), (0, 1));
+    }
+
+    #[test]
+    fn a_judgement_is_told_when_it_is_another_one() {
+        let (registry, mut changes) = registry();
+        registry.set_desired("a", named("one"));
+        let mut judge = |status: ConditionStatus| {
+            let condition =
+                Condition { r#type: "NodeReady".to_owned(), status: status.into(), ..Condition::default() };
+            registry.judge("a", &[condition]);
+            changes.drain().into_iter().map(|(_, line)| line.warning).collect::<Vec<_>>()
+        };
+        let (good, bad, unknown) = (ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown);
+        assert!([unknown, good, good, unknown, good].into_iter().all(|status| judge(status).is_empty()));
+        assert_eq!((judge(bad), judge(unknown), judge(good)), (vec![true], vec![], vec![false]));
     }
 
     #[test]

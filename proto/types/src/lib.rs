@@ -4,10 +4,12 @@
 //! - [`version`][]: [`version::KubernetesVersion`]
 //! - [`suite`][]: [`suite::SUITES`], what node images can be made of
 //! - [`node_label`][]: who gives a node its labels: its kubelet, or an administrator
+//! - [`event`][]: [`event::EventType`], everything that is told as an event
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //!
 //! Nothing here does I/O.
 
+pub mod event;
 pub mod failure;
 pub mod node_label;
 pub mod spec;

@@ -1,6 +1,6 @@
 //! When an operation ends badly, and what it then says.
 
-use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
+use k8sctl_proto::node::v1::{ConditionStatus, Evidence, Hello, Repair, StatusReport};
 
 use super::*;
 use crate::cluster::fake::SPEC;
@@ -174,10 +174,23 @@ fn without_libvirt_a_node_is_judged_by_its_agent() {
         .for_each(|vm| *vm = VmView { state: VM_UNKNOWN.to_owned(), ..VmView::default() });
     observed.trouble = Some(Failure::new("LIBVIRT-UNREACHABLE", "libvirt", "it does not answer", "start it"));
     assert_eq!(node_phase(&cluster.nodes[1], &observed).phase, "Configuring");
-    let facts = crate::cluster::desired::ImageFacts { coredns: true, ..Default::default() };
-    let conditions = cluster_conditions(&cluster, &facts, &observed, time(0));
-    let host = conditions.iter().find(|condition| condition.r#type == "HostOK").expect("it is told");
-    assert_eq!((host.status(), host.reason.as_str()), (ConditionStatus::False, "LIBVIRT-UNREACHABLE"));
+}
+
+#[test]
+fn a_node_that_speaks_for_the_host_is_not_heard() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let claim = |kind: &str| wire::condition(kind, ConditionStatus::True, "Claimed", "", time(0));
+    let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
+    view.report.conditions = ["DiskOK", "NodeReady", "VMRunning"].map(claim).to_vec();
+    view.report.repairs.push(Repair { number: 7, ..Repair::default() });
+    let status = cluster_status(&cluster, &observed, None, None, None, Vec::new());
+    let worker = &status.nodes[1];
+    let claimed: Vec<&str> =
+        worker.conditions.iter().filter(|it| it.reason == "Claimed").map(|it| it.r#type.as_str()).collect();
+    assert_eq!((claimed.as_slice(), worker.repairs[0].number), (["DiskOK"].as_slice(), 7));
+    let first = first_status(&cluster);
+    assert!(first.conditions.is_empty() && first.nodes.iter().all(|node| node.conditions.is_empty()));
 }
 
 #[test]

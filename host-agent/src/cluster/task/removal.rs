@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
@@ -14,7 +15,7 @@ use crate::cluster::desired::console_dir;
 use crate::cluster::execute::execute_change;
 use crate::cluster::planning::teardown;
 use crate::kubernetes::Remaining;
-use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord, RecordError};
 
 /// How long a node's pods have to leave.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
@@ -104,7 +105,7 @@ impl ClusterTask {
             self.shared.registry.remove(&node.id);
             self.event(
                 &format!("node {}", node.name),
-                "NodeDrained",
+                EventType::NodeDrained,
                 "its pods have left, Kubernetes forgot it",
                 false,
             )
@@ -118,12 +119,18 @@ impl ClusterTask {
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
             self.starts.forget(&node.name);
-            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
-                .await;
+            self.event(
+                &format!("node {}", node.name),
+                EventType::NodeRemoved,
+                "its VM and disk are gone",
+                false,
+            )
+            .await;
         }
         self.wake.notify_one();
         Ok(())
@@ -154,11 +161,14 @@ impl ClusterTask {
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
+        for node in &cluster.nodes {
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
+        }
         let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
         self.event(
             &format!("cluster {}", cluster.name),
-            "ClusterRemoved",
+            EventType::ClusterRemoved,
             "all that was ours is gone",
             false,
         )

@@ -2,8 +2,10 @@
 
 use host_hypervisor::observed::DomainState;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_types::event::EventType;
 
 use super::ClusterTask;
+use crate::cluster::conditions;
 use crate::cluster::desired::image_facts;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::events::NewEvent;
@@ -64,16 +66,19 @@ impl ClusterTask {
             Some(OperationState::Failed(failure)) => Some(wire::failure(&failure)),
             _ => None,
         };
-        let facts = self.image(cluster).map(|image| image_facts(&image)).unwrap_or_default();
+        let facts = self.image(cluster).map(|image| image_facts(&image)).ok();
         let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
         let plugins = plugins.into_iter().map(wire::plugin_status).collect();
-        let new = progress::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
+        let new = progress::cluster_status(cluster, observed, facts.as_ref(), running, last_failure, plugins);
+        for node in &cluster.nodes {
+            self.shared.registry.judge(&node.id, &conditions::worth_an_event(node, observed));
+        }
         self.status.send_if_modified(|status| {
             let mut new = new;
-            progress::keep_since(&status.conditions, &mut new.conditions);
+            conditions::keep_since(&status.conditions, &mut new.conditions);
             for node in &mut new.nodes {
                 if let Some(old) = status.nodes.iter().find(|old| old.id == node.id) {
-                    progress::keep_since(&old.conditions, &mut node.conditions);
+                    conditions::keep_since(&old.conditions, &mut node.conditions);
                 }
             }
             let changed = *status != new;
@@ -86,7 +91,7 @@ impl ClusterTask {
         Ok(())
     }
 
-    pub(super) async fn event(&self, object: &str, kind: &'static str, message: &str, warning: bool) {
+    pub(super) async fn event(&self, object: &str, kind: EventType, message: &str, warning: bool) {
         let event = NewEvent {
             cluster: self.name.clone(),
             object: object.to_owned(),
@@ -106,12 +111,17 @@ pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Ve
 fn simulated_view(cluster: &ClusterRecord) -> KubernetesView {
     let pod_cidr = Some("simulated".to_owned());
     let ready = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
-    let proxy = |node: &str| PodState { node: node.to_owned(), ready: true, ..PodState::default() };
+    let pod = |prefix: &str, node: &str| {
+        let state = PodState { node: node.to_owned(), ready: true, ..PodState::default() };
+        (format!("{prefix}{node}"), state)
+    };
     let names = || cluster.nodes.iter().map(|node| node.name.as_str());
+    let proxies = names().map(|name| pod(progress::PROXY, name));
+    let dns = names().take(1).map(|name| pod(conditions::DNS, name));
     KubernetesView {
         reachable: true,
         nodes: names().map(|name| (name.to_owned(), ready.clone())).collect(),
-        system_pods: names().map(|name| (format!("{}{name}", progress::PROXY), proxy(name))).collect(),
+        system_pods: proxies.chain(dns).collect(),
         ..KubernetesView::default()
     }
 }
