@@ -2,7 +2,7 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs, events, plugin → a worker joins and leaves → the network is stopped under the VMs →
+//! VMs → workload → again → logs, events, health, plugin → a worker joins and leaves → the network is stopped under the VMs →
 //! strangers survive `down`.
 
 mod inside;
@@ -37,6 +37,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     workload_answers(&lab)?;
     again_changes_nothing(&lab, &home)?;
     logs_and_events(&lab)?;
+    it_is_well(&lab)?;
     plugin_comes_and_goes(&lab)?;
     a_worker_joins_and_leaves(&lab, &home)?;
     vms_come_back_onto_their_network(&lab, &home)?;
@@ -204,6 +205,25 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
     ensure!(status.to_string().contains("ClusterDNS"), "a bundle without CoreDNS says so: {status}");
+    Ok(())
+}
+
+fn it_is_well(lab: &Lab) -> Result<()> {
+    phase("health, a node, its events");
+    let health = k8sctl(lab, &["health", "--wait", "--timeout", "10m"])?;
+    ensure!(health.contains("3 of 3 nodes Ready"), "{health}");
+    let described = lab.json("k8sctl", &["node", "describe", "k8s-worker-1", "-o", "json"])?;
+    ensure!(described["node"]["phase"] == "Ready", "{described}");
+    ensure!(described["events"].as_array().is_some_and(|events| events.len() == 10), "{described}");
+    let started = ["events", "--node", "k8s-worker-1", "--type", "VMStarted,VolumeCreated", "-o", "json"];
+    let started = k8sctl(lab, &started)?;
+    ensure!(
+        started.contains("\"domain k8s-worker-1\"") && started.contains("-k8s-worker-1.qcow2"),
+        "{started}"
+    );
+    ensure!(!started.contains("k8s-worker-2") && !started.contains("NodeJoined"), "{started}");
+    let unknown = lab.try_run("k8sctl", &["events", "--node", "k8s-worker-7"], MINUTE)?;
+    ensure!(!unknown.status.success() && unknown.err.contains("NODE-UNKNOWN"), "{unknown:?}");
     Ok(())
 }
 
