@@ -2,8 +2,8 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs, events, health, plugin → a worker joins and leaves → the network is stopped under the VMs →
-//! strangers survive `down`.
+//! VMs → workload → again → logs, events, health, plugin → a worker joins and leaves → the network is stopped under the
+//! VMs → strangers survive `down`.
 
 mod inside;
 
