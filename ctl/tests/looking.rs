@@ -46,6 +46,7 @@ async fn status_with_trouble_says_what_and_why() {
     ] {
         assert!(out.contains(text), "{text:?} is not in:\n{out}");
     }
+    assert!(!out.contains("AgentConnected") && !out.contains("AgentsConnected"), "a column says it:\n{out}");
 }
 
 #[tokio::test]
@@ -313,7 +314,10 @@ async fn what_needs_no_host_agent_works_without() {
     for shell in ["bash", "zsh", "fish"] {
         let mut command = bare(dir.path());
         command.args(["completion", shell]);
-        assert!(finish(command).await.expect(0).contains("kubeconfig"), "{shell}");
+        let script = finish(command).await.expect(0);
+        for word in ["kubeconfig", "describe", "health", "StepFailed"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     assert!(run(&["version"]).await.expect(0).contains("host agent  - (no host agent answers"));
     assert!(!run(&["version", "--client"]).await.expect(0).contains("host agent"));

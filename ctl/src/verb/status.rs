@@ -156,7 +156,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     if let Some(operation) = &status.operation_id {
         field("operation", out.paint(styles::WARN, format!("{} is running", visible(operation))));
     }
-    for condition in status.conditions.iter().filter(|condition| condition.status != "True") {
+    for condition in untrue(&status.conditions) {
         field("condition", out.paint(styles::WARN, describe(condition)));
     }
     if let Some(failure) = &status.last_failure {
@@ -176,7 +176,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         }
     }
     for node in &status.nodes {
-        for condition in node.conditions.iter().filter(|condition| condition.status != "True") {
+        for condition in untrue(&node.conditions) {
             lines.push(format!("  {}: {}", visible(&node.name), describe(condition)));
         }
     }
@@ -185,6 +185,12 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         lines.extend(super::plugin::table(&status.plugins).lines(out));
     }
     lines.join("\n") + "\n"
+}
+
+/// What is not as it should be, but for what stands in the columns VM and AGENT.
+fn untrue(conditions: &[ConditionView]) -> impl Iterator<Item = &ConditionView> {
+    let in_columns = ["VMRunning", "VMsRunning", "AgentConnected", "AgentsConnected"];
+    conditions.iter().filter(move |one| one.status != "True" && !in_columns.contains(&one.r#type.as_str()))
 }
 
 fn describe(condition: &ConditionView) -> String {
@@ -205,12 +211,7 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
     });
     for node in nodes {
         let good = |is_good: bool| if is_good { styles::GOOD } else { styles::WARN };
-        let untrue: Vec<_> = node
-            .conditions
-            .iter()
-            .filter(|one| one.status != "True")
-            .map(|one| one.r#type.as_str())
-            .collect();
+        let untrue: Vec<_> = untrue(&node.conditions).map(|one| one.r#type.as_str()).collect();
         let age = |time: &Option<String>| seconds_since(time.as_deref()).map(duration);
         let agent = match (node.connected, age(&node.last_seen)) {
             (true, _) => styled(styles::GOOD, "connected"),
