@@ -190,8 +190,8 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let selector = request.selector.unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
-        let node = request.node_name;
+        let node = request.node_names.first().cloned().unwrap_or_default();
+        let mut reader = self.manager.open_logs(&request.cluster_name, &node, selector).await?;
         let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
             let failed = |reason: String| {
                 let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
@@ -216,7 +216,7 @@ impl ClusterService for Clusters {
                 if !frame.error.is_empty() {
                     return Err(failed(frame.error));
                 }
-                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
+                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines.into_iter().map(|line| control::ClusterLogLine { line: Some(line), ..Default::default() }).collect(), ..Default::default() })).await.is_err() {
                     return Ok(());
                 }
             }

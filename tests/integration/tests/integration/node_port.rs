@@ -221,7 +221,7 @@ impl Joined {
         self.wait_connected(self.b.name, true).await?;
         let request = StreamLogsRequest {
             cluster_name: "sim".to_owned(),
-            node_name: self.b.name.to_owned(),
+            node_names: vec![self.b.name.to_owned()],
             ..StreamLogsRequest::default()
         };
         let mut control = self.control.clone();
@@ -241,7 +241,7 @@ impl Joined {
         refused(forged, Code::NotFound, "NODE-SESSION-REFUSED")?;
         push_logs(&mut of_b, &stream_id, "honest").await?;
         let read = tokio::time::timeout(DEADLINE, reader).await???.context("a line")?;
-        ensure!(read.lines.len() == 1 && read.lines[0].text == "honest", "read {:?}", read.lines);
+        ensure!(read.lines.len() == 1 && read.lines[0].line.as_ref().is_some_and(|line| line.text == "honest"), "read {:?}", read.lines);
         Ok(())
     }
 
