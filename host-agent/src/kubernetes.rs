@@ -23,6 +23,9 @@ use tokio::task::JoinSet;
 
 use crate::cluster::crash;
 
+#[cfg(test)]
+mod tests;
+
 /// What the API server says now.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KubernetesView {
@@ -440,76 +443,5 @@ fn pod_view(pod: &Pod) -> PodState {
             .or_else(|| status.and_then(|status| status.phase.clone()))
             .unwrap_or_else(|| "Unknown".to_owned()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(value: serde_json::Value) -> Pod {
-        serde_json::from_value(value).expect("a pod")
-    }
-
-    #[test]
-    fn daemons_and_static_pods_stay() {
-        let daemon = pod(json!({ "metadata": { "name": "a", "ownerReferences": [
-            { "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "1", "controller": true }] } }));
-        let mirror = pod(json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "x" } } }));
-        let done = pod(json!({ "metadata": {}, "status": { "phase": "Succeeded" } }));
-        let plain = pod(json!({ "metadata": { "name": "p" } }));
-        assert_eq!([&daemon, &mirror, &done, &plain].map(must_leave), [false, false, false, true]);
-    }
-
-    #[test]
-    fn a_node_gets_the_labels_that_its_kubelet_may_not_give_it() {
-        let mut node = NodeSpec {
-            name: "n".to_owned(),
-            role: Role::Worker,
-            vcpus: 2,
-            memory_bytes: 0,
-            disk_bytes: 0,
-            ip: [192, 168, 122, 11].into(),
-            mac: String::new(),
-            labels: vec![
-                ("topology.kubernetes.io/zone".to_owned(), "a".to_owned()),
-                ("node-role.kubernetes.io/storage".to_owned(), String::new()),
-                ("node-restriction.kubernetes.io/team".to_owned(), "x".to_owned()),
-            ],
-            taints: Vec::new(),
-        };
-        let patch = introduction(&node, "10.244.1.0/24");
-        let labels = json!({ "node-role.kubernetes.io/storage": "", "node-restriction.kubernetes.io/team": "x",
-            WORKER_LABEL: "" });
-        assert_eq!(patch["metadata"]["labels"], labels);
-        assert_eq!(patch["spec"]["podCIDR"], "10.244.1.0/24");
-        (node.role, node.labels) = (Role::ControlPlane, Vec::new());
-        assert_eq!(introduction(&node, "10.244.0.0/24")["metadata"]["labels"], json!({}));
-    }
-
-    #[test]
-    fn a_node_without_conditions_is_not_ready() {
-        let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).expect("a node");
-        let view = node_view(&node);
-        assert!(!view.ready && view.why.contains("not reported"), "{view:?}");
-    }
-
-    #[tokio::test]
-    async fn an_interruption_is_seen_and_healed() {
-        let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" },
-            "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }))
-        .expect("a node");
-        let view = watch::Sender::new(KubernetesView::default());
-        let list = || vec![Ok(Event::Init), Ok(Event::InitApply(node.clone())), Ok(Event::InitDone)];
-        let events = futures::stream::iter(list());
-        mirror(events, &view, |view| &mut view.nodes, node_view, true).await;
-        assert!(view.borrow().reachable && view.borrow().nodes["n"].ready);
-        // Whatever a watch would bring after an interruption, it says nothing of what was missed.
-        let broken = vec![Err(watcher::Error::NoResourceVersion), Ok(Event::Delete(node.clone()))];
-        mirror(futures::stream::iter(broken), &view, |view| &mut view.nodes, node_view, true).await;
-        assert!(!view.borrow().reachable && !view.borrow().error.is_empty());
-        assert!(view.borrow().nodes.contains_key("n"));
-        mirror(futures::stream::iter(list()), &view, |view| &mut view.nodes, node_view, true).await;
-        assert!(view.borrow().reachable && view.borrow().error.is_empty());
     }
 }
