@@ -166,8 +166,8 @@ pub(super) fn plan_changed(cluster: &str) -> Failure {
     )
 }
 
-/// The image for new nodes: that of the cluster while it fits, else the newest that fits. `pinned` is where the file
-/// names the release.
+/// The image for new nodes: that of the cluster while it fits, else the newest that fits; without any bundle, the newest
+/// of all. `pinned` is where the file names the release.
 fn choose_image(
     shared: &Shared,
     spec: &ClusterSpec,
@@ -175,8 +175,14 @@ fn choose_image(
     pinned: &str,
 ) -> Result<Image, RequestError> {
     let images = shared.images.list()?;
-    // A cluster keeps its release where the file names none.
-    let wanted = spec.kubernetes.clone().or_else(|| record.and_then(|old| old.kubernetes.parse().ok()));
+    // A cluster keeps its release where the file names none; a new one is of the newest bundle installed.
+    let wanted = match (&spec.kubernetes, record) {
+        (Some(version), _) => Some(version.clone()),
+        (None, Some(old)) => old.kubernetes.parse().ok(),
+        (None, None) => {
+            shared.bundles.list()?.bundles.into_iter().next().map(|bundle| bundle.manifest.kubernetes)
+        }
+    };
     let fits = |image: &&Image| {
         wanted.as_ref().is_none_or(|version| image.kubernetes == *version) && image.suite == spec.image.suite
     };

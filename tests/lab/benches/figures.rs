@@ -1,4 +1,5 @@
-//! The measured figures: `make bench`, or one of them by `make bench BENCH=name`. Runs inside of a lab.
+//! The measured figures: `make bench`, or one of them by `make bench BENCH=name`, the name of a bench or of a figure.
+//! Runs inside of a lab.
 //!
 //! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs,
 //! and given as a ratio of medians. Every figure also goes to `target/bench/figures.json`; one over its limit
@@ -8,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use lab_tests::figure::Figure;
+use anyhow::{Context as _, Error, Result, ensure};
+use lab_tests::figure::{self, Figure};
 use lab_tests::vm::Shell;
 use lab_tests::{Lab, wait_until};
 use serde_json::{Value, json};
@@ -18,32 +19,38 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Pairs of baseline and up; `BENCH_PAIRS` in the environment sets another number.
 const PAIRS: usize = 3;
+/// The results, where cargo's own files are and where they are looked for.
+const FILE: &str = "figures.json";
 
 /// Measures and adds its figures.
 type Bench = fn(&Lab, &mut Vec<Figure>) -> Result<()>;
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let benches = figure::benches(&wanted).map_err(Error::msg)?;
     let lab = Lab::here()?;
-    let mut figures = Vec::new();
-    let all: [(&str, Bench); 2] = [("up", bench_up), ("running", bench_running)];
-    let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-    for name in &wanted {
-        ensure!(
-            known.contains(&name.as_str()),
-            "there is no bench {name:?}; there are: {}",
-            known.join(", ")
-        );
+    let files = [results()?.join(FILE), lab.repo("target/bench").join(FILE)];
+    // What an earlier run measured is not taken for this one's, should it fail.
+    for file in files.iter().filter(|file| file.exists()) {
+        fs::remove_file(file)?;
     }
-    for (name, bench) in all {
-        if wanted.is_empty() || wanted.iter().any(|w| w == name) {
-            println!("bench {name}");
-            bench(&lab, &mut figures)?;
+    let mut figures = Vec::new();
+    let mut ended = Ok(());
+    for name in benches {
+        println!("bench {name}");
+        let bench: Bench = match name {
+            "up" => bench_up,
+            _ => bench_running,
+        };
+        ended = bench(&lab, &mut figures).with_context(|| format!("bench {name}"));
+        if ended.is_err() {
+            break;
         }
     }
-    write_figures(&lab, &figures)?;
+    write_figures(&files, &figures)?;
     let verdicts: Vec<_> = figures.iter().filter_map(Figure::verdict).collect();
     verdicts.iter().for_each(|(line, _)| println!("{line}"));
+    ended?;
     let over = verdicts.iter().filter(|(_, is_within)| !is_within).count();
     ensure!(over == 0, "{over} of the figures are over their limits");
     Ok(())
@@ -215,7 +222,7 @@ fn results() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn write_figures(lab: &Lab, figures: &[Figure]) -> Result<()> {
+fn write_figures(files: &[PathBuf], figures: &[Figure]) -> Result<()> {
     println!("{:<26} {:>10} {:<4} {:>10} {:>7}", "figure", "value", "", "baseline", "ratio");
     let mut lines = Vec::new();
     for figure in figures {
@@ -228,12 +235,9 @@ fn write_figures(lab: &Lab, figures: &[Figure]) -> Result<()> {
         );
     }
     let text = serde_json::to_string_pretty(&lines)?;
-    // Where it is looked for, wherever cargo's own files are.
-    let here = lab.repo("target/bench");
-    fs::create_dir_all(&here)?;
-    for dir in [results()?, here] {
-        let file = dir.join("figures.json");
-        fs::write(&file, &text)?;
+    for file in files {
+        fs::create_dir_all(file.parent().context("a directory")?)?;
+        fs::write(file, &text)?;
         println!("written to {}", file.display());
     }
     Ok(())

@@ -30,6 +30,34 @@ const LIMITS: [(&str, Limit); 4] = [
     ("node-agent-resident", Limit::Value(15.0)),
 ];
 
+/// Each bench and the figures that it gives.
+const BENCHES: [(&str, &[&str]); 2] = [
+    ("up", &["up-to-all-ready"]),
+    (
+        "running",
+        &[
+            "power-on-to-joined",
+            "agent-start-to-joined",
+            "status",
+            "host-agent-resident",
+            "node-agent-resident",
+        ],
+    ),
+];
+
+/// The benches to run for these names of benches or figures, in their order: all of them for none. The error names what
+/// there is.
+pub fn benches(wanted: &[String]) -> Result<Vec<&'static str>, String> {
+    let has = |(bench, figures): &(&str, &[&str]), name: &str| *bench == name || figures.contains(&name);
+    if let Some(name) = wanted.iter().find(|name| !BENCHES.iter().any(|bench| has(bench, name))) {
+        let known = BENCHES.map(|(name, figures)| format!("{name} ({})", figures.join(", ")));
+        return Err(format!("there is no bench {name:?}; there are: {}", known.join("; ")));
+    }
+    let is_wanted =
+        |bench: &&(&str, &[&str])| wanted.is_empty() || wanted.iter().any(|name| has(bench, name));
+    Ok(BENCHES.iter().filter(is_wanted).map(|(name, _)| *name).collect())
+}
+
 impl Figure {
     /// The value in terms of the baseline.
     pub fn ratio(&self) -> Option<f64> {
@@ -78,5 +106,22 @@ mod tests {
             line.starts_with("status ") && line.contains("OVER THE LIMIT: 61.25, at most 50.00 ms"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_bench_is_found_by_its_name_and_by_that_of_each_of_its_figures() {
+        let of = |names: &[&str]| benches(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Ok(vec!["up", "running"]));
+        assert_eq!(of(&["up"]), Ok(vec!["up"]));
+        assert_eq!(of(&["status"]), Ok(vec!["running"]));
+        assert_eq!(of(&["node-agent-resident", "up-to-all-ready", "status"]), Ok(vec!["up", "running"]));
+        let unknown = of(&["status", "boot"]).expect_err("there is none");
+        assert!(
+            unknown.contains("\"boot\"") && unknown.contains("running (power-on-to-joined, "),
+            "{unknown}"
+        );
+        for (name, _) in LIMITS {
+            assert!(of(&[name]).is_ok(), "{name} has a limit and no bench");
+        }
     }
 }

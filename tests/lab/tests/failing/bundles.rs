@@ -95,6 +95,30 @@ fn a_bundle_that_broke_in_the_store_is_named() -> Result<()> {
     stage.up_succeeds()
 }
 
+/// A new cluster whose file names no release is of the newest bundle installed, not of what an older image holds. One
+/// that is there keeps its release.
+#[test]
+fn a_new_cluster_is_of_the_newest_bundle() -> Result<()> {
+    let mut stage = Stage::new("newest-bundle")?;
+    let _agent = stage.host.host_agent(None)?;
+    let import = |stage: &Stage, release: &str| -> Result<()> {
+        let file = stage.host.file(release);
+        parts::bundle_of(&file, release)?;
+        stage.host.k8sctl(&["bundle", "import", &file.to_string_lossy()])?;
+        Ok(())
+    };
+    import(&stage, "v1.34.1")?;
+    import(&stage, "v1.33.7")?;
+    let newest = stage.up()?;
+    let next = "k8sctl image build --bundle kubernetes-v1.34.1 --suite bookworm";
+    told(&stage.lab, &newest, 1, "IMAGE-MISSING", &["Kubernetes v1.34.1", next])?;
+
+    fs::remove_dir_all(stage.host.file("bundles"))?;
+    stage.up_succeeds()?;
+    import(&stage, "v1.34.1")?;
+    stage.up_succeeds()
+}
+
 /// A file of a node image that is shorter than it was made, or has another content.
 #[test]
 fn a_damaged_image_is_named() -> Result<()> {

@@ -21,6 +21,11 @@ const PROGRAMS: [&str; 7] =
 
 /// Writes a sound bundle.
 pub(crate) fn bundle(path: &Path) -> Result<()> {
+    bundle_of(path, VERSION)
+}
+
+/// Writes a sound bundle of a release.
+pub(crate) fn bundle_of(path: &Path, release: &str) -> Result<()> {
     let work = path.with_extension("parts");
     fs::create_dir_all(&work)?;
     let put = |name: &str, bytes: &[u8]| -> Result<PathBuf> {
@@ -36,7 +41,7 @@ pub(crate) fn bundle(path: &Path) -> Result<()> {
         let (sha256, size) = (sha256(&bytes), bytes.len() as u64);
         components.push(Component {
             name: program.to_owned(),
-            version: VERSION.to_owned(),
+            version: release.to_owned(),
             path,
             sha256,
             size,
@@ -57,9 +62,9 @@ pub(crate) fn bundle(path: &Path) -> Result<()> {
     };
     let manifest = Manifest {
         format: 1,
-        kubernetes: VERSION.parse()?,
+        kubernetes: release.parse()?,
         arch: "x86_64".to_owned(),
-        name: format!("kubernetes-{VERSION}"),
+        name: format!("kubernetes-{release}"),
         trial: false,
         source: "a test".to_owned(),
         created: None,

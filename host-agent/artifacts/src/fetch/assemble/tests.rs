@@ -4,10 +4,8 @@ use super::*;
 fn checksum_files_of_every_kind_are_read() {
     let sum = "a".repeat(64);
     assert_eq!(find_sum(&sum, "kubeadm"), Some(sum.clone()));
-    let text = format!(
-        "-----BEGIN PGP SIGNED MESSAGE-----\n\n{}  runc.arm64\n{sum} *runc.amd64\n",
-        "b".repeat(64)
-    );
+    let text =
+        format!("-----BEGIN PGP SIGNED MESSAGE-----\n\n{}  runc.arm64\n{sum} *runc.amd64\n", "b".repeat(64));
     assert_eq!(find_sum(&text, "runc.amd64"), Some(sum));
     assert_eq!(find_sum(&text, "runc.s390x"), None);
 }
@@ -36,8 +34,7 @@ fn only_what_is_old_goes() {
         fs::write(path(name), "x").expect("it is written");
     }
     let old = File::options().append(true).open(path("old.part"));
-    old.and_then(|file| file.set_modified(SystemTime::now() - 2 * PARTIAL_AGE))
-        .expect("it is dated back");
+    old.and_then(|file| file.set_modified(SystemTime::now() - 2 * PARTIAL_AGE)).expect("it is dated back");
     remove_older(dir.path(), PARTIAL_AGE);
     assert!(path("new.part").exists() && !path("old.part").exists());
 }
