@@ -4,9 +4,10 @@
 //! One [`Kubernetes`] per cluster; its watches run until it is dropped. It decides nothing.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use k8sctl_types::node_label::kubelet_may_set;
 use k8sctl_types::spec::{NodeSpec, Role};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::crash;
+use crate::pki;
 
 #[cfg(test)]
 mod tests;
@@ -42,7 +44,7 @@ pub struct KubernetesView {
 }
 
 /// A client is made anew after this time; an administrator's certificate lives for 30 days.
-const CLIENT_LIFE: Duration = Duration::from_secs(15 * 24 * 3600);
+const CLIENT_LIFE: SignedDuration = SignedDuration::from_hours(15 * 24);
 /// A watch is ended by the API server after so many seconds and begun anew: a connection on which nothing comes for
 /// [`READ_TIMEOUT`] is then dead.
 const WATCH_SECONDS: u32 = 45;
@@ -78,6 +80,8 @@ pub struct PodState {
     pub why: String,
     /// Where it runs.
     pub node: String,
+    /// It has done its work, or was given up: a Job's, or one that was evicted. Nobody waits for it.
+    pub ended: bool,
 }
 
 /// Something that was asked of the API failed.
@@ -112,7 +116,7 @@ pub struct Remaining {
 
 /// A cluster's API. Dropping it ends its watches.
 pub struct Kubernetes {
-    made: Instant,
+    made: jiff::Timestamp,
     client: Client,
     view: watch::Receiver<KubernetesView>,
     _watches: JoinSet<()>,
@@ -144,12 +148,12 @@ impl Kubernetes {
         watches.spawn(watch_nodes(Api::all(client.clone()), sender.clone()));
         watches.spawn(watch_system_pods(Api::namespaced(client.clone(), "kube-system"), sender.clone()));
         watches.spawn(watch_configs(Api::namespaced(client.clone(), "kube-system"), sender));
-        Ok(Self { made: Instant::now(), client, view, _watches: watches })
+        Ok(Self { made: jiff::Timestamp::now(), client, view, _watches: watches })
     }
 
-    /// Whether its certificate comes near its end.
+    /// Whether its certificate comes near its end, or has not begun since the host's clock went back.
     pub fn is_old(&self) -> bool {
-        self.made.elapsed() > CLIENT_LIFE
+        pki::is_due(self.made, CLIENT_LIFE, jiff::Timestamp::now())
     }
 
     /// The live view.
@@ -311,12 +315,21 @@ fn pod_name(pod: &Pod) -> String {
 
 /// Static pods mirror files and DaemonSet pods come back: both stay until the node is gone.
 fn must_leave(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    let is_mirror = annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"));
     let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
     let is_daemon = owners.iter().any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true));
+    !is_mirror(pod) && !is_daemon && !has_ended(pod)
+}
+
+/// A static pod, which comes and goes with its file on the node.
+fn is_mirror(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
+}
+
+/// It does not run and will not run again.
+fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !is_mirror && !is_daemon && !matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn watches() -> watcher::Config {
@@ -443,5 +456,6 @@ fn pod_view(pod: &Pod) -> PodState {
             .or_else(|| status.and_then(|status| status.phase.clone()))
             .unwrap_or_else(|| "Unknown".to_owned()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        ended: has_ended(pod) && !is_mirror(pod),
     }
 }

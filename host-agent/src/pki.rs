@@ -25,6 +25,13 @@ use crate::records::{ClusterRecord, NodeRecord};
 /// How long an administrator's certificate lives. It is the user's kubeconfig, so it lasts for a while.
 const ADMIN_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
+/// Whether a certificate is to be made anew: it is as old as that, or the clock went back and its time has not begun.
+/// By the clock on the wall, which jumps where the host was suspended and where it is set.
+pub fn is_due(issued: jiff::Timestamp, after: jiff::SignedDuration, now: jiff::Timestamp) -> bool {
+    let age = now.duration_since(issued);
+    age.is_negative() || age >= after
+}
+
 /// Both authorities of one cluster. Clones share them.
 #[derive(Clone, Debug)]
 pub struct ClusterPki {
@@ -183,6 +190,18 @@ fn issue_failure(cluster: &str, error: &(dyn std::error::Error + 'static)) -> Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_due_after_a_day_and_when_the_clock_went_back() {
+        const DAY: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+        let issued: jiff::Timestamp = "2026-01-01T12:00:00Z".parse().expect("a time");
+        let after =
+            |age: jiff::SignedDuration| is_due(issued, DAY, issued.checked_add(age).expect("in range"));
+        for (age, due) in [(0, false), (23 * 3600, false), (24 * 3600, true), (24 * 3600 * 90, true)] {
+            assert_eq!(after(jiff::SignedDuration::from_secs(age)), due, "{age} s");
+        }
+        assert!(after(jiff::SignedDuration::from_hours(-3)), "agents take it for one that is not valid yet");
+    }
 
     #[test]
     fn lost_authorities_of_a_living_cluster_are_not_replaced() {

@@ -44,7 +44,8 @@ pub fn refuse_changes(
         old.map(named).unwrap_or_default(),
         new.map(named).unwrap_or_default(),
     );
-    for old in &before.nodes {
+    // Also those who left the file and are not gone yet: who comes back is the Node that Kubernetes has.
+    for old in record.nodes.iter().map(|node| &node.spec) {
         let Some(new) = wanted.nodes.iter().find(|node| node.name == old.name) else { continue };
         // They are given to a node when it registers.
         for (mark, old_marks, new_marks) in
@@ -164,5 +165,27 @@ suite = "bookworm"
             let failure = refused(change).expect("it is refused");
             assert!(failure.reason.contains(word), "{}", failure.reason);
         }
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_before_it_is_gone_is_the_node_that_kubernetes_has() {
+        let both = parsed(SPEC).spec;
+        let mut alone = both.clone();
+        alone.nodes.retain(|node| node.name == "control");
+        let record = ClusterRecord::planned(&both, None, "image", "v1.29.0");
+        let mut leaving = ClusterRecord::planned(&alone, Some(&record), "image", "v1.29.0");
+        let other = parsed(&SPEC.replace("\"ssd\"", "\"hdd\"")).spec;
+        for state in [crate::records::NodeState::Draining, crate::records::NodeState::Removing] {
+            leaving.nodes.iter_mut().filter(|node| node.name == "worker").for_each(|node| node.state = state);
+            assert_eq!(refuse_changes(&leaving, &both, |_| String::new()), Ok(()));
+            let failure = refuse_changes(&leaving, &other, |_| String::new()).expect_err("it is refused");
+            assert!(
+                failure.reason.contains("labels of node worker is disk=ssd,rack=1"),
+                "{}",
+                failure.reason
+            );
+        }
+        leaving.nodes.retain(|node| node.name == "control");
+        assert_eq!(refuse_changes(&leaving, &other, |_| String::new()), Ok(()));
     }
 }

@@ -15,8 +15,8 @@ use tokio::sync::{Notify, watch};
 
 use super::consent::consent;
 use super::planning::{self, PlannedUp, is_being_removed, plan_changed};
-use super::progress;
 use super::shared::{Shared, wire_operation};
+use super::status;
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
@@ -133,7 +133,7 @@ impl Manager {
 
     /// The handle of a cluster's task, started if there is none.
     fn handle(&self, cluster: &ClusterRecord) -> Handle {
-        self.handle_of(&cluster.name, || progress::first_status(cluster))
+        self.handle_of(&cluster.name, || status::first_status(cluster))
     }
 
     fn handle_of(&self, name: &str, first: impl FnOnce() -> control::ClusterStatus) -> Handle {
@@ -175,7 +175,9 @@ impl Manager {
                 condition.r#type == "Ready"
                     && condition.status() == k8sctl_proto::node::v1::ConditionStatus::True
             });
-            if plan.changes.is_empty() && record.spec == spec && ready {
+            // An image that is gone keeps every look from its end until another one has taken its place.
+            let is_same = record.spec == spec && record.image_id == image.id;
+            if plan.changes.is_empty() && is_same && ready {
                 return Ok(Applied { warnings, operation_id: None, attached: false, no_changes: true });
             }
         }
@@ -258,7 +260,7 @@ impl Manager {
         }
         let name = &operation.cluster;
         let first = match self.shared.records.cluster(name).await {
-            Ok(Some(record)) => progress::first_status(&record),
+            Ok(Some(record)) => status::first_status(&record),
             // It is gone by now, and its operation has ended.
             Ok(None) => return,
             // The task reads it again.

@@ -8,6 +8,7 @@
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
+//! - [`status`]: pure: what `status` shows of it, and what of that is told as events
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change
 //! - [`turns`]: one cluster after the other changes the host
@@ -25,5 +26,6 @@ pub mod planning;
 pub mod progress;
 pub mod release;
 pub mod shared;
+pub mod status;
 pub mod task;
 pub mod turns;

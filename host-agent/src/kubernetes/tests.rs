@@ -15,6 +15,18 @@ fn daemons_and_static_pods_stay() {
 }
 
 #[test]
+fn nobody_waits_for_a_pod_that_has_ended() {
+    let of = |phase: &str, annotations: serde_json::Value| {
+        pod_view(&pod(json!({ "metadata": { "annotations": annotations }, "status": { "phase": phase } })))
+    };
+    for (phase, ended) in [("Succeeded", true), ("Failed", true), ("Pending", false), ("Running", false)] {
+        assert_eq!((of(phase, json!({})).ended, of(phase, json!({})).ready), (ended, false), "{phase}");
+    }
+    // A static pod comes back from its file, so one that failed is missed.
+    assert!(!of("Failed", json!({ "kubernetes.io/config.mirror": "x" })).ended);
+}
+
+#[test]
 fn a_node_gets_the_labels_that_its_kubelet_may_not_give_it() {
     let mut node = NodeSpec {
         name: "n".to_owned(),

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use host_pki::join::{JoinEvent, JoinEvents};
-use k8sctl_proto::node::v1::{ConditionStatus, StatusReport, StepState};
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, StatusReport, StepState};
 
 use super::changes::Changes;
 use super::registry::{NodeChange, condition};
 use crate::events::{EventLog, NewEvent};
 use crate::records::Records;
+
+/// The event of a condition that has another status than before.
+pub(crate) const CONDITION_CHANGED: &str = "ConditionChanged";
 
 /// A line of an event log: kind, message, warning.
 pub(super) type Line = (&'static str, String, bool);
@@ -140,25 +143,27 @@ fn condition_lines(before: &StatusReport, now: &StatusReport) -> Vec<Line> {
             if old.is_some_and(|old| old.status == new.status) {
                 return None;
             }
-            let status = match new.status() {
-                ConditionStatus::True => "True",
-                ConditionStatus::False => "False",
-                ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
-            };
-            let warning = old.is_some() && new.status() != ConditionStatus::True;
-            Some((
-                "ConditionChanged",
-                format!("{}={status} {}: {}", new.r#type, new.reason, new.message),
-                warning,
-            ))
+            let (line, is_bad) = condition_line(new);
+            Some((CONDITION_CHANGED, line, old.is_some() && is_bad))
         })
         .collect()
+}
+
+/// What is told of a condition, and whether it is bad news.
+pub(crate) fn condition_line(condition: &Condition) -> (String, bool) {
+    let status = match condition.status() {
+        ConditionStatus::True => "True",
+        ConditionStatus::False => "False",
+        ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
+    };
+    let line = format!("{}={status} {}: {}", condition.r#type, condition.reason, condition.message);
+    (line, condition.status() != ConditionStatus::True)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8sctl_proto::node::v1::{Condition, StepStatus};
+    use k8sctl_proto::node::v1::StepStatus;
 
     fn report(state: StepState, status: ConditionStatus) -> StatusReport {
         StatusReport {

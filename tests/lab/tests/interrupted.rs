@@ -92,6 +92,14 @@ fn nothing_is_there_twice(host: &SimulatedHost, point: &str) -> Result<()> {
         let joins = events.lines().filter(of).count();
         ensure!(joins == 1, "{node} got {joins} certificates:\n{events}");
     }
+    // A certificate that was signed and told nobody would be a second one that opens the door: each node has the one
+    // that it uses, and no other is good.
+    let store = rusqlite::Connection::open(host.file("state/k8s-myhome.db"))?;
+    let count = |rows: &str| -> Result<i64> {
+        Ok(store.query_row(&format!("SELECT count(*) FROM node_serial{rows}"), [], |row| row.get(0))?)
+    };
+    let (all, used) = (count("")?, count(" WHERE current IS NOT NULL AND next IS NULL")?);
+    ensure!((all, used) == (3, 3), "of {all} nodes with certificates, {used} have one");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! When an operation ends badly, and what it then says.
 
-use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
+use k8sctl_proto::node::v1::{ConditionStatus, Evidence, Hello, StatusReport};
 
 use super::*;
 use crate::cluster::fake::SPEC;
@@ -8,17 +8,17 @@ use crate::kubernetes::{KubernetesNode, PodState};
 
 const LIMIT: Duration = Duration::from_secs(900);
 
-fn time(seconds: i64) -> jiff::Timestamp {
+pub(in crate::cluster) fn time(seconds: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
 }
 
-fn cluster() -> ClusterRecord {
+pub(in crate::cluster) fn cluster() -> ClusterRecord {
     let spec = k8sctl_types::spec::parse(SPEC).expect("a sound spec").spec;
     ClusterRecord::planned(&spec, None, "image", "v1.29.0")
 }
 
 /// All VMs run since 0, all agents have called, the desired generation is 7.
-fn running(cluster: &ClusterRecord) -> Observed {
+pub(in crate::cluster) fn running(cluster: &ClusterRecord) -> Observed {
     let mut observed = Observed::default();
     for node in &cluster.nodes {
         let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)), starts: 1 };
@@ -175,7 +175,7 @@ fn without_libvirt_a_node_is_judged_by_its_agent() {
     observed.trouble = Some(Failure::new("LIBVIRT-UNREACHABLE", "libvirt", "it does not answer", "start it"));
     assert_eq!(node_phase(&cluster.nodes[1], &observed).phase, "Configuring");
     let facts = crate::cluster::desired::ImageFacts { coredns: true, ..Default::default() };
-    let conditions = cluster_conditions(&cluster, &facts, &observed, time(0));
+    let conditions = crate::cluster::status::cluster_conditions(&cluster, &facts, &observed, time(0));
     let host = conditions.iter().find(|condition| condition.r#type == "HostOK").expect("it is told");
     assert_eq!((host.status(), host.reason.as_str()), (ConditionStatus::False, "LIBVIRT-UNREACHABLE"));
 }
@@ -198,6 +198,7 @@ fn a_cluster_is_up_when_each_node_has_its_proxy() {
         node: node.to_owned(),
         ready,
         why: if ready { String::new() } else { "ContainerCreating".to_owned() },
+        ended: false,
     };
     observed.kubernetes.system_pods.insert("kube-proxy-aaaaa".to_owned(), pod("control", true));
     assert_eq!(missing_now(&observed).as_deref(), Some("node worker: no pod of kube-proxy is on it yet"));
@@ -208,4 +209,10 @@ fn a_cluster_is_up_when_each_node_has_its_proxy() {
     );
     observed.kubernetes.system_pods.insert("kube-proxy-bbbbb".to_owned(), pod("worker", true));
     assert_eq!(missing_now(&observed), None);
+    // A Job's pod that is done, or one that was evicted, will never be ready.
+    let ended = PodState { ended: true, why: "Succeeded".to_owned(), ..pod("worker", false) };
+    observed.kubernetes.system_pods.insert("backup-ccccc".to_owned(), ended.clone());
+    assert_eq!(missing_now(&observed), None);
+    observed.kubernetes.system_pods.insert("kube-proxy-bbbbb".to_owned(), ended);
+    assert_eq!(missing_now(&observed).as_deref(), Some("node worker: no pod of kube-proxy is on it yet"));
 }

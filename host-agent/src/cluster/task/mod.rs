@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use super::desired::{desired_state, image_facts};
 use super::progress;
 use super::shared::Shared;
+use super::status::ToldConditions;
 use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
@@ -91,6 +92,7 @@ pub struct ClusterTask {
     starts: Starts,
     doings: Doings,
     drains: BTreeMap<String, Drain>,
+    told: ToldConditions,
     /// Since when looks fail without a break, and on behalf of which operation.
     troubled_since: Option<(Instant, String)>,
     /// Why the last look failed.
@@ -123,6 +125,7 @@ impl ClusterTask {
             starts: Starts::default(),
             doings: Doings::default(),
             drains: BTreeMap::new(),
+            told: ToldConditions::default(),
             troubled_since: None,
             last_trouble: None,
             next_deadline: None,
@@ -326,7 +329,8 @@ impl ClusterTask {
     }
 
     async fn introduce_nodes(&self, cluster: &ClusterRecord, view: &KubernetesView) -> Result<(), Trouble> {
-        let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
+        // An API that is away is waited for; what was read of it before says nothing of now.
+        let Some(kubernetes) = self.kubernetes.as_ref().filter(|_| view.reachable) else { return Ok(()) };
         for node in &cluster.nodes {
             let Some(seen) = view.nodes.get(&node.name) else { continue };
             if seen.draining && node.state == NodeState::Present {

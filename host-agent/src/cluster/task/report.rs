@@ -6,8 +6,10 @@ use k8sctl_proto::control::v1 as control;
 use super::ClusterTask;
 use crate::cluster::desired::image_facts;
 use crate::cluster::progress::{self, Observed, VmView};
+use crate::cluster::status;
 use crate::events::NewEvent;
 use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
+use crate::nodes::node_events::{CONDITION_CHANGED, condition_line};
 use crate::records::{ClusterRecord, OperationRecord, OperationState, RecordError};
 use crate::wire;
 
@@ -53,7 +55,7 @@ impl ClusterTask {
     }
 
     pub(super) async fn publish(
-        &self,
+        &mut self,
         cluster: &ClusterRecord,
         observed: &Observed,
         running: Option<&OperationRecord>,
@@ -67,13 +69,23 @@ impl ClusterTask {
         let facts = self.image(cluster).map(|image| image_facts(&image)).unwrap_or_default();
         let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
         let plugins = plugins.into_iter().map(wire::plugin_status).collect();
-        let new = progress::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
+        let new = status::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
+        let changes: Vec<_> = self
+            .told
+            .changes(&new.nodes)
+            .into_iter()
+            .map(|(node, condition)| (node.to_owned(), condition.clone()))
+            .collect();
+        for (node, condition) in changes {
+            let (message, is_bad) = condition_line(&condition);
+            self.event(&format!("node {node}"), CONDITION_CHANGED, &message, is_bad).await;
+        }
         self.status.send_if_modified(|status| {
             let mut new = new;
-            progress::keep_since(&status.conditions, &mut new.conditions);
+            status::keep_since(&status.conditions, &mut new.conditions);
             for node in &mut new.nodes {
                 if let Some(old) = status.nodes.iter().find(|old| old.id == node.id) {
-                    progress::keep_since(&old.conditions, &mut node.conditions);
+                    status::keep_since(&old.conditions, &mut node.conditions);
                 }
             }
             let changed = *status != new;

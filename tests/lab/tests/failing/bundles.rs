@@ -153,5 +153,16 @@ fn a_damaged_image_is_named() -> Result<()> {
     let gone = stage.up()?;
     told(&stage.lab, &gone, 1, "IMAGE-DAMAGED", &[&path, "No such file"])?;
     fs::write(&disk, &whole)?;
-    stage.up_succeeds()
+    stage.up_succeeds()?;
+
+    // Another one of the same release takes the place of one that is gone, though nothing else is to be done.
+    fs::remove_dir_all(stage.host.file("images").join(IMAGE))?;
+    let other = IMAGE.replace('0', "f");
+    parts::image_as(&stage.host.file("images"), &other)?;
+    stage.up_succeeds()?;
+    let status = stage.status()?;
+    ensure!(status["image_id"] == other.as_str(), "{status:#}");
+    let conditions = status["conditions"].as_array().context("conditions")?;
+    ensure!(conditions.iter().all(|condition| condition["type"] != "HostOK"), "{status:#}");
+    Ok(())
 }

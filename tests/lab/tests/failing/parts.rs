@@ -99,7 +99,12 @@ pub(crate) fn truncated(sound: &Path, target: &Path) -> Result<()> {
 
 /// Puts an image into a store. Its files hold nothing: the test driver boots nobody.
 pub(crate) fn image(store: &Path) -> Result<()> {
-    let dir = store.join(IMAGE);
+    image_as(store, IMAGE)
+}
+
+/// Puts an image with this id into a store.
+pub(crate) fn image_as(store: &Path, id: &str) -> Result<()> {
+    let dir = store.join(id);
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
@@ -112,7 +117,7 @@ pub(crate) fn image(store: &Path) -> Result<()> {
         fs::write(dir.join(name), content)?;
     }
     let description = format!(
-        "id = \"{IMAGE}\"\nkubernetes = \"{VERSION}\"\nbundle = \"kubernetes-{VERSION}\"\nbundle_digest = \"\"\n\
+        "id = \"{id}\"\nkubernetes = \"{VERSION}\"\nbundle = \"kubernetes-{VERSION}\"\nbundle_digest = \"\"\n\
          trial = false\nsuite = \"bookworm\"\nnode_agent_sha256 = \"\"\ndebug_unit = false\ncmdline = \"root=/dev/vda\"\n\
          [images]\nkube-apiserver = \"registry.k8s.io/kube-apiserver:{VERSION}\"\n{files}"
     );

@@ -1,0 +1,71 @@
+//! What is shown of nodes, and what of it is told.
+
+use k8sctl_proto::node::v1::StatusReport;
+
+use super::*;
+use crate::cluster::progress::tests::{cluster, running, time};
+use crate::kubernetes::KubernetesNode;
+
+fn status_of(condition: &str, node: &control::NodeStatus) -> ConditionStatus {
+    node.conditions.iter().find(|it| it.r#type == condition).expect("it is shown").status()
+}
+
+/// Both agents say that all is well.
+fn all_well(cluster: &ClusterRecord) -> Observed {
+    let mut observed = running(cluster);
+    for view in observed.agents.values_mut() {
+        let well = |kind| wire::condition(kind, ConditionStatus::True, "AllWell", "", time(20));
+        let conditions = [AGENT_READY, "ContainerdReady", "DiskOK"].map(well).to_vec();
+        view.report = StatusReport { conditions, ..view.report.clone() };
+    }
+    observed
+}
+
+#[test]
+fn what_an_agent_said_last_is_not_known_any_more_when_its_session_ends() {
+    let cluster = cluster();
+    let mut observed = all_well(&cluster);
+    let shown = |observed: &Observed| node_status(&cluster.nodes[1], observed, time(60));
+    let before = shown(&observed);
+    assert_eq!(status_of(AGENT_READY, &before), ConditionStatus::True);
+    observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").connected = false;
+    let mut after = shown(&observed);
+    assert_eq!(status_of(AGENT_READY, &after), ConditionStatus::False);
+    for kind in ["ContainerdReady", "DiskOK"] {
+        assert_eq!(status_of(kind, &after), ConditionStatus::Unknown, "{kind}");
+    }
+    keep_since(&before.conditions, &mut after.conditions);
+    assert_eq!(after.conditions[0].since, Some(wire::timestamp(time(60))));
+    assert_eq!(
+        status_of(AGENT_READY, &node_status(&cluster.nodes[0], &observed, time(60))),
+        ConditionStatus::True
+    );
+}
+
+#[test]
+fn ends_of_sessions_and_what_kubernetes_says_are_told_once_each() {
+    let cluster = cluster();
+    let worker = cluster.nodes[1].clone();
+    let mut observed = all_well(&cluster);
+    let mut told = ToldConditions::default();
+    let mut look = |observed: &Observed| -> Vec<String> {
+        let nodes: Vec<_> = cluster.nodes.iter().map(|node| node_status(node, observed, time(60))).collect();
+        let changes = told.changes(&nodes).into_iter();
+        changes.map(|(node, it)| format!("{node} {}={:?} {}", it.r#type, it.status(), it.reason)).collect()
+    };
+    assert!(look(&observed).is_empty(), "an API that does not answer says nothing");
+    observed.kubernetes.reachable = true;
+    assert!(look(&observed).is_empty(), "the first that is known is no change");
+    let ready = KubernetesNode { ready: true, ..KubernetesNode::default() };
+    observed.kubernetes.nodes.insert(worker.name.clone(), ready);
+    assert_eq!(look(&observed), ["worker NodeReady=True KubeletReady"]);
+    assert!(look(&observed).is_empty());
+
+    observed.kubernetes.reachable = false;
+    observed.agents.get_mut(&worker.id).expect("its view").connected = false;
+    assert_eq!(look(&observed), ["worker AgentReady=False NoSession"]);
+    observed.kubernetes.reachable = true;
+    observed.kubernetes.nodes.get_mut(&worker.name).expect("it is there").ready = false;
+    observed.agents.get_mut(&worker.id).expect("its view").connected = true;
+    assert_eq!(look(&observed), ["worker AgentReady=True AllWell", "worker NodeReady=False KubeletNotReady"]);
+}
