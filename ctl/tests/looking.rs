@@ -42,10 +42,13 @@ async fn status_with_trouble_says_what_and_why() {
         "next: look at its console",
         "ClusterDNS=False (NotInBundle): the bundle has no CoreDNS",
         "DiskOK=False (Full): 3 % free on /var\\x1b[2J",
+        "DiskOK,AgentReady ",
+        "AgentReady=False (NoSession): its agent has no session",
         "seen 1m1",
     ] {
         assert!(out.contains(text), "{text:?} is not in:\n{out}");
     }
+    assert!(!out.contains("KubeletReady"), "what follows from it says nothing new:\n{out}");
 }
 
 #[tokio::test]

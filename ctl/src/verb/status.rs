@@ -176,7 +176,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         }
     }
     for node in &status.nodes {
-        for condition in node.conditions.iter().filter(|condition| condition.status != "True") {
+        for condition in untrue(node) {
             lines.push(format!("  {}: {}", visible(&node.name), describe(condition)));
         }
     }
@@ -185,6 +185,14 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         lines.extend(super::plugin::table(&status.plugins).lines(out));
     }
     lines.join("\n") + "\n"
+}
+
+/// The conditions of a node that a person is told: of an agent without a session the one that says so, not each one that
+/// is therefore unknown.
+fn untrue(node: &NodeView) -> impl Iterator<Item = &ConditionView> {
+    let is_silence =
+        |one: &ConditionView| one.status == "Unknown" && one.reason.as_deref() == Some("NoSession");
+    node.conditions.iter().filter(move |one| one.status != "True" && !is_silence(one))
 }
 
 fn describe(condition: &ConditionView) -> String {
@@ -205,12 +213,7 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
     });
     for node in nodes {
         let good = |is_good: bool| if is_good { styles::GOOD } else { styles::WARN };
-        let untrue: Vec<_> = node
-            .conditions
-            .iter()
-            .filter(|one| one.status != "True")
-            .map(|one| one.r#type.as_str())
-            .collect();
+        let untrue: Vec<_> = untrue(node).map(|one| one.r#type.as_str()).collect();
         let age = |time: &Option<String>| seconds_since(time.as_deref()).map(duration);
         let agent = match (node.connected, age(&node.last_seen)) {
             (true, _) => styled(styles::GOOD, "connected"),

@@ -192,7 +192,12 @@ pub fn troubled_status() -> ClusterStatus {
     node.message = "its agent has no session".to_owned();
     node.connected = false;
     node.last_seen = ago(72);
-    node.conditions = vec![condition("DiskOK", ConditionStatus::False, "Full", "3 % free on /var\x1b[2J")];
+    let silence = "its agent has no session";
+    node.conditions = vec![
+        condition("DiskOK", ConditionStatus::False, "Full", "3 % free on /var\x1b[2J"),
+        condition("AgentReady", ConditionStatus::False, "NoSession", silence),
+        condition("KubeletReady", ConditionStatus::Unknown, "NoSession", silence),
+    ];
     status
 }
 

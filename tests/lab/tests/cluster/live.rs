@@ -15,7 +15,7 @@ const BOOTED: &str = "containerd successfully booted";
 /// containerd stops on a worker, and is started again; its agent may be quicker with that.
 pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
     phase("containerd stops on a worker, and everybody hears of it");
-    let before = events(lab)?.last().and_then(|event| event["number"].as_u64()).context("events")?;
+    let before = last_event(lab)?;
     let mut watching = lab.spawn("k8sctl", &["status", "-w", "-o", "json"], &[])?;
     let follow = ["logs", NODE, "--source", "containerd", "--tail", "1", "-f"];
     let mut following = lab.spawn("k8sctl", &follow, &[])?;
@@ -30,15 +30,7 @@ pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
     wait_until("the status that is watched has ContainerdReady=False", 2 * MINUTE, || {
         Ok(containerd(&watching)?.iter().any(|status| status == "False"))
     })?;
-    let told = |status: &str| -> Result<Option<u64>> {
-        let message = format!("ContainerdReady={status} ");
-        let is_it = |event: &&Value| {
-            event["number"].as_u64() > Some(before)
-                && event["object"].as_str().is_some_and(|object| object == format!("node {NODE}"))
-                && event["message"].as_str().is_some_and(|text| text.starts_with(&message))
-        };
-        Ok(events(lab)?.iter().rev().find(is_it).and_then(|event| event["number"].as_u64()))
-    };
+    let told = |status: &str| told(lab, before, "ContainerdReady", status);
     wait_until("the events have ContainerdReady=False", 2 * MINUTE, || Ok(told("False")?.is_some()))?;
 
     shell.run("systemctl start containerd")?;
@@ -59,6 +51,48 @@ pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
     })
 }
 
+/// Agent and kubelet stop on a worker: nobody is left there who could say so.
+pub fn what_nobody_tells_is_known(lab: &Lab) -> Result<()> {
+    phase("agent and kubelet stop on a worker, and everybody hears of it");
+    let before = last_event(lab)?;
+    let mut shell = Shell::open(lab, NODE)?;
+    shell.run("systemctl stop k8s-node-agent kubelet")?;
+    for kind in ["AgentReady", "NodeReady"] {
+        wait_until(&format!("the events have {kind}=False"), 10 * MINUTE, || {
+            Ok(told(lab, before, kind, "False")?.is_some())
+        })?;
+    }
+    let status: Value = serde_json::from_str(&k8sctl(lab, &["status", "-o", "json"])?)?;
+    for (kind, wanted) in [("AgentReady", "False"), ("KubeletReady", "Unknown"), ("NodeReady", "False")] {
+        let shown = condition(&status, kind).context("it is shown")?;
+        ensure!(shown == wanted, "{kind} is {shown}: {status:#}");
+    }
+    shell.run("systemctl start k8s-node-agent kubelet")?;
+    for kind in ["AgentReady", "NodeReady"] {
+        wait_until(&format!("the events have {kind}=True, last"), 10 * MINUTE, || {
+            Ok(told(lab, before, kind, "True")? > told(lab, before, kind, "False")?)
+        })?;
+    }
+    wait_until("all nodes are Ready again", 10 * MINUTE, || {
+        nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)
+    })
+}
+
+fn last_event(lab: &Lab) -> Result<u64> {
+    events(lab)?.last().and_then(|event| event["number"].as_u64()).context("events")
+}
+
+/// The number of the last event after that one which says so of a condition of the node.
+fn told(lab: &Lab, before: u64, kind: &str, status: &str) -> Result<Option<u64>> {
+    let message = format!("{kind}={status} ");
+    let is_it = |event: &&Value| {
+        event["number"].as_u64() > Some(before)
+            && event["object"].as_str().is_some_and(|object| object == format!("node {NODE}"))
+            && event["message"].as_str().is_some_and(|text| text.starts_with(&message))
+    };
+    Ok(events(lab)?.iter().rev().find(is_it).and_then(|event| event["number"].as_u64()))
+}
+
 fn events(lab: &Lab) -> Result<Vec<Value>> {
     let printed = k8sctl(lab, &["events", "-o", "json"])?;
     printed.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
@@ -69,11 +103,12 @@ fn containerd(watching: &Running) -> Result<Vec<String>> {
     let shown = watching.read()?.0;
     // The last line may not be whole yet.
     let documents = shown.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let status = |document: Value| {
-        let node = document["nodes"].as_array()?.iter().find(|node| node["name"] == NODE)?;
-        let conditions = node["conditions"].as_array()?;
-        let containerd = conditions.iter().find(|condition| condition["type"] == "ContainerdReady")?;
-        containerd["status"].as_str().map(str::to_owned)
-    };
-    Ok(documents.filter_map(status).collect())
+    Ok(documents.filter_map(|document| condition(&document, "ContainerdReady")).collect())
+}
+
+/// The status of a condition of the node.
+fn condition(status: &Value, kind: &str) -> Option<String> {
+    let node = status["nodes"].as_array()?.iter().find(|node| node["name"] == NODE)?;
+    let conditions = node["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == kind)?["status"].as_str().map(str::to_owned)
 }

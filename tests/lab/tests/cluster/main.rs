@@ -42,6 +42,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     again_changes_nothing(&lab, &home)?;
     logs_and_events(&lab)?;
     live::conditions_and_logs_are_live(&lab)?;
+    live::what_nobody_tells_is_known(&lab)?;
     workload::plugin_comes_and_goes(&lab)?;
     let agent = a_worker_joins_and_leaves(&lab, &home, agent)?;
     vms_come_back_onto_their_network(&lab, &home)?;
