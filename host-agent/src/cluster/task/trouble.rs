@@ -123,7 +123,7 @@ impl ClusterTask {
 
     /// The status first: who sees the operation end, and looks, sees how it ended.
     async fn succeed(
-        &self,
+        &mut self,
         cluster: &ClusterRecord,
         observed: &Observed,
         operation: &OperationRecord,
