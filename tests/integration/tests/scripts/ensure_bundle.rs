@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::stage::{NOTE, Stage, said};
+use super::stage::{NOTE, Stage, in_namespace, said};
 
 /// Answers from files, and notes each call.
 const K8SCTL: &str = r#"#!/bin/bash
@@ -98,4 +98,12 @@ fn a_file_that_names_its_release_gets_no_other_one() -> Result<()> {
     let done = ensure_bundle("[]", ("{}", 0), "# kubernetes = \"v1.29.0\"\n")?;
     ensure!(done.success && done.calls.contains(&FETCH.to_owned()), "{:?} {}", done.calls, done.said);
     Ok(())
+}
+
+#[test]
+fn half_a_kubectl_is_never_taken_for_the_users_own() -> Result<()> {
+    in_namespace(
+        "ensure_bundle::half_a_kubectl_is_never_taken_for_the_users_own",
+        include_str!("give_kubectl.sh"),
+    )
 }
