@@ -10,6 +10,7 @@
 
 mod common;
 mod ensure_bundle;
+mod install_system;
 #[path = "../integration/root.rs"]
 mod root;
 mod stage;
