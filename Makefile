@@ -17,6 +17,11 @@ CACHE := $(or $(K8S_MYHOME_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/k8s-myh
 export K8S_MYHOME_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
+# As in common.sh: whoever calls, programs answer in one language, and root's
+# programs are found.
+export LC_ALL := C.UTF-8
+export PATH := $(PATH)$(if $(findstring :/usr/sbin:,:$(PATH):),,:/usr/local/sbin:/usr/sbin:/sbin)
+
 CLUSTER ?= examples/home.toml
 LAB := tests/lab
 DIST := $(CACHE)/dist

@@ -24,7 +24,7 @@ fn install(dir: &Path, script: &str) -> Command {
     std::fs::write(&agent, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
     let config = dir.join("host-agent.toml");
-    let (run, state) = (dir.join("run"), dir.join("state"));
+    let (run, state) = (dir.join("run"), dir.join("var/state"));
     std::fs::create_dir(&run).unwrap();
     std::fs::write(&config, format!("run_dir = '{}'\nstate_dir = '{}'\n", run.display(), state.display()))
         .unwrap();
@@ -38,6 +38,10 @@ fn install(dir: &Path, script: &str) -> Command {
     command
 }
 
+fn mode(path: PathBuf) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 #[tokio::test]
 async fn a_host_agent_that_cannot_start_is_shown_with_its_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,8 +53,19 @@ async fn a_host_agent_that_cannot_start_is_shown_with_its_log() {
         "{}",
         run.err
     );
-    let log = dir.path().join("state/host-agent.log");
-    assert_eq!(std::fs::metadata(log).unwrap().permissions().mode() & 0o777, 0o600);
+    // What is the host agent's is nobody else's; the directory above may be of the socket, too.
+    let modes = ["var", "var/state", "var/state/host-agent.log"].map(|name| mode(dir.path().join(name)));
+    assert_eq!(modes, [0o755, 0o700, 0o600]);
+}
+
+#[tokio::test]
+async fn a_host_agent_finds_daemons_whatever_the_path_of_its_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = install(dir.path(), "echo \"PATH is $PATH\"; exit 1");
+    // Root's by `su`.
+    command.arg("status").env("PATH", "/usr/bin:/bin");
+    let run = finish(command).await.fails(4, &["error HOST-AGENT-START: host agent"]);
+    assert!(run.err.contains("PATH is /usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin\n"), "{}", run.err);
 }
 
 #[tokio::test]

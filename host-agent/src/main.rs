@@ -1,9 +1,9 @@
 //! `k8s-host-agent`: logging, configuration, build, serve, drain.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::Permissions;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -81,7 +81,8 @@ fn start(args: &Args) -> anyhow::Result<()> {
         Failure::new("HOST-CONFIG", "host agent's configuration", reason, next)
     })?;
     for (dir, mode) in [(&config.state_dir, 0o700), (&config.run_dir, 0o755)] {
-        make_dir(dir, mode)?;
+        k8sctl_rpc::directory::make(dir, mode)
+            .with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
     close_dir(&config.state_dir)?;
     let _alone = Alone::lock(&config)?;
@@ -161,14 +162,6 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         tracing::info!("open calls were cut; their operations go on at the next start");
     }
     Ok(())
-}
-
-fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(dir)
-        .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
 /// A state directory that was there before is made as private as one that we make.

@@ -104,6 +104,6 @@ fn the_unit_and_the_defaults_agree() {
     assert_eq!(Path::new("/run").join(of("RuntimeDirectory")), config.run_dir);
     assert_eq!(Path::new("/var/lib").join(of("StateDirectory")), config.state_dir);
     let install = fs::read_to_string(crate_dir().join("../tests/lab/install-system")).expect("the script");
-    assert!(install.contains(&format!(" {}\n", of("ExecStart"))), "{install}");
+    assert!(install.contains(&format!("\nagent={}\n", of("ExecStart"))), "{install}");
     assert!(install.contains("k8s-host-agent.service"), "{install}");
 }

@@ -1,9 +1,18 @@
 # Shared by the scripts of tests/lab: where things live and how they report.
 #
-# Owns the names of the cache's folders; every script here sources it, and the
-# recipes of the Makefile that call cargo. It runs nothing. Callers set
-# `set -euo pipefail` themselves.
+# Owns the names of the cache's folders, and what must not depend on who calls:
+# language, umask, PATH. Every script here sources it, and the recipes of the
+# Makefile that call cargo. It runs nothing. Callers set `set -euo pipefail`
+# themselves.
 # shellcheck shell=bash disable=SC2034
+
+# Answers of programs are read in one language.
+export LC_ALL=C.UTF-8
+# What is made here is read by others: libvirt's users, users of k8sctl, the
+# caller behind sudo. What is private is closed where it is made.
+umask 022
+# Root by a plain su has no sbin.
+if [[ :$PATH: != *:/usr/sbin:* ]]; then export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; fi
 
 LAB_SCRIPTS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 LAB_REPO=$(cd -- "$LAB_SCRIPTS/../.." && pwd)
@@ -21,12 +30,28 @@ LAB_BUNDLE_NAME=kubernetes-$LAB_KUBERNETES-lab
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# It is part of a PATH, of configurations and of makefiles.
+[[ $CACHE != *[[:space:]:]* ]] ||
+  die "the cache's path has a space or a colon in it: $CACHE; set K8S_MYHOME_CACHE to one without"
+
 # lock NAME: one builder of NAME at a time, on descriptor 9, until the script
-# ends. Call it before looking at what NAME's builder leaves behind.
+# ends. Call it before looking at what NAME's builder leaves behind. What shall
+# outlast the script is started without the descriptor.
 lock() {
   mkdir -p "$CACHE/locks"
   exec 9>"$CACHE/locks/$1"
+  flock --nonblock 9 && return
+  say "waiting for another ${0##*/} that has the lock $1"
   flock 9
+}
+
+# programs_in FOLDER NAME…: each of these programs is in FOLDER.
+programs_in() {
+  local folder=$1 name
+  shift
+  for name; do
+    [[ -s $folder/$name && -x $folder/$name ]] || return 1
+  done
 }
 
 # lab_image_note BUNDLE: the file that says which image this checkout's labs take

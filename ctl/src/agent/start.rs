@@ -41,15 +41,19 @@ const PROXIES: [&str; 8] = [
 ];
 
 /// Takes variables from standard input, for sudo keeps none and an argument is everybody's to read; makes the
-/// directory and the log, allows as many open files as the unit does or the system lets it, begins the host agent in a
-/// session of its own and prints its process id. `$1` is the state directory, `$2` the log, the rest is the command line.
+/// directory and the log, which are private, while those above the directory are not; allows as many open files as the
+/// unit does or the system lets it, adds the directories of daemons to the PATH, which root by `su` lacks, begins the
+/// host agent in a session of its own and prints its process id. `$1` is the state directory, `$2` the log, the rest is
+/// the command line.
 const DETACH: &str = r#"
 while IFS= read -r variable; do
   export "$variable"
 done
+umask 022
+mkdir -p -m 0700 -- "$1" || exit
 umask 077
 ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-mkdir -p -- "$1" || exit
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 log=$2
 shift 2
 setsid "$@" </dev/null >>"$log" 2>&1 &

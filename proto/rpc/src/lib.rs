@@ -2,6 +2,7 @@
 //!
 //! - [`provider`]: the one TLS crypto provider
 //! - [`tls`]: TLS 1.3 listener and dialler that give the handlers the peer's certificate and the TLS exporter
+//! - [`directory`]: directories for others, whatever the umask
 //! - [`unix`]: control socket with the caller's credentials from the kernel
 //! - [`connection`]: an accepted connection and what is known of its peer
 //! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold
@@ -16,6 +17,7 @@
 pub mod allowance;
 pub mod chain;
 pub mod connection;
+pub mod directory;
 pub mod limits;
 pub mod places;
 pub mod provider;

@@ -5,7 +5,7 @@
 //! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::{connection, limits};
+use crate::{connection, directory, limits};
 
 /// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub enum UnixError {
     },
 }
 
-/// Makes the socket, mode 0666, and the directory it is in, mode 0755. A socket that a dead program left is replaced.
+/// Makes the socket, mode 0666, and the directory it is in, mode 0755, unless that exists. A socket that a dead program
+/// left is replaced.
 /// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. The
 /// stream is for `serve_with_incoming_shutdown`.
 pub fn listen(
@@ -84,8 +85,8 @@ pub fn listen(
     is_known: impl Fn(&PeerCredentials) -> bool + Send + 'static,
 ) -> Result<Incoming, UnixError> {
     let bind_error = |source| UnixError::Bind { path: path.to_owned(), source };
-    if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory).map_err(bind_error)?;
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        directory::make(parent, 0o755).map_err(bind_error)?;
     }
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {

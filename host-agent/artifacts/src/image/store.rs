@@ -4,7 +4,8 @@
 //! Called by the host agent.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -299,9 +300,8 @@ impl ImageStore {
         let path = output.join(DESCRIPTION);
         let text = toml::to_string(&description).unwrap_or_default();
         fs::write(&path, text).map_err(ImageError::io("write", &path))?;
-        // A crash of the host must not leave an image whose disk is holes.
-        let output_for_sync = output.clone();
-        blocking::run(move || sync_all(&output_for_sync)).await?;
+        let to_finish = output.clone();
+        blocking::run(move || finish(&to_finish)).await?;
         let target = self.dir.join(&id);
         let _ = fs::remove_dir_all(&target);
         fs::rename(&output, &target).map_err(ImageError::io("write", &target))?;
@@ -460,10 +460,16 @@ fn lock(dir: &Path) -> Result<File, ImageError> {
     Ok(file)
 }
 
-fn sync_all(dir: &Path) -> Result<(), ImageError> {
+/// QEMU's user reads the files, whatever our umask; a crash of the host must not leave an image whose disk is holes.
+fn finish(dir: &Path) -> Result<(), ImageError> {
     for entry in fs::read_dir(dir).map_err(ImageError::io("read", dir))?.flatten() {
         let path = entry.path();
-        File::open(&path).and_then(|file| file.sync_all()).map_err(ImageError::io("write", &path))?;
+        let done = || {
+            let file = File::open(&path)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.sync_all()
+        };
+        done().map_err(ImageError::io("write", &path))?;
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ const MODULAR: [&str; 4] =
     ["virtlogd.socket", "virtnetworkd.socket", "virtstoraged.socket", "virtqemud.socket"];
 /// Without systemd: each program with its socket, in the order in which they are started.
 const PROGRAMS: [(&str, &str); 2] = [("virtlogd", "virtlogd-sock"), ("libvirtd", "libvirt-sock")];
+/// Without systemd: begins the program `$1`. Our umask is none for it: what libvirtd writes for dnsmasq is read by a user
+/// of its own, and nodes whose reservations are not read get other addresses.
+const DAEMON: &str = r#"umask 022; exec "$1" -d"#;
 
 /// Whether `uri` means this host's own system libvirt, the only one whose daemons are ours to start.
 pub fn is_local_system(uri: &str) -> bool {
@@ -87,7 +90,8 @@ impl Daemons {
                 continue;
             }
             // It returns when the daemon has begun to listen, or with the reason why it did not.
-            let started = Program::new(&program, START_DEADLINE).arg("-d").run().await;
+            let daemon = Program::new("sh", START_DEADLINE).args(["-c", DAEMON, "sh"]).arg(&program);
+            let started = daemon.run().await;
             started.map_err(|error| not_started(name, &error, "see the output"))?;
             tracing::info!(program = %program.display(), "started libvirt's daemon");
         }

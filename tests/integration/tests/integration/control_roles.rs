@@ -4,6 +4,7 @@
 //! the methods come from the table that the build makes: a new method is tested by being there.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -123,6 +124,24 @@ fn a_reader_group_that_is_not_configured_opens_nothing() -> Result<()> {
     )?;
     let wrong = mistakes(&call_as(&host, 61002, 61001)?, Role::Operator);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn users_reach_a_host_agent_that_is_closed_to_them() -> Result<()> {
+    if !is_root("control_roles::users_reach_a_host_agent_that_is_closed_to_them")? {
+        return Ok(());
+    }
+    let host = Host::start(&Setup::default())?;
+    let mode = |name: &str| {
+        let permissions = std::fs::metadata(host.file(name))?.permissions();
+        Ok(format!("{:o}", permissions.mode() & 0o777))
+    };
+    let paths = ["run", "run/api.sock", "run/k8s-host-agent.pid", "state", "state/k8s-myhome.db"];
+    let modes = paths.map(mode).into_iter().collect::<Result<Vec<String>>>()?;
+    ensure!(modes == ["755", "666", "600", "700", "600"], "{paths:?}: {modes:?}");
+    let answers = call_as(&host, 61999, 61999)?;
+    ensure!(answers.values().all(|(code, _)| code == "PermissionDenied"), "{answers:?}");
     Ok(())
 }
 

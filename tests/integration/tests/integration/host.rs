@@ -15,6 +15,8 @@ use tempfile::TempDir;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_integration-host-agent");
 /// How long anything may take that takes a moment.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+/// Begins the host agent as systemd and `k8sctl` do: closed to others is what it does not open.
+const BEGIN: &str = r#"umask 077 && exec "$@""#;
 /// Between two looks at a condition: only how often, never whether.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -48,10 +50,11 @@ impl Host {
         let config = dir.path().join("host-agent.toml");
         fs::write(&config, config_text(dir.path(), pool.path(), setup.config))?;
         let mut command = match setup.users {
-            None => Command::new(PROGRAM),
+            None => in_shell(),
             Some((passwd, group)) => in_namespace(dir.path(), passwd, group)?,
         };
         let agent = command
+            .arg(PROGRAM)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -143,18 +146,22 @@ fn config_text(dir: &Path, pool: &Path, more: &str) -> String {
     text + more
 }
 
+fn in_shell() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", BEGIN, "sh"]);
+    command
+}
+
 /// The host agent with a user database of its own and without a network: nothing that it is asked to fetch leaves
 /// this machine, and no user of this machine matters.
 fn in_namespace(dir: &Path, passwd: &str, group: &str) -> Result<Command> {
-    let script =
-        r#"mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && shift && exec "$@""#;
+    let script = format!(
+        r#"mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && shift && {BEGIN}"#
+    );
     for (name, text) in [("passwd", passwd), ("group", group)] {
         fs::write(dir.join(name), text)?;
     }
     let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "--propagation", "private", "--net", "sh", "-c", script, "sh"])
-        .arg(dir)
-        .arg(PROGRAM);
+    command.args(["--mount", "--propagation", "private", "--net", "sh", "-c", &script, "sh"]).arg(dir);
     Ok(command)
 }

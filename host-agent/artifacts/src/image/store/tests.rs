@@ -148,6 +148,22 @@ fn leftovers_of_killed_builds_go() {
 }
 
 #[test]
+fn qemus_user_can_read_a_new_image() {
+    let (dir, _store) = store_with(&["aa11"]);
+    let mode = |name: &str| {
+        let path = dir.path().join("aa11").join(name);
+        fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    };
+    for name in FILES {
+        // As the host agent's umask has them made.
+        let path = dir.path().join("aa11").join(name);
+        fs::set_permissions(path, Permissions::from_mode(0o600)).expect("a mode");
+    }
+    finish(&dir.path().join("aa11")).expect("it is finished");
+    assert_eq!(FILES.map(mode), [0o644; 3]);
+}
+
+#[test]
 fn ids_follow_the_inputs() {
     let dir = tempfile::tempdir().expect("a directory");
     let agent = dir.path().join("agent");

@@ -53,6 +53,21 @@ async fn without_systemd_the_daemons_are_started_in_order() {
 }
 
 #[tokio::test]
+async fn daemons_do_not_get_the_umask_of_the_host_agent() {
+    let masks = r#"umask >"$0.umask""#;
+    let host = Host::new(false).program("libvirtd", masks).program("virtlogd", masks);
+    // The unit's own.
+    let before = rustix::process::umask(rustix::fs::Mode::from(0o077));
+    let started = host.daemons.execute_start().await;
+    rustix::process::umask(before);
+    started.expect("both start");
+    for name in ["libvirtd", "virtlogd"] {
+        let mask = fs::read_to_string(host.dir.path().join(format!("bin/{name}.umask"))).expect("it ran");
+        assert_eq!(mask.trim(), "0022", "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_answers_is_left_alone() {
     let host = Host::new(false).program("libvirtd", "").program("virtlogd", "");
     let _virtlogd = UnixListener::bind(host.daemons.run_dir.join("virtlogd-sock")).expect("binds");

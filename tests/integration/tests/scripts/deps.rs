@@ -1,0 +1,87 @@
+//! `deps`, on a machine that has nothing but a Rust.
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::stage::{NOTE, Stage, said};
+
+/// apt-cache in German, unless it is asked for English.
+const APT_CACHE: &str = r#"#!/bin/bash
+word=Installationskandidat
+[[ ${LC_ALL:-} != C* ]] || word=Candidate
+printf '%s:\n  Installed: (none)\n  %s: 1:7.2\n' "$2" "$word"
+"#;
+/// Notes its call, and the end of an installation that ran.
+const APT_GET: &str = r#"#!/bin/bash
+for last; do :; done
+echo "apt-get $last" >>"$STUBS/calls"
+[[ $* != *"Lock::Timeout=600 check" ]] || rm -f "$STUBS/runs"
+[[ $* != *" install "* ]] || echo "$*" >>"$STUBS/installed"
+"#;
+/// An installation broke off where there is the file `audit`, and runs where there is `runs`.
+const DPKG: &str = r#"#!/bin/bash
+case $* in
+  --audit) cat "$STUBS/audit" "$STUBS/runs" 2>/dev/null; exit 0 ;;
+esac
+echo "dpkg $*" >>"$STUBS/calls"
+# A package that this one needs is not there yet.
+exit 1
+"#;
+
+/// A machine on which every package is missing.
+fn machine() -> Result<Stage> {
+    let stage = Stage::new(&["deps"])?;
+    stage.file("Cargo.toml", "rust-version = \"1.80\"\n")?;
+    stage.stubs(&[
+        ("apt-cache", APT_CACHE),
+        ("apt-get", APT_GET),
+        ("dpkg", DPKG),
+        ("dpkg-query", "#!/bin/bash\n"),
+        ("rustc", "#!/bin/bash\necho rustc 1.99.0\n"),
+        ("cargo", NOTE),
+        ("sudo", "#!/bin/bash\nexec \"$@\"\n"),
+    ])?;
+    Ok(stage)
+}
+
+/// What `deps` called there, with the last word of apt-get's.
+fn deps(stage: &Stage) -> Result<Vec<String>> {
+    let mut command = stage.command("deps")?;
+    command.env("LC_ALL", "de_DE.UTF-8").env("LANG", "de_DE.UTF-8").env("DPKG_ADMINDIR", stage.at("dpkg"));
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", said(&output));
+    Ok(stage.calls())
+}
+
+#[test]
+fn qemus_release_is_read_in_any_language() -> Result<()> {
+    let stage = machine()?;
+    let calls = deps(&stage)?;
+    ensure!(calls == ["apt-get update", "apt-get qemu-utils=1:7.2"], "{calls:?}");
+    let installed = std::fs::read_to_string(stage.at("installed"))?;
+    let wanted = installed.split_once(" install ").context("an installation")?.1;
+    ensure!(wanted.starts_with("gcc g++ ") && installed.contains("--allow-downgrades"), "{installed}");
+    Ok(())
+}
+
+#[test]
+fn an_installation_that_was_interrupted_is_brought_to_its_end_first() -> Result<()> {
+    let mended = [
+        "apt-get check",
+        "dpkg --configure -a",
+        "apt-get update",
+        "apt-get install",
+        "apt-get qemu-utils=1:7.2",
+    ];
+    for (file, expected) in [
+        ("audit", &mended[..]),
+        ("dpkg/updates/0000", &mended[..]),
+        // It has ended when apt has the lock.
+        ("runs", &["apt-get check", "apt-get update", "apt-get qemu-utils=1:7.2"]),
+    ] {
+        let stage = machine()?;
+        stage.file(file, "The following packages are only half configured\n")?;
+        let calls = deps(&stage)?;
+        ensure!(calls == expected, "{file}: {calls:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! The scripts of `tests/lab`, each with stubs of what it calls.
+//!
+//! - `stage`: a folder with scripts and stubs; a mount namespace for what changes the host
+//! - `common`: what must not depend on who calls, and the lock
+//! - `deps`: what is installed, and in which order
+//! - `builders`: what the builders take for whole, and what outlives them
+//! - `ensure_bundle`, `install_system`: what only `make up` runs
+//!
+//! What a script does as root to a host's folders is a script of its own, beside these files.
+
+#![expect(clippy::disallowed_methods, reason = "tests start the scripts themselves")]
+
+mod builders;
+mod common;
+mod deps;
+mod ensure_bundle;
+mod install_system;
+#[path = "../integration/root.rs"]
+mod root;
+mod stage;
