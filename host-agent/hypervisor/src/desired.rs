@@ -1,5 +1,6 @@
 //! What the host shall have for one cluster. Made by the cluster controller from spec and store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use k8sctl_types::spec::{NetworkSpec, NodeSpec};
@@ -25,6 +26,8 @@ pub struct DesiredHost {
     pub image: DesiredImage,
     /// Where disks live.
     pub pool: DesiredPool,
+    /// Names of all clusters of the host agent by their ids, for what of theirs is in the way.
+    pub others: BTreeMap<String, String>,
 }
 
 /// One VM.
@@ -40,6 +43,8 @@ pub struct DesiredNode {
     pub powered: bool,
     /// Added to the image's kernel command line; may be empty. Never a secret.
     pub cmdline: String,
+    /// Planned only, and in no record: nothing that is there can be its own.
+    pub is_new: bool,
 }
 
 /// The files of a built node image.

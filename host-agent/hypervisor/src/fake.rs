@@ -16,7 +16,7 @@ use crate::hypervisor::Hypervisor;
 use crate::observed::{
     DomainState, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedTap, ObservedVolume,
 };
-use crate::plan::disk_full;
+use crate::plan::{disk_full, left_disk};
 use crate::real::error::{missing, not_ours};
 use crate::xml::domain::DomainPlan;
 
@@ -315,6 +315,9 @@ impl FakeHost {
                 if self.observed.volume(&base).is_none() {
                     return Err(missing("volume", &base));
                 }
+                if self.observed.volume(name).is_some_and(|there| there.backing != volume.backing) {
+                    return Err(left_disk(name.as_ref(), "it is on another image"));
+                }
                 self.add_volume(pool, volume)
             }
             HostOp::RemoveFile { target, .. } => {
@@ -368,13 +371,27 @@ impl FakeHost {
         }
     }
 
+    /// A disk without its file, as far as that is known: what is in other directories than the pool's is not.
+    fn lost_disk(&self, domain: &str) -> Option<PathBuf> {
+        let pool = self.observed.pool.as_ref()?.path.as_ref()?;
+        let files: Vec<_> = self.observed.volumes.iter().map(|it| pool.join(&it.name)).collect();
+        let is_lost = |disk: &&PathBuf| disk.parent() == Some(pool) && !files.contains(disk);
+        self.observed.domain(domain)?.disks.iter().find(is_lost).cloned()
+    }
+
     fn set_state(&mut self, reference: &DomainRef, state: DomainState) -> Result<Outcome, Failure> {
         let next_run = self.observed.domains.iter().filter_map(|it| it.run).max().unwrap_or_default() + 1;
         let networks = self.observed.networks.clone();
+        let lost = self.lost_disk(&reference.name);
         let domain = self.domain(reference)?.ok_or_else(|| missing("domain", &reference.name))?;
         let running = state == DomainState::Running;
         let changed = domain.state != state;
         let is_resumed = running && matches!(domain.state, DomainState::Paused | DomainState::IoError);
+        if let Some(disk) = lost.filter(|_| running && changed && !is_resumed) {
+            let (object, reason) =
+                (format!("domain {}", reference.name), format!("{} is not there", disk.display()));
+            return Err(Failure::new("LIBVIRT-OPERATION-FAILED", object, reason, "plan its disk first"));
+        }
         if changed && !is_resumed {
             domain.has_managed_save = false;
             domain.run = running.then_some(next_run);

@@ -74,6 +74,14 @@ async fn meddle(host: &RealHypervisor, home: &Path, uri: &str) {
     let seen = host.observe(&pool).await.unwrap();
     assert_eq!(seen.volume(DISK).unwrap().backing.as_ref(), Some(&base));
     assert_eq!(host.execute(&create).await.unwrap(), Outcome::AlreadySo);
+    // One on another image is not the one that is to be made.
+    let backing = pool.path.join("base-fedcba9876543210.qcow2");
+    let other = HostOp::CreateVolume { pool: name(), name: DISK.into(), capacity: 2 << 20, backing };
+    let failure = host.execute(&other).await.unwrap_err();
+    assert_eq!(
+        (failure.id.as_str(), failure.object),
+        ("LIBVIRT-DISK-LEFT", format!("disk {}", disk.display()))
+    );
 
     // A disk removed with rm, which libvirt still lists, is made again.
     fs::remove_file(&disk).unwrap();

@@ -4,6 +4,7 @@
 //! (files, console, channels) is proven in the lab.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -47,6 +48,7 @@ fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
         machine_uuid: format!("00000000-0000-4000-8000-0000000000{last:02x}"),
         powered: true,
         cmdline: String::new(),
+        is_new: false,
     };
     std::fs::create_dir_all(directory.join("pool")).unwrap();
     DesiredHost {
@@ -72,6 +74,7 @@ fn desired(directory: &Path, network: &str, cidr: &str) -> DesiredHost {
             size_bytes: 30,
         },
         pool: DesiredPool { name: "k8s-myhome".into(), path: directory.join("pool") },
+        others: BTreeMap::new(),
     }
 }
 

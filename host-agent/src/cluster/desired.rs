@@ -1,5 +1,6 @@
 //! What each node agent shall be, as pure functions of the cluster's record.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -39,13 +40,15 @@ pub fn console_dir(config: &HostConfig) -> PathBuf {
     config.pool_dir.join("console")
 }
 
-/// The cluster's share of the host; `powered` says which VMs shall run by now. Of nodes that are being drained
+/// The cluster's share of the host; `powered` says which VMs shall run by now, `others` has the names of all clusters
+/// by their ids. Of nodes that are being drained
 /// nothing is changed, and a node waits with what is new about it for one on its way out that holds its address.
 pub fn desired_host(
     config: &HostConfig,
     cluster: &ClusterRecord,
     image: &Image,
     accelerator: Accelerator,
+    others: BTreeMap<String, String>,
     powered: impl Fn(&NodeRecord) -> bool,
 ) -> DesiredHost {
     let in_state = |state| cluster.nodes.iter().filter(move |node| node.state == state);
@@ -70,6 +73,7 @@ pub fn desired_host(
                 machine_uuid: node.machine_uuid.clone(),
                 powered: powered(node),
                 cmdline: accelerator.cmdline().to_owned(),
+                is_new: false,
             })
             .collect(),
         leaving: in_state(NodeState::Draining)
@@ -85,6 +89,7 @@ pub fn desired_host(
             size_bytes: image.size,
         },
         pool: host_pool(config),
+        others,
     }
 }
 
@@ -238,14 +243,16 @@ mod tests {
             kubernetes: "v1.29.0".parse().expect("a version"),
             bundle: String::new(),
             trial: false,
-            images: std::collections::BTreeMap::new(),
+            images: BTreeMap::new(),
             suite: "bookworm".to_owned(),
             debug_unit: false,
             size: 0,
             built: std::time::SystemTime::UNIX_EPOCH,
         };
         let names = |cluster: &ClusterRecord| {
-            let host = desired_host(&HostConfig::default(), cluster, &image, Accelerator::Tcg, |_| true);
+            let others = BTreeMap::new();
+            let host =
+                desired_host(&HostConfig::default(), cluster, &image, Accelerator::Tcg, others, |_| true);
             let of = |specs: Vec<&k8sctl_types::spec::NodeSpec>| {
                 specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>().join(" ")
             };

@@ -13,11 +13,12 @@ use host_pki::join::JoinAuthority;
 use host_plugins::{PluginDir, PluginHost};
 use host_store::Store;
 use k8sctl_proto::control::v1 as control;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::desired::host_pool;
 use super::manager::Manager;
 use super::shared::Shared;
+use super::task::ClusterTask;
 use super::turns::HostTurns;
 use crate::config::HostConfig;
 use crate::events::{self, EventLog};
@@ -140,6 +141,12 @@ impl FakeHostAgent {
     /// The cluster of that name.
     pub(crate) async fn cluster(&self, name: &str) -> ClusterRecord {
         self.shared.records.cluster(name).await.expect("reads").expect("is there")
+    }
+
+    /// A cluster's task, whose looks are the test's.
+    pub(crate) fn task(&self, cluster: &str) -> ClusterTask {
+        let (status, _) = watch::channel(control::ClusterStatus::default());
+        ClusterTask::new(Arc::clone(&self.shared), cluster.to_owned(), Arc::new(Notify::new()), status)
     }
 
     /// The host agent's clusters, taken up from the records.

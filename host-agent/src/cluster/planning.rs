@@ -64,7 +64,11 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
     // As it is at the end, when those who leave are gone.
     let mut at_the_end = would_be.clone();
     at_the_end.nodes.retain(|node| node.state == NodeState::Present);
-    let desired = desired_host(&shared.config, &at_the_end, &image, observed.accelerator, |_| true);
+    let names = shared.records.cluster_names().await?;
+    let mut desired =
+        desired_host(&shared.config, &at_the_end, &image, observed.accelerator, names, |_| true);
+    let is_known = |id: &str| record.iter().flat_map(|it| &it.nodes).any(|node| node.id == id);
+    desired.nodes.iter_mut().for_each(|node| node.is_new = !is_known(&node.node_id));
     let host = plan_host(&desired, &observed, &adoption)?;
     let mut notices = notices(&observed, &image, &spec);
     notices.extend(crowded(observed.host_memory_bytes, &spec, &shared.records.clusters().await?));
@@ -357,4 +361,74 @@ fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<St
         notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));
     }
     notices
+}
+
+#[cfg(test)]
+mod tests {
+    use host_hypervisor::desired::volume_name;
+    use host_hypervisor::observed::{ObservedPool, ObservedVolume};
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
+
+    async fn refused(agent: &FakeHostAgent, text: &str) -> Failure {
+        let file = control::SpecFile { text: text.to_owned(), name: "cluster.toml".to_owned() };
+        match plan_up(&agent.shared, &file).await {
+            Err(RequestError::Refused(failure)) => failure,
+            other => panic!("it is not refused: {other:?}"),
+        }
+    }
+
+    /// With the same network, or only with a VM of the same name.
+    #[tokio::test]
+    async fn another_cluster_in_the_way_has_its_name_while_a_record_has_it() {
+        let agent = FakeHostAgent::new().await;
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let _manager = agent.start().await;
+        agent.wait_host("both VMs are there", |host| host.observed.domains.len() == 2).await;
+        let network = other_spec().replace("k8s-other", "k8s-home").replace("192.168.123.", "192.168.122.");
+        let domain = other_spec().replace("\"other-worker\"", "\"worker\"");
+        let cases = [("LIBVIRT-NETWORK-TAKEN", network), ("LIBVIRT-FOREIGN-DOMAIN", domain)];
+        for (id, spec) in &cases {
+            let failure = refused(&agent, spec).await;
+            assert_eq!(failure.id, *id, "{failure}");
+            assert!(failure.next_step.contains("`k8sctl down home`"), "{failure}");
+        }
+        // Damaged, it is known nevertheless; gone, `down` takes neither name nor id.
+        for (sql, said) in [
+            ("UPDATE cluster SET spec = '{' || spec", "`k8sctl down home`"),
+            ("DELETE FROM cluster", "restore the host agent's database from a backup"),
+        ] {
+            let write = move |c: &mut rusqlite::Connection| c.execute(sql, []);
+            assert_eq!(agent.store.call_blocking(write).expect("writes"), 1);
+            for (id, spec) in &cases {
+                let failure = refused(&agent, spec).await;
+                assert_eq!(failure.id, *id, "{failure}");
+                assert!(failure.next_step.contains(said), "{failure}");
+            }
+        }
+        assert!(refused(&agent, SPEC).await.reason.contains(&operation.cluster_id));
+    }
+
+    #[tokio::test]
+    async fn a_disk_of_a_new_nodes_name_is_not_its_own() {
+        let agent = FakeHostAgent::new().await;
+        let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has a worker");
+        agent.begin(agent.generation(smaller).await).await;
+        let cluster = agent.cluster("home").await;
+        let name = volume_name(&cluster.id, "worker");
+        {
+            let mut host = agent.hypervisor.host();
+            let path = Some(agent.shared.config.pool_dir.clone());
+            host.observed.pool = Some(ObservedPool { path, active: true, autostart: true });
+            host.observed.volumes.push(ObservedVolume { name: name.clone(), capacity: 1, backing: None });
+        }
+        let failure = refused(&agent, SPEC).await;
+        assert_eq!(failure.id, "LIBVIRT-DISK-LEFT", "{failure}");
+        assert!(failure.object.contains(&name), "{failure}");
+        // It is the node's own once the records have the node: its VM was undefined by hand.
+        agent.begin(agent.generation(SPEC).await).await;
+        let file = control::SpecFile { text: SPEC.to_owned(), name: String::new() };
+        assert!(plan_up(&agent.shared, &file).await.is_ok());
+    }
 }

@@ -1,6 +1,6 @@
 //! Clusters and their nodes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8sctl_types::spec::{ClusterSpec, NodeSpec};
 use rusqlite::types::ValueRef;
@@ -148,6 +148,18 @@ impl Records {
                     }
                 }
                 Ok((clusters, damaged))
+            })
+            .await
+    }
+
+    /// Names of all clusters by their ids, also of those that cannot be read back.
+    pub async fn cluster_names(&self) -> Result<BTreeMap<String, String>, RecordError> {
+        self.store
+            .call(|c| {
+                let mut query = c.prepare("SELECT id, name FROM cluster")?;
+                let names =
+                    query.query_map([], |row| Ok((lossy(row.get_ref(0)?), lossy(row.get_ref(1)?))))?;
+                Ok(names.collect::<Result<_, _>>()?)
             })
             .await
     }

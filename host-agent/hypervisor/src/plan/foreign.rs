@@ -3,6 +3,7 @@
 use k8sctl_types::failure::Failure;
 
 use super::nodes::belongs;
+use super::others::{Other, other};
 use crate::desired::{DesiredHost, DesiredNode, volume_name};
 use crate::observed::{DomainState, ObservedDomain, ObservedHost};
 
@@ -16,7 +17,7 @@ enum Clash {
 }
 
 impl Clash {
-    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain, is_made: bool) -> Option<Self> {
+    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain, stays: bool) -> Option<Self> {
         let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
         if domain.name == node.spec.name {
             Some(Self::Name)
@@ -24,8 +25,9 @@ impl Clash {
             Some(Self::Uuid)
         } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
             Some(Self::Mac)
-        } else if domain.disks.contains(&disk) && (!is_made || domain.state != DomainState::Off) {
-            // One that is off keeps no node that is made already from being started.
+        } else if domain.disks.contains(&disk) && (!stays || domain.state != DomainState::Off) {
+            // One that is off keeps no VM that there is from being started. One that is made, or made anew, would get
+            // the system that is on the disk.
             Some(Self::Disk(disk.display().to_string()))
         } else {
             None
@@ -63,22 +65,22 @@ impl Clash {
     }
 }
 
-/// Refuses a VM that is not of this cluster and has what only the node can have.
+/// Refuses a VM that is not of this cluster and has what only the node can have. `stays` says that the node has a VM
+/// already, and keeps it.
 pub(super) fn refuse_foreign(
     desired: &DesiredHost,
     node: &DesiredNode,
     observed: &ObservedHost,
+    stays: bool,
 ) -> Result<(), Failure> {
     let foreign = observed.domains.iter().filter(|it| !belongs(it, &desired.cluster_id));
-    let is_made = observed.domain(&node.spec.name).is_some_and(|it| belongs(it, &desired.cluster_id));
-    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it, is_made)?)));
+    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it, stays)?)));
     let Some((domain, clash)) = clashes.next() else { return Ok(()) };
     let (whose, at_vm) = match &domain.ours {
-        // Nobody else may change what that cluster has.
-        Some(owner) => (
-            format!("belongs to another cluster (id {})", owner.cluster_id),
-            "take that cluster down".to_owned(),
-        ),
+        Some(owner) => {
+            let Other { whose, way } = other(owner, desired, observed);
+            (format!("belongs to {whose}"), way)
+        }
         None => ("is not ours".to_owned(), clash.at_vm(&domain.name)),
     };
     let ways =

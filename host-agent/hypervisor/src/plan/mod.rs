@@ -14,6 +14,8 @@
 //! - `foreign`: VMs of somebody else's in the way
 //! - `network`: own and adopted networks
 //! - `nodes`: volumes and domains that come, stay and go
+//! - `others`: other clusters, and how they go
+//! - `renamed`: VMs of ours under other names
 //! - `storage`: pool, image files, space
 //! - `taps`: running VMs back onto their network's bridge
 //! - `teardown`: [`plan_teardown`]
@@ -23,6 +25,8 @@ mod disks;
 mod foreign;
 mod network;
 mod nodes;
+mod others;
+mod renamed;
 mod storage;
 mod taps;
 mod teardown;
@@ -36,6 +40,8 @@ use crate::change::{Action, HostChange, HostOp, HostPlan, Kind};
 use crate::desired::DesiredHost;
 use crate::observed::ObservedHost;
 
+pub(crate) use disks::left_disk;
+pub use renamed::without_renamed;
 pub(crate) use storage::disk_full;
 pub use teardown::plan_teardown;
 

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{AddressRange, NodeSpec};
 
+use super::others::{Other, other};
 use super::{change, destructive};
 use crate::address::address_of_host;
 use crate::adoption::{AdoptedNetwork, AdoptedUse, Adoption, DhcpHost, DhcpRange};
@@ -37,12 +38,15 @@ pub(super) fn plan_network(
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
     };
     match &network.ours {
-        Some(owner) if owner.cluster_id != desired.cluster_id => Err(Failure::new(
-            "LIBVIRT-NETWORK-TAKEN",
-            format!("network {}", spec.name),
-            format!("it belongs to another cluster (id {})", owner.cluster_id),
-            "give this cluster another network.name and network.cidr, or take the other cluster down",
-        )),
+        Some(owner) if owner.cluster_id != desired.cluster_id => {
+            let Other { whose, way } = other(owner, desired, observed);
+            Err(Failure::new(
+                "LIBVIRT-NETWORK-TAKEN",
+                format!("network {}", spec.name),
+                format!("it belongs to {whose}"),
+                format!("give this cluster another network.name and network.cidr, or {way}"),
+            ))
+        }
         Some(_) if network.cidr != Some(spec.cidr) || is_elsewhere(network) => {
             let name = spec.name.clone();
             let delete = HostOp::DeleteNetwork { name, cluster_id: desired.cluster_id.clone() };

@@ -3,8 +3,9 @@
 use k8sctl_types::failure::Failure;
 
 use super::definition::{image_of, plan_domain, short_id};
-use super::disks::{disks_of, is_own_disk};
+use super::disks::{disks_of, has_disk, is_own_disk, refuse_left};
 use super::foreign::refuse_foreign;
+use super::renamed::refuse_renamed;
 use super::{change, destructive};
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
 use crate::desired::{DesiredHost, DesiredNode, volume_name};
@@ -22,23 +23,41 @@ pub(super) struct NodesDecision {
     pub needs_image: bool,
 }
 
+/// A node with what there is of it.
+struct Fate<'a> {
+    node: &'a DesiredNode,
+    domain: Option<&'a ObservedDomain>,
+    /// Why its VM goes and is made anew; `None` where it stays or is not there.
+    replace: Option<String>,
+}
+
+impl<'a> Fate<'a> {
+    /// What stands in the node's way is refused.
+    fn of(desired: &DesiredHost, node: &'a DesiredNode, observed: &'a ObservedHost) -> Result<Self, Failure> {
+        let domain = observed.domain(&node.spec.name);
+        let volume = observed.volume(&volume_name(&desired.cluster_id, &node.spec.name));
+        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume));
+        let stays = replace.is_none() && domain.is_some_and(|it| belongs(it, &desired.cluster_id));
+        refuse_foreign(desired, node, observed, stays)?;
+        refuse_renamed(desired, node, observed)?;
+        Ok(Self { node, domain, replace })
+    }
+}
+
 pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Result<NodesDecision, Failure> {
-    let mut plan = NodesDecision::default();
-    plan_removed(desired, observed, &mut plan);
+    let fates = desired.nodes.iter().map(|node| Fate::of(desired, node, observed));
+    let fates = fates.collect::<Result<Vec<_>, _>>()?;
+    let mut plan =
+        NodesDecision { deletes: plan_deletes(desired, observed, &fates), ..NodesDecision::default() };
     let mut fresh = Vec::new();
     let mut node_changes = Vec::new();
-    for node in &desired.nodes {
-        refuse_foreign(desired, node, observed)?;
-        let domain = observed.domain(&node.spec.name);
+    for Fate { node, domain, replace } in fates {
         let name = volume_name(&desired.cluster_id, &node.spec.name);
-        let volume = observed.volume(&name);
-        let replace = domain.and_then(|it| replace_reason(desired, node, it, volume));
-        if let (Some(domain), Some(reason)) = (domain, &replace) {
-            let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
-            delete_node(&desired.pool.name, domain, &disks, Action::Replace, reason, &mut plan.deletes);
-        }
-        let (domain, volume) = if replace.is_some() { (None, None) } else { (domain, volume) };
+        // What goes, whosever it was, is not there for what comes.
+        let volume = observed.volume(&name).filter(|_| !goes(&plan.deletes, &name));
+        let domain = domain.filter(|_| replace.is_none());
         if domain.is_none() {
+            refuse_left(desired, node, volume)?;
             fresh.push((node.spec.ip, node.spec.mac.to_ascii_lowercase()));
         }
         let action = if replace.is_some() { Action::Replace } else { Action::Create };
@@ -55,24 +74,45 @@ pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Resu
     Ok(plan)
 }
 
-/// Nodes and volumes of this cluster that are not wanted any more.
-fn plan_removed(desired: &DesiredHost, observed: &ObservedHost, plan: &mut NodesDecision) {
-    let stays = |name: &str| desired.names().any(|stays| stays == name);
-    for domain in observed.domains.iter().filter(|it| belongs(it, &desired.cluster_id) && !stays(&it.name)) {
-        let disks = disks_of(&desired.cluster_id, &desired.pool, observed, domain);
-        let reason = "the node is no longer in the spec";
-        delete_node(&desired.pool.name, domain, &disks, Action::Delete, reason, &mut plan.deletes);
-    }
-    let is_own = |it: &ObservedVolume| is_own_disk(&desired.cluster_id, &desired.pool, observed, it);
-    let is_used = |name: &str| {
-        desired.names().any(|stays| volume_name(&desired.cluster_id, stays) == name)
-            || plan.deletes.iter().any(|it| it.kind == Kind::Volume && it.name == name)
+/// Nodes and volumes of this cluster that are not wanted any more, and nodes that are made anew.
+fn plan_deletes(desired: &DesiredHost, observed: &ObservedHost, fates: &[Fate<'_>]) -> Vec<HostChange> {
+    let (id, pool) = (&desired.cluster_id, &desired.pool);
+    let is_named = |name: &str| desired.names().any(|stays| stays == name);
+    let is_replaced = |name: &str| fates.iter().any(|it| it.node.spec.name == name && it.replace.is_some());
+    let (staying, going): (Vec<_>, Vec<_>) = observed
+        .domains
+        .iter()
+        .filter(|it| belongs(it, id))
+        .partition(|it| is_named(&it.name) && !is_replaced(&it.name));
+    let mut deletes = Vec::new();
+    let delete = |domain: &ObservedDomain, action, reason: &str, deletes: &mut Vec<HostChange>| {
+        let mut disks = disks_of(id, pool, observed, domain, &staying);
+        disks.retain(|disk| !goes(deletes, &disk.name));
+        delete_node(&pool.name, domain, &disks, action, reason, deletes);
     };
-    let left: Vec<_> = observed.volumes.iter().filter(|it| is_own(it) && !is_used(&it.name)).collect();
-    plan.deletes.extend(
-        left.into_iter()
-            .map(|volume| delete_volume(&desired.pool.name, volume, Action::Delete, "no node uses it")),
-    );
+    for domain in going.iter().filter(|it| !is_named(&it.name)) {
+        delete(domain, Action::Delete, "the node is no longer in the spec", &mut deletes);
+    }
+    let is_of_node = |name: &str| desired.names().any(|stays| volume_name(id, stays) == name);
+    let is_left = |it: &&ObservedVolume| {
+        is_own_disk(id, pool, observed, it) && !is_of_node(&it.name) && !has_disk(&staying, pool, it)
+    };
+    for volume in observed.volumes.iter().filter(is_left) {
+        if !goes(&deletes, &volume.name) {
+            deletes.push(delete_volume(&pool.name, volume, Action::Delete, "no node uses it"));
+        }
+    }
+    for Fate { domain, replace, .. } in fates {
+        if let (Some(domain), Some(reason)) = (domain, replace) {
+            delete(domain, Action::Replace, reason, &mut deletes);
+        }
+    }
+    deletes
+}
+
+/// Whether that volume is among what goes.
+fn goes(deletes: &[HostChange], volume: &str) -> bool {
+    deletes.iter().any(|it| it.kind == Kind::Volume && it.name == volume)
 }
 
 pub(super) fn belongs(domain: &ObservedDomain, cluster_id: &str) -> bool {

@@ -45,7 +45,7 @@ pub fn plan_teardown(
     }
     let has_pool = observed.pool.is_some() || !changes.is_empty();
     for domain in observed.domains.iter().filter(|it| belongs(it, cluster_id)) {
-        let disks = disks_of(cluster_id, pool, observed, domain);
+        let disks = disks_of(cluster_id, pool, observed, domain, &[]);
         delete_node(&pool.name, domain, &disks, Action::Delete, reason, &mut changes);
     }
     let files = plan_files(cluster_id, pool, observed, &changes, reason);

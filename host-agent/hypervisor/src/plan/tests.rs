@@ -1,20 +1,24 @@
 //! Plans as tables, and as properties on a host in memory.
 //!
+//! - `lives`: whatever a cluster goes through
 //! - `mishaps`: what people and crashes do to a host in between
+//! - `owners`: VMs and disks of which it is not plain whose they are
 
+mod lives;
 mod mishaps;
+mod owners;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use k8sctl_types::spec::{AddressRange, NetworkSpec, NodeSpec, Role};
-use proptest::prelude::*;
 
 use super::{plan_host, plan_teardown};
 use crate::adoption::{Adoption, DhcpHost, DhcpRange};
 use crate::change::{Action, HostPlan, Kind};
 use crate::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
-use crate::fake::{FakeHost, Fault};
+use crate::fake::FakeHost;
 use crate::observed::{
     DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedVolume,
 };
@@ -48,6 +52,7 @@ fn node(name: &str, last: u8) -> DesiredNode {
         machine_uuid: format!("00000000-0000-4000-8000-0000000000{last:02x}"),
         powered: true,
         cmdline: String::new(),
+        is_new: false,
     }
 }
 
@@ -75,6 +80,7 @@ fn desired(nodes: &[(&str, u8)]) -> DesiredHost {
             size_bytes: 500 << 20,
         },
         pool: pool(),
+        others: BTreeMap::from([(OTHER.into(), "other".into())]),
     }
 }
 
@@ -141,12 +147,22 @@ fn tear_down(host: &mut FakeHost, cluster: &str, adoption: &mut Adoption) {
     adoption.clone_from(&plan.adoption);
 }
 
+fn switch_off(domain: &mut ObservedDomain) {
+    (domain.state, domain.run) = (DomainState::Off, None);
+    (domain.live_vcpus, domain.live_memory_bytes) = (None, None);
+    domain.taps.clear();
+}
+
 fn lines(plan: &HostPlan) -> String {
     let line = |it: &crate::change::HostChange| {
         let mark = if it.destructive { "! " } else { "  " };
         format!("{mark}{} {} {} [{}]: {}\n", it.action, it.kind, it.name, it.op.name(), it.reason)
     };
     plan.changes.iter().map(line).collect()
+}
+
+fn ops(plan: &HostPlan) -> Vec<(&'static str, bool)> {
+    plan.changes.iter().map(|it| (it.op.name(), it.destructive)).collect()
 }
 
 #[test]
@@ -356,145 +372,4 @@ fn a_node_on_its_way_out_is_left_alone() {
         );
         assert!(!left.contains("define-domain"), "{left}");
     }
-}
-
-/// What a step of a random life does.
-#[derive(Clone, Debug)]
-enum Step {
-    /// By the last part of their addresses; `true` gives all of them other names.
-    Nodes(Vec<u8>, bool),
-    Sizes(u32, u64),
-    Powered(bool),
-    Moved(u8),
-    PowerLoss,
-    Pause,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        (proptest::sample::subsequence(vec![10_u8, 11, 12, 13], 0..=4), any::<bool>())
-            .prop_map(|(lasts, renamed)| Step::Nodes(lasts, renamed)),
-        (1_u32..8, 1_u64..8).prop_map(|(vcpus, gib)| Step::Sizes(vcpus, gib)),
-        any::<bool>().prop_map(Step::Powered),
-        (30_u8..34).prop_map(Step::Moved),
-        Just(Step::PowerLoss),
-        Just(Step::Pause),
-    ]
-}
-
-fn live(desired: &mut DesiredHost, host: &mut FakeHost, step: &Step) {
-    desired.generation += 1;
-    match step {
-        Step::Nodes(lasts, renamed) => {
-            let letter = if *renamed { 'm' } else { 'n' };
-            desired.nodes = lasts.iter().map(|last| node(&format!("{letter}{last}"), *last)).collect()
-        }
-        Step::Sizes(vcpus, gib) => {
-            for node in &mut desired.nodes {
-                node.spec.vcpus = *vcpus;
-                node.spec.memory_bytes = gib << 30;
-                node.spec.disk_bytes += gib << 30;
-            }
-        }
-        Step::Powered(powered) => desired.nodes.iter_mut().for_each(|node| node.powered = *powered),
-        Step::Moved(last) => {
-            if let Some(node) = desired.nodes.first_mut() {
-                node.spec.ip = at(*last);
-            }
-        }
-        Step::PowerLoss => {
-            for domain in host.observed.domains.iter_mut().filter(|it| it.ours.is_some()) {
-                (domain.state, domain.live_vcpus, domain.live_memory_bytes) = (DomainState::Off, None, None);
-                domain.taps.clear();
-            }
-        }
-        Step::Pause => {
-            let ours = host.observed.domains.iter_mut().filter(|it| it.ours.is_some());
-            let running = ours.filter(|it| it.state == DomainState::Running);
-            running.for_each(|it| it.state = DomainState::IoError);
-            desired.nodes.iter_mut().for_each(|it| it.spec.vcpus = 9 - it.spec.vcpus);
-        }
-    }
-}
-
-proptest! {
-    /// Whatever a cluster goes through, and wherever the agent dies, planning again ends with the
-    /// desired host and an empty plan; taking it down gives the host back as it was.
-    #[test]
-    fn converges_from_any_interruption(
-        steps in prop::collection::vec((step(), 0_u32..40, any::<bool>()), 1..6),
-        own_network in any::<bool>(),
-        down_fault in 0_u32..30,
-    ) {
-        let mut host = if own_network { empty_host() } else { host_with_foreign_things() };
-        let before = host.observed.clone();
-        let mut desired = desired(&[]);
-        let mut adoption = Adoption::default();
-        for (step, at, after) in &steps {
-            live(&mut desired, &mut host, step);
-            // A larger disk of a node that is made anew later must not be smaller than what is there.
-            for node in &mut desired.nodes {
-                let name = crate::desired::volume_name(CLUSTER, &node.spec.name);
-                let there = host.observed.volume(&name).map_or(0, |it| it.capacity);
-                node.spec.disk_bytes = node.spec.disk_bytes.max(there);
-            }
-            host.fault = Some((*at, if *after { Fault::After } else { Fault::Before }));
-            let plan = plan_host(&desired, &host.observed, &adoption).expect("nothing stands in the way");
-            adoption = plan.adoption.clone();
-            let agreed = |name: &str| plan.changes.iter().any(|it| it.destructive && it.name == name);
-            let died = plan.changes.iter().find_map(|it| host.execute(&it.op).err());
-            host.fault = None;
-            let rest = converge(&mut host, &desired, &mut adoption);
-            prop_assert!(died.is_some() || rest.changes.is_empty(), "{}", lines(&rest));
-            let unseen = rest.changes.iter().find(|it| it.destructive && !agreed(&it.name));
-            prop_assert_eq!(unseen, None);
-            let again = plan_host(&desired, &host.observed, &adoption).expect("nothing stands in the way");
-            prop_assert_eq!(lines(&again), "");
-            prop_assert_eq!(&again.adoption, &adoption_pruned(&adoption, &again.adoption));
-            for node in &desired.nodes {
-                let domain = host.observed.domain(&node.spec.name).expect("it was made");
-                prop_assert_eq!(domain.state == DomainState::Running, node.powered);
-                prop_assert_eq!(domain.vcpus, node.spec.vcpus);
-            }
-            let ours = host.observed.domains.iter().filter(|it| it.ours.is_some()).count();
-            prop_assert_eq!(ours, desired.nodes.len());
-        }
-        host.fault = Some((down_fault, Fault::After));
-        let plan = plan_teardown(CLUSTER, &pool(), &host.observed, &adoption).expect("nothing stands in the way");
-        let _died = plan.changes.iter().find_map(|it| host.execute(&it.op).err());
-        host.fault = None;
-        tear_down(&mut host, CLUSTER, &mut adoption);
-        prop_assert_eq!(host.observed, before);
-        prop_assert_eq!(adoption, Adoption::default());
-    }
-
-    /// Nothing destructive ever happens to what is not ours.
-    #[test]
-    fn only_ours_is_touched(names in prop::collection::vec("[a-z]{1,6}", 0..5)) {
-        let mut host = host_with_foreign_things();
-        for (number, name) in names.iter().enumerate() {
-            let name = format!("foreign-{number}-{name}");
-            host.observed.volumes.push(ObservedVolume { name: format!("{name}.qcow2"), capacity: 1, backing: None });
-            host.observed.domains.push(ObservedDomain { name, ..ObservedDomain::default() });
-        }
-        let before = host.observed.clone();
-        let mut adoption = Adoption::default();
-        let plan = converge(&mut host, &three(), &mut adoption);
-        prop_assert!(plan.changes.iter().all(|it| it.action != Action::Delete));
-        tear_down(&mut host, CLUSTER, &mut adoption);
-        let after = ObservedHost { pool: before.pool.clone(), ..host.observed };
-        prop_assert_eq!(after, before, "and the pool stays while a stranger's volume is in it");
-    }
-}
-
-/// The record only ever loses entries of ours that are gone.
-fn adoption_pruned(before: &Adoption, after: &Adoption) -> Adoption {
-    let mut pruned = before.clone();
-    for (name, network) in &mut pruned.networks {
-        for (cluster, user) in &mut network.users {
-            let now = after.networks.get(name).and_then(|it| it.users.get(cluster));
-            user.hosts.retain(|host| now.is_some_and(|now| now.hosts.contains(host)));
-        }
-    }
-    pruned
 }

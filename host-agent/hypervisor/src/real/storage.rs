@@ -12,8 +12,8 @@ use super::error::{Context, LibvirtError, Result, missing, not_ours, optional};
 use super::{domain, observe};
 use crate::change::{DomainRef, Outcome};
 use crate::desired::{is_image_part, part_name};
-use crate::plan::disk_full;
-use crate::xml::storage::{POOL_MODE, pool_xml, read_pool_path, volume_xml};
+use crate::plan::{disk_full, left_disk};
+use crate::xml::storage::{POOL_MODE, pool_xml, read_pool_path, read_volume_backing, volume_xml};
 
 fn find_pool(connect: &Connect, name: &str) -> Result<Option<StoragePool>> {
     optional(connect.lookup_storage_pool_by_name(name)).call("look up", "pool", name)
@@ -147,7 +147,7 @@ pub(super) fn execute_create_volume(
     let there = get_pool(connect, pool)?;
     if let Some(volume) = find_volume(&there, name)? {
         if optional(volume.info()).call("read", "volume", name)?.is_some() {
-            return Ok(Outcome::AlreadySo);
+            return as_planned(&volume, name, backing);
         }
         // libvirt remembers a disk whose file was removed, and would not make another one of that name.
         refresh(&there, pool);
@@ -160,6 +160,18 @@ pub(super) fn execute_create_volume(
     let xml = volume_xml(name, capacity, backing).call("write", "volume", name)?;
     StorageVol::create_xml(&there, &xml, 0).call("create", "volume", name)?;
     Ok(Outcome::Done)
+}
+
+/// A disk that is there already is the one to be made where it is on the same image.
+fn as_planned(volume: &StorageVol, name: &str, backing: &Path) -> Result<Outcome> {
+    let xml = volume.xml_desc(0).call("read", "volume", name)?;
+    let there = read_volume_backing(&xml).call("read", "volume", name)?;
+    if there.as_deref().and_then(Path::file_name) == backing.file_name() {
+        return Ok(Outcome::AlreadySo);
+    }
+    let there = there.map_or_else(|| "no image".to_owned(), |there| there.display().to_string());
+    let reason = format!("it is on {there}, and the disk to be made would be on {}", backing.display());
+    Err(left_disk(&backing.with_file_name(name), reason).into())
 }
 
 pub(super) fn execute_grow_volume(

@@ -7,7 +7,7 @@ use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::{HostChange, HostOp};
 use host_hypervisor::observed::{DomainState, ObservedHost};
-use host_hypervisor::plan::plan_host;
+use host_hypervisor::plan::{plan_host, without_renamed};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 
@@ -121,7 +121,13 @@ impl ClusterTask {
     ) -> Result<Planned, Trouble> {
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
-        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, powered);
+        let names = self.shared.records.cluster_names().await?;
+        let mut desired =
+            desired_host(&self.shared.config, cluster, image, observed.accelerator, names, powered);
+        if up.is_none() {
+            // Others are started all the same; the next `up` tells it.
+            desired = without_renamed(desired, observed);
+        }
         let adopted = stored_adoption(&self.shared.records).await?;
         let plan = plan_host(&desired, observed, &adopted)?;
         let mut changes = plan.changes;
@@ -199,6 +205,7 @@ mod tests {
     use host_hypervisor::observed::ObservedNetwork;
 
     use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
 
     /// A network that was undefined comes back with an `up` only; until then there is no bridge.
     #[test]
@@ -214,5 +221,33 @@ mod tests {
         assert!(only_starts(&op, &host));
         host.networks.clear();
         assert!(!only_starts(&op, &host));
+    }
+
+    /// `virsh domrename` of the worker, which was off; then the control plane's VM ends.
+    #[tokio::test]
+    async fn a_vm_that_was_renamed_keeps_no_other_from_being_started() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        for domain in &mut agent.hypervisor.host().observed.domains {
+            (domain.state, domain.run) = (DomainState::Off, None);
+            if domain.name == "worker" {
+                domain.name = "old-worker".to_owned();
+            }
+        }
+        agent.hypervisor.notify();
+        let acted = task.converge_host(&cluster, &image, Some(&operation)).await;
+        let Err(Trouble::Final(failure)) = acted else { panic!("it is not refused") };
+        assert_eq!(failure.id, "LIBVIRT-DOMAIN-RENAMED", "{failure}");
+
+        agent.shared.records.finish_operation(&operation.id, Some(&failure)).await.expect("writes");
+        assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
+        let host = agent.hypervisor.host();
+        let state = |name| host.observed.domain(name).map(|it| it.state);
+        assert_eq!(state("control"), Some(DomainState::Running));
+        assert_eq!((state("old-worker"), state("worker")), (Some(DomainState::Off), None));
+        assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
     }
 }

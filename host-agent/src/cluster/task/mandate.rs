@@ -180,19 +180,9 @@ pub(super) fn refuse_overdue(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use k8sctl_proto::control::v1 as control;
-    use tokio::sync::{Notify, watch};
-
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
     use crate::records::{NewGeneration, NodeState};
-
-    fn task_of(agent: &FakeHostAgent) -> ClusterTask {
-        let (status, _) = watch::channel(control::ClusterStatus::default());
-        ClusterTask::new(Arc::clone(&agent.shared), "home".to_owned(), Arc::new(Notify::new()), status)
-    }
 
     async fn begin(agent: &FakeHostAgent, text: &str) -> (ClusterRecord, OperationRecord) {
         let operation = agent.begin(agent.generation(text).await).await;
@@ -203,7 +193,7 @@ mod tests {
     async fn what_was_read_before_the_wait_for_other_clusters_may_be_overtaken() {
         let agent = FakeHostAgent::new().await;
         let image = agent.shared.images.list().expect("reads").remove(0);
-        let mut task = task_of(&agent);
+        let mut task = agent.task("home");
 
         let (older, first) = begin(&agent, SPEC).await;
         let (newer, second) = begin(&agent, &SPEC.replace("122.11", "122.21")).await;
@@ -220,7 +210,7 @@ mod tests {
     async fn an_operation_that_has_given_way_drains_no_node() {
         let agent = FakeHostAgent::new().await;
         let image = agent.shared.images.list().expect("reads").remove(0);
-        let mut task = task_of(&agent);
+        let mut task = agent.task("home");
         begin(&agent, SPEC).await;
         let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has a worker");
         let (older, first) = begin(&agent, smaller).await;
@@ -236,7 +226,7 @@ mod tests {
     async fn no_change_begins_after_the_deadline() {
         let agent = FakeHostAgent::new().await;
         let image = agent.shared.images.list().expect("reads").remove(0);
-        let mut task = task_of(&agent);
+        let mut task = agent.task("home");
         let late = NewGeneration { deadline: jiff::Timestamp::UNIX_EPOCH, ..agent.generation(SPEC).await };
         let operation = agent.begin(late).await;
         let acted = task.converge_host(&agent.cluster("home").await, &image, Some(&operation)).await;

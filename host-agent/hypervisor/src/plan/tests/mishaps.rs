@@ -25,10 +25,6 @@ fn names(host: &FakeHost) -> Vec<String> {
     host.observed.volumes.iter().map(|it| it.name.clone()).collect()
 }
 
-fn ops(plan: &HostPlan) -> Vec<(&'static str, bool)> {
-    plan.changes.iter().map(|it| (it.op.name(), it.destructive)).collect()
-}
-
 fn domain_made(plan: &HostPlan, name: &str) -> DomainPlan {
     let made = plan.changes.iter().find_map(|it| match &it.op {
         HostOp::DefineDomain { domain } if domain.name == name => Some(domain.clone()),
@@ -284,9 +280,7 @@ fn a_vm_that_is_off_and_has_a_nodes_disk_keeps_no_node_from_being_started() {
     let mut adoption = Adoption::default();
     converge(&mut host, &three(), &mut adoption);
     let node = host.observed.domains.iter_mut().find(|it| it.name == "cp-1").expect("it was made");
-    (node.state, node.run) = (DomainState::Off, None);
-    (node.live_vcpus, node.live_memory_bytes) = (None, None);
-    node.taps.clear();
+    switch_off(node);
     let stranger = ObservedDomain {
         name: "kept".into(),
         uuid: "11111111-2222-3333-4444-555555555555".into(),
@@ -300,6 +294,15 @@ fn a_vm_that_is_off_and_has_a_nodes_disk_keeps_no_node_from_being_started() {
     host.observed.domains.last_mut().expect("the stranger's").state = DomainState::Running;
     let refused = plan_host(&three(), &host.observed, &adoption).expect_err("both would write to it");
     assert_eq!(refused.id, "LIBVIRT-FOREIGN-DOMAIN");
+    // Made anew it would boot what is on the disk, which stays while somebody else has it.
+    switch_off(host.observed.domains.last_mut().expect("the stranger's"));
+    let mut moved = three();
+    moved.nodes[0].spec.ip = at(20);
+    let refused = plan_host(&moved, &host.observed, &adoption).expect_err("the disk stays");
+    assert_eq!((refused.id.as_str(), refused.object.as_str()), ("LIBVIRT-FOREIGN-DOMAIN", "domain kept"));
+    host.observed.domains.pop();
+    let made = lines(&converge(&mut host, &moved, &mut adoption));
+    assert!(made.contains("[delete-volume]") && made.contains("[create-volume]"), "{made}");
 }
 
 /// `virsh managedsave`, or the host's shutdown: it would go on with its old sizes, and be restarted then.
@@ -310,9 +313,8 @@ fn a_saved_vm_with_new_sizes_starts_without_its_saved_state() {
     converge(&mut host, &three(), &mut adoption);
     let save = |host: &mut FakeHost| {
         let domain = host.observed.domains.iter_mut().find(|it| it.name == "cp-1").expect("it was made");
-        (domain.state, domain.run, domain.has_managed_save) = (DomainState::Off, None, true);
-        (domain.live_vcpus, domain.live_memory_bytes) = (None, None);
-        domain.taps.clear();
+        switch_off(domain);
+        domain.has_managed_save = true;
     };
     save(&mut host);
     assert_eq!(ops(&converge(&mut host, &three(), &mut adoption)), [("start-domain", false)]);

@@ -1,0 +1,63 @@
+//! VMs of ours that somebody gave another name: their nodes look gone, and they look left over.
+//!
+//! libvirt's UUID and our mark stay with a VM that is renamed.
+
+use k8sctl_types::failure::Failure;
+
+use crate::desired::{DesiredHost, DesiredNode};
+use crate::observed::{DomainState, ObservedDomain, ObservedHost};
+
+/// A node's VM under another name. Where the node has its VM, one more with its id is a copy.
+fn renamed<'a>(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    observed: &'a ObservedHost,
+) -> Option<&'a ObservedDomain> {
+    let is_its = |it: &&ObservedDomain| {
+        let owner = it.ours.as_ref();
+        owner.is_some_and(|it| it.cluster_id == desired.cluster_id && it.node_id == node.node_id)
+    };
+    let its: Vec<_> = observed.domains.iter().filter(is_its).collect();
+    if its.iter().any(|it| it.name == node.spec.name) {
+        return None;
+    }
+    its.into_iter().max_by_key(|it| it.uuid == node.machine_uuid)
+}
+
+/// Refuses to give up a node's VM because of its name.
+pub(super) fn refuse_renamed(
+    desired: &DesiredHost,
+    node: &DesiredNode,
+    observed: &ObservedHost,
+) -> Result<(), Failure> {
+    let Some(domain) = renamed(desired, node, observed) else { return Ok(()) };
+    let (now, name) = (&domain.name, &node.spec.name);
+    // A VM that runs, or is saved, cannot be renamed.
+    let before = match domain.state {
+        DomainState::Off if domain.has_managed_save => {
+            format!("remove its saved state (`virsh managedsave-remove {now}`), then ")
+        }
+        DomainState::Off => String::new(),
+        DomainState::Running => format!("shut it down (`virsh shutdown {now}`), then "),
+        DomainState::Paused | DomainState::IoError | DomainState::Crashed => {
+            format!("power it off (`virsh destroy {now}`), then ")
+        }
+    };
+    let other = match observed.domain(name) {
+        Some(_) => format!("give VM {name}, which has its name by now, another one, then "),
+        None => String::new(),
+    };
+    Err(Failure::new(
+        "LIBVIRT-DOMAIN-RENAMED",
+        format!("domain {now}"),
+        format!("it is the VM of node {name}, renamed by hand, and would be removed with its disk"),
+        format!("{before}{other}rename it back: `virsh domrename {now} {name}`; then run the command again"),
+    ))
+}
+
+/// The same without the nodes whose VMs have other names: for who only starts what is there, which is nothing of theirs.
+pub fn without_renamed(desired: DesiredHost, observed: &ObservedHost) -> DesiredHost {
+    let is_there = |node: &DesiredNode| renamed(&desired, node, observed).is_none();
+    let nodes = desired.nodes.iter().filter(|node| is_there(node)).cloned().collect();
+    DesiredHost { nodes, ..desired }
+}
