@@ -10,6 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::manifest::{Manifest, PROTOCOL_VERSIONS};
 use crate::plan::{OBJECT_LIMIT, ReadinessRule};
+use crate::schema;
 
 /// Most objects of one plan.
 const OBJECTS_LIMIT: usize = 2000;
@@ -18,7 +19,11 @@ const PLAN_LIMIT: usize = 16 * 1024 * 1024;
 /// Largest schema, in bytes.
 const SCHEMA_LIMIT: usize = 256 * 1024;
 /// Most diagnostics that are shown.
-const DIAGNOSTICS_LIMIT: usize = 100;
+pub(crate) const DIAGNOSTICS_LIMIT: usize = 100;
+/// Longest text of a diagnostic, in bytes: all of them together are one message to whoever asked.
+const TEXT_LIMIT: usize = 2 * 1024;
+/// Behind a text that was cut.
+const MARK: &str = " …(cut)";
 
 /// A plugin broke the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +73,20 @@ pub struct Diagnostic {
     pub warning: bool,
 }
 
+impl Diagnostic {
+    /// The same, with long texts cut and marked.
+    fn cut(mut self) -> Self {
+        for text in [&mut self.path, &mut self.message, &mut self.hint] {
+            if text.len() > TEXT_LIMIT {
+                let end = TEXT_LIMIT - MARK.len();
+                let end = (0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+                *text = format!("{}{MARK}", &text[..end]);
+            }
+        }
+        self
+    }
+}
+
 /// What a plugin wants on the cluster, unchecked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
@@ -86,9 +105,12 @@ pub(crate) async fn ask_for_plan(
     let mut client = connect(stream).await?;
     handshake(&mut client).await?;
     let description = describe(&mut client, manifest).await?;
-    let mistakes = schema_mistakes(&description.config_schema, config_json)?;
+    let mistakes = schema::mistakes(&description.config_schema, config_json)
+        .await
+        .map_err(ConversationError::Contract)?;
     if !mistakes.is_empty() {
-        return Ok((description, Answer { diagnostics: mistakes, ..Answer::default() }));
+        let diagnostics = mistakes.into_iter().map(Diagnostic::cut).collect();
+        return Ok((description, Answer { diagnostics, ..Answer::default() }));
     }
     let answer = plan(&mut client, config_json, facts).await?;
     Ok((description, answer))
@@ -149,33 +171,6 @@ async fn describe(
     Ok(Description { name: answer.name, version: answer.version, summary: answer.summary, config_schema })
 }
 
-/// Every place at which the config breaks the schema.
-fn schema_mistakes(schema: &Value, config_json: &str) -> Result<Vec<Diagnostic>, ConversationError> {
-    use jsonschema::error::ValidationErrorKind;
-    let mistake =
-        |path: String, message: String| Diagnostic { path, message, hint: String::new(), warning: false };
-    let config: Value = match serde_json::from_str(config_json) {
-        Ok(config) => config,
-        Err(error) => return Ok(vec![mistake(String::new(), format!("not JSON: {error}"))]),
-    };
-    let validator = jsonschema::validator_for(schema)
-        .map_err(|error| ConversationError::Contract(format!("its schema is none: {error}")))?;
-    let mut mistakes = Vec::new();
-    for error in validator.iter_errors(&config).take(DIAGNOSTICS_LIMIT) {
-        let path = error.instance_path().to_string();
-        match error.kind() {
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                for key in unexpected {
-                    let key = key.replace('~', "~0").replace('/', "~1");
-                    mistakes.push(mistake(format!("{path}/{key}"), "there is no such setting".to_owned()));
-                }
-            }
-            _ => mistakes.push(mistake(path, error.to_string())),
-        }
-    }
-    Ok(mistakes)
-}
-
 async fn plan(
     client: &mut PluginServiceClient<Channel>,
     config_json: &str,
@@ -209,7 +204,7 @@ async fn plan(
             }
             Some(Item::Diagnostic(diagnostic)) if answer.diagnostics.len() < DIAGNOSTICS_LIMIT => {
                 let wire::Diagnostic { path, message, hint, warning } = diagnostic;
-                answer.diagnostics.push(Diagnostic { path, message, hint, warning });
+                answer.diagnostics.push(Diagnostic { path, message, hint, warning }.cut());
             }
             Some(Item::Readiness(_) | Item::Diagnostic(_)) => {}
             None => {
@@ -220,4 +215,26 @@ async fn plan(
         }
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_of_a_diagnostic_are_cut_and_marked() {
+        let long = || "ä".repeat(1 << 19);
+        let cut = Diagnostic { path: long(), message: long(), hint: long(), warning: true }.cut();
+        for text in [&cut.path, &cut.message, &cut.hint] {
+            assert!(text.len() <= TEXT_LIMIT && text.len() > TEXT_LIMIT - 10, "{}", text.len());
+            assert!(text.ends_with("ä …(cut)"), "{text}");
+        }
+        let short = Diagnostic {
+            path: "/a".to_owned(),
+            message: "b".to_owned(),
+            hint: String::new(),
+            warning: false,
+        };
+        assert_eq!(short.clone().cut(), short);
+    }
 }

@@ -4,6 +4,7 @@
 //! - [`PluginDir`] and [`manifest`]: which plugins there are and what each may ask for
 //! - `launch`: a sealed copy of the program, started in a sandbox with one socket and nothing else
 //! - `conversation`: what is asked over that socket, and how long an answer may take
+//! - `schema`: where a config breaks the plugin's schema, which is bounded before the validator sees it
 //! - [`plan`]: pure: is every object covered by the manifest, and in what order are they applied
 //! - `engine`: server-side apply, readiness, removal by UID
 //! - `inventory`: what was applied, in the host agent's database ([`SCHEMA`])
@@ -18,6 +19,7 @@ mod inventory;
 mod launch;
 pub mod manifest;
 pub mod plan;
+mod schema;
 mod status;
 
 pub use conversation::{Description, Diagnostic};

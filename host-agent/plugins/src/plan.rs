@@ -11,6 +11,9 @@ use crate::manifest::Manifest;
 /// Largest object, in bytes: etcd takes 1.5 MiB.
 pub const OBJECT_LIMIT: usize = 1024 * 1024;
 
+/// Longest name, in bytes: what Kubernetes takes. Kinds and versions are shorter.
+const NAME_LIMIT: usize = 253;
+
 /// Namespaces that no plugin ever owns.
 const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -111,15 +114,25 @@ pub fn check_plan(
 fn key_of(object: &Value) -> Result<ObjectKey, String> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (api_version, kind, name) = (text("/apiVersion"), text("/kind"), text("/metadata/name"));
-    for (what, value) in [("apiVersion", &api_version), ("kind", &kind), ("metadata.name", &name)] {
+    let namespace = text("/metadata/namespace");
+    for (what, value) in [
+        ("apiVersion", &api_version),
+        ("kind", &kind),
+        ("metadata.name", &name),
+        ("metadata.namespace", &namespace),
+    ] {
+        if value.len() > NAME_LIMIT {
+            let length = value.len();
+            return Err(format!("its {what} has {length} bytes, expected at most {NAME_LIMIT}"));
+        }
         // A slash or a dot name would lead the request to another path of the API.
         let slashes = if what == "apiVersion" { 1 } else { 0 };
-        if value.is_empty() || value.matches('/').count() > slashes || value.contains("..") {
+        let may_be_empty = what == "metadata.namespace";
+        if value.is_empty() && !may_be_empty || value.matches('/').count() > slashes || value.contains("..") {
             return Err(format!("its {what} is {value:?}"));
         }
     }
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", &api_version));
-    let namespace = text("/metadata/namespace");
     Ok(ObjectKey { group: group.to_owned(), version: version.to_owned(), kind, namespace, name })
 }
 
@@ -171,24 +184,34 @@ fn refusals_of(
     }
     if !manifest.privileged_pods {
         for privilege in privileges(object) {
-            why.push(format!("its pods want {privilege}, and plugin.toml does not ask for privileged_pods"));
+            why.push(format!("it wants {privilege}, and plugin.toml does not ask for privileged_pods"));
         }
     }
     why
 }
 
-/// How the pods that an object makes reach into their node. Finds pod specs wherever they lie in the object.
+/// How the pods that an object makes, or that use it, reach into their node. Finds pod specs and volumes wherever they
+/// lie in the object.
 fn privileges(object: &Value) -> Vec<String> {
     let mut found = Vec::new();
+    // A claim leads any pod to such a volume: no pod spec shows it.
+    if object["kind"] == "PersistentVolume" {
+        for field in ["hostPath", "local"] {
+            if object["spec"].get(field).is_some_and(|source| !source.is_null()) {
+                found.push(format!("a {field} volume"));
+            }
+        }
+    }
+    // Operators have lists of volumes of their own, with the same sources.
+    let volumes = object["volumes"].as_array().into_iter().flatten();
+    if volumes.into_iter().any(|volume| volume.get("hostPath").is_some_and(|source| !source.is_null())) {
+        found.push("a hostPath volume".to_owned());
+    }
     if object.get("containers").is_some_and(Value::is_array) {
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if object[field] == true {
                 found.push(field.to_owned());
             }
-        }
-        let volumes = object["volumes"].as_array().into_iter().flatten();
-        if volumes.into_iter().any(|volume| volume.get("hostPath").is_some()) {
-            found.push("a hostPath volume".to_owned());
         }
         let lists = ["containers", "initContainers", "ephemeralContainers"];
         for container in lists.iter().filter_map(|list| object[*list].as_array()).flatten() {
@@ -289,6 +312,47 @@ mod tests {
             (json!({"containers": [{"ports": [{"hostPort": 22}]}]}), "hostPort"),
         ] {
             assert!(refusal(deployment(spec)).contains(privilege), "{privilege}");
+        }
+    }
+
+    #[test]
+    fn volumes_of_a_nodes_own_files_take_privileged_pods() {
+        let volume = |source: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+                "spec": {"capacity": {"storage": "1Gi"}, source: {"path": "/"}},
+            })
+        };
+        let operators = json!({
+            "apiVersion": "example.org/v1", "kind": "Server", "metadata": {"name": "s", "namespace": "hello"},
+            "spec": {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]},
+        });
+        for (object, privilege) in [
+            (volume("hostPath"), "a hostPath volume"),
+            (volume("local"), "a local volume"),
+            (
+                json!({"apiVersion": "v1", "kind": "List", "metadata": {"name": "l"}, "items": [volume("local")]}),
+                "a local volume",
+            ),
+            (operators, "a hostPath volume"),
+        ] {
+            let why = privileges(&object);
+            assert_eq!(why, [privilege], "{object}");
+            assert!(refusal(object).contains(&format!("it wants {privilege}")), "{privilege}");
+        }
+        assert_eq!(privileges(&volume("nfs")), Vec::<String>::new());
+        let asks = Manifest { privileged_pods: true, ..manifest() };
+        let why = check_plan(&asks, vec![volume("hostPath")], &[]).expect_err("no permission").evidence;
+        assert!(!why.contains("privileged_pods"), "{why}");
+    }
+
+    #[test]
+    fn names_are_as_long_as_those_of_kubernetes_at_most() {
+        for pointer in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
+            let mut object = deployment(json!({"containers": []}));
+            *object.pointer_mut(pointer).expect("it is there") = json!("x".repeat(254));
+            let why = refusal(object);
+            assert!(why.contains("has 254 bytes, expected at most 253") && why.len() < 200, "{why}");
         }
     }
 

@@ -3,6 +3,8 @@
 mod common;
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use common::{host, hostile_program, impatient_host, plugin_folder};
 use k8sctl_types::failure::Failure;
@@ -71,6 +73,19 @@ async fn memory_without_end_ends_the_process() {
 async fn noise_on_the_socket_is_a_broken_protocol() {
     let failure = run("babble").await;
     assert_eq!(failure.id, "PLUGIN-PROTOCOL", "{failure:?}");
+}
+
+#[test]
+fn a_schema_that_nobody_comes_to_the_end_of_is_a_broken_protocol() {
+    let (answer, answered) = mpsc::channel();
+    // A check without an end holds up this thread, and not the test.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        answer.send(runtime.block_on(run("schema")))
+    });
+    let failure = answered.recv_timeout(Duration::from_secs(120)).expect("it ends");
+    assert_eq!(failure.id, "PLUGIN-PROTOCOL", "{failure:?}");
+    assert!(failure.reason.contains("10000 subschemas"), "{failure}");
 }
 
 #[tokio::test]

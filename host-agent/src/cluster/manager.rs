@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::LogSelector;
+use k8sctl_proto::node::v1::{LogSelector, LogSource};
 use k8sctl_rpc::task::Supervisor;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
@@ -376,6 +376,7 @@ impl Manager {
         node: &str,
         selector: LogSelector,
     ) -> Result<LogReader, RequestError> {
+        check_sources(node, &selector)?;
         if !cluster.is_empty() {
             self.find(cluster).await?;
         }
@@ -433,6 +434,22 @@ impl Manager {
         };
         Err(Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), reason, next).into())
     }
+}
+
+/// An agent reads by the sources that it knows: of the others it might make anything.
+fn check_sources(node: &str, selector: &LogSelector) -> Result<(), Failure> {
+    let known = |source: i32| LogSource::try_from(source).ok().filter(|it| *it != LogSource::Unspecified);
+    let Some(unknown) = selector.sources.iter().find(|source| known(**source).is_none()) else {
+        return Ok(());
+    };
+    let sources =
+        (1..).map_while(known).map(|source| format!("{} ({})", source.as_str_name(), source as i32));
+    Err(Failure::new(
+        "NODE-LOG-SOURCE",
+        format!("node {node}"),
+        format!("there is no log source {unknown}"),
+        format!("the sources are: {}", sources.collect::<Vec<_>>().join(", ")),
+    ))
 }
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {

@@ -271,6 +271,8 @@ impl ClusterService for Clusters {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt as _, StreamExt as _};
+    use k8sctl_proto::node::v1::LogSelector;
+    use k8sctl_rpc::status::failure_from;
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -293,6 +295,35 @@ mod tests {
         let request = control::DestroyRequest { cluster_name: "home".to_owned(), ..Default::default() };
         cut(clusters.destroy(Request::new(request)));
         agent.wait_host("they are gone", |host| host.observed.domains.is_empty()).await;
+    }
+
+    #[tokio::test]
+    async fn log_sources_that_there_are_not_are_refused_and_the_others_named() {
+        let agent = FakeHostAgent::new().await;
+        let clusters = Clusters { manager: agent.start().await };
+        let ask = |sources: Vec<i32>| {
+            let selector = Some(LogSelector { sources, ..LogSelector::default() });
+            let node_name = "k8s-worker-1".to_owned();
+            let request =
+                control::StreamLogsRequest { node_name, selector, ..control::StreamLogsRequest::default() };
+            clusters.stream_logs(Request::new(request))
+        };
+        let refused = async |sources: Vec<i32>| {
+            let status = ask(sources).await.err().expect("there is no such node");
+            failure_from(&status).expect("a failure")
+        };
+        for sources in [vec![0], vec![99], vec![1, -1]] {
+            let failure = refused(sources).await;
+            assert_eq!(
+                (failure.id.as_str(), failure.object.as_str()),
+                ("NODE-LOG-SOURCE", "node k8s-worker-1")
+            );
+            assert!(failure.next_step.contains("LOG_SOURCE_KUBELET (1)"), "{failure:?}");
+            assert!(failure.next_step.contains("LOG_SOURCE_KERNEL (4)"), "{failure:?}");
+        }
+        for sources in [vec![], vec![1, 2, 3, 4]] {
+            assert_eq!(refused(sources).await.id, "NODE-UNKNOWN");
+        }
     }
 
     #[tokio::test]

@@ -127,11 +127,38 @@ impl Identity {
         now >= self.not_after
     }
 
-    /// When to renew: at half of the certificate's life, ±10 % by `jitter` in −1…1.
+    /// Whether it was received by a clock that was right, as far as one that says `now` can tell.
+    pub fn is_of_this_clock(&self, now: SystemTime) -> bool {
+        self.issued <= now + clock::TOLERANCE && self.issued < self.not_after
+    }
+
+    /// When to renew: at half of the certificate's life, ±10 % by `jitter` in −1…1; at once when it was received by
+    /// another clock, so that nobody knows how much of its life is over.
     pub fn renew_in(&self, now: SystemTime, jitter: f64) -> Duration {
+        if !self.is_of_this_clock(now) {
+            return Duration::ZERO;
+        }
         let life = self.not_after.duration_since(self.issued).unwrap_or_default();
         let due = self.issued + life.mul_f64(0.5 + 0.05 * jitter.clamp(-1.0, 1.0));
         due.duration_since(now).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+impl Identity {
+    /// One for tests, with this life.
+    pub(crate) fn example(issued: SystemTime, not_after: SystemTime) -> Self {
+        Self {
+            cluster_id: "c".into(),
+            node_id: "n".into(),
+            host_address: "127.0.0.1:1".into(),
+            server_name: "host".into(),
+            ca_der: vec![1],
+            key_der: Pending::make().expect("a key").key_der,
+            certificate_der: vec![2],
+            issued,
+            not_after,
+        }
     }
 }
 
@@ -215,18 +242,8 @@ mod tests {
     use super::*;
 
     fn identity() -> Identity {
-        let pending = Pending::make().expect("a key");
-        Identity {
-            cluster_id: "c".into(),
-            node_id: "n".into(),
-            host_address: "127.0.0.1:1".into(),
-            server_name: "host".into(),
-            ca_der: vec![1],
-            key_der: pending.key_der,
-            certificate_der: vec![2],
-            issued: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
-            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(2_000),
-        }
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Identity::example(at(1_000), at(2_000))
     }
 
     #[test]
@@ -254,6 +271,25 @@ mod tests {
         }
         assert_eq!(identity.renew_in(identity.not_after, 0.0), Duration::ZERO);
         assert!(identity.is_expired(identity.not_after));
+    }
+
+    #[test]
+    fn renewal_is_due_when_another_clock_received_the_certificate() {
+        let day = Duration::from_secs(24 * 3600);
+        let host = SystemTime::UNIX_EPOCH + 100 * day;
+        let by_a_clock_of = |issued| Identity::example(issued, host + day);
+        // 30 h ahead when it was received, then set back to the host's.
+        let ahead = by_a_clock_of(host + day + day / 4);
+        for now in [host, ahead.issued] {
+            assert!(!ahead.is_of_this_clock(now));
+            assert_eq!(ahead.renew_in(now, 0.0), Duration::ZERO);
+        }
+        let a_little_ahead = by_a_clock_of(host + day / 4);
+        assert_eq!(a_little_ahead.renew_in(host, 0.0), Duration::ZERO);
+        for issued in [host, host + clock::TOLERANCE, host - day] {
+            assert!(by_a_clock_of(issued).is_of_this_clock(host));
+        }
+        assert!(by_a_clock_of(host).renew_in(host, 0.0) > day / 3);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl LogSources for RealLogs {
             reason = "Program keeps the whole output; this one may never end"
         )]
         let mut child = Command::new(PROGRAM)
-            .args(arguments(&selector))
+            .args(arguments(&selector)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -69,7 +69,7 @@ pub const UNITS: [(LogSource, &str, &str); 3] = [
     (LogSource::Agent, "agent", "k8s-node-agent.service"),
 ];
 
-fn arguments(selector: &LogSelector) -> Vec<String> {
+fn arguments(selector: &LogSelector) -> Result<Vec<String>, LogError> {
     let mut arguments: Vec<String> =
         // Without `--all`, a field of 4 KiB or more is null.
         ["--quiet", "--no-pager", "--all", "--output=json", "--output-fields=MESSAGE,_SYSTEMD_UNIT,UNIT,_TRANSPORT"]
@@ -96,13 +96,16 @@ fn arguments(selector: &LogSelector) -> Vec<String> {
     if selector.sources().any(|wanted| wanted == LogSource::Kernel) {
         matches.push("_TRANSPORT=kernel".to_owned());
     }
+    if matches.is_empty() {
+        return Err(LogError::Sources(selector.sources.clone()));
+    }
     for (at, text) in matches.into_iter().enumerate() {
         if at > 0 {
             arguments.push("+".to_owned());
         }
         arguments.push(text);
     }
-    arguments
+    Ok(arguments)
 }
 
 #[cfg(test)]
@@ -116,13 +119,29 @@ mod tests {
             follow: true,
             tail: Some(5),
         };
-        let arguments = arguments(&selector).join(" ");
+        let words = |selector: &LogSelector| arguments(selector).expect("the sources are known");
+        let arguments = words(&selector).join(" ");
         let matches = "_SYSTEMD_UNIT=kubelet.service + UNIT=kubelet.service + _TRANSPORT=kernel";
         assert!(arguments.contains(" --all "), "{arguments}");
         assert!(arguments.ends_with(&format!("--follow --lines=5 {matches}")), "{arguments}");
         let selector = LogSelector { tail: Some(3_000_000_000), ..LogSelector::default() };
-        assert!(super::arguments(&selector).contains(&"--lines=2147483647".to_owned()), "journalctl's int");
-        let all = super::arguments(&LogSelector::default()).join(" ");
+        assert!(words(&selector).contains(&"--lines=2147483647".to_owned()), "journalctl's int");
+        let all = words(&LogSelector::default()).join(" ");
         assert!(all.contains("k8s-node-agent.service") && !all.contains("kernel"), "{all}");
+    }
+
+    #[test]
+    fn sources_that_nobody_knows_open_nothing() {
+        for sources in [vec![LogSource::Unspecified.into()], vec![99], vec![-1, 0]] {
+            let selector = LogSelector { sources, ..LogSelector::default() };
+            let error = arguments(&selector).expect_err("it would be the whole journal");
+            assert!(error.to_string().starts_with("none of the sources"), "{error}");
+        }
+        let selector = LogSelector { sources: vec![99, LogSource::Agent.into()], ..LogSelector::default() };
+        assert!(
+            arguments(&selector)
+                .expect("one is known")
+                .ends_with(&["UNIT=k8s-node-agent.service".to_owned()])
+        );
     }
 }

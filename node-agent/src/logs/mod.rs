@@ -50,6 +50,9 @@ pub enum LogError {
         #[source]
         source: std::io::Error,
     },
+    /// Without a match, everything would be read.
+    #[error("none of the sources {0:?} is known")]
+    Sources(Vec<i32>),
     /// It ended badly.
     #[error("{program} failed: {says}")]
     Failed {

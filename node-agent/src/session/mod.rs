@@ -154,7 +154,7 @@ impl Session {
                 biased;
                 message = inbox.message() => match message.map_err(ended)? {
                     None => return Err(SessionError::Ended),
-                    Some(message) => if let Some(end) = self.receive(message, &connection.channel, &log_places) {
+                    Some(message) => if let Some(end) = self.receive(message, identity, &connection.channel, &log_places) {
                         return Ok(end);
                     },
                 },
@@ -193,7 +193,13 @@ impl Session {
     }
 
     /// Acts on a message; `Some` ends the session.
-    fn receive(&self, message: HostMessage, channel: &Channel, log_places: &Arc<Semaphore>) -> Option<End> {
+    fn receive(
+        &self,
+        message: HostMessage,
+        identity: &Identity,
+        channel: &Channel,
+        log_places: &Arc<Semaphore>,
+    ) -> Option<End> {
         match message.message? {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
@@ -214,7 +220,11 @@ impl Session {
                 let place = Arc::clone(log_places).try_acquire_owned().ok();
                 k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
             }
-            FromHost::HostTime(time) => self.compare_clock(time.now.as_ref()),
+            FromHost::HostTime(time) => {
+                self.compare_clock(time.now.as_ref());
+                // By the clock that it was compared with, which may have been set.
+                self.report_certificate(identity);
+            }
             FromHost::Goodbye(goodbye) => {
                 tracing::warn!(reason = goodbye.reason, "the host removed this node");
                 if let Err(error) = self.bootstrap.store().forget() {
@@ -299,5 +309,63 @@ fn ended(status: tonic::Status) -> SessionError {
         SessionError::Refused(Box::new(status))
     } else {
         SessionError::Broken(Box::new(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8sctl_proto::node::v1::HostTime;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::bootstrap::identity::Store;
+    use crate::bootstrap::port::RealSecretPort;
+    use crate::config::{Simulation, Steps};
+    use crate::dial::RealDialer;
+    use crate::logs::simulated::SimulatedLogs;
+    use crate::machine::Machine;
+
+    fn session(dir: &std::path::Path) -> Session {
+        let machine =
+            Machine { boot_id: "b".into(), machine_uuid: "u".into(), boot_to_agent: Duration::ZERO };
+        let (port, dialer) = (dir.join("port"), Arc::new(RealDialer));
+        let secrets = Box::new(RealSecretPort::new(&port));
+        Session {
+            bootstrap: Bootstrap::new(Store::new(dir), secrets, dialer.clone(), machine.clone(), false),
+            dialer,
+            desired: watch::Sender::new(None),
+            board: Board::default(),
+            logs: Arc::new(SimulatedLogs),
+            config: Config {
+                port,
+                state_dir: dir.to_owned(),
+                root: dir.to_owned(),
+                steps: Steps::Simulated(Simulation::default()),
+                step_clock: false,
+                machine,
+            },
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_hosts_time_has_the_certificate_judged_anew() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let session = session(dir.path());
+        let reason = || {
+            let conditions = session.board.subscribe().borrow().conditions.clone();
+            conditions.into_iter().find(|known| known.r#type == "CertificateValid").expect("told").reason
+        };
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        // As it looked to a clock that was ahead.
+        session.report_certificate(&Identity::example(now - 2 * hour, now - hour));
+        assert_eq!(reason(), "Expired");
+        let time = FromHost::HostTime(HostTime { now: Some(clock::now()) });
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let places = crate::logs::places();
+        let identity = Identity::example(now, now + hour);
+        let ended = session.receive(HostMessage { message: Some(time) }, &identity, &channel, &places);
+        assert!(ended.is_none());
+        assert_eq!(reason(), "Valid");
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use k8sctl_proto::node::v1::RenewCertificateRequest;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::bootstrap::identity::{Identity, IdentityError, Pending, Store};
@@ -31,12 +32,9 @@ pub async fn renew_when_due(
     identity: &Identity,
 ) -> Result<Identity, tonic::Status> {
     let jitter = rand::random_range(-1.0..=1.0);
-    loop {
-        let left = identity.renew_in(SystemTime::now(), jitter);
-        if left.is_zero() {
-            break;
-        }
-        tokio::time::sleep(left.min(CLOCK_CHECK)).await;
+    let begun = Instant::now();
+    while let Some(pause) = pause_before(identity, SystemTime::now(), jitter, begun.elapsed()) {
+        tokio::time::sleep(pause).await;
     }
     let mut backoff = Backoff::new(retry::RENEW);
     loop {
@@ -52,6 +50,17 @@ pub async fn renew_when_due(
             }
         }
     }
+}
+
+/// How long until the clock is looked at again; `None` when renewal is due. One that is due for the clock's sake waits
+/// until the host's time was heard: by a clock that stays wrong the next one is due at once, too.
+fn pause_before(identity: &Identity, now: SystemTime, jitter: f64, waited: Duration) -> Option<Duration> {
+    let left = if identity.is_of_this_clock(now) {
+        identity.renew_in(now, jitter).min(CLOCK_CHECK)
+    } else {
+        CLOCK_CHECK.saturating_sub(waited)
+    };
+    (!left.is_zero()).then_some(left)
 }
 
 /// Whether it is the certificate that is refused, and not this one call.
@@ -70,4 +79,37 @@ async fn renew(channel: Channel, store: &Store, identity: &Identity) -> Result<I
     let renewed = identity.renewed(pending, response.certificate_der, not_after, now);
     store.save(&renewed)?;
     Ok(renewed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn what_is_due_waits_for_nothing_and_the_rest_for_the_next_look_at_the_clock() {
+        let host = SystemTime::UNIX_EPOCH + 100 * DAY;
+        let fresh = Identity::example(host, host + DAY);
+        assert_eq!(pause_before(&fresh, host, 0.0, DAY), Some(CLOCK_CHECK));
+        let soon = Duration::from_secs(7);
+        assert_eq!(pause_before(&fresh, host + DAY / 2 - soon, 0.0, DAY), Some(soon));
+        assert_eq!(pause_before(&fresh, host + DAY / 2, 0.0, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_has_it_renewed_once_and_one_that_stays_wrong_at_a_slow_pace() {
+        let host = SystemTime::UNIX_EPOCH + 100 * DAY;
+        let ahead = host + DAY + DAY / 4;
+        let received = Identity::example(ahead, host + DAY);
+        for now in [host, ahead] {
+            assert_eq!(pause_before(&received, now, 0.0, Duration::ZERO), Some(CLOCK_CHECK));
+            assert_eq!(pause_before(&received, now, 0.0, CLOCK_CHECK), None);
+        }
+        // Renewed by the right clock.
+        assert_eq!(
+            pause_before(&Identity::example(host, host + DAY), host, 0.0, CLOCK_CHECK),
+            Some(CLOCK_CHECK)
+        );
+    }
 }
