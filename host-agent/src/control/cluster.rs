@@ -309,7 +309,7 @@ mod tests {
             clusters.stream_logs(Request::new(request))
         };
         let refused = async |sources: Vec<i32>| {
-            let status = ask(sources).await.err().expect("there is no such node");
+            let Err(status) = ask(sources).await else { panic!("there is no such node") };
             failure_from(&status).expect("a failure")
         };
         for sources in [vec![0], vec![99], vec![1, -1]] {
