@@ -3,7 +3,8 @@
 //!
 //! - `model`: the validated types; `diagnostic`: what a mistake looks like and every id there is
 //! - `keys`: the table of every key, which the reader obeys and `docs/configuration.md` is tested against
-//! - `text`, `table`: TOML with positions; `values`, `node_values`: one value at a time
+//! - `layout`, `header`, `source`: the file as lines, so that one wrong bracket hides nothing
+//! - `text`, `table`: TOML with positions; `report`, `lines`: what is told, and where; `values`, `node_values`: one value at a time
 //! - `read`: the file as a draft; `check_network`, `check_nodes`: what only shows between values
 //! - `host`: what only shows on a given host
 //!
@@ -12,12 +13,17 @@
 mod check_network;
 mod check_nodes;
 mod diagnostic;
+mod header;
 mod host;
 mod keys;
+mod layout;
+mod lines;
 mod mac;
 mod model;
 mod node_values;
 mod read;
+mod report;
+mod source;
 mod table;
 mod text;
 mod values;
@@ -30,7 +36,10 @@ pub use model::{
     AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
 };
 
-use table::Report;
+use toml::de::DeTable;
+
+use report::Report;
+use source::Source;
 
 /// The longest text that is read, in bytes.
 pub const MAX_TEXT_BYTES: usize = 1024 * 1024;
@@ -48,8 +57,9 @@ pub fn parse_on(text: &str, host: &HostRoom) -> Result<Parsed, Vec<Diagnostic>> 
 
 /// The cluster's name alone. `Err` holds what is wrong with it, and whatever is no TOML; nothing else is judged.
 pub fn cluster_name(text: &str) -> Result<String, Vec<Diagnostic>> {
-    let mut report = Report::new(text);
-    let name = text::with_document(text, &mut report, read::name);
+    let source = Source::new(text);
+    let mut report = Report::new(&source);
+    let name = text::with_document(&source, &mut report, read::name, |_, _| {});
     let (failed, diagnostics) = report.finish();
     match name.flatten() {
         Some(name) if !failed => Ok(name.value),
@@ -58,8 +68,10 @@ pub fn cluster_name(text: &str) -> Result<String, Vec<Diagnostic>> {
 }
 
 fn read(text: &str, host: Option<&HostRoom>) -> Result<Parsed, Vec<Diagnostic>> {
-    let mut report = Report::new(text);
-    let spec = text::with_document(text, &mut report, |document, report| {
+    let source = Source::new(text);
+    let mut report = Report::new(&source);
+    source.report_misplaced(&mut report);
+    let judge = |document: &DeTable<'_>, report: &mut Report<'_>| {
         let draft = read::draft(document, report);
         check_network::check(&draft, report);
         check_nodes::check(&draft, report);
@@ -68,7 +80,9 @@ fn read(text: &str, host: Option<&HostRoom>) -> Result<Parsed, Vec<Diagnostic>> 
         }
         let lines = draft.lines(report);
         draft.finish().map(|spec| (spec, lines))
-    });
+    };
+    let again = |document: &DeTable<'_>, report: &mut Report<'_>| drop(read::draft(document, report));
+    let spec = text::with_document(&source, &mut report, judge, again);
     let (failed, diagnostics) = report.finish();
     match spec.flatten() {
         Some((spec, lines)) if !failed => Ok(Parsed { spec, lines, warnings: diagnostics }),

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::model::AddressRange;
 use super::read::{Draft, NetworkDraft};
-use super::table::{Located, Report};
+use super::report::{Located, Report};
 
 /// Checks the networks and ranges of the draft.
 pub(super) fn check(draft: &Draft, report: &mut Report<'_>) {

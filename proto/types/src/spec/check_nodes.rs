@@ -1,6 +1,6 @@
 //! What only shows between the nodes, and between a node's values and its role.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::hash::Hash;
 
@@ -8,7 +8,7 @@ use super::check_network::usable;
 use super::mac::derived_mac;
 use super::model::Role;
 use super::read::{Draft, NodeDraft};
-use super::table::{Located, Place, Report};
+use super::report::{Located, Place, Report};
 use super::values::{GIB, MIB, show_size};
 
 const MOST_VCPUS: i64 = 255;
@@ -84,7 +84,8 @@ fn check_address(node: &NodeDraft, draft: &Draft, report: &mut Report<'_>) {
     let usable = usable(net);
     let free = format!("take one of {}-{}", usable.first.saturating_next(), usable.last);
     if node.pool_index.is_some_and(|index| index > 0) {
-        if !usable.contains(address) || address == usable.first {
+        // Of those that do not fit, the first one; where the pool's own first address is wrong, that has been told.
+        if !usable.contains(address) && usable.contains(address.saturating_previous()) {
             let message = format!("the pool's addresses run to {address}, out of the usable ones of {net}");
             report.error(
                 "SPEC-POOL-OVERFLOW",
@@ -110,13 +111,18 @@ fn check_address(node: &NodeDraft, draft: &Draft, report: &mut Report<'_>) {
     report.error("SPEC-IP-RESERVED", &ip.at, format!("{address} is {reserved}"), free);
 }
 
-trait Next {
+trait Neighbour {
     fn saturating_next(self) -> Self;
+    fn saturating_previous(self) -> Self;
 }
 
-impl Next for std::net::Ipv4Addr {
+impl Neighbour for std::net::Ipv4Addr {
     fn saturating_next(self) -> Self {
         Self::from(u32::from(self).saturating_add(1))
+    }
+
+    fn saturating_previous(self) -> Self {
+        Self::from(u32::from(self).saturating_sub(1))
     }
 }
 
@@ -163,11 +169,15 @@ fn unique_after<T: Eq + Hash + Display>(
     hint: &str,
     report: &mut Report<'_>,
 ) {
+    // A pool's nodes have one key for all of theirs: the first one tells.
+    let mut told = HashSet::new();
     for Located { value, at, .. } in values {
         if let Some(first) = seen.get(&value) {
-            let message =
-                format!("the {what} {value} is taken by {} in line {}", first.field, report.line(first));
-            report.error(id, &at, message, hint);
+            if told.insert(at.field.clone()) {
+                let line = report.line(first);
+                let message = format!("the {what} {value} is taken by {} in line {line}", first.field);
+                report.error(id, &at, message, hint);
+            }
         } else {
             seen.insert(value, at);
         }
@@ -175,12 +185,15 @@ fn unique_after<T: Eq + Hash + Display>(
 }
 
 fn roles(draft: &Draft, report: &mut Report<'_>) {
-    if !draft.any_nodes {
-        let hint = "add [[node]] with name, role = \"control-plane\" and ip; see examples/home.toml";
-        report.missing("SPEC-NO-NODES", &Place::file("node"), "the file has no nodes", hint);
+    // What could not be read, and has been reported, may be what seems to be missing.
+    let all_known = draft.all_nodes && !report.is_incomplete();
+    let Some(first) = draft.nodes.first() else {
+        if all_known {
+            let hint = "add [[node]] with name, role = \"control-plane\" and ip; see examples/home.toml";
+            report.error("SPEC-NO-NODES", &Place::file("node"), "the file has no nodes", hint);
+        }
         return;
-    }
-    let known: Option<Vec<_>> = draft.nodes.iter().map(|node| node.role.as_ref()).collect();
+    };
     let of = |role| {
         let found = draft.nodes.iter().filter_map(|node| node.role.as_ref());
         found.filter(|found| found.value == role).collect::<Vec<_>>()
@@ -202,17 +215,14 @@ fn roles(draft: &Draft, report: &mut Report<'_>) {
         let message = format!("got {count} control planes, an even number: etcd's majority needs an odd one");
         report.error("SPEC-CONTROL-PLANE-EVEN", &last.at, message, "keep one control plane");
     }
-    if !draft.all_nodes {
-        // Those that could not be read may be what seems to be missing.
-        return;
-    }
-    if known.is_some() && count == 0 {
+    let known = draft.nodes.iter().all(|node| node.role.is_some());
+    let Some(first) = first.role.as_ref().filter(|_| known && all_known) else { return };
+    if count == 0 {
         let hint = "give one [[node]] role = \"control-plane\"";
-        report.missing("SPEC-CONTROL-PLANE-NONE", &Place::file("node"), "no node is a control plane", hint);
-    }
-    if known.is_some() && workers.is_empty() && count > 0 && !report.is_incomplete() {
+        report.error("SPEC-CONTROL-PLANE-NONE", &first.at, "no node is a control plane", hint);
+    } else if workers.is_empty() {
         let hint = "add [[node]] with role = \"worker\", or a [[worker_pool]]";
         let message = "no node is a worker: a control plane takes no ordinary pods";
-        report.warning("SPEC-NO-WORKERS", &Place::file("node"), message, hint);
+        report.warning("SPEC-NO-WORKERS", &first.at, message, hint);
     }
 }

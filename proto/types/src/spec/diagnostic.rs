@@ -11,7 +11,7 @@ pub struct Diagnostic {
     pub id: &'static str,
     /// Key path, `node[1].ip`.
     pub field: String,
-    /// 1-based; 0 means the whole file.
+    /// 1-based; what is not there is told in the first line. 0 means the file as a whole.
     pub line: u32,
     /// 1-based, in characters; 0 means the whole line.
     pub column: u32,
@@ -99,6 +99,7 @@ pub const IDS: &[(&str, &str)] = &[
     ("SPEC-LB-CONFLICT", "the load balancer range covers the gateway or a node's address"),
     ("SPEC-MAC", "no MAC address"),
     ("SPEC-MAC-MULTICAST", "a multicast or all-zero MAC address"),
+    ("SPEC-MAC-RESERVED", "a MAC address that libvirt keeps for the host, beginning with fe"),
     ("SPEC-MEMORY-LARGE", "a node has more memory than a VM can have"),
     ("SPEC-MEMORY-SMALL", "a node has less memory than its role needs"),
     ("SPEC-MEMORY-TIGHT", "warning: a node has hardly the memory that its role needs"),

@@ -1,7 +1,7 @@
 //! What only shows on a given host: whether its memory, CPUs and disk are enough.
 
 use super::read::{Draft, NodeDraft};
-use super::table::{Located, Place, Report};
+use super::report::{Located, Place, Report};
 use super::values::{GIB, MIB};
 
 /// What the host keeps for itself before it is called tight.

@@ -93,7 +93,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("node", "disk", "size", "50GiB for a control plane, 30GiB for a worker", DISK),
     key("node", "ip", "IPv4 address", REQUIRED, "in cidr, unique, not the gateway"),
-    key("node", "mac", "MAC address", "derived from cluster name and ip", "unicast, unique"),
+    key(
+        "node",
+        "mac",
+        "MAC address",
+        "derived from cluster name and ip",
+        "unicast, unique, not beginning with fe",
+    ),
     key("node", "labels", "table of strings", "none", LABELS),
     key("node", "taints", "array of strings", "none", TAINTS),
     key("worker_pool", "name", "string", REQUIRED, "DNS label together with the number, unique"),
@@ -113,11 +119,40 @@ pub(super) fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
     KEYS.iter().filter(move |key| key.section == section)
 }
 
+/// How the tables of a key of the top level stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `[network]`
+    One,
+    /// `[[node]]`
+    Many,
+}
+
+impl Shape {
+    /// The header of such a table.
+    pub(super) fn header(self, key: &str) -> String {
+        match self {
+            Self::One => format!("[{key}]"),
+            Self::Many => format!("[[{key}]]"),
+        }
+    }
+}
+
+/// The shape of a key of the top level; `None` for one that holds no tables.
+pub(super) fn shape(name: &str) -> Option<Shape> {
+    match keys_of("").find(|key| key.name == name)?.kind {
+        "array of tables" => Some(Shape::Many),
+        "table" | "table of tables" => Some(Shape::One),
+        _ => None,
+    }
+}
+
 /// The key that the user probably meant, if any.
 pub(super) fn did_you_mean(section: &str, written: &str) -> Option<&'static str> {
     let plain = written.to_ascii_lowercase().replace('-', "_");
     let meant = OTHER_WORDS.iter().find(|(other, _)| *other == plain).map_or(plain.as_str(), |word| word.1);
     keys_of(section)
+        .filter(|key| key.name.len().abs_diff(meant.len()) <= 2)
         .map(|key| (distance(key.name, meant), key.name))
         .filter(|(distance, name)| *distance <= 2 && *distance < name.len())
         .min()

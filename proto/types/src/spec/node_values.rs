@@ -4,6 +4,9 @@ use super::model::Role;
 use super::values::{Faults, quoted};
 use crate::node_label;
 
+/// First byte of the addresses that libvirt gives to tap devices: it starts no VM that has one of its own.
+const HOST_END: u8 = 0xfe;
+
 /// A role.
 pub(super) fn role(text: &str, faults: &mut Faults) -> Option<Role> {
     match text {
@@ -37,15 +40,16 @@ pub(super) fn mac(text: &str, faults: &mut Faults) -> Option<String> {
         faults.error("SPEC-MAC", message, "write it like \"52:54:00:12:34:56\", or leave it out");
         return None;
     };
-    let fault = if octets[0] & 1 == 1 {
-        "a multicast address: the first byte is odd"
+    let (id, fault) = if octets[0] & 1 == 1 {
+        ("SPEC-MAC-MULTICAST", "is a multicast address: the first byte is odd; expected a unicast address")
     } else if octets.iter().all(|octet| *octet == 0) {
-        "all zeros"
+        ("SPEC-MAC-MULTICAST", "is all zeros; expected a unicast address")
+    } else if octets[0] == HOST_END {
+        ("SPEC-MAC-RESERVED", "begins with fe: libvirt has those for the host's ends of the VMs' interfaces")
     } else {
         return Some(text.to_ascii_lowercase());
     };
-    let message = format!("{text} is {fault}; expected a unicast address");
-    faults.error("SPEC-MAC-MULTICAST", message, "begin with 52:54:00, or leave it out");
+    faults.error(id, format!("{text} {fault}"), "begin with 52:54:00, or leave it out");
     None
 }
 
@@ -92,7 +96,8 @@ pub(super) fn taint(text: &str, faults: &mut Faults) -> Option<String> {
     if let Err(why) = qualified_name(key) {
         let message = format!("the taint key {} {why}", quoted(key));
         faults.error("SPEC-TAINT", message, "write it like \"dedicated=db:NoSchedule\"");
-    } else if let Err(why) = label_value(value) {
+    }
+    if let Err(why) = label_value(value) {
         let message = format!("the taint value {} {why}", quoted(value));
         faults.error("SPEC-TAINT", message, "write it like \"dedicated=db:NoSchedule\"");
     }

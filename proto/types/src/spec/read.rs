@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::mac::derived_mac;
 use super::model::{AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, PluginSpec, Role};
-use super::table::{Located, Place, Report, Table, bare_or_quoted, parse_at, wrong_type};
+use super::report::{Located, Place, Report};
+use super::table::{Table, bare_or_quoted, parse_at, wrong_type};
 use super::values::{self, GIB, quoted};
 use super::{node_values, values::Faults};
 use crate::suite;
@@ -34,8 +35,6 @@ pub(super) struct Draft {
     pub(super) network: NetworkDraft,
     /// In the order of the file, pools expanded behind the single nodes.
     pub(super) nodes: Vec<NodeDraft>,
-    /// Whether there is a `[[node]]` or `[[worker_pool]]` at all, readable or not.
-    pub(super) any_nodes: bool,
     /// Whether `nodes` are all of them; what could not be read has been reported.
     pub(super) all_nodes: bool,
     suite: Option<Located<String>>,
@@ -83,27 +82,20 @@ pub(super) fn draft(document: &DeTable<'_>, report: &mut Report<'_>) -> Draft {
     let name = cluster_name(&root, report);
     let kubernetes = root.parse("kubernetes", values::kubernetes, report);
     let network = network(&root.table("network", report), report);
-    let Nodes { nodes, any: any_nodes, all: all_nodes } = nodes(&root, report);
+    let (nodes, all_nodes) = nodes(&root, report);
     let suite =
         root.table("image", report).parse_or("suite", Some(suite::DEFAULT.to_owned()), values::suite, report);
     let plugins = plugins(&root, report);
-    Draft { name, kubernetes, network, nodes, any_nodes, all_nodes, suite, plugins }
+    Draft { name, kubernetes, network, nodes, all_nodes, suite, plugins }
 }
 
-/// The nodes of a file; see [`Draft`].
-struct Nodes {
-    nodes: Vec<NodeDraft>,
-    any: bool,
-    all: bool,
-}
-
-/// All nodes, pools expanded: never more than may be, whatever the file says.
-fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Nodes {
+/// All nodes, pools expanded, and whether these are all: never more than may be, whatever the file says.
+fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> (Vec<NodeDraft>, bool) {
     let singles = root.tables("node", MOST_NODES, report);
     let mut nodes: Vec<_> = singles.tables.iter().map(|table| node(table, report)).collect();
     let mut first_too_many = root.table_behind("node", MOST_NODES);
     let pools = root.tables("worker_pool", MOST_NODES, report);
-    let (any, mut all) = (singles.any || pools.any, !singles.partly && !pools.partly);
+    let mut all = !singles.partly && !pools.partly;
     for table in pools.tables {
         let Some(pool) = Pool::read(&table, report) else {
             all = false;
@@ -121,7 +113,7 @@ fn nodes(root: &Table<'_>, report: &mut Report<'_>) -> Nodes {
         report.error("SPEC-NODES", &at, message, "a cluster is on one host: take fewer and larger nodes");
         report.set_incomplete();
     }
-    Nodes { nodes, any, all }
+    (nodes, all)
 }
 
 fn network(table: &Table<'_>, report: &mut Report<'_>) -> NetworkDraft {
@@ -167,10 +159,7 @@ fn sizes(table: &Table<'_>, role: Option<Role>, report: &mut Report<'_>) -> Size
         Some(Role::Worker) => (Some(2), Some(4 * GIB), Some(30 * GIB)),
         None => (None, None, None),
     };
-    let vcpus = match vcpus {
-        Some(vcpus) if !table.has("vcpus") => table.default("vcpus", vcpus),
-        _ => table.integer("vcpus", report),
-    };
+    let vcpus = table.integer_or("vcpus", vcpus, report);
     let memory = table.parse_or("memory", memory, values::size, report);
     (vcpus, memory, table.parse_or("disk", disk, values::size, report))
 }
@@ -209,7 +198,7 @@ impl Pool {
             let message = format!("\"{}-{count}\" is longer than {DNS_LABEL} characters", name.value);
             report.error("SPEC-NAME", &name.at, message, "take a shorter name for the pool");
         }
-        let role = table.default("name", Role::Worker);
+        let role = Some(Located { value: Role::Worker, at: table.at.clone(), written: false });
         Some(Self { name, count: fitting, count_at, first, sizes, role, labels, taints })
     }
 

@@ -1,168 +1,15 @@
-//! Typed reading of TOML tables with positions: unknown keys, missing keys, wrong types, and the report
-//! that collects every mistake.
-
-use std::collections::HashSet;
+//! Typed reading of TOML tables with positions: unknown keys, missing keys, wrong types.
 
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use super::diagnostic::Diagnostic;
 use super::keys::{self, HIGH_AVAILABILITY, MULTI_HOST};
-use super::text::Lines;
+use super::report::{Located, Place, Report};
 use super::values::{Faults, quoted};
-
-/// A key path and where its value stands in the text.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) field: String,
-    /// `None`: the file as a whole.
-    pub(super) offset: Option<usize>,
-}
-
-impl Place {
-    pub(super) fn file(field: &str) -> Self {
-        Self { field: field.to_owned(), offset: None }
-    }
-}
-
-/// A value with its place.
-#[derive(Clone, Debug)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
-    pub(super) at: Place,
-    /// Whether the user wrote it; else it is a default.
-    pub(super) written: bool,
-}
-
-/// Most mistakes that are told, the first ones in the file; behind them it is said how many more there are.
-const MOST_TOLD: usize = 100;
-/// Most mistakes that are kept to choose those from; further ones are counted.
-const MOST_KEPT: usize = 1000;
-
-/// Every mistake found so far; one for each id, key and line.
-pub(super) struct Report<'t> {
-    lines: Lines<'t>,
-    /// With the offset of each; its column is not known yet.
-    found: Vec<(Option<usize>, Diagnostic)>,
-    seen: HashSet<(&'static str, String, u32)>,
-    failed: bool,
-    /// How many are not among those found.
-    more: usize,
-    incomplete: bool,
-}
-
-impl<'t> Report<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        let (found, seen) = (Vec::new(), HashSet::new());
-        Self { lines: Lines::new(text), found, seen, failed: false, more: 0, incomplete: false }
-    }
-
-    /// Further mistakes are only counted.
-    pub(super) fn is_full(&self) -> bool {
-        self.found.len() >= MOST_KEPT
-    }
-
-    /// Whether things may be missing because they were not read.
-    pub(super) fn is_incomplete(&self) -> bool {
-        self.incomplete
-    }
-
-    /// From now on things may be missing because their line could not be read: what is missing is no news.
-    pub(super) fn set_incomplete(&mut self) {
-        self.incomplete = true;
-    }
-
-    pub(super) fn error(
-        &mut self,
-        id: &'static str,
-        at: &Place,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        self.push(id, at, message.into(), hint.into(), false);
-    }
-
-    pub(super) fn warning(
-        &mut self,
-        id: &'static str,
-        at: &Place,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        self.push(id, at, message.into(), hint.into(), true);
-    }
-
-    /// An error about something that is not there; not reported when lines could not be read.
-    pub(super) fn missing(
-        &mut self,
-        id: &'static str,
-        at: &Place,
-        message: impl Into<String>,
-        hint: impl Into<String>,
-    ) {
-        if !self.incomplete {
-            self.push(id, at, message.into(), hint.into(), false);
-        }
-    }
-
-    /// 1-based line of a place, for messages that name another one.
-    pub(super) fn line(&self, at: &Place) -> u32 {
-        at.offset.map_or(0, |offset| self.lines.number(offset))
-    }
-
-    fn push(&mut self, id: &'static str, at: &Place, message: String, hint: String, warning: bool) {
-        self.failed |= !warning;
-        let line = self.line(at);
-        if !self.seen.insert((id, at.field.clone(), line)) {
-            return;
-        }
-        if self.is_full() {
-            self.more += 1;
-            return;
-        }
-        let field = at.field.clone();
-        self.found.push((at.offset, Diagnostic { id, field, line, column: 0, message, hint, warning }));
-    }
-
-    /// Whether there were errors, and everything in the order of the file.
-    pub(super) fn finish(mut self) -> (bool, Vec<Diagnostic>) {
-        if self.found.len() > MOST_TOLD {
-            // No warning takes the place of an error.
-            self.found.sort_by_key(|(offset, one)| (one.warning, *offset, one.id));
-            self.more += self.found.len() - MOST_TOLD;
-            self.found.truncate(MOST_TOLD);
-        }
-        self.found.sort_by_key(|(offset, one)| (*offset, one.id));
-        let lines = &self.lines;
-        let mut told: Vec<_> = self
-            .found
-            .into_iter()
-            .map(|(offset, mut one)| {
-                // Reads the line, which may be the whole file: not for mistakes that nobody sees.
-                one.column = offset.map_or(0, |offset| lines.column(offset));
-                one
-            })
-            .collect();
-        if self.more > 0 {
-            told.push(Diagnostic {
-                id: "SPEC-MORE",
-                field: String::new(),
-                line: 0,
-                column: 0,
-                message: format!("and {} more", self.more),
-                hint: "mend these first; the others are told then".to_owned(),
-                warning: !self.failed,
-            });
-        }
-        (self.failed, told)
-    }
-}
 
 /// The tables of a key that may stand many times, as far as they could be read.
 pub(super) struct Tables<'a> {
     pub(super) tables: Vec<Table<'a>>,
-    /// Whether the key is there at all, in whatever shape or spelling.
-    pub(super) any: bool,
     /// Whether something of it could not be read, which has been reported.
     pub(super) partly: bool,
 }
@@ -173,6 +20,8 @@ pub(super) struct Table<'a> {
     table: Option<&'a DeTable<'a>>,
     /// Whether a key that it lacks is left out; else it may stand where it could not be read.
     has_defaults: bool,
+    /// Whether a misspelt key is read as the one that is probably meant.
+    guesses: bool,
     /// Where the table begins.
     pub(super) at: Place,
 }
@@ -185,47 +34,43 @@ impl<'a> Table<'a> {
         at: Place,
         report: &mut Report<'_>,
     ) -> Self {
-        let this = Self::unchecked(section, table, at);
+        let this = Self { guesses: true, ..Self::unchecked(section, table, at) };
         for key in table.keys() {
             this.check_key(key, report);
         }
         this
     }
 
-    /// The same, whatever keys it has.
+    /// The same, whatever keys it has: none is taken for another.
     pub(super) fn unchecked(section: &'static str, table: &'a DeTable<'a>, at: Place) -> Self {
-        Self { section, table: Some(table), has_defaults: true, at }
+        Self { section, table: Some(table), has_defaults: true, guesses: false, at }
     }
 
-    /// A table that the file does not have: everything in it is a default.
-    pub(super) fn absent(section: &'static str) -> Self {
-        Self { section, table: None, has_defaults: true, at: Place::file(section) }
-    }
-
-    /// A table that the file has, but not as one that can be read.
-    fn unreadable(section: &'static str) -> Self {
-        Self { has_defaults: false, ..Self::absent(section) }
+    /// A table that cannot be read, or that the file does not have: everything in it is a default then.
+    fn without(section: &'static str, has_defaults: bool) -> Self {
+        Self { section, table: None, has_defaults, guesses: false, at: Place::file(section) }
     }
 
     /// What stands under unknown keys that are probably this one, by the key as it is written.
-    fn misspelt(
+    fn misspelt<'k>(
         &self,
-        key: &'static str,
+        key: &'k str,
         report: &Report<'_>,
-    ) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'a>>)> {
+    ) -> impl Iterator<Item = (&'a str, &'a Spanned<DeValue<'a>>)> + use<'a, 'k> {
         // What was meant costs a look at every key.
-        let table = self.table.filter(|_| !report.is_full());
+        let table = self.table.filter(|_| self.guesses && !report.is_full());
         let section = self.section;
         let entries = table.into_iter().flatten().map(|(name, value)| (name.get_ref().as_ref(), value));
         entries.filter(move |(name, _)| {
-            keys::keys_of(section).all(|known| known.name != *name)
-                && keys::did_you_mean(section, name) == Some(key)
+            let is_known = keys::keys_of(section).any(|known| known.name == *name);
+            let is_refused = MULTI_HOST.contains(name) || HIGH_AVAILABILITY.contains(name);
+            !is_known && !is_refused && keys::did_you_mean(section, name) == Some(key)
         })
     }
 
     fn check_key(&self, key: &Spanned<DeString<'_>>, report: &mut Report<'_>) {
         let name = key.get_ref().as_ref();
-        if keys::keys_of(self.section).any(|known| known.name == name) {
+        if report.is_again() || keys::keys_of(self.section).any(|known| known.name == name) {
             return;
         }
         let at = Place { field: self.path(name), offset: Some(key.span().start) };
@@ -248,7 +93,10 @@ impl<'a> Table<'a> {
             );
         } else {
             let hint = match (keys::did_you_mean(self.section, name), keys::elsewhere(name)) {
-                (Some(meant), _) => format!("did you mean {meant:?}?"),
+                (Some(meant), _) => match keys::shape(meant).filter(|_| self.section.is_empty()) {
+                    Some(shape) => format!("did you mean {}?", shape.header(meant)),
+                    None => format!("did you mean {meant:?}?"),
+                },
                 (None, Some(path)) => format!("this key exists as {path}"),
                 (None, None) => {
                     let known: Vec<_> = keys::keys_of(self.section).map(|key| key.name).collect();
@@ -268,14 +116,13 @@ impl<'a> Table<'a> {
     /// The value of a key; reports a required key that is missing.
     pub(super) fn get(&self, key: &str, report: &mut Report<'_>) -> Option<(Place, &'a DeValue<'a>)> {
         if let Some(value) = self.table.and_then(|table| table.get(key)) {
-            return Some((
-                Place { field: self.path(key), offset: Some(value.span().start) },
-                value.get_ref(),
-            ));
+            let at = Place { field: self.path(key), offset: Some(value.span().start) };
+            return Some((at, value.get_ref()));
         }
-        if keys::keys_of(self.section).any(|known| known.name == key && known.required()) {
+        let is_required = keys::keys_of(self.section).any(|known| known.name == key && known.required());
+        if is_required && self.lacks(key, report) && !report.is_again() {
             let at = Place { field: self.path(key), offset: self.at.offset };
-            report.missing(
+            report.error(
                 "SPEC-MISSING",
                 &at,
                 format!("{key} is missing"),
@@ -285,6 +132,11 @@ impl<'a> Table<'a> {
         None
     }
 
+    /// Whether a key that is not there is left out; else it may stand where nothing could be read.
+    fn lacks(&self, key: &str, report: &Report<'_>) -> bool {
+        self.has_defaults && !report.may_hold(&self.at, key) && self.misspelt(key, report).next().is_none()
+    }
+
     /// A string that a parser turns into a value. `None`: left out, or reported.
     pub(super) fn parse<T>(
         &self,
@@ -292,12 +144,21 @@ impl<'a> Table<'a> {
         parser: impl FnOnce(&str, &mut Faults) -> Option<T>,
         report: &mut Report<'_>,
     ) -> Option<Located<T>> {
+        if let Some((at, value)) = self.near(key, report) {
+            return value.as_str().and_then(|text| parse_at(text, at, parser, report));
+        }
         let (at, value) = self.get(key, report)?;
         let Some(text) = value.as_str() else {
             wrong_type(&at, value, "a string", example(key), report);
             return None;
         };
         parse_at(text, at, parser, report)
+    }
+
+    /// What stands under a key that is probably this one, which is not there itself.
+    fn near(&self, key: &str, report: &Report<'_>) -> Option<(Place, &'a DeValue<'a>)> {
+        let (name, value) = (!self.has(key)).then(|| self.misspelt(key, report).next())??;
+        Some((Place { field: self.path(name), offset: Some(value.span().start) }, value.get_ref()))
     }
 
     /// The same with a default for a key that is left out; a value that was refused stays `None`.
@@ -308,28 +169,39 @@ impl<'a> Table<'a> {
         parser: impl FnOnce(&str, &mut Faults) -> Option<T>,
         report: &mut Report<'_>,
     ) -> Option<Located<T>> {
-        if self.has(key) { self.parse(key, parser, report) } else { self.default(key, default?) }
+        let parsed = self.parse(key, parser, report);
+        if parsed.is_some() || self.has(key) { parsed } else { self.default(key, default?, report) }
     }
 
     /// A whole number. `None`: left out, or reported.
     pub(super) fn integer(&self, key: &str, report: &mut Report<'_>) -> Option<Located<i64>> {
-        let (at, value) = self.get(key, report)?;
+        let near = self.near(key, report);
+        let is_near = near.is_some();
+        let (at, value) = near.or_else(|| self.get(key, report))?;
         let number = value
             .as_integer()
             .map(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i64::MAX));
-        match number {
-            Some(value) => Some(Located { value, at, written: true }),
-            None => {
-                wrong_type(&at, value, "a whole number", example(key), report);
-                None
-            }
+        if number.is_none() && !is_near {
+            wrong_type(&at, value, "a whole number", example(key), report);
         }
+        number.map(|value| Located { value, at, written: true })
+    }
+
+    /// The same with a default for a key that is left out.
+    pub(super) fn integer_or(
+        &self,
+        key: &str,
+        default: Option<i64>,
+        report: &mut Report<'_>,
+    ) -> Option<Located<i64>> {
+        let number = self.integer(key, report);
+        if number.is_some() || self.has(key) { number } else { self.default(key, default?, report) }
     }
 
     /// A default in the place of a key that is left out.
-    pub(super) fn default<T>(&self, key: &str, value: T) -> Option<Located<T>> {
+    fn default<T>(&self, key: &str, value: T, report: &Report<'_>) -> Option<Located<T>> {
         let at = Place { field: self.path(key), offset: self.at.offset };
-        self.has_defaults.then_some(Located { value, at, written: false })
+        self.lacks(key, report).then_some(Located { value, at, written: false })
     }
 
     /// Whether the key is there, whatever its value.
@@ -338,9 +210,9 @@ impl<'a> Table<'a> {
     }
 
     /// The tables of a key that may stand many times, `[[node]]`; of more than `most` the first ones. What stands
-    /// below `[node]` or `[[nodes]]` is read, too, so that the mistakes in there are told.
+    /// below `[[nodes]]` is read, too, so that the mistakes in there are told.
     pub(super) fn tables(&self, key: &'static str, most: usize, report: &mut Report<'_>) -> Tables<'a> {
-        let mut found = Tables { tables: Vec::new(), any: self.has(key), partly: false };
+        let mut found = Tables { tables: Vec::new(), partly: false };
         match self.get(key, report) {
             Some((at, DeValue::Array(items))) => found.read(key, &at.field, items, most, report),
             Some((at, value)) => {
@@ -354,7 +226,6 @@ impl<'a> Table<'a> {
         }
         let misspelt: Vec<_> = self.misspelt(key, report).collect();
         for (name, value) in misspelt {
-            found.any = true;
             match value.get_ref() {
                 DeValue::Array(items) => found.read(key, &self.path(name), items, most, report),
                 _ => found.partly = true,
@@ -376,10 +247,13 @@ impl<'a> Table<'a> {
             Some((at, DeValue::Table(table))) => Table::new(key, table, at, report),
             Some((at, other)) => {
                 wrong_type(&at, other, "a table", format!("[{key}]"), report);
-                Table::unreadable(key)
+                Table::without(key, false)
             }
-            None if self.misspelt(key, report).next().is_some() => Table::unreadable(key),
-            None => Table::absent(key),
+            None => match self.near(key, report) {
+                Some((at, DeValue::Table(table))) => Table::new(key, table, at, report),
+                Some(_) => Table::without(key, false),
+                None => Table::without(key, !report.is_incomplete() && !report.may_hold(&self.at, key)),
+            },
         }
     }
 }

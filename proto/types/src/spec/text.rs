@@ -1,71 +1,36 @@
-//! The file as text: positions, and TOML with recovery so that a syntax error does not hide the other mistakes.
+//! TOML with recovery, so that a syntax error does not hide the other mistakes.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 use toml::de::DeTable;
+use toml_parser::lexer::TokenKind;
 
 use super::MAX_TEXT_BYTES;
-use super::table::{Place, Report};
+use super::layout::{Line, Reader};
+use super::lines::Lines;
+use super::report::{Place, Report};
+use super::source::{Source, push_blank};
 use super::values::quoted;
 
 /// Most times that a text is read again without the lines found broken.
 const MOST_PASSES: usize = 64;
+/// Most times that values of keys that stand there twice are read.
+const MOST_AGAIN: usize = 4;
+/// As many parts of a key are more than the parser takes.
+const DEEP: usize = 80;
 
-/// Where the lines of a text begin.
-pub(super) struct Lines<'t> {
-    text: &'t str,
-    starts: Vec<usize>,
-}
-
-impl<'t> Lines<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
-    }
-
-    /// 1-based line of a byte offset. Does not read the line.
-    pub(super) fn number(&self, offset: usize) -> u32 {
-        let line = self.starts.partition_point(|start| *start <= offset);
-        u32::try_from(line).unwrap_or(u32::MAX)
-    }
-
-    /// 1-based column of a byte offset, in characters. Reads the line up to it.
-    pub(super) fn column(&self, offset: usize) -> u32 {
-        let line = self.number(offset);
-        let before = self.starts.get(line.saturating_sub(1) as usize).copied().unwrap_or(0)..offset;
-        let column = self.text.get(before).map_or(0, |text| text.chars().count()) + 1;
-        u32::try_from(column).unwrap_or(u32::MAX)
-    }
-
-    fn count(&self) -> u32 {
-        u32::try_from(self.starts.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Whether a line begins a table, well-formed or not.
-    fn is_header(&self, line: u32) -> bool {
-        self.line(line).trim_start().starts_with('[')
-    }
-
-    /// The text of a 1-based line.
-    fn line(&self, line: u32) -> &'t str {
-        let index = line.saturating_sub(1) as usize;
-        let Some(start) = self.starts.get(index) else { return "" };
-        let end = self.starts.get(index + 1).map_or(self.text.len(), |next| next - 1);
-        &self.text[*start..end]
-    }
-}
-
-/// Reports what is no TOML and hands on what is; `None` when nothing sensible is left.
+/// Reports what is no TOML and hands on what is; `None` when nothing sensible is left. `again` is given the values that
+/// a key has where it stands for the second time, of which only that they are sound can be said.
 ///
-/// Lines with a syntax error are blanked out (every offset stays what it is) and the rest is read again.
+/// Lines with a syntax error are made comments (every offset stays what it is) and the rest is read again.
 pub(super) fn with_document<T>(
-    text: &str,
+    source: &Source<'_>,
     report: &mut Report<'_>,
     read: impl FnOnce(&DeTable<'_>, &mut Report<'_>) -> T,
+    again: impl Fn(&DeTable<'_>, &mut Report<'_>),
 ) -> Option<T> {
-    if text.len() > MAX_TEXT_BYTES {
+    if source.is_too_long {
         report.error(
             "SPEC-FILE-SIZE",
             &Place::file(""),
@@ -75,86 +40,158 @@ pub(super) fn with_document<T>(
         );
         return None;
     }
-    let lines = Lines::new(text);
-    let mut readable = Cow::Borrowed(text);
-    let mut broken = BTreeSet::new();
-    for pass in 0..MOST_PASSES {
-        let (document, errors) = DeTable::parse_recoverable(&readable);
-        let found = broken_lines(&errors, &lines, text);
-        // What only shows after blanking counts where it is a mistake of its own for sure: key = value.
-        let own = |line: &u32| pass == 0 || is_key_value(lines.line(*line));
-        if !found.iter().map(|(line, ..)| line).all(own) {
-            return None;
-        }
-        report_errors(&errors, &found, &lines, text, report);
-        if found.is_empty() {
-            return Some(read(document.get_ref(), report));
-        }
+    source.report_unreadable(report);
+    let mut reading =
+        Reading { source, lines: Lines::new(&source.text), broken: BTreeSet::new(), told: HashSet::new() };
+    for _ in 0..MOST_PASSES {
         if report.is_full() {
             return None;
         }
-        report.set_incomplete();
-        for (line, ..) in &found {
-            if *line == 0 {
-                return None;
-            }
-            broken.insert(*line);
-            // What stands below a header that cannot be read belongs to no table that is known.
-            if lines.is_header(*line) {
-                broken.extend((*line + 1..=lines.count()).take_while(|below| !lines.is_header(*below)));
-            }
+        let readable = blank(&source.text, |line| reading.broken.contains(&line));
+        let (document, errors) = DeTable::parse_recoverable(&readable);
+        let repeated = reading.report_repeated(&errors, report);
+        if !reading.find_broken(&errors, report)? {
+            let result = read(document.get_ref(), report);
+            report.set_again();
+            reading.read_again(&readable, repeated, again, report);
+            return Some(result);
         }
-        readable = Cow::Owned(blank(text, &broken));
     }
     None
 }
 
-/// Whether a line by itself is meant as `key = value`.
-fn is_key_value(line: &str) -> bool {
-    line.trim_start().starts_with(|c: char| c.is_ascii_alphabetic()) && line.contains('=')
+/// What has been found out about a text so far.
+struct Reading<'s> {
+    source: &'s Source<'s>,
+    lines: Lines<'s>,
+    /// Lines that are not read.
+    broken: BTreeSet<u32>,
+    /// First lines of the items with a line that was reported.
+    told: HashSet<u32>,
+}
+
+impl Reading<'_> {
+    /// Reports each broken line and counts it as one; whether there are any. `None` when one has no place.
+    fn find_broken(&mut self, errors: &[toml::de::Error], report: &mut Report<'_>) -> Option<bool> {
+        let mut known = HashSet::new();
+        let mut any = false;
+        let earlier = self.told.clone();
+        for error in errors.iter().filter(|error| !is_duplicate(error)) {
+            any = true;
+            let offset = match error.span() {
+                Some(span) => Some(content_before(&self.source.text, span.start)),
+                None => self.deep_line(),
+            };
+            let Some(offset) = offset else {
+                let hint = "put fewer brackets and dotted keys in each other; no line is known";
+                report.error("SPEC-TOML", &Place::file(""), error.message(), hint);
+                return None;
+            };
+            let line = self.lines.number(offset);
+            if !known.insert(line) {
+                continue;
+            }
+            let item = self.source.item(line);
+            let first = self.lines.line(item.first);
+            // What only shows without the lines that were broken before comes from that.
+            let is_news = !earlier.contains(&item.first);
+            if is_news && report.is_full() {
+                report.error("SPEC-TOML", &Place { field: String::new(), offset: Some(offset) }, "", "");
+                continue;
+            }
+            if is_news {
+                let hint = match error.span() {
+                    Some(_) => syntax_hint(self.lines.line(line)),
+                    None => "put fewer brackets and dotted keys in each other".to_owned(),
+                };
+                let place = Place { field: String::new(), offset: Some(offset) };
+                report.error("SPEC-TOML", &place, error.message(), hint);
+                self.told.insert(item.first);
+            }
+            report.hide(line, first);
+            if item.is_header {
+                // What stands below belongs to no table that is known.
+                self.broken.extend(item.first..=self.source.last_below(item.first));
+            } else if is_news && line > item.first {
+                self.broken.insert(line);
+            } else {
+                self.broken.extend(item.first..=item.last);
+            }
+        }
+        Some(any)
+    }
+
+    /// Where a line begins that has a key of more parts than the parser takes.
+    fn deep_line(&self) -> Option<usize> {
+        let is_deep = |line: &Line| {
+            let mut dots = 0;
+            line.words.iter().any(|word| {
+                dots = match word.kind {
+                    TokenKind::Dot => dots + 1,
+                    TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString => dots,
+                    _ => 0,
+                };
+                dots >= DEEP
+            })
+        };
+        let unread = |line: &Line| !self.broken.contains(&self.lines.number(line.range.start));
+        Reader::new(&self.source.text, 0)
+            .find(|line| unread(line) && is_deep(line))
+            .map(|line| line.range.start)
+    }
+
+    /// Reports each key that is there twice, but for those of a table that is; the lines of all of them.
+    fn report_repeated(&self, errors: &[toml::de::Error], report: &mut Report<'_>) -> BTreeSet<u32> {
+        let spans: Vec<_> =
+            errors.iter().filter(|error| is_duplicate(error)).filter_map(toml::de::Error::span).collect();
+        let headers = |span: &&Range<usize>| self.source.item(self.lines.number(span.start)).is_header;
+        let tables: BTreeSet<_> =
+            spans.iter().filter(headers).map(|span| self.lines.number(span.start)).collect();
+        let mut known = HashSet::new();
+        let mut repeated = BTreeSet::new();
+        for span in spans {
+            let line = self.lines.number(span.start);
+            let item = self.source.item(line);
+            let key = self.source.text.get(span.clone()).unwrap_or("");
+            let table =
+                tables.range(..line).next_back().filter(|table| line <= self.source.last_below(**table));
+            // Every key of such a table may stand in the first one, too.
+            if table.is_none_or(|table| !known.insert((*table, key))) {
+                report_duplicate(key, span.start, report);
+            }
+            if !item.is_header {
+                repeated.extend(item.first..=item.last);
+            }
+        }
+        repeated
+    }
+
+    /// Reads the second values of keys that are there twice, the third, and so on.
+    fn read_again(
+        &self,
+        text: &str,
+        mut repeated: BTreeSet<u32>,
+        read: impl Fn(&DeTable<'_>, &mut Report<'_>),
+        report: &mut Report<'_>,
+    ) {
+        for _ in 0..MOST_AGAIN {
+            if repeated.is_empty() || report.is_full() {
+                return;
+            }
+            let readable = blank(text, |line| !repeated.contains(&line) && !self.source.item(line).is_header);
+            let (document, errors) = DeTable::parse_recoverable(&readable);
+            read(document.get_ref(), report);
+            let before = repeated.len();
+            repeated = self.report_repeated(&errors, report);
+            if repeated.len() == before {
+                return;
+            }
+        }
+    }
 }
 
 fn is_duplicate(error: &toml::de::Error) -> bool {
     error.message().starts_with("duplicate key")
-}
-
-/// Line, offset and message of each line that is no TOML; line 0 when the error has no place.
-fn broken_lines<'e>(
-    errors: &'e [toml::de::Error],
-    lines: &Lines<'_>,
-    text: &str,
-) -> Vec<(u32, Option<usize>, &'e str)> {
-    let mut broken = Vec::new();
-    let mut known = HashSet::new();
-    for error in errors.iter().filter(|error| !is_duplicate(error)) {
-        let offset = error.span().map(|span| content_before(text, span.start));
-        let line = offset.map_or(0, |offset| lines.number(offset));
-        if known.insert(line) {
-            broken.push((line, offset, error.message()));
-        }
-    }
-    broken
-}
-
-/// Reports each key that is twice, and each broken line.
-fn report_errors(
-    errors: &[toml::de::Error],
-    broken: &[(u32, Option<usize>, &str)],
-    lines: &Lines<'_>,
-    text: &str,
-    report: &mut Report<'_>,
-) {
-    for error in errors.iter().filter(|error| is_duplicate(error)) {
-        report_duplicate(error.span(), text, report);
-    }
-    for (line, offset, message) in broken {
-        let place = Place { field: String::new(), offset: *offset };
-        let hint = match offset {
-            Some(_) => syntax_hint(lines.line(*line)),
-            None => "put fewer brackets and dotted keys in each other; no line is known".to_owned(),
-        };
-        report.error("SPEC-TOML", &place, *message, hint);
-    }
 }
 
 /// Errors about something missing point at the line's end or behind it: the line that they are about.
@@ -169,9 +206,8 @@ fn content_before(text: &str, offset: usize) -> usize {
     .min(offset)
 }
 
-fn report_duplicate(span: Option<Range<usize>>, text: &str, report: &mut Report<'_>) {
-    let key = span.clone().and_then(|span| text.get(span)).unwrap_or("");
-    let place = Place { field: key.to_owned(), offset: span.map(|span| span.start) };
+fn report_duplicate(key: &str, offset: usize, report: &mut Report<'_>) {
+    let place = Place { field: key.to_owned(), offset: Some(offset) };
     report.error(
         "SPEC-DUPLICATE-KEY",
         &place,
@@ -196,18 +232,15 @@ fn syntax_hint(line: &str) -> String {
     }
 }
 
-/// The text with these lines turned into spaces, byte for byte.
-fn blank(text: &str, lines: &BTreeSet<u32>) -> String {
-    let mut number = 0;
-    text.split_inclusive('\n')
-        .map(|line| {
-            number += 1;
-            if lines.contains(&number) {
-                let content = line.trim_end_matches(['\n', '\r']);
-                format!("{}{}", " ".repeat(content.len()), &line[content.len()..])
-            } else {
-                line.to_owned()
-            }
-        })
-        .collect()
+/// The text with such lines turned into comments, byte for byte.
+fn blank(text: &str, is_blank: impl Fn(u32) -> bool) -> String {
+    let mut readable = String::with_capacity(text.len());
+    for (line, number) in text.split_inclusive('\n').zip(1..) {
+        if is_blank(number) {
+            push_blank(&mut readable, line);
+        } else {
+            readable.push_str(line);
+        }
+    }
+    readable
 }

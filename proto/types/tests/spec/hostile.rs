@@ -114,6 +114,19 @@ fn small_files_do_not_take_long() {
         filled("", |_| "a.".to_owned(), "a = 1\n"),
         filled("[", |_| "a.".to_owned(), "a]\n"),
         filled("x = \"", |_| "\n".to_owned(), ""),
+        filled("", |_| "x = [\n".to_owned(), ""),
+        filled("", |_| "x = {\n".to_owned(), ""),
+        filled("", |_| "x = [\n[a]\n".to_owned(), ""),
+        filled("x = ", |_| "[{".to_owned(), ""),
+        format!("x = {}{}", "[".repeat(500_000), "}".repeat(500_000)),
+        filled("", |_| "x = \"\"\"\n".to_owned(), "x = \"\"\"\n"),
+        filled("", |n| format!("x = {}\n", ["\"\"\"", "'''"][n % 2]), ""),
+        filled("", |_| "[node]\n".to_owned(), ""),
+        filled("", |_| "[node.x]\n".to_owned(), ""),
+        filled("", |_| "[[node\n".to_owned(), ""),
+        filled("", |_| "[network]\nx = 1\n".to_owned(), ""),
+        filled("", |_| "node = []\n".to_owned(), "[[node]]\n"),
+        filled("[network]\n[network]\n", |_| "cidr = 1\n".to_owned(), ""),
     ];
     for text in texts {
         refused(&text);
@@ -147,17 +160,15 @@ fn marks_of_a_node_are_limited() {
 }
 
 #[test]
-fn an_error_without_a_place_has_no_hint_from_the_first_line() {
+fn a_key_of_too_many_parts_is_told_at_its_line() {
     for deep in [
-        format!("name = home\n{}a = 1\n", "a.".repeat(500)),
-        format!("name = home\n[{}a]\n", "a.".repeat(500)),
+        format!("name = home\n# {0}\n{0}a = 1\n", "a.".repeat(500)),
+        format!("name = home\n# {0}\n[{0}a]\n", "a.".repeat(500)),
     ] {
         let found = refused(&deep);
-        let placeless: Vec<_> = found.iter().filter(|one| one.line == 0).collect();
-        assert!(
-            !placeless.is_empty() && placeless.iter().all(|one| one.hint.contains("dotted keys")),
-            "{found:#?}"
-        );
+        let told: Vec<_> = found.iter().filter(|one| one.id == "SPEC-TOML").map(|one| one.line).collect();
+        assert_eq!(told, [1, 3], "{found:#?}");
+        assert!(found.iter().any(|one| one.line == 3 && one.hint.contains("dotted keys")), "{found:#?}");
     }
 }
 

@@ -1,11 +1,13 @@
 //! Tests of the cluster spec from the outside: what `spec::parse` makes of files, good, bad and random.
 
+mod brackets;
 mod documentation;
 mod examples;
 mod host;
 mod hostile;
 mod mistakes;
 mod properties;
+mod recovery;
 mod single;
 
 use k8sctl_types::spec::{self, Diagnostic};
@@ -21,6 +23,24 @@ fn diagnostics(text: &str) -> Vec<Diagnostic> {
     }
 }
 
+/// Id and line of every diagnostic of a text, having checked each one's place.
+fn told(text: &str) -> Vec<(&'static str, u32)> {
+    let found = diagnostics(text);
+    found.iter().for_each(|diagnostic| assert_points_home(text, diagnostic));
+    found.iter().map(|diagnostic| (diagnostic.id, diagnostic.line)).collect()
+}
+
+/// 1-based line of the first line that holds this.
+fn line_of(text: &str, needle: &str) -> u32 {
+    text.lines().position(|line| line.contains(needle)).unwrap_or_else(|| panic!("no {needle:?}")) as u32 + 1
+}
+
+/// A text with a part replaced, which it must have.
+fn edit(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1)
+}
+
 /// The last key of a key path, without index.
 fn last_key(field: &str) -> &str {
     let key = field.rsplit(['.', '"']).find(|part| !part.is_empty()).unwrap_or("");
@@ -32,11 +52,16 @@ fn assert_points_home(text: &str, diagnostic: &Diagnostic) {
     assert!(spec::IDS.iter().any(|(id, _)| *id == diagnostic.id), "not listed: {diagnostic}");
     assert!(!diagnostic.message.is_empty() && !diagnostic.hint.is_empty(), "{diagnostic:?}");
     if diagnostic.line == 0 {
+        assert!(matches!(diagnostic.id, "SPEC-FILE-SIZE" | "SPEC-MORE"), "{diagnostic}");
+        return;
+    }
+    if diagnostic.column == 0 {
+        // What is not there at all.
+        assert_eq!(diagnostic.line, 1, "{diagnostic}");
         return;
     }
     let line = text.split('\n').nth(diagnostic.line as usize - 1);
     let line = line.unwrap_or_else(|| panic!("no such line: {diagnostic}"));
-    assert!(diagnostic.column >= 1, "{diagnostic}");
     let key = match diagnostic.id {
         "SPEC-TOML" => return,
         "SPEC-MISSING" => diagnostic.field.split(['[', '.']).next().unwrap_or(""),
