@@ -7,8 +7,8 @@ use k8sctl_types::spec::{self, Diagnostic};
 
 use crate::{HOME, diagnostics};
 
-/// Far more than a debug build needs for a file of 1 MiB, far less than anything quadratic takes.
-const MOMENT: Duration = Duration::from_secs(20);
+/// Far more than a debug build needs for a file of 1 MiB on a slow machine, far less than anything quadratic takes.
+const MOMENT: Duration = Duration::from_secs(60);
 
 fn refused(text: &str) -> Vec<Diagnostic> {
     assert!(text.len() <= spec::MAX_TEXT_BYTES, "{}", text.len());
