@@ -26,15 +26,15 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
-/// Lets the control plane's VM have the processor before the workers', as long as the test runs. Emulated, each VM is a
-/// group of processes of its own to the kernel's scheduler, and on a slow machine a third of two processors is too little
-/// for an API server: it fails its own liveness probe.
+/// Lets the control plane's VM have half of the processors while all VMs want them, as long as the test runs. Emulated, each VM
+/// is a group of processes of its own to the kernel's scheduler, and on a slow machine a third of two processors is too
+/// little for an API server: it fails its own liveness probe.
 fn control_plane_comes_first() {
     std::thread::spawn(|| {
         loop {
             let pid = std::fs::read_to_string(format!("/run/libvirt/qemu/{}.pid", NODES[0].0));
             // There is no VM yet, or it has just ended, or the kernel does not group processes.
-            let _ = pid.and_then(|pid| std::fs::write(format!("/proc/{}/autogroup", pid.trim()), "-10"));
+            let _ = pid.and_then(|pid| std::fs::write(format!("/proc/{}/autogroup", pid.trim()), "-4"));
             std::thread::sleep(Duration::from_secs(2));
         }
     });
