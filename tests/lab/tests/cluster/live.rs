@@ -51,33 +51,6 @@ pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Agent and kubelet stop on a worker: nobody is left there who could say so.
-pub fn what_nobody_tells_is_known(lab: &Lab) -> Result<()> {
-    phase("agent and kubelet stop on a worker, and everybody hears of it");
-    let before = last_event(lab)?;
-    let mut shell = Shell::open(lab, NODE)?;
-    shell.run("systemctl stop k8s-node-agent kubelet")?;
-    for kind in ["AgentReady", "NodeReady"] {
-        wait_until(&format!("the events have {kind}=False"), 10 * MINUTE, || {
-            Ok(told(lab, before, kind, "False")?.is_some())
-        })?;
-    }
-    let status: Value = serde_json::from_str(&k8sctl(lab, &["status", "-o", "json"])?)?;
-    for (kind, wanted) in [("AgentReady", "False"), ("KubeletReady", "Unknown"), ("NodeReady", "False")] {
-        let shown = condition(&status, kind).context("it is shown")?;
-        ensure!(shown == wanted, "{kind} is {shown}: {status:#}");
-    }
-    shell.run("systemctl start k8s-node-agent kubelet")?;
-    for kind in ["AgentReady", "NodeReady"] {
-        wait_until(&format!("the events have {kind}=True, last"), 10 * MINUTE, || {
-            Ok(told(lab, before, kind, "True")? > told(lab, before, kind, "False")?)
-        })?;
-    }
-    wait_until("all nodes are Ready again", 10 * MINUTE, || {
-        nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)
-    })
-}
-
 fn last_event(lab: &Lab) -> Result<u64> {
     events(lab)?.last().and_then(|event| event["number"].as_u64()).context("events")
 }
