@@ -50,6 +50,8 @@ pub struct FakeHost {
     pub join_channels: BTreeMap<String, PathBuf>,
     /// Addresses that somebody answers for, with the MAC address that does.
     pub answering: BTreeMap<std::net::Ipv4Addr, String>,
+    /// Names and runs of the domains that have the greater share of the processors.
+    pub preferred: Vec<(String, u32)>,
     /// libvirt is away.
     pub unreachable: bool,
     /// How often each op's effect was made, by name.
@@ -116,6 +118,14 @@ impl Hypervisor for FakeHypervisor {
         let host = self.host();
         let running = host.observed.domain(domain).is_some_and(|it| it.state == DomainState::Running);
         Ok(host.join_channels.get(domain).filter(|_| running).cloned())
+    }
+
+    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
+        let mut host = self.host();
+        host.reachable()?;
+        let run = host.domain(domain)?.and_then(|seen| seen.run);
+        host.preferred.extend(run.map(|run| (domain.name.clone(), run)));
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
-use crate::change::{HostOp, Outcome};
+use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
 use crate::observed::ObservedHost;
 
@@ -27,4 +27,8 @@ pub trait Hypervisor: Send + Sync {
 
     /// The unix socket of a running domain's join channel; `None` while it has none.
     async fn join_channel(&self, domain: &str) -> Result<Option<PathBuf>, Failure>;
+
+    /// Gives this run of a domain more of the host's processors than others get while all want them. Without an
+    /// effect where the host has no means for that, or where a person has set the domain's share.
+    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure>;
 }

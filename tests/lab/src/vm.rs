@@ -1,7 +1,8 @@
 //! Commands inside of a VM, through the debug unit that only the lab's image has. There is no ssh in a node.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,7 +37,7 @@ impl Shell {
             let stream = UnixStream::connect(&path).with_context(|| path.clone())?;
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             let mut new = Self { node: node.to_owned(), answers: BufReader::new(stream) };
-            ensure!(new.run("echo here")?.trim() == "here", "another answer was under way");
+            new.come_in_step()?;
             new.answers.get_ref().set_read_timeout(Some(5 * MINUTE))?;
             shell = Some(new);
             Ok(true)
@@ -44,15 +45,39 @@ impl Shell {
         shell.context("it has answered")
     }
 
+    /// Reads past the answers to those who had the port before and did not wait for them.
+    fn come_in_step(&mut self) -> Result<()> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let mark = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut answer = self.try_run(&format!("echo {mark}"));
+        loop {
+            match answer {
+                Ok((_, printed)) if printed.trim() == mark => return Ok(()),
+                Err(error) if error.is::<std::io::Error>() => return Err(error),
+                // Another's answer, or the rest of one.
+                _ => answer = self.answer(),
+            }
+        }
+    }
+
     /// Runs a command of one line; gives its exit status and all that it printed.
     pub fn try_run(&mut self, command: &str) -> Result<(i32, String)> {
         ensure!(!command.contains('\n'), "one line: {command}");
-        let told = || format!("`{command}` in {}", self.node);
-        self.answers.get_ref().write_all(format!("{command}\n").as_bytes()).with_context(told)?;
+        let told = format!("`{command}` in {}", self.node);
+        self.answers
+            .get_ref()
+            .write_all(format!("{command}\n").as_bytes())
+            .with_context(|| told.clone())?;
+        self.answer().with_context(|| told)
+    }
+
+    fn answer(&mut self) -> Result<(i32, String)> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).with_context(told)?;
-        let (status, output) =
-            line.trim_end_matches('\n').split_once(' ').with_context(|| format!("{line:?}"))?;
+        self.answers.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            return Err(std::io::Error::from(ErrorKind::UnexpectedEof).into());
+        }
+        let (status, output) = line.trim_end().split_once(' ').with_context(|| format!("{line:?}"))?;
         Ok((status.parse()?, String::from_utf8_lossy(&STANDARD.decode(output)?).into_owned()))
     }
 

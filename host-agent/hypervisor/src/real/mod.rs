@@ -4,7 +4,7 @@
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
 //! - `observe`: libvirt and host into [`ObservedHost`]; `qcow2`: what a disk's own header tells
-//! - `network`, `storage`, `domain`, `taps`: executing
+//! - `network`, `storage`, `domain`, `taps`: executing; `share`: of the host's processors
 
 pub mod daemons;
 mod domain;
@@ -14,6 +14,7 @@ mod link;
 mod network;
 mod observe;
 mod qcow2;
+mod share;
 mod storage;
 mod taps;
 
@@ -29,7 +30,7 @@ use virt::connect::Connect;
 use self::daemons::Daemons;
 use self::error::{LibvirtError, Result};
 use self::link::Link;
-use crate::change::{HostOp, Outcome};
+use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
 use crate::hypervisor::Hypervisor;
 use crate::observed::ObservedHost;
@@ -135,6 +136,11 @@ impl Hypervisor for RealHypervisor {
     async fn join_channel(&self, domain: &str) -> std::result::Result<Option<PathBuf>, Failure> {
         let domain = domain.to_owned();
         self.blocking(move |connect, _| domain::join_channel_impl(connect, &domain)).await
+    }
+
+    async fn prefer(&self, domain: &DomainRef) -> std::result::Result<(), Failure> {
+        let reference = domain.clone();
+        self.blocking(move |connect, config| share::prefer_impl(connect, config, &reference)).await
     }
 }
 

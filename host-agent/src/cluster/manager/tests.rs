@@ -1,7 +1,7 @@
 //! Requests and the tasks behind them, on a host in memory.
 
 use async_trait::async_trait;
-use host_hypervisor::change::{HostOp, Outcome as Effect};
+use host_hypervisor::change::{DomainRef, HostOp, Outcome as Effect};
 use host_hypervisor::desired::DesiredPool;
 use host_hypervisor::fake::FakeHost;
 use host_hypervisor::observed::{DomainState, ObservedDomain, ObservedHost};
@@ -342,6 +342,10 @@ impl Hypervisor for Slow {
 
     async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
         self.host.join_channel(domain).await
+    }
+
+    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
+        self.host.prefer(domain).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{HostChange, HostOp};
+use host_hypervisor::change::{DomainRef, HostChange, HostOp};
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{plan_host, without_renamed};
 use k8sctl_types::failure::Failure;
@@ -68,7 +68,7 @@ impl ClusterTask {
                 turn = shared.turns.try_take(&cluster.name);
             }
             let observed = self.observe_host().await?;
-            self.note_power(cluster, &observed);
+            self.note_power(cluster, &observed).await;
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
                 break;
@@ -108,7 +108,7 @@ impl ClusterTask {
         drop(turn);
         self.doings.settle(up);
         let observed = self.observe_host().await?;
-        self.note_power(cluster, &observed);
+        self.note_power(cluster, &observed).await;
         Ok(true)
     }
 
@@ -142,8 +142,8 @@ impl ClusterTask {
     }
 
     /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
-    /// reported is void.
-    fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
+    /// reported is void, and the control plane's gets the greater share of the processors.
+    async fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
         for node in &cluster.nodes {
             let run = observed.domain(&node.name).and_then(|domain| domain.run);
             let known = self.powered_on.get(&node.id).map(|power| power.run);
@@ -162,7 +162,25 @@ impl ClusterTask {
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
                 self.powered_on.insert(node.id.clone(), PoweredOn { run, since });
+                if node.spec.role == Role::ControlPlane {
+                    self.prefer(cluster, node).await;
+                }
             }
+        }
+    }
+}
+
+impl ClusterTask {
+    /// All others wait for the control plane: for its API while they join, and later for whatever they ask it.
+    async fn prefer(&self, cluster: &ClusterRecord, node: &NodeRecord) {
+        let domain = DomainRef {
+            name: node.name.clone(),
+            uuid: node.machine_uuid.clone(),
+            cluster_id: cluster.id.clone(),
+        };
+        if let Err(error) = self.shared.hypervisor.prefer(&domain).await {
+            // It runs all the same, and where libvirt is away the next look says so.
+            tracing::warn!(node = %node.name, %error, "its VM gets no greater share of the processors");
         }
     }
 }
@@ -201,7 +219,6 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
 
 #[cfg(test)]
 mod tests {
-    use host_hypervisor::change::DomainRef;
     use host_hypervisor::observed::ObservedNetwork;
 
     use super::*;
@@ -249,5 +266,28 @@ mod tests {
         assert_eq!(state("control"), Some(DomainState::Running));
         assert_eq!((state("old-worker"), state("worker")), (Some(DomainState::Off), None));
         assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
+    }
+
+    /// Of the control plane's, one that somebody else began, too.
+    #[tokio::test]
+    async fn each_run_of_the_control_plane_gets_the_greater_share() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        for looks in [2, 1] {
+            for _ in 0..looks {
+                assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+            }
+            let mut host = agent.hypervisor.host();
+            assert!(host.observed.domains.iter().all(|it| it.state == DomainState::Running));
+            let run = host.observed.domain("control").and_then(|it| it.run).expect("it runs");
+            assert_eq!(host.preferred.split_off(0), [("control".to_owned(), run)]);
+            for domain in &mut host.observed.domains {
+                domain.run = domain.run.map(|run| run + 100);
+            }
+            drop(host);
+            agent.hypervisor.notify();
+        }
     }
 }

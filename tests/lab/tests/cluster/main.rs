@@ -26,44 +26,37 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
-/// Lets the control plane's VM have half of the processors while all VMs want them, as long as the test runs.
-///
-/// Emulated, each VM is a group of processes of its own to the kernel's scheduler, and on a slow machine a third of two
-/// processors is too little for an API server: it fails its own liveness probe.
-fn control_plane_comes_first() {
-    std::thread::spawn(|| {
-        loop {
-            let pid = std::fs::read_to_string(format!("/run/libvirt/qemu/{}.pid", NODES[0].0));
-            // There is no VM yet, or it has just ended, or the kernel does not group processes.
-            let _ = pid.and_then(|pid| std::fs::write(format!("/proc/{}/autogroup", pid.trim()), "-4"));
-            std::thread::sleep(Duration::from_secs(2));
-        }
-    });
-}
-
 #[test]
 fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     let lab = Lab::here()?;
-    control_plane_comes_first();
-    let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
-    strangers_move_in(&lab)?;
+    let lived = from_nothing_to_nothing(&lab);
+    if lived.is_err() {
+        tell_what_is_known(&lab);
+        clear_away(&lab)?;
+    }
+    lived
+}
 
-    let agent = up_interrupted(&lab, &home)?;
-    nodes_are_ready(&lab, &NODES.map(|node| node.0))?;
-    inside::agent_has_come_back(&lab, "k8s-worker-2")?;
-    inside::vms_have_their_sizes(&lab)?;
-    inside::no_secret_lies_open(&lab)?;
-    workload::system_pods_run(&lab)?;
-    workload::workload_answers(&lab)?;
-    again_changes_nothing(&lab, &home)?;
-    logs_and_events(&lab)?;
-    live::conditions_and_logs_are_live(&lab)?;
-    workload::plugin_comes_and_goes(&lab)?;
-    let agent = a_worker_joins_and_leaves(&lab, &home, agent)?;
-    vms_come_back_onto_their_network(&lab, &home)?;
-    down_leaves_strangers(&lab)?;
+fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
+    let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
+    strangers_move_in(lab)?;
+
+    let agent = up_interrupted(lab, &home)?;
+    nodes_are_ready(lab, &NODES.map(|node| node.0))?;
+    inside::agent_has_come_back(lab, "k8s-worker-2")?;
+    inside::vms_have_their_sizes(lab)?;
+    inside::no_secret_lies_open(lab)?;
+    workload::system_pods_run(lab)?;
+    workload::workload_answers(lab)?;
+    again_changes_nothing(lab, &home)?;
+    logs_and_events(lab)?;
+    live::conditions_and_logs_are_live(lab)?;
+    workload::plugin_comes_and_goes(lab)?;
+    let agent = a_worker_joins_and_leaves(lab, &home, agent)?;
+    vms_come_back_onto_their_network(lab, &home)?;
+    down_leaves_strangers(lab)?;
     drop(agent);
-    strangers_move_out(&lab)
+    strangers_move_out(lab)
 }
 
 fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
@@ -386,17 +379,37 @@ fn strangers_move_out(lab: &Lab) -> Result<()> {
     for file in pool_files(lab)? {
         lab.run("virsh", &["vol-delete", &file, "--pool", "k8s-myhome"], MINUTE)?;
     }
-    let commands: [&[&str]; 7] = [
-        &["undefine", "k8s-worker-9"],
-        &["undefine", CLONE],
-        &["net-undefine", "k8s-strange"],
-        &["net-destroy", "default"],
-        &["net-undefine", "default"],
-        &["pool-destroy", "k8s-myhome"],
-        &["pool-undefine", "k8s-myhome"],
+    clear_away(lab)
+}
+
+/// Whatever of this test's is at libvirt, VMs that run too.
+fn clear_away(lab: &Lab) -> Result<()> {
+    let kinds: [(&[&str], &str, &str); 3] = [
+        (&["list"], "destroy", "undefine"),
+        (&["net-list"], "net-destroy", "net-undefine"),
+        (&["pool-list"], "pool-destroy", "pool-undefine"),
     ];
-    for arguments in commands {
-        lab.run("virsh", arguments, MINUTE)?;
+    for (list, stop, forget) in kinds {
+        let names = |which: &[&str]| {
+            lab.run("virsh", &[&["--quiet"], list, which, &["--name"]].concat(), MINUTE)
+        };
+        for name in names(&[])?.split_whitespace() {
+            lab.run("virsh", &[stop, name], MINUTE)?;
+        }
+        for name in names(&["--all"])?.split_whitespace() {
+            lab.run("virsh", &[forget, name], MINUTE)?;
+        }
     }
     Ok(())
+}
+
+/// For whoever reads of the failure. The test's own host agent ended with it.
+fn tell_what_is_known(lab: &Lab) {
+    let _agent = lab.host_agent(None);
+    for args in [&["status"][..], &["events"]] {
+        match lab.try_run("k8sctl", args, MINUTE) {
+            Ok(printed) => println!("lab: k8sctl {}\n{}{}", args.join(" "), printed.out, printed.err),
+            Err(error) => println!("lab: k8sctl {}: {error:#}", args.join(" ")),
+        }
+    }
 }

@@ -45,6 +45,10 @@ impl Hypervisor for Broken {
     async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
         self.0.join_channel(domain).await
     }
+
+    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
+        self.0.prefer(domain).await
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,124 @@
+//! A VM's share of the host's processors: how much it gets of them while more is wanted than there is.
+//!
+//! libvirt gives every VM a control group of its own, all with the same weight, however many virtual processors they
+//! have; the weight of a running one is changed through libvirt. Where libvirt has no control groups (hosts without
+//! systemd, most containers), the kernel groups processes by session, and a VM is a session of its own: sched(7), "The
+//! autogroup feature". Neither is part of the definition, where a host without control groups could not start it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use virt::connect::Connect;
+use virt::domain::{Domain, SchedulerInfo};
+use virt::sys;
+
+use super::HypervisorConfig;
+use super::daemons::is_local_system;
+use super::domain::find_ours;
+use super::error::{Context, Result};
+use crate::change::DomainRef;
+
+/// A group's weight in control groups v2 and v1 where nobody has set another one.
+const UNSET_WEIGHTS: [u64; 2] = [100, 1024];
+/// A preferred VM counts as twelve fifths of another: nearly what [`AUTOGROUP_NICE`] makes it, where each step is a
+/// factor of 1.25.
+const PREFERENCE: (u64, u64) = (12, 5);
+const AUTOGROUP_NICE: &str = "-4";
+/// Where the system's libvirt has a file with the process id of each VM.
+const PID_FILES: &str = "/run/libvirt/qemu";
+
+pub(super) fn prefer_impl(
+    connect: &Connect,
+    config: &HypervisorConfig,
+    reference: &DomainRef,
+) -> Result<()> {
+    let name = &reference.name;
+    let Some(domain) = find_ours(connect, reference)? else { return Ok(()) };
+    if !domain.is_active().call("read", "domain", name)? {
+        return Ok(());
+    }
+    let has_weight = set_weight(&domain).unwrap_or_else(|error| {
+        // A host without control groups says so with an error like any other.
+        tracing::debug!(domain = %name, error = error.message(), "the weight of its control group stays");
+        false
+    });
+    if !has_weight && is_local_system(&config.uri) {
+        prefer_process(Path::new(PID_FILES), Path::new("/proc"), reference);
+    }
+    Ok(())
+}
+
+/// `false` where the VM has no weight of its own.
+fn set_weight(domain: &Domain) -> std::result::Result<bool, virt::error::Error> {
+    let now = domain.scheduler_parameters_flags(sys::VIR_DOMAIN_AFFECT_LIVE)?;
+    let Some(weight) = now.cpu_shares else { return Ok(false) };
+    if UNSET_WEIGHTS.contains(&weight) {
+        let preferred = weight * PREFERENCE.0 / PREFERENCE.1;
+        let change = SchedulerInfo { cpu_shares: Some(preferred), ..SchedulerInfo::default() };
+        domain.set_scheduler_parameters_flags(&change, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+    }
+    Ok(true)
+}
+
+/// Sets the weight of the VM's process group, if the kernel has such groups and the process is there.
+fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef) {
+    let name = &reference.name;
+    let set = || {
+        let pid: u32 = fs::read_to_string(pid_files.join(format!("{name}.pid")))?
+            .trim()
+            .parse()
+            .map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
+        let process = proc.join(pid.to_string());
+        // The file may be of a VM that has ended, and its number another's by now.
+        let command = fs::read(process.join("cmdline"))?;
+        let is_its = command.windows(reference.uuid.len()).any(|part| part == reference.uuid.as_bytes());
+        // `/autogroup-42 nice 0`; a kernel that does not group processes has no such file.
+        let group = process.join("autogroup");
+        let is_unset = fs::read_to_string(&group)?.trim_end().ends_with(" nice 0");
+        if is_its && is_unset {
+            fs::write(group, AUTOGROUP_NICE)?;
+        }
+        std::io::Result::Ok(())
+    };
+    if let Err(error) = set() {
+        tracing::debug!(domain = %name, %error, "the weight of its processes stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_of_the_vm_meant_is_preferred() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (run, proc) = (dir.path().join("run"), dir.path().join("proc"));
+        let uuid = "00000000-0000-4000-8000-000000000001";
+        for (pid, command) in [("7", format!("qemu\0-uuid\0{uuid}\0")), ("8", "sleep\01".to_owned())] {
+            fs::create_dir_all(proc.join(pid)).expect("a directory");
+            fs::write(proc.join(pid).join("cmdline"), command).expect("writes");
+            fs::write(proc.join(pid).join("autogroup"), "/autogroup-1 nice 0\n").expect("writes");
+        }
+        fs::create_dir(&run).expect("a directory");
+        let set = |pid_file: &str| {
+            fs::write(run.join("cp.pid"), pid_file).expect("writes");
+            let of = DomainRef { name: "cp".into(), uuid: uuid.into(), cluster_id: "c".into() };
+            prefer_process(&run, &proc, &of);
+        };
+        let seen = |pid: &str| fs::read_to_string(proc.join(pid).join("autogroup")).expect("reads");
+        for strange in ["", "none", "8", "9"] {
+            set(strange);
+            assert_eq!((&*seen("7"), &*seen("8")), ("/autogroup-1 nice 0\n", "/autogroup-1 nice 0\n"), "{strange}");
+        }
+        set("7\n");
+        assert_eq!((&*seen("7"), &*seen("8")), (AUTOGROUP_NICE, "/autogroup-1 nice 0\n"));
+        let by_a_person = "/autogroup-1 nice 10\n";
+        fs::write(proc.join("7/autogroup"), by_a_person).expect("writes");
+        set("7\n");
+        assert_eq!(seen("7"), by_a_person);
+        fs::remove_file(proc.join("7/autogroup")).expect("removes");
+        set("7\n");
+        assert!(!proc.join("7/autogroup").exists());
+    }
+}
