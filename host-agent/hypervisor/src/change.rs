@@ -245,6 +245,12 @@ pub enum HostOp {
         /// The bridge of its network.
         bridge: String,
     },
+    /// This run of the domain gets more of the host's processors than others while all want them. Without an effect
+    /// where it does not run, where the host has no means for that, or where a person has set the domain's share.
+    PreferDomain {
+        /// Which one.
+        domain: DomainRef,
+    },
     /// The VM runs with the sizes of its definition: shut down and started again where not, without a saved state.
     RestartDomain {
         /// Which one.
@@ -290,6 +296,7 @@ impl HostOp {
             Self::DefineDomain { .. } => "define-domain",
             Self::StartDomain { .. } => "start-domain",
             Self::AttachTap { .. } => "attach-tap",
+            Self::PreferDomain { .. } => "prefer-domain",
             Self::RestartDomain { .. } => "restart-domain",
             Self::ShutDownDomain { .. } => "shut-down-domain",
             Self::PowerOffDomain { .. } => "power-off-domain",

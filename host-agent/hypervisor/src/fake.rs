@@ -107,25 +107,18 @@ impl Hypervisor for FakeHypervisor {
         self.changes.subscribe()
     }
 
-    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
-        let host = self.host();
-        let text = host.consoles.get(domain).map(String::as_str).unwrap_or_default();
+    async fn console_tail(&self, domain: &DomainRef, bytes: usize) -> Result<String, Failure> {
+        let mut host = self.host();
+        host.domain(domain)?;
+        let text = host.consoles.get(&domain.name).map(String::as_str).unwrap_or_default();
         let start = (text.len().saturating_sub(bytes)..=text.len()).find(|&at| text.is_char_boundary(at));
         Ok(text[start.unwrap_or(0)..].to_owned())
     }
 
-    async fn join_channel(&self, domain: &str) -> Result<Option<PathBuf>, Failure> {
-        let host = self.host();
-        let running = host.observed.domain(domain).is_some_and(|it| it.state == DomainState::Running);
-        Ok(host.join_channels.get(domain).filter(|_| running).cloned())
-    }
-
-    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
+    async fn join_channel(&self, domain: &DomainRef) -> Result<Option<PathBuf>, Failure> {
         let mut host = self.host();
-        host.reachable()?;
-        let run = host.domain(domain)?.and_then(|seen| seen.run);
-        host.preferred.extend(run.map(|run| (domain.name.clone(), run)));
-        Ok(())
+        let running = host.domain(domain)?.is_some_and(|it| it.state == DomainState::Running);
+        Ok(host.join_channels.get(&domain.name).filter(|_| running).cloned())
     }
 }
 
@@ -175,6 +168,7 @@ impl FakeHost {
             | HostOp::CheckAddresses { .. } => self.apply_network(op),
             HostOp::DefineDomain { .. }
             | HostOp::StartDomain { .. }
+            | HostOp::PreferDomain { .. }
             | HostOp::AttachTap { .. }
             | HostOp::RestartDomain { .. }
             | HostOp::ShutDownDomain { .. }
@@ -447,6 +441,15 @@ impl FakeHost {
                     self.set_state(reference, DomainState::Off)?;
                 }
                 self.set_state(reference, DomainState::Running)
+            }
+            HostOp::PreferDomain { domain } => {
+                let run = self.domain(domain)?.and_then(|seen| seen.run);
+                let run = run.map(|run| (domain.name.clone(), run));
+                let Some(run) = run.filter(|run| !self.preferred.contains(run)) else {
+                    return Ok(Outcome::AlreadySo);
+                };
+                self.preferred.push(run);
+                Ok(Outcome::Done)
             }
             HostOp::ShutDownDomain { domain } => self.set_state(domain, DomainState::Off),
             HostOp::PowerOffDomain { domain } => match self.domain(domain)? {

@@ -22,13 +22,10 @@ pub trait Hypervisor: Send + Sync {
     /// Counts up on every domain and network event, and when the connection was lost or came back.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// The last `bytes` of the domain's serial console; empty where there is none yet.
-    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure>;
+    /// The last `bytes` of the domain's serial console; empty where there is none yet. `LIBVIRT-NOT-OURS` of another
+    /// domain of that name, as below.
+    async fn console_tail(&self, domain: &DomainRef, bytes: usize) -> Result<String, Failure>;
 
     /// The unix socket of a running domain's join channel; `None` while it has none.
-    async fn join_channel(&self, domain: &str) -> Result<Option<PathBuf>, Failure>;
-
-    /// Gives this run of a domain more of the host's processors than others get while all want them. Without an
-    /// effect where the host has no means for that, or where a person has set the domain's share.
-    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure>;
+    async fn join_channel(&self, domain: &DomainRef) -> Result<Option<PathBuf>, Failure>;
 }

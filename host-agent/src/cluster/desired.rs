@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
+use host_hypervisor::change::DomainRef;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
+use host_hypervisor::observed::{ObservedDomain, ObservedHost};
 use ipnet::Ipv4Net;
 use k8sctl_proto::node::v1::{DesiredState, HostEntry, ManagedFile, NodeRole, PodRoute, Target};
 use k8sctl_proto::plugin::v1::ClusterFacts;
@@ -38,6 +40,23 @@ pub fn host_pool(config: &HostConfig) -> DesiredPool {
 /// Where the consoles of all VMs are logged.
 pub fn console_dir(config: &HostConfig) -> PathBuf {
     config.pool_dir.join("console")
+}
+
+/// The node's VM, as libvirt is asked for it.
+pub fn domain_ref(cluster: &ClusterRecord, node: &NodeRecord) -> DomainRef {
+    DomainRef { name: node.name.clone(), uuid: node.machine_uuid.clone(), cluster_id: cluster.id.clone() }
+}
+
+/// The node's VM, as it is seen: another one of its name is a stranger's.
+pub fn vm_of<'a>(
+    host: &'a ObservedHost,
+    cluster: &ClusterRecord,
+    node: &NodeRecord,
+) -> Option<&'a ObservedDomain> {
+    host.domain(&node.name).filter(|domain| {
+        domain.uuid.eq_ignore_ascii_case(&node.machine_uuid)
+            && domain.ours.as_ref().is_some_and(|owner| owner.cluster_id == cluster.id)
+    })
 }
 
 /// The cluster's share of the host; `powered` says which VMs shall run by now, `others` has the names of all clusters

@@ -64,10 +64,7 @@ impl Shell {
     pub fn try_run(&mut self, command: &str) -> Result<(i32, String)> {
         ensure!(!command.contains('\n'), "one line: {command}");
         let told = format!("`{command}` in {}", self.node);
-        self.answers
-            .get_ref()
-            .write_all(format!("{command}\n").as_bytes())
-            .with_context(|| told.clone())?;
+        self.answers.get_ref().write_all(format!("{command}\n").as_bytes()).with_context(|| told.clone())?;
         self.answer().with_context(|| told)
     }
 

@@ -265,9 +265,9 @@ async fn ask(
     hypervisor.blocking(look).await
 }
 
-pub(super) fn console_tail_impl(connect: &Connect, name: &str, bytes: usize) -> Result<String> {
-    let found = optional(connect.lookup_domain_by_name(name)).call("look up", "domain", name)?;
-    let Some(domain) = found else { return Ok(String::new()) };
+pub(super) fn console_tail_impl(connect: &Connect, reference: &DomainRef, bytes: usize) -> Result<String> {
+    let Some(domain) = find_ours(connect, reference)? else { return Ok(String::new()) };
+    let name = &reference.name;
     let xml = domain.xml_desc(0).call("read", "domain", name)?;
     let Some(log) = read_console_log(&xml).call("read", "domain", name)? else { return Ok(String::new()) };
     let mut text = tail(&log, bytes)?;
@@ -296,9 +296,9 @@ fn tail(path: &Path, bytes: usize) -> Result<Vec<u8>> {
     }
 }
 
-pub(super) fn join_channel_impl(connect: &Connect, name: &str) -> Result<Option<PathBuf>> {
-    let found = optional(connect.lookup_domain_by_name(name)).call("look up", "domain", name)?;
-    let Some(domain) = found else { return Ok(None) };
+pub(super) fn join_channel_impl(connect: &Connect, reference: &DomainRef) -> Result<Option<PathBuf>> {
+    let Some(domain) = find_ours(connect, reference)? else { return Ok(None) };
+    let name = &reference.name;
     if !domain.is_active().call("read", "domain", name)? {
         return Ok(None);
     }

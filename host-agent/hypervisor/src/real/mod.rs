@@ -128,19 +128,14 @@ impl Hypervisor for RealHypervisor {
         self.inner.link.changes()
     }
 
-    async fn console_tail(&self, domain: &str, bytes: usize) -> std::result::Result<String, Failure> {
-        let domain = domain.to_owned();
+    async fn console_tail(&self, domain: &DomainRef, bytes: usize) -> std::result::Result<String, Failure> {
+        let domain = domain.clone();
         self.blocking(move |connect, _| domain::console_tail_impl(connect, &domain, bytes)).await
     }
 
-    async fn join_channel(&self, domain: &str) -> std::result::Result<Option<PathBuf>, Failure> {
-        let domain = domain.to_owned();
+    async fn join_channel(&self, domain: &DomainRef) -> std::result::Result<Option<PathBuf>, Failure> {
+        let domain = domain.clone();
         self.blocking(move |connect, _| domain::join_channel_impl(connect, &domain)).await
-    }
-
-    async fn prefer(&self, domain: &DomainRef) -> std::result::Result<(), Failure> {
-        let reference = domain.clone();
-        self.blocking(move |connect, config| share::prefer_impl(connect, config, &reference)).await
     }
 }
 
@@ -169,6 +164,7 @@ fn execute_impl(connect: &Connect, config: &HypervisorConfig, op: &HostOp) -> Re
         HostOp::DeleteVolume { pool, name } => storage::execute_delete_volume(connect, pool, name),
         HostOp::DefineDomain { domain } => domain::execute_define(connect, config, domain),
         HostOp::StartDomain { domain } => domain::execute_start(connect, domain),
+        HostOp::PreferDomain { domain } => share::execute_prefer(connect, config, domain),
         HostOp::PowerOffDomain { domain } => domain::execute_power_off(connect, domain),
         HostOp::DeleteDomain { domain } => domain::execute_delete(connect, domain),
         // These wait, and are done above, outside of the blocking threads.

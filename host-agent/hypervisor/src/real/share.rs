@@ -6,18 +6,19 @@
 //! autogroup feature". Neither is part of the definition, where a host without control groups could not start it.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use virt::connect::Connect;
 use virt::domain::{Domain, SchedulerInfo};
+use virt::error::ErrorNumber;
 use virt::sys;
 
 use super::HypervisorConfig;
 use super::daemons::is_local_system;
 use super::domain::find_ours;
 use super::error::{Context, Result};
-use crate::change::DomainRef;
+use crate::change::{DomainRef, Outcome};
 
 /// A group's weight in control groups v2 and v1 where nobody has set another one.
 const UNSET_WEIGHTS: [u64; 2] = [100, 1024];
@@ -28,62 +29,67 @@ const AUTOGROUP_NICE: &str = "-4";
 /// Where the system's libvirt has a file with the process id of each VM.
 const PID_FILES: &str = "/run/libvirt/qemu";
 
-pub(super) fn prefer_impl(
+pub(super) fn execute_prefer(
     connect: &Connect,
     config: &HypervisorConfig,
     reference: &DomainRef,
-) -> Result<()> {
+) -> Result<Outcome> {
     let name = &reference.name;
-    let Some(domain) = find_ours(connect, reference)? else { return Ok(()) };
+    let Some(domain) = find_ours(connect, reference)? else { return Ok(Outcome::AlreadySo) };
     if !domain.is_active().call("read", "domain", name)? {
-        return Ok(());
+        return Ok(Outcome::AlreadySo);
     }
-    let has_weight = set_weight(&domain).unwrap_or_else(|error| {
-        // A host without control groups says so with an error like any other.
-        tracing::debug!(domain = %name, error = error.message(), "the weight of its control group stays");
-        false
-    });
-    if !has_weight && is_local_system(&config.uri) {
-        prefer_process(Path::new(PID_FILES), Path::new("/proc"), reference);
+    let done = match set_weight(&domain) {
+        Err(error) if has_no_group(&error) => None,
+        set => set.call("set the processor share of", "domain", name)?,
+    };
+    if done.is_none() && is_local_system(&config.uri) {
+        return Ok(prefer_process(Path::new(PID_FILES), Path::new("/proc"), reference));
     }
-    Ok(())
+    Ok(done.unwrap_or(Outcome::AlreadySo))
 }
 
-/// `false` where the VM has no weight of its own.
-fn set_weight(domain: &Domain) -> std::result::Result<bool, virt::error::Error> {
+/// What libvirt says where it has no control groups, or where the hypervisor is one without.
+fn has_no_group(error: &virt::error::Error) -> bool {
+    [ErrorNumber::OperationInvalid, ErrorNumber::NoSupport, ErrorNumber::ConfigUnsupported]
+        .into_iter()
+        .any(|number| error.code() == number.into())
+}
+
+/// `None` where the VM has no weight of its own.
+fn set_weight(domain: &Domain) -> std::result::Result<Option<Outcome>, virt::error::Error> {
     let now = domain.scheduler_parameters_flags(sys::VIR_DOMAIN_AFFECT_LIVE)?;
-    let Some(weight) = now.cpu_shares else { return Ok(false) };
-    if UNSET_WEIGHTS.contains(&weight) {
-        let preferred = weight * PREFERENCE.0 / PREFERENCE.1;
-        let change = SchedulerInfo { cpu_shares: Some(preferred), ..SchedulerInfo::default() };
-        domain.set_scheduler_parameters_flags(&change, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+    let Some(weight) = now.cpu_shares else { return Ok(None) };
+    if !UNSET_WEIGHTS.contains(&weight) {
+        return Ok(Some(Outcome::AlreadySo));
     }
-    Ok(true)
+    let preferred = weight * PREFERENCE.0 / PREFERENCE.1;
+    let change = SchedulerInfo { cpu_shares: Some(preferred), ..SchedulerInfo::default() };
+    domain.set_scheduler_parameters_flags(&change, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+    Ok(Some(Outcome::Done))
 }
 
 /// Sets the weight of the VM's process group, if the kernel has such groups and the process is there.
-fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef) {
+fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef) -> Outcome {
     let name = &reference.name;
     let set = || {
-        let pid: u32 = fs::read_to_string(pid_files.join(format!("{name}.pid")))?
-            .trim()
-            .parse()
-            .map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
+        let pid = fs::read_to_string(pid_files.join(format!("{name}.pid")))?;
+        let pid: u32 = pid.trim().parse().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         let process = proc.join(pid.to_string());
         // The file may be of a VM that has ended, and its number another's by now.
         let command = fs::read(process.join("cmdline"))?;
         let is_its = command.windows(reference.uuid.len()).any(|part| part == reference.uuid.as_bytes());
         // `/autogroup-42 nice 0`; a kernel that does not group processes has no such file.
         let group = process.join("autogroup");
-        let is_unset = fs::read_to_string(&group)?.trim_end().ends_with(" nice 0");
-        if is_its && is_unset {
-            fs::write(group, AUTOGROUP_NICE)?;
+        if !is_its || !fs::read_to_string(&group)?.trim_end().ends_with(" nice 0") {
+            return Ok(Outcome::AlreadySo);
         }
-        std::io::Result::Ok(())
+        fs::write(group, AUTOGROUP_NICE).map(|()| Outcome::Done)
     };
-    if let Err(error) = set() {
+    set().unwrap_or_else(|error| {
         tracing::debug!(domain = %name, %error, "the weight of its processes stays");
-    }
+        Outcome::AlreadySo
+    })
 }
 
 #[cfg(test)]
@@ -104,21 +110,25 @@ mod tests {
         let set = |pid_file: &str| {
             fs::write(run.join("cp.pid"), pid_file).expect("writes");
             let of = DomainRef { name: "cp".into(), uuid: uuid.into(), cluster_id: "c".into() };
-            prefer_process(&run, &proc, &of);
+            prefer_process(&run, &proc, &of)
         };
         let seen = |pid: &str| fs::read_to_string(proc.join(pid).join("autogroup")).expect("reads");
         for strange in ["", "none", "8", "9"] {
-            set(strange);
-            assert_eq!((&*seen("7"), &*seen("8")), ("/autogroup-1 nice 0\n", "/autogroup-1 nice 0\n"), "{strange}");
+            assert_eq!(set(strange), Outcome::AlreadySo);
+            assert_eq!(
+                (&*seen("7"), &*seen("8")),
+                ("/autogroup-1 nice 0\n", "/autogroup-1 nice 0\n"),
+                "{strange}"
+            );
         }
-        set("7\n");
+        assert_eq!(set("7\n"), Outcome::Done);
         assert_eq!((&*seen("7"), &*seen("8")), (AUTOGROUP_NICE, "/autogroup-1 nice 0\n"));
         let by_a_person = "/autogroup-1 nice 10\n";
         fs::write(proc.join("7/autogroup"), by_a_person).expect("writes");
-        set("7\n");
+        assert_eq!(set("7\n"), Outcome::AlreadySo);
         assert_eq!(seen("7"), by_a_person);
         fs::remove_file(proc.join("7/autogroup")).expect("removes");
-        set("7\n");
+        assert_eq!(set("7\n"), Outcome::AlreadySo);
         assert!(!proc.join("7/autogroup").exists());
     }
 }

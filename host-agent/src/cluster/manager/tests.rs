@@ -336,16 +336,12 @@ impl Hypervisor for Slow {
         self.host.changes()
     }
 
-    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
+    async fn console_tail(&self, domain: &DomainRef, bytes: usize) -> Result<String, Failure> {
         self.host.console_tail(domain, bytes).await
     }
 
-    async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
+    async fn join_channel(&self, domain: &DomainRef) -> Result<Option<std::path::PathBuf>, Failure> {
         self.host.join_channel(domain).await
-    }
-
-    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
-        self.host.prefer(domain).await
     }
 }
 

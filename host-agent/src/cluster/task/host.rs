@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{DomainRef, HostChange, HostOp};
+use host_hypervisor::change::{HostChange, HostOp};
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{plan_host, without_renamed};
 use k8sctl_types::failure::Failure;
@@ -16,7 +16,7 @@ use super::trouble::Trouble;
 use super::{ClusterTask, PoweredOn, RESYNC};
 use crate::cluster::consent::refuse_unagreed;
 use crate::cluster::crash;
-use crate::cluster::desired::{desired_host, host_pool};
+use crate::cluster::desired::{desired_host, domain_ref, host_pool, vm_of};
 use crate::cluster::planning::stored_adoption;
 use crate::cluster::progress::{self, Observed};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
@@ -68,7 +68,7 @@ impl ClusterTask {
                 turn = shared.turns.try_take(&cluster.name);
             }
             let observed = self.observe_host().await?;
-            self.note_power(cluster, &observed).await;
+            self.note_power(cluster, &observed);
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
                 break;
@@ -108,7 +108,8 @@ impl ClusterTask {
         drop(turn);
         self.doings.settle(up);
         let observed = self.observe_host().await?;
-        self.note_power(cluster, &observed).await;
+        self.note_power(cluster, &observed);
+        self.prefer_control_plane(cluster).await;
         Ok(true)
     }
 
@@ -141,11 +142,29 @@ impl ClusterTask {
         Ok(Planned { changes, adoption })
     }
 
+    /// Gives each run of the control plane's VM the greater share of the processors: all others wait for its API while
+    /// they join, and later for whatever they ask it. What is refused now is tried again by the next look.
+    async fn prefer_control_plane(&mut self, cluster: &ClusterRecord) {
+        for node in cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane) {
+            let run = self.powered_on.get(&node.id).map(|power| power.run);
+            if run.is_none() || self.preferred == run {
+                continue;
+            }
+            let op = HostOp::PreferDomain { domain: domain_ref(cluster, node) };
+            match self.shared.hypervisor.execute(&op).await {
+                Ok(_) => self.preferred = run,
+                Err(error) => {
+                    tracing::debug!(node.name = %node.name, %error, "its VM has no greater share of the processors");
+                }
+            }
+        }
+    }
+
     /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
-    /// reported is void, and the control plane's gets the greater share of the processors.
-    async fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
+    /// reported is void.
+    fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
         for node in &cluster.nodes {
-            let run = observed.domain(&node.name).and_then(|domain| domain.run);
+            let run = vm_of(observed, cluster, node).and_then(|domain| domain.run);
             let known = self.powered_on.get(&node.id).map(|power| power.run);
             if run == known {
                 continue;
@@ -162,25 +181,7 @@ impl ClusterTask {
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
                 self.powered_on.insert(node.id.clone(), PoweredOn { run, since });
-                if node.spec.role == Role::ControlPlane {
-                    self.prefer(cluster, node).await;
-                }
             }
-        }
-    }
-}
-
-impl ClusterTask {
-    /// All others wait for the control plane: for its API while they join, and later for whatever they ask it.
-    async fn prefer(&self, cluster: &ClusterRecord, node: &NodeRecord) {
-        let domain = DomainRef {
-            name: node.name.clone(),
-            uuid: node.machine_uuid.clone(),
-            cluster_id: cluster.id.clone(),
-        };
-        if let Err(error) = self.shared.hypervisor.prefer(&domain).await {
-            // It runs all the same, and where libvirt is away the next look says so.
-            tracing::warn!(node = %node.name, %error, "its VM gets no greater share of the processors");
         }
     }
 }
@@ -219,6 +220,9 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
 
 #[cfg(test)]
 mod tests {
+    use host_hypervisor::Hypervisor as _;
+    use host_hypervisor::change::DomainRef;
+    use host_hypervisor::fake::Fault;
     use host_hypervisor::observed::ObservedNetwork;
 
     use super::*;
@@ -268,26 +272,61 @@ mod tests {
         assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
     }
 
-    /// Of the control plane's, one that somebody else began, too.
+    /// One that somebody else began, and one of which it was refused at first, too.
     #[tokio::test]
     async fn each_run_of_the_control_plane_gets_the_greater_share() {
         let agent = FakeHostAgent::new().await;
         let image = agent.shared.images.list().expect("reads").remove(0);
         let operation = agent.begin(agent.generation(SPEC).await).await;
         let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
-        for looks in [2, 1] {
-            for _ in 0..looks {
-                assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
-            }
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        let preferred = |started_anew: bool| {
             let mut host = agent.hypervisor.host();
             assert!(host.observed.domains.iter().all(|it| it.state == DomainState::Running));
             let run = host.observed.domain("control").and_then(|it| it.run).expect("it runs");
-            assert_eq!(host.preferred.split_off(0), [("control".to_owned(), run)]);
-            for domain in &mut host.observed.domains {
-                domain.run = domain.run.map(|run| run + 100);
+            let now = (host.preferred.split_off(0), vec![("control".to_owned(), run)]);
+            if started_anew {
+                for domain in &mut host.observed.domains {
+                    domain.run = domain.run.map(|run| run + 100);
+                }
+                host.fault = Some((0, Fault::Before));
             }
-            drop(host);
+            now
+        };
+        let (found, wanted) = preferred(true);
+        assert_eq!(found, wanted);
+        agent.hypervisor.notify();
+        assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
+        assert_eq!(preferred(false).0, [], "it was refused");
+        for _ in 0..2 {
             agent.hypervisor.notify();
+            assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
         }
+        let (found, wanted) = preferred(false);
+        assert_eq!(found, wanted);
+    }
+
+    /// As `virsh undefine` and `virsh define` of another machine leave it.
+    #[tokio::test]
+    async fn a_strangers_vm_of_a_nodes_name_is_not_the_nodes() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        let worker = cluster.nodes.iter().find(|node| node.name == "worker").expect("a worker");
+        assert!(task.powered_on.contains_key(&worker.id));
+        for domain in &mut agent.hypervisor.host().observed.domains {
+            if domain.name == "worker" {
+                (domain.uuid, domain.run) = ("00000000-0000-4000-8000-00000000beef".to_owned(), Some(77));
+            }
+        }
+        agent.hypervisor.notify();
+        // Its plan is refused.
+        task.converge_host(&cluster, &image, None).await.err();
+        assert!(!task.powered_on.contains_key(&worker.id));
+        assert_eq!(task.observed(&cluster).vms[&worker.id].state, "missing");
+        let asked = agent.hypervisor.console_tail(&domain_ref(&cluster, worker), 10).await;
+        assert_eq!(asked.expect_err("it is another's").id, "LIBVIRT-NOT-OURS");
     }
 }

@@ -22,7 +22,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::desired::{desired_state, image_facts};
+use super::desired::{desired_state, domain_ref, image_facts};
 use super::progress;
 use super::shared::Shared;
 use super::status::ToldConditions;
@@ -85,6 +85,8 @@ pub struct ClusterTask {
     kubernetes: Option<Kubernetes>,
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
     powered_on: BTreeMap<String, PoweredOn>,
+    /// The run of the control plane's VM that has the greater share of the processors.
+    preferred: Option<u32>,
     /// The operation of the last look.
     operation: Option<OperationRecord>,
     /// The last one that failed, where the records could not be written then: they still have it as running.
@@ -120,6 +122,7 @@ impl ClusterTask {
             kubernetes: None,
             kubernetes_view: None,
             powered_on: BTreeMap::new(),
+            preferred: None,
             operation: None,
             unwritten: None,
             starts: Starts::default(),
@@ -305,7 +308,7 @@ impl ClusterTask {
             }
             let port = match &self.shared.config.join_channel_dir {
                 Some(dir) => PortPath::Listen(dir.join(format!("{}.sock", node.name))),
-                None => match self.shared.hypervisor.join_channel(&node.name).await? {
+                None => match self.shared.hypervisor.join_channel(&domain_ref(cluster, node)).await? {
                     Some(path) => PortPath::Connect(path),
                     None => continue,
                 },

@@ -121,6 +121,10 @@ impl ClusterTask {
             return Ok(());
         }
         for node in removing() {
+            if let Some(kubernetes) = &self.kubernetes {
+                // While the others had the turn its VM ran on, and its kubelet may have registered it anew.
+                kubernetes.delete_node(&node.name).await?;
+            }
             crash::point("before-forget-node");
             // Before its record goes: what a kill here leaves is done again.
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;

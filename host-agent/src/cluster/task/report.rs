@@ -4,7 +4,7 @@ use host_hypervisor::observed::DomainState;
 use k8sctl_proto::control::v1 as control;
 
 use super::ClusterTask;
-use crate::cluster::desired::image_facts;
+use crate::cluster::desired::{image_facts, vm_of};
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::cluster::status;
 use crate::events::NewEvent;
@@ -19,7 +19,7 @@ impl ClusterTask {
         let registry = &self.shared.registry;
         let mut observed = Observed::default();
         for node in &cluster.nodes {
-            let domain = host.and_then(|host| host.domain(&node.name));
+            let domain = host.and_then(|host| vm_of(host, cluster, node));
             let state = match domain.map(|domain| domain.state) {
                 None if host.is_none() => progress::VM_UNKNOWN,
                 None => "missing",

@@ -6,6 +6,7 @@ use k8sctl_types::failure::Failure;
 
 use super::report::progress_lines;
 use super::{ClusterTask, RESYNC, is_one};
+use crate::cluster::desired::domain_ref;
 use crate::cluster::manager::RequestError;
 use crate::cluster::progress::{self, Observed};
 use crate::kubernetes::KubernetesError;
@@ -112,7 +113,7 @@ impl ClusterTask {
     async fn with_console(&self, cluster: &ClusterRecord, node_id: &str, failure: Failure) -> Failure {
         let node = cluster.nodes.iter().find(|node| node.id == node_id);
         let Some(node) = node.filter(|_| failure.evidence.is_empty()) else { return failure };
-        match self.shared.hypervisor.console_tail(&node.name, 4096).await {
+        match self.shared.hypervisor.console_tail(&domain_ref(cluster, node), 4096).await {
             Ok(console) if console.trim().is_empty() => {
                 failure.with_evidence("(its console has printed nothing)")
             }

@@ -30,9 +30,12 @@ const CLONE: &str = "k8s-worker-1-clone";
 fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     let lab = Lab::here()?;
     let lived = from_nothing_to_nothing(&lab);
-    if lived.is_err() {
+    if let Err(error) = &lived {
+        println!("lab: {error:#}");
         tell_what_is_known(&lab);
-        clear_away(&lab)?;
+        if let Err(error) = clear_away(&lab) {
+            println!("lab: it is not cleared away: {error:#}");
+        }
     }
     lived
 }
@@ -382,7 +385,7 @@ fn strangers_move_out(lab: &Lab) -> Result<()> {
     clear_away(lab)
 }
 
-/// Whatever of this test's is at libvirt, VMs that run too.
+/// Whatever of this test's is at libvirt, VMs that run too, and what the host agent has of it.
 fn clear_away(lab: &Lab) -> Result<()> {
     let kinds: [(&[&str], &str, &str); 3] = [
         (&["list"], "destroy", "undefine"),
@@ -390,22 +393,29 @@ fn clear_away(lab: &Lab) -> Result<()> {
         (&["pool-list"], "pool-destroy", "pool-undefine"),
     ];
     for (list, stop, forget) in kinds {
-        let names = |which: &[&str]| {
-            lab.run("virsh", &[&["--quiet"], list, which, &["--name"]].concat(), MINUTE)
-        };
+        let names =
+            |which: &[&str]| lab.run("virsh", &[&["--quiet"], list, which, &["--name"]].concat(), MINUTE);
         for name in names(&[])?.split_whitespace() {
-            lab.run("virsh", &[stop, name], MINUTE)?;
+            // It may have ended meanwhile; where it has not, it cannot be forgotten either.
+            lab.try_run("virsh", &[stop, name], MINUTE)?;
         }
         for name in names(&["--all"])?.split_whitespace() {
             lab.run("virsh", &[forget, name], MINUTE)?;
         }
+    }
+    for dir in ["state", "pool"] {
+        std::fs::remove_dir_all(lab.file(dir))?;
+        std::fs::create_dir(lab.file(dir))?;
     }
     Ok(())
 }
 
 /// For whoever reads of the failure. The test's own host agent ended with it.
 fn tell_what_is_known(lab: &Lab) {
-    let _agent = lab.host_agent(None);
+    let _agent = match lab.host_agent(None) {
+        Ok(agent) => agent,
+        Err(error) => return println!("lab: no host agent tells of it: {error:#}"),
+    };
     for args in [&["status"][..], &["events"]] {
         match lab.try_run("k8sctl", args, MINUTE) {
             Ok(printed) => println!("lab: k8sctl {}\n{}{}", args.join(" "), printed.out, printed.err),

@@ -38,16 +38,12 @@ impl Hypervisor for Broken {
         self.0.changes()
     }
 
-    async fn console_tail(&self, domain: &str, bytes: usize) -> Result<String, Failure> {
+    async fn console_tail(&self, domain: &DomainRef, bytes: usize) -> Result<String, Failure> {
         self.0.console_tail(domain, bytes).await
     }
 
-    async fn join_channel(&self, domain: &str) -> Result<Option<std::path::PathBuf>, Failure> {
+    async fn join_channel(&self, domain: &DomainRef) -> Result<Option<std::path::PathBuf>, Failure> {
         self.0.join_channel(domain).await
-    }
-
-    async fn prefer(&self, domain: &DomainRef) -> Result<(), Failure> {
-        self.0.prefer(domain).await
     }
 }
 
