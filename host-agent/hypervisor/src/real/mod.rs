@@ -11,6 +11,8 @@ mod domain;
 pub mod error;
 mod events;
 mod link;
+#[cfg(test)]
+mod namespace;
 mod network;
 mod observe;
 mod qcow2;
