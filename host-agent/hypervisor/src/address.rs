@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8sctl_command::{CommandError, Program};
 use k8sctl_types::failure::Failure;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -59,6 +60,20 @@ pub(crate) fn in_use(ip: Ipv4Addr, mac: &str, bridge: &str) -> Failure {
         format!("{mac} already answers for it on bridge {bridge}"),
         "give the node another ip in the cluster file, or find and stop the machine with that MAC address; then run \
          the command again",
+    )
+}
+
+/// The failure of an address that the network's DHCP holds for another machine; `until` unset means: for ever.
+pub(crate) fn leased(ip: Ipv4Addr, mac: &str, until: Option<Timestamp>, bridge: &str) -> Failure {
+    let (until, wait) = match until {
+        Some(until) => (format!("until {until}"), "wait until then, or "),
+        None => ("for ever".to_owned(), ""),
+    };
+    Failure::new(
+        "NODE-IP-IN-USE",
+        format!("address {ip}"),
+        format!("it is leased to {mac} {until} on bridge {bridge}, and dnsmasq did not take it back"),
+        format!("{wait}give the node another ip in the cluster file; then run the command again"),
     )
 }
 

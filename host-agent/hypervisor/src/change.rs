@@ -219,7 +219,7 @@ pub enum HostOp {
         /// File name; begins with the cluster's id.
         name: String,
     },
-    /// Nobody but the given machines answers for these addresses.
+    /// Nobody but the given machines answers for these addresses, or has a lease of one.
     CheckAddresses {
         /// libvirt's name of the network.
         network: String,

@@ -4,13 +4,16 @@
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
 //! - `observe`: libvirt and host into [`ObservedHost`]; `qcow2`: what a disk's own header tells
-//! - `network`, `storage`, `domain`, `taps`: executing; `share`: of the host's processors
+//! - `network`, `leases`, `storage`, `domain`, `taps`: executing; `share`: of the host's processors
 
 pub mod daemons;
 mod domain;
 pub mod error;
 mod events;
+mod leases;
 mod link;
+#[cfg(test)]
+mod namespace;
 mod network;
 mod observe;
 mod qcow2;
@@ -105,7 +108,12 @@ impl Hypervisor for RealHypervisor {
         if let HostOp::CheckAddresses { network, addresses } = op {
             let name = network.clone();
             let bridge = self.blocking(move |connect, _| network::bridge_impl(connect, &name)).await?;
-            return Ok(network::execute_check_addresses(&bridge, addresses).await?);
+            let outcome = network::execute_check_addresses(&bridge, addresses).await?;
+            // What is leased elsewhere does not stand in this host's files.
+            if daemons::is_local_system(&self.inner.config.uri) {
+                leases::execute_give_back(&bridge, addresses).await?;
+            }
+            return Ok(outcome);
         }
         if let HostOp::AttachTap { domain, device, bridge } = op {
             let (reference, wanted) = (domain.clone(), device.clone());

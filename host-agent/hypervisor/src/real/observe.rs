@@ -191,7 +191,7 @@ fn observe_volume(volume: &virt::storage_vol::StorageVol) -> Result<Option<Obser
     Ok(Some(ObservedVolume { name, capacity, backing }))
 }
 
-fn interfaces() -> Vec<HostInterface> {
+pub(super) fn interfaces() -> Vec<HostInterface> {
     let addresses = getifaddrs().into_iter().flatten();
     addresses
         .filter_map(|it| {

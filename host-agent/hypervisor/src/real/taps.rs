@@ -101,23 +101,10 @@ pub(super) async fn execute_attach(device: &str, bridge: &str) -> Result<Outcome
 
 #[cfg(test)]
 mod tests {
+    use super::super::namespace;
     use super::*;
     use crate::observed::ObservedTap;
     use crate::xml::owner::Owner;
-
-    /// Tells the test that it is in a network namespace of its own.
-    const INSIDE: &str = "K8SCTL_TEST_IN_NAMESPACE";
-
-    /// Runs that test once more, in a network namespace of its own.
-    async fn in_a_namespace(test: &str) {
-        let this = std::env::current_exe().expect("a test has a program");
-        let unshare = ["--user", "--map-root-user", "--net"];
-        let test = ["--exact", test, "--nocapture"];
-        let run = Program::new("unshare", Duration::from_secs(60)).args(unshare).arg(this).args(test);
-        let told = run.env(INSIDE, "1").run().await;
-        let told = told.unwrap_or_else(|error| panic!("{error}: {:?}", error.evidence()));
-        assert!(told.contains("1 passed"), "{told}");
-    }
 
     fn domain(ours: Option<Owner>, devices: &[&str]) -> ObservedDomain {
         let tap = |device: &&str| ObservedTap {
@@ -130,8 +117,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_seen_and_put_onto_its_bridge() {
-        if std::env::var_os(INSIDE).is_none() {
-            return in_a_namespace("real::taps::tests::an_end_is_seen_and_put_onto_its_bridge").await;
+        if namespace::has_run_inside("real::taps::tests::an_end_is_seen_and_put_onto_its_bridge").await {
+            return;
         }
         for link in [
             &["link", "add", "br-test", "type", "bridge"][..],
