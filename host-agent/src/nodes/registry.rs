@@ -373,14 +373,17 @@ mod tests {
 
     #[test]
     fn the_end_of_an_old_session_leaves_the_new_one_connected() {
-        let (registry, _changes) = registry();
+        let (registry, mut changes) = registry();
+        let mut told = || changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect::<Vec<_>>();
         let old = registry.open_session("a", Hello::default());
         let new = registry.open_session("a", Hello::default());
         assert!(!old.report(StatusReport { observed_generation: 1, ..StatusReport::default() }));
         drop(old);
         assert!(registry.view("a").connected);
+        assert_eq!(told(), ["NodeConnected"; 2], "it went nowhere");
         drop(new);
         assert!(!registry.view("a").connected);
+        assert_eq!(told(), ["NodeDisconnected"]);
     }
 
     #[test]
