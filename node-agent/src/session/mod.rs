@@ -79,6 +79,14 @@ struct Host {
     channel: Channel,
     /// Of this connection: streams of one before end with it, and take no place here.
     log_places: Arc<Semaphore>,
+    /// How far ahead of its time the clock was at the last message, unless that was set since.
+    clock_offset: Option<i64>,
+}
+
+impl Host {
+    fn new(channel: Channel) -> Self {
+        Self { channel, log_places: crate::logs::places(), clock_offset: None }
+    }
 }
 
 /// The session and all that it needs.
@@ -169,8 +177,7 @@ impl Session {
         send(&outbox, agent_message::Message::Hello(hello)).await?;
         let inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
         tracing::info!(node.id = identity.node_id, "session open");
-        let host = Host { channel, log_places: crate::logs::places() };
-        Ok(Open { outbox, inbox, host, facts })
+        Ok(Open { outbox, inbox, host: Host::new(channel), facts })
     }
 
     async fn talk(&self, identity: &Identity, mut open: Open) -> Result<End, SessionError> {
@@ -308,7 +315,7 @@ impl Session {
             }
             FromHost::StartLogStream(start) => self.start_logs(host, start),
             FromHost::HostTime(time) => {
-                self.compare_clock(time.now.as_ref());
+                self.compare_clock(time.now.as_ref(), &mut host.clock_offset);
                 // By the clock that it was compared with, which may have been set.
                 self.report_certificate(identity);
             }
@@ -331,19 +338,28 @@ impl Session {
         k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
     }
 
-    fn compare_clock(&self, host: Option<&prost_types::Timestamp>) {
+    fn compare_clock(&self, host: Option<&prost_types::Timestamp>, before: &mut Option<i64>) {
         let Some(host) = host.map(clock::system_time) else { return };
         let offset = clock::offset_millis(SystemTime::now(), host);
-        let message = format!("{offset} ms from the host");
-        if !clock::needs_step(offset) {
-            self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
-            return;
-        }
-        if self.config.step_clock && clock::step_to(host).is_ok() {
-            tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
-            self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
-        } else {
-            self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+        match clock::judge(before.replace(offset), offset) {
+            clock::Verdict::InStep => {
+                self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
+            }
+            // What was known of the clock is still all that is known.
+            clock::Verdict::Unsure => {
+                tracing::debug!(clock.offset_millis = offset, "the clock is ahead, or the message came late");
+            }
+            clock::Verdict::Off(offset) => {
+                if self.config.step_clock && clock::step_back(offset).is_ok() {
+                    *before = None;
+                    tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
+                    let message = format!("it was {offset} ms from the host");
+                    self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
+                } else {
+                    let message = format!("{offset} ms from the host");
+                    self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+                }
+            }
         }
     }
 
@@ -455,11 +471,28 @@ mod tests {
         session.report_certificate(&Identity::example(now - 2 * hour, now - hour));
         assert_eq!(reason(), "Expired");
         let time = FromHost::HostTime(HostTime { now: Some(clock::now()) });
-        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let mut host = Host { channel, log_places: crate::logs::places() };
+        let mut host = Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
         let identity = Identity::example(now, now + hour);
         let ended = session.receive(HostMessage { message: Some(time) }, &identity, &mut host);
         assert!(ended.is_none());
         assert_eq!(reason(), "Valid");
+    }
+
+    #[tokio::test]
+    async fn what_one_message_of_the_host_says_of_the_clock_takes_another_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let session = session(dir.path());
+        let mut host = Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
+        let now = SystemTime::now();
+        let identity = Identity::example(now, now + Duration::from_secs(3600));
+        let hear = |seconds_late: u64| {
+            let then = clock::timestamp(SystemTime::now() - Duration::from_secs(seconds_late));
+            let time = FromHost::HostTime(HostTime { now: Some(then) });
+            let ended = session.receive(HostMessage { message: Some(time) }, &identity, &mut host);
+            assert!(ended.is_none());
+            let conditions = session.board.subscribe().borrow().conditions.clone();
+            conditions.into_iter().find(|known| known.r#type == "ClockOK").expect("told").reason
+        };
+        assert_eq!([0, 9, 0, 9, 9].map(hear), ["InStep", "InStep", "InStep", "InStep", "Off"]);
     }
 }
