@@ -243,9 +243,11 @@ impl NodeRegistry {
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
         lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
         let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
-        requests
-            .try_send(StartLogStream { stream_id, selector: Some(selector) })
-            .map_err(|_| OpenLogsError::Busy)?;
+        let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
+        asked.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
+            mpsc::error::TrySendError::Closed(_) => OpenLogsError::NotConnected,
+        })?;
         Ok(reader)
     }
 
