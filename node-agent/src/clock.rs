@@ -9,6 +9,17 @@ use prost_types::Timestamp;
 /// Differences up to this are left alone: a message under way for a moment looks like one.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
+/// What the host's time says of the machine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is right.
+    InStep,
+    /// It looks ahead, and the message may only have been under way for long.
+    Unsure,
+    /// It is off by so many milliseconds: positive when it is ahead.
+    Off(i64),
+}
+
 /// The clock could not be set.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set the clock to the host's time")]
@@ -45,6 +56,31 @@ pub fn needs_step(offset_millis: i64) -> bool {
     offset_millis.unsigned_abs() > TOLERANCE.as_millis() as u64
 }
 
+/// Judges the clock by its offset from the time in a message, and from that in the message before it, of the same session.
+///
+/// Being under way makes a message old, so that the clock looks ahead by as much, and never behind: what looks behind is
+/// so, at least by that. That it is ahead takes two messages in a row that agree, and the smaller offset of them is the
+/// nearer one. Messages that waited together, for a machine that was paused, do not agree.
+pub fn judge(before: Option<i64>, offset_millis: i64) -> Verdict {
+    if !needs_step(offset_millis) {
+        return Verdict::InStep;
+    }
+    if offset_millis < 0 {
+        return Verdict::Off(offset_millis);
+    }
+    let agrees = |before: &i64| {
+        *before > 0 && needs_step(*before) && !needs_step(before.saturating_sub(offset_millis))
+    };
+    before.filter(agrees).map_or(Verdict::Unsure, |before| Verdict::Off(before.min(offset_millis)))
+}
+
+/// Sets the clock back by so much, or forward where that is negative.
+pub fn step_back(offset_millis: i64) -> Result<(), ClockError> {
+    let (now, by) = (SystemTime::now(), Duration::from_millis(offset_millis.unsigned_abs()));
+    let right = if offset_millis < 0 { now.checked_add(by) } else { now.checked_sub(by) };
+    step_to(right.unwrap_or(now))
+}
+
 /// Sets the clock.
 pub fn step_to(host: SystemTime) -> Result<(), ClockError> {
     let since = host.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -64,5 +100,32 @@ mod tests {
         assert_eq!(offset_millis(host - Duration::from_secs(3), host), -3_000);
         assert!(!needs_step(2_000));
         assert!(needs_step(-2_001));
+    }
+
+    /// What a session makes of messages, one after the other.
+    fn judged(offsets: &[i64]) -> Vec<Verdict> {
+        let before = std::iter::once(None).chain(offsets.iter().copied().map(Some));
+        before.zip(offsets).map(|(before, offset)| judge(before, *offset)).collect()
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_so_at_once_and_one_that_is_ahead_after_two_messages() {
+        use Verdict::{InStep, Off, Unsure};
+        assert_eq!(judged(&[-2_001, 0]), [Off(-2_001), InStep]);
+        assert_eq!(judged(&[5_100, 5_000]), [Unsure, Off(5_000)]);
+        assert_eq!(judged(&[5_000, 5_100]), [Unsure, Off(5_000)]);
+        let hour = 3_600_000;
+        assert_eq!(judged(&[hour, hour + 40, hour]), [Unsure, Off(hour), Off(hour)]);
+    }
+
+    #[test]
+    fn a_message_that_came_late_sets_no_clock_back() {
+        use Verdict::{InStep, Unsure};
+        assert_eq!(judged(&[0, 9_000, 20]), [InStep, Unsure, InStep]);
+        // The one before it did not say that the clock is off.
+        assert_eq!(judged(&[1_900, 2_100, 1_900]), [InStep, Unsure, InStep]);
+        assert_eq!(judged(&[-2_100, 2_100])[1], Unsure);
+        // All that waited while the VM was paused.
+        assert_eq!(judged(&[90_000, 60_000, 30_000, 5]), [Unsure, Unsure, Unsure, InStep]);
     }
 }

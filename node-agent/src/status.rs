@@ -25,21 +25,27 @@ impl Board {
         self.0.subscribe()
     }
 
-    /// Lists the steps anew, in order, and says which generation they belong to. What is known of a step is kept;
-    /// with `anew` its tries count from one again, and failures are no news any more.
+    /// Lists the steps anew, in order, and says which generation they belong to. What is known of a step is kept, but of
+    /// another generation none has failed before it was tried: it is pending, with what it said last. With `anew` its
+    /// tries count from one again, and failures are no news any more.
     pub fn observe(&self, generation: u64, names: &[&'static str], anew: bool) {
         self.0.send_if_modified(|report| {
+            let is_other = report.observed_generation != generation;
             let fresh = |name: &str| StepStatus {
                 name: name.to_owned(),
                 state: StepState::Pending.into(),
                 ..StepStatus::default()
             };
             let keep = |mut step: StepStatus| {
-                if anew && step.state() == StepState::Failed {
+                let has_failed = step.state() == StepState::Failed;
+                if anew && has_failed {
                     return fresh(&step.name);
                 }
                 if anew {
                     step.attempts = 0;
+                }
+                if is_other && has_failed {
+                    step.set_state(StepState::Pending);
                 }
                 step
             };
@@ -50,7 +56,7 @@ impl Board {
                     known.map_or_else(|| fresh(name), keep)
                 })
                 .collect();
-            let modified = report.observed_generation != generation || report.steps != steps;
+            let modified = is_other || report.steps != steps;
             report.observed_generation = generation;
             report.steps = steps;
             modified
@@ -214,6 +220,26 @@ mod tests {
         let command = progress.last_command();
         assert_eq!((command.argv.len(), command.exit_status), (2, None));
         assert!(command.output_tail.ends_with("the end\n") && command.output_tail.len() <= TAIL_LIMIT);
+    }
+
+    #[test]
+    fn what_failed_for_one_generation_is_still_to_be_tried_for_the_next() {
+        let board = Board::default();
+        let observe = |generation: u64, anew: bool| {
+            board.observe(generation, &["kubeadm"], anew);
+            let step = board.step_status("kubeadm");
+            (step.state(), step.attempts)
+        };
+        let fail = |step: &mut StepStatus| {
+            step.set_state(StepState::Failed);
+            step.attempts = 3;
+        };
+        observe(1, false);
+        board.step("kubeadm", fail);
+        assert_eq!(observe(1, false), (StepState::Failed, 3), "another round for the same");
+        assert_eq!(observe(2, false), (StepState::Pending, 3));
+        board.step("kubeadm", fail);
+        assert_eq!(observe(3, true), (StepState::Pending, 0));
     }
 
     #[test]

@@ -75,6 +75,12 @@ struct Host {
     lost_answers: AtomicU32,
     /// Sessions that still are refused.
     refused_sessions: AtomicU32,
+    /// Those that still are refused once a certificate was renewed.
+    refused_renewed: AtomicU32,
+    /// Counts sessions.
+    newest: watch::Sender<u64>,
+    /// Sessions that ended with no newer one in their place: the node went away.
+    lost: AtomicU32,
     renewals: AtomicU32,
     /// Renewals that still are refused, as those with an expired certificate are.
     refused_renewals: AtomicU32,
@@ -128,20 +134,35 @@ impl NodeService for Services {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<HostStream>, Status> {
-        if Host::take(&self.0.refused_sessions) {
+        let is_renewed = self.0.renewals.load(Ordering::SeqCst) > 0;
+        if Host::take(&self.0.refused_sessions) || (is_renewed && Host::take(&self.0.refused_renewed)) {
             return Err(Status::unauthenticated("unknown certificate"));
         }
         let mut inbox = request.into_inner();
         let (sender, receiver) = mpsc::channel(8);
         let messages = self.0.desired.lock().expect("lock").clone();
         let heard = self.0.heard.lock().expect("lock").clone();
+        let host = Arc::clone(&self.0);
+        host.newest.send_modify(|number| *number += 1);
+        let mut newest = host.newest.subscribe();
         k8sctl_rpc::task::spawn("fake-session", async move {
             for message in messages {
                 sender.send(Ok(message)).await.expect("the agent listens");
             }
-            while let Ok(Some(message)) = inbox.message().await {
-                if let Some(heard) = &heard {
-                    let _ = heard.send(message);
+            loop {
+                tokio::select! {
+                    biased;
+                    // It ends when a newer one has its place, as a real one does.
+                    _ = newest.changed() => break,
+                    message = inbox.message() => {
+                        let Ok(Some(message)) = message else {
+                            host.lost.fetch_add(1, Ordering::SeqCst);
+                            break;
+                        };
+                        if let Some(heard) = &heard {
+                            let _ = heard.send(message);
+                        }
+                    }
                 }
             }
             drop(sender);
@@ -465,6 +486,24 @@ async fn the_certificate_is_renewed_at_half_its_life() {
     assert_eq!(host.renewals.load(Ordering::SeqCst), 1);
     let kept = Store::new(dir.path().join("state")).load().expect("read").expect("kept");
     assert_eq!(kept.certificate_der, [9]);
+    // The node was there all the time.
+    assert_eq!(host.lost.load(Ordering::SeqCst), 0);
+    agent.shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_that_is_refused_leads_to_a_fresh_secret() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let host = host(2);
+    // Beside the session that is open, and once more when that was let go.
+    host.refused_renewed.store(2, Ordering::SeqCst);
+    listen(&host, dir.path()).await;
+    let mut agent = start(&host, dir.path());
+    for _ in 0..2 {
+        agent.hear(|message| matches!(message, agent_message::Message::Hello(_)).then_some(())).await;
+    }
+    assert_eq!(host.renewals.load(Ordering::SeqCst), 1);
+    assert_eq!(host.csrs.lock().expect("lock").iter().collect::<HashSet<_>>().len(), 2);
     agent.shutdown.cancel();
 }
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -11,14 +13,25 @@ use k8sctl_types::failure::Failure;
 
 async fn run(behaviour: &str) -> Failure {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = hostile_program(behaviour, folder.path()).await;
-    plugin_folder(&folder.path().join("hello"), &program, |manifest| manifest);
-    impatient_host(folder.path()).describe("hello").await.expect_err("it is no plugin")
+    run_in(folder.path(), behaviour).await
+}
+
+async fn run_in(folder: &Path, behaviour: &str) -> Failure {
+    let program = hostile_program(behaviour, folder).await;
+    plugin_folder(&folder.join("hello"), &program, |manifest| manifest);
+    impatient_host(folder).describe("hello").await.expect_err("it is no plugin")
 }
 
 #[tokio::test]
 async fn it_reaches_nothing_but_its_socket() {
-    let failure = run("probe_and_fail").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Nothing but the sandbox keeps anybody from this file.
+    let file = folder.path().join("world-writable");
+    std::fs::write(&file, "whole").expect("written");
+    for (path, mode) in [(folder.path(), 0o755), (file.as_path(), 0o666)] {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("opened to all");
+    }
+    let failure = run_in(folder.path(), "probe_and_fail").await;
     assert_eq!(failure.id, "PLUGIN-CRASHED", "{failure:?}");
     assert!(failure.reason.contains("exit status 7"), "{failure}");
     let said = failure.evidence;
@@ -34,6 +47,16 @@ async fn it_reaches_nothing_but_its_socket() {
         "unix-listen",
         "run-program",
         "chmod",
+        "truncate",
+        "utime",
+        "utimes",
+        "futimesat",
+        "removexattr",
+        "lremovexattr",
+        "fchmodat2",
+        "setxattrat",
+        "removexattrat",
+        "file_setattr",
     ] {
         assert!(said.contains(&format!("{denied}: PermissionDenied")), "{denied} in:\n{said}");
     }
@@ -46,6 +69,7 @@ async fn it_reaches_nothing_but_its_socket() {
     );
     assert!(said.contains("arguments: k8sctl-plugin"), "{said}");
     assert!(!Path::new("/tmp/k8sctl-probe").exists());
+    assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "whole");
 }
 
 #[tokio::test]

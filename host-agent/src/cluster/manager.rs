@@ -20,7 +20,7 @@ use super::status;
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
-use crate::nodes::registry::LogReader;
+use crate::nodes::registry::{LogReader, OpenLogsError};
 use crate::records::{
     Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, RecordError,
 };
@@ -397,10 +397,7 @@ impl Manager {
             )
             .into());
         };
-        Ok(self.shared.registry.open_logs(&found.id, selector).map_err(|error| {
-            let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
-            Failure::new("NODE-NOT-CONNECTED", format!("node {node}"), error.to_string(), next)
-        })?)
+        Ok(self.shared.registry.open_logs(&found.id, selector).map_err(|error| no_logs(node, &error))?)
     }
 
     /// What is to be removed has a name: an empty one is a slip, and not the only cluster.
@@ -434,6 +431,20 @@ impl Manager {
         };
         Err(Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), reason, next).into())
     }
+}
+
+/// Why there is no log of a node, and what to do.
+fn no_logs(node: &str, error: &OpenLogsError) -> Failure {
+    let (id, next) = match error {
+        OpenLogsError::NotConnected => (
+            "NODE-NOT-CONNECTED",
+            "check it with `k8sctl status`; a node that is down keeps its logs until it is back",
+        ),
+        OpenLogsError::Busy => {
+            ("NODE-BUSY", "end one of the logs that are read of it, or try again in a moment")
+        }
+    };
+    Failure::new(id, format!("node {node}"), error.to_string(), next)
 }
 
 /// An agent reads by the sources that it knows: of the others it might make anything.

@@ -292,8 +292,8 @@ pub fn failure(
     })
 }
 
-/// A step that failed too often. What an agent reports of an older desired state is no news: with a new operation it
-/// begins to count anew.
+/// A step that failed too often. What an agent reports of an older desired state is no news: of a newer one it says only
+/// of what it has tried that it failed, and with a new operation it begins to count anew.
 fn failed_step<'a>(node: &NodeRecord, observed: &'a Observed) -> Option<&'a StepStatus> {
     let view = observed.agents.get(&node.id)?;
     let wanted = observed.generations.get(&node.id).copied().unwrap_or_default();

@@ -230,6 +230,19 @@ mod tests {
     }
 
     #[test]
+    fn what_an_image_is_built_of_comes_from_upstream_or_from_an_admin() {
+        let [import, fetch, build] =
+            ["BundleService/ImportBundle", "BundleService/FetchBundle", "ImageService/BuildImage"]
+                .map(|method| format!("/k8sctl.control.v1.{method}"));
+        assert!(decide(&fetch, Role::Operator).is_ok() && decide(&build, Role::Operator).is_ok());
+        assert!(decide(&import, Role::Admin).is_ok());
+        let refused = decide(&import, Role::Operator).expect_err("an operator's own bundle");
+        assert_eq!(refused.id, "AUTH-ROLE");
+        assert!(refused.reason.contains("needs the role admin, you have operator"), "{refused:?}");
+        assert!(refused.next_step.contains("the group k8sctl-admin"), "{refused:?}");
+    }
+
+    #[test]
     fn unknown_methods_are_refused_even_to_admins() {
         assert_eq!(
             decide("/k8sctl.control.v1.ClusterService/Nope", Role::Admin).map_err(|f| f.id),

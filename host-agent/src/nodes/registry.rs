@@ -243,9 +243,11 @@ impl NodeRegistry {
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
         lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
         let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
-        requests
-            .try_send(StartLogStream { stream_id, selector: Some(selector) })
-            .map_err(|_| OpenLogsError::Busy)?;
+        let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
+        asked.map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
+            mpsc::error::TrySendError::Closed(_) => OpenLogsError::NotConnected,
+        })?;
         Ok(reader)
     }
 
@@ -373,14 +375,17 @@ mod tests {
 
     #[test]
     fn the_end_of_an_old_session_leaves_the_new_one_connected() {
-        let (registry, _changes) = registry();
+        let (registry, mut changes) = registry();
+        let mut told = || changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect::<Vec<_>>();
         let old = registry.open_session("a", Hello::default());
         let new = registry.open_session("a", Hello::default());
         assert!(!old.report(StatusReport { observed_generation: 1, ..StatusReport::default() }));
         drop(old);
         assert!(registry.view("a").connected);
+        assert_eq!(told(), ["NodeConnected"; 2], "it went nowhere");
         drop(new);
         assert!(!registry.view("a").connected);
+        assert_eq!(told(), ["NodeDisconnected"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use k8sctl_proto::node::v1::{
 };
 use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -151,6 +151,8 @@ async fn talk(
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
     let mut clock = tokio::time::interval(HOST_TIME_INTERVAL);
+    // An agent believes two in a row, which must not have waited for the same thing.
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
             // Cancel-safe: the pause begins where it was, and tonic keeps a half-read message in the stream.

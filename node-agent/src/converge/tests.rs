@@ -196,6 +196,20 @@ async fn when_a_person_asks_again_tries_count_from_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_another_generation_nothing_has_failed_that_was_not_tried() {
+    let steps = [FakeStep { never_ends: true, ..FakeStep::new("a") }, FakeStep::new("b").failing(9)];
+    *steps[0].truth.lock().expect("not poisoned") = true;
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Failed]).await;
+    // It stays with the first one for as long as it is looked at.
+    *steps[0].truth.lock().expect("not poisoned") = false;
+    fixture.desired.send_replace(want(2, Target::Member));
+    let report = fixture.until(|report| states(report)[0] == StepState::Running).await;
+    assert_eq!((report.observed_generation, states(&report)[1]), (2, StepState::Pending));
+    assert_eq!((step(&report, "b").attempts, steps[1].applies()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn drift_is_repaired() {
     let steps = [FakeStep::new("a")];
     let mut fixture = start(&steps, want(1, Target::Member));

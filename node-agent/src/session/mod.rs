@@ -1,4 +1,5 @@
-//! The one session with the host agent: desired state in, status out, dialled again forever.
+//! The one session with the host agent: desired state in, status out, dialled again forever. With a renewed certificate
+//! there are two for a moment: the next one takes the place of the one before.
 //!
 //! [`Session::run`] owns bootstrap, so that nobody else dials. It hands desired state to converge through a
 //! `watch` and starts log streams; it converges nothing itself.
@@ -12,12 +13,14 @@ use std::time::{Duration, SystemTime};
 use k8sctl_proto::node::v1::host_message::Message as FromHost;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::{
-    AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StatusReport, agent_message,
+    AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StartLogStream, StatusReport,
+    agent_message,
 };
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
 use crate::bootstrap::identity::Identity;
@@ -35,6 +38,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Failed dials in a row after which the port is asked for a fresh secret: the certificate may be refused in a way
 /// that looks like a broken connection, or the host agent may have another address.
 const DIALS_BEFORE_REJOIN: u32 = 8;
+/// How long a session is kept while the one with the renewed certificate does not open.
+const HAND_OVER: Duration = Duration::from_secs(30);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +59,34 @@ pub enum SessionError {
 }
 
 enum End {
-    Renewed(Identity),
+    /// With the session that goes on, if one opened in time.
+    Renewed(Identity, Option<Open>),
     Removed,
     Drained,
+}
+
+/// A session that is open.
+struct Open {
+    outbox: mpsc::Sender<AgentMessage>,
+    inbox: Streaming<HostMessage>,
+    host: Host,
+    /// What was told of the machine last.
+    facts: Option<NodeFacts>,
+}
+
+/// The other end of a session.
+struct Host {
+    channel: Channel,
+    /// Of this connection: streams of one before end with it, and take no place here.
+    log_places: Arc<Semaphore>,
+    /// How far ahead of its time the clock was at the last message, unless that was set since.
+    clock_offset: Option<i64>,
+}
+
+impl Host {
+    fn new(channel: Channel) -> Self {
+        Self { channel, log_places: crate::logs::places(), clock_offset: None }
+    }
 }
 
 /// The session and all that it needs.
@@ -87,12 +117,13 @@ impl Session {
             identity = self.bootstrap.identity() => identity,
             () = shutdown.cancelled() => return,
         };
+        let mut next = None;
         loop {
             self.report_certificate(&identity);
             let started = Instant::now();
-            let error = match self.once(&identity).await {
-                Ok(End::Renewed(renewed)) => {
-                    identity = renewed;
+            let error = match self.once(&identity, next.take()).await {
+                Ok(End::Renewed(renewed, open)) => {
+                    (identity, next) = (renewed, open);
                     backoff.reset();
                     continue;
                 }
@@ -127,55 +158,129 @@ impl Session {
         }
     }
 
-    /// One connection, from Hello to its end.
-    async fn once(&self, identity: &Identity) -> Result<End, SessionError> {
-        let connection = self.dialer.dial(identity).await?;
-        let mut client = NodeServiceClient::new(connection.channel.clone());
+    /// One session to its end, from Hello on where it is not open yet.
+    async fn once(&self, identity: &Identity, open: Option<Open>) -> Result<End, SessionError> {
+        let open = match open {
+            Some(open) => open,
+            None => self.open(identity).await?,
+        };
+        self.talk(identity, open).await
+    }
+
+    /// Dials, and says Hello.
+    async fn open(&self, identity: &Identity) -> Result<Open, SessionError> {
+        let channel = self.dialer.dial(identity).await?.channel;
+        let mut client = NodeServiceClient::new(channel.clone());
         let (outbox, outgoing) = mpsc::channel(4);
         let hello = self.hello();
-        let mut facts = hello.facts.clone();
+        let facts = hello.facts.clone();
         send(&outbox, agent_message::Message::Hello(hello)).await?;
-        let mut inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
+        let inbox = client.session(ReceiverStream::new(outgoing)).await.map_err(ended)?.into_inner();
         tracing::info!(node.id = identity.node_id, "session open");
+        Ok(Open { outbox, inbox, host: Host::new(channel), facts })
+    }
 
-        // Of this connection: streams of one before end with it, and take no place here.
-        let log_places = crate::logs::places();
+    async fn talk(&self, identity: &Identity, mut open: Open) -> Result<End, SessionError> {
         let mut report = self.board.subscribe();
         report.mark_changed();
         let mut tick = tokio::time::interval_at(Instant::now() + REPORT_INTERVAL, REPORT_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut not_before = Instant::now();
-        let renewed = renew::renew_when_due(connection.channel.clone(), self.bootstrap.store(), identity);
+        let renewed = renew::renew_when_due(open.host.channel.clone(), self.bootstrap.store(), identity);
         let mut renewed = std::pin::pin!(renewed);
-        loop {
+        let renewed = loop {
             // In order: the host's word first, so that a removed node stops at once. Every arm is cancel-safe:
             // `message` and `changed` lose nothing, `renewed` is pinned outside, sleeps start over.
             tokio::select! {
                 biased;
-                message = inbox.message() => match message.map_err(ended)? {
+                message = open.inbox.message() => match message.map_err(ended)? {
                     None => return Err(SessionError::Ended),
-                    Some(message) => if let Some(end) = self.receive(message, identity, &connection.channel, &log_places) {
+                    Some(message) => if let Some(end) = self.receive(message, identity, &mut open.host) {
                         return Ok(end);
                     },
                 },
-                () = self.shutdown.cancelled() => {
-                    let last = report.borrow_and_update().clone();
-                    send(&outbox, agent_message::Message::Status(last)).await?;
-                    return Ok(End::Drained);
-                }
-                renewed = &mut renewed => return renewed.map(End::Renewed).map_err(ended),
+                () = self.shutdown.cancelled() => return self.drain(&open.outbox).await,
+                renewed = &mut renewed => break renewed.map_err(ended)?,
                 () = wait_for_change(&mut report, not_before) => {
                     let now = report.borrow_and_update().clone();
-                    self.send_report(&outbox, now, &mut facts).await?;
+                    self.send_report(&open.outbox, now, &mut open.facts).await?;
                     not_before = Instant::now() + REPORT_PAUSE;
                     tick.reset();
                 }
                 _ = tick.tick() => {
                     let now = report.borrow_and_update().clone();
-                    self.send_report(&outbox, now, &mut facts).await?;
+                    self.send_report(&open.outbox, now, &mut open.facts).await?;
+                }
+            }
+        };
+        self.hand_over(renewed, open).await
+    }
+
+    /// Opens the session that goes on with the renewed certificate. The old one is kept for so long: the host agent puts
+    /// the new one into its place, and never misses the node. An old one whose successor does not come is let go, since
+    /// its certificate ends.
+    async fn hand_over(&self, renewed: Identity, mut old: Open) -> Result<End, SessionError> {
+        let (mut is_over, mut asked) = (false, Vec::new());
+        let next = {
+            let mut opening = std::pin::pin!(tokio::time::timeout(HAND_OVER, self.open_soon(&renewed)));
+            loop {
+                // In order as above: a node that was removed hears of it here. Every arm is cancel-safe: `message` loses
+                // nothing, `opening` is pinned outside.
+                tokio::select! {
+                    biased;
+                    message = old.inbox.message(), if !is_over => match message {
+                        // With the old certificate no call may begin any more when the new session is open.
+                        Ok(Some(HostMessage { message: Some(FromHost::StartLogStream(start)) })) => asked.push(start),
+                        Ok(Some(message)) => if let Some(end) = self.receive(message, &renewed, &mut old.host) {
+                            return Ok(end);
+                        },
+                        // The new one has its place, of which this end may hear first.
+                        Ok(None) | Err(_) => is_over = true,
+                    },
+                    () = self.shutdown.cancelled() => return self.drain(&old.outbox).await,
+                    opened = &mut opening => break opened,
+                }
+            }
+        };
+        let next = match next {
+            Ok(Ok(next)) => Some(next),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %k8sctl_rpc::chain(&error), "no session with the renewed certificate");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(error = %k8sctl_rpc::chain(&error), "no session with the renewed certificate");
+                None
+            }
+        };
+        if let Some(next) = &next {
+            for start in asked {
+                self.start_logs(&next.host, start);
+            }
+        }
+        Ok(End::Renewed(renewed, next))
+    }
+
+    /// Tries until it works, unless the certificate is refused.
+    async fn open_soon(&self, identity: &Identity) -> Result<Open, SessionError> {
+        let mut backoff = Backoff::new(retry::DIAL);
+        loop {
+            match self.open(identity).await {
+                Ok(open) => return Ok(open),
+                Err(error @ SessionError::Refused(_)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(error = %k8sctl_rpc::chain(&error), "no session yet with the renewed certificate");
+                    tokio::time::sleep(backoff.next_pause()).await;
                 }
             }
         }
+    }
+
+    /// The last word of an agent that is to end.
+    async fn drain(&self, outbox: &mpsc::Sender<AgentMessage>) -> Result<End, SessionError> {
+        let last = self.board.subscribe().borrow().clone();
+        send(outbox, agent_message::Message::Status(last)).await?;
+        Ok(End::Drained)
     }
 
     async fn send_report(
@@ -193,13 +298,7 @@ impl Session {
     }
 
     /// Acts on a message; `Some` ends the session.
-    fn receive(
-        &self,
-        message: HostMessage,
-        identity: &Identity,
-        channel: &Channel,
-        log_places: &Arc<Semaphore>,
-    ) -> Option<End> {
+    fn receive(&self, message: HostMessage, identity: &Identity, host: &mut Host) -> Option<End> {
         match message.message? {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
@@ -214,14 +313,9 @@ impl Session {
                     remembered::keep(&self.config.state_dir, &desired);
                 }
             }
-            FromHost::StartLogStream(start) => {
-                let name = format!("logs-{}", start.stream_id);
-                let (channel, sources) = (channel.clone(), Arc::clone(&self.logs));
-                let place = Arc::clone(log_places).try_acquire_owned().ok();
-                k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
-            }
+            FromHost::StartLogStream(start) => self.start_logs(host, start),
             FromHost::HostTime(time) => {
-                self.compare_clock(time.now.as_ref());
+                self.compare_clock(time.now.as_ref(), &mut host.clock_offset);
                 // By the clock that it was compared with, which may have been set.
                 self.report_certificate(identity);
             }
@@ -237,19 +331,35 @@ impl Session {
         None
     }
 
-    fn compare_clock(&self, host: Option<&prost_types::Timestamp>) {
+    fn start_logs(&self, host: &Host, start: StartLogStream) {
+        let name = format!("logs-{}", start.stream_id);
+        let (channel, sources) = (host.channel.clone(), Arc::clone(&self.logs));
+        let place = Arc::clone(&host.log_places).try_acquire_owned().ok();
+        k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
+    }
+
+    fn compare_clock(&self, host: Option<&prost_types::Timestamp>, before: &mut Option<i64>) {
         let Some(host) = host.map(clock::system_time) else { return };
         let offset = clock::offset_millis(SystemTime::now(), host);
-        let message = format!("{offset} ms from the host");
-        if !clock::needs_step(offset) {
-            self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
-            return;
-        }
-        if self.config.step_clock && clock::step_to(host).is_ok() {
-            tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
-            self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
-        } else {
-            self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+        match clock::judge(before.replace(offset), offset) {
+            clock::Verdict::InStep => {
+                self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
+            }
+            // What was known of the clock is still all that is known.
+            clock::Verdict::Unsure => {
+                tracing::debug!(clock.offset_millis = offset, "the clock is ahead, or the message came late");
+            }
+            clock::Verdict::Off(offset) => {
+                if self.config.step_clock && clock::step_back(offset).is_ok() {
+                    *before = None;
+                    tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
+                    let message = format!("it was {offset} ms from the host");
+                    self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
+                } else {
+                    let message = format!("{offset} ms from the host");
+                    self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+                }
+            }
         }
     }
 
@@ -361,11 +471,28 @@ mod tests {
         session.report_certificate(&Identity::example(now - 2 * hour, now - hour));
         assert_eq!(reason(), "Expired");
         let time = FromHost::HostTime(HostTime { now: Some(clock::now()) });
-        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let places = crate::logs::places();
+        let mut host = Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
         let identity = Identity::example(now, now + hour);
-        let ended = session.receive(HostMessage { message: Some(time) }, &identity, &channel, &places);
+        let ended = session.receive(HostMessage { message: Some(time) }, &identity, &mut host);
         assert!(ended.is_none());
         assert_eq!(reason(), "Valid");
+    }
+
+    #[tokio::test]
+    async fn what_one_message_of_the_host_says_of_the_clock_takes_another_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let session = session(dir.path());
+        let mut host = Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
+        let now = SystemTime::now();
+        let identity = Identity::example(now, now + Duration::from_secs(3600));
+        let hear = |seconds_late: u64| {
+            let then = clock::timestamp(SystemTime::now() - Duration::from_secs(seconds_late));
+            let time = FromHost::HostTime(HostTime { now: Some(then) });
+            let ended = session.receive(HostMessage { message: Some(time) }, &identity, &mut host);
+            assert!(ended.is_none());
+            let conditions = session.board.subscribe().borrow().conditions.clone();
+            conditions.into_iter().find(|known| known.r#type == "ClockOK").expect("told").reason
+        };
+        assert_eq!([0, 9, 0, 9, 9].map(hear), ["InStep", "InStep", "InStep", "InStep", "Off"]);
     }
 }

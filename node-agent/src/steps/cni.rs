@@ -1,6 +1,6 @@
 //! Step `cni`: the built-in pod network of this node: a bridge with this node's share of the pod CIDR, one masquerade
-//! rule for what leaves the pod network, and one that keeps pods from the host agent. Routes to other nodes are
-//! `host-os`'s.
+//! rule for what leaves the pod network, one that keeps pods from the host agent, and the routes to other nodes' pods,
+//! last, because they alone wait for the node's address.
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
@@ -78,18 +78,30 @@ impl Step for Cni {
         let files = self.files(desired);
         let mut wrong: Vec<String> =
             wrong_files(&self.root, &files)?.iter().map(|file| file.path.clone()).collect();
-        if self.root.is_live() && !network::observe_rules(desired).await?.is_empty() {
-            wrong.push("rules of the packet filter".to_owned());
+        if self.root.is_live() {
+            if !network::observe_rules(desired).await?.is_empty() {
+                wrong.push("rules of the packet filter".to_owned());
+            }
+            let routes = network::observe_routes(desired).await?;
+            if !routes.is_empty() {
+                wrong.push(format!("{} pod routes", routes.replace.len() + routes.remove.len()));
+            }
         }
         Ok(Check::from_missing(wrong))
     }
 
-    async fn apply(&self, desired: &DesiredState, _progress: &Progress) -> Result<(), StepError> {
+    async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         write_files(&self.root, &self.files(desired))?;
-        if self.root.is_live() {
-            network::execute_rules(&network::observe_rules(desired).await?).await?;
+        if !self.root.is_live() {
+            return Ok(());
         }
-        Ok(())
+        network::execute_rules(&network::observe_rules(desired).await?).await?;
+        let routes = network::observe_routes(desired).await?;
+        if !routes.replace.is_empty() {
+            progress.say("waiting for the node's address");
+            network::await_address(&desired.node_ip).await?;
+        }
+        network::execute_routes(&routes).await
     }
 }
 

@@ -1,9 +1,10 @@
-//! Step `host-os`: name, `/etc/hosts`, kernel modules, sysctls, swap, size of the root file system, pod routes.
+//! Step `host-os`: name, `/etc/hosts`, kernel modules, sysctls, swap, size of the root file system.
+//!
+//! Nothing here waits for the network: containerd comes right after it, also while a boot has no address yet.
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::network::{self, Route};
 use super::{OwnedFile, SHORT, rootfs, run, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
@@ -59,10 +60,6 @@ impl HostOs {
         if let Some(growth) = growth_that_is_ours().await {
             wrong.push(format!("root file system has {} of {} bytes", growth.used, growth.available));
         }
-        let plan = network::plan_routes(&network::observe_routes().await?, &wanted_routes(desired));
-        if !plan.is_empty() {
-            wrong.push(format!("{} pod routes", plan.replace.len() + plan.remove.len()));
-        }
         Ok(wrong)
     }
 
@@ -86,8 +83,7 @@ impl HostOs {
             progress.say("growing the root file system");
             k8sctl_command::Program::new("resize2fs", SHORT * 5).arg(growth.device).run().await?;
         }
-        let plan = network::plan_routes(&network::observe_routes().await?, &wanted_routes(desired));
-        network::execute_routes(&plan).await
+        Ok(())
     }
 }
 
@@ -160,12 +156,6 @@ async fn growth_that_is_ours() -> Option<rootfs::Growth> {
     let busy = shown
         .is_ok_and(|text| text.lines().any(|line| line.starts_with("Job=") || line.ends_with("=activating")));
     (!busy).then_some(growth)
-}
-
-fn wanted_routes(desired: &DesiredState) -> Vec<Route> {
-    let route =
-        |route: &k8sctl_proto::node::v1::PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
-    desired.pod_routes.iter().map(route).collect()
 }
 
 fn missing_modules() -> Vec<&'static str> {

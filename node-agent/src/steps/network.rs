@@ -3,17 +3,21 @@
 //!
 //! Ours are told from others' by the routing protocol number and by the rule's comment; only those are removed.
 
-use std::net::SocketAddrV4;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::time::Duration;
 
-use k8sctl_proto::node::v1::DesiredState;
+use k8sctl_proto::node::v1::{DesiredState, PodRoute};
 
-use super::run;
+use super::{run, wait_until};
 use crate::converge::step::StepError;
 
 /// Routing protocol number of our routes.
 const PROTOCOL: &str = "108";
 /// Comment of our rules.
 const COMMENT: &str = "k8s-myhome";
+/// Longest wait for the node's address.
+const ADDRESS: Duration = Duration::from_secs(120);
 
 /// A route to the pods of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +51,15 @@ pub fn plan_routes(current: &[Route], wanted: &[Route]) -> RoutePlan {
     RoutePlan { replace, remove: current.iter().filter(unwanted).cloned().collect() }
 }
 
-/// Our routes in the kernel.
-pub async fn observe_routes() -> Result<Vec<Route>, StepError> {
-    Ok(parse_routes(&run("ip", &["-4", "route", "show", "proto", PROTOCOL]).await?))
+/// What to do about the routes in the kernel.
+pub async fn observe_routes(desired: &DesiredState) -> Result<RoutePlan, StepError> {
+    let shown = run("ip", &["-4", "route", "show", "proto", PROTOCOL]).await?;
+    Ok(plan_routes(&parse_routes(&shown), &wanted_routes(desired)))
+}
+
+fn wanted_routes(desired: &DesiredState) -> Vec<Route> {
+    let route = |route: &PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
+    desired.pod_routes.iter().map(route).collect()
 }
 
 /// Lines like `10.244.1.0/24 via 192.168.122.11 dev ens3`.
@@ -62,6 +72,30 @@ fn parse_routes(text: &str) -> Vec<Route> {
         Some(Route { cidr, via: via.to_owned() })
     };
     text.lines().filter_map(route).collect()
+}
+
+/// Waits until the node has its address. At a boot DHCP is still to give it, and until then the kernel takes no route: it
+/// reaches no next hop.
+pub async fn await_address(node_ip: &str) -> Result<(), StepError> {
+    wait_for_address(node_ip, ADDRESS, has_address).await
+}
+
+async fn wait_for_address(
+    node_ip: &str,
+    limit: Duration,
+    mut look: impl FnMut(Ipv4Addr) -> io::Result<()>,
+) -> Result<(), StepError> {
+    let ip: Ipv4Addr =
+        node_ip.parse().map_err(|_| StepError::Desired(format!("the node's address {node_ip:?}")))?;
+    wait_until("the node has its address", limit, || {
+        std::future::ready(look(ip).map_err(|error| format!("{ip}: {error}")))
+    })
+    .await
+}
+
+/// Only what is the machine's own can be bound. Looked at often, so that it starts no program.
+fn has_address(ip: Ipv4Addr) -> io::Result<()> {
+    UdpSocket::bind((ip, 0)).map(drop)
 }
 
 /// Carries a plan out.
@@ -191,6 +225,36 @@ mod tests {
         assert_eq!(plan.replace, wanted);
         assert_eq!(plan.remove, [route("10.244.9.0/24", "10.0.0.19")]);
         assert!(plan_routes(&wanted, &wanted).is_empty());
+    }
+
+    #[test]
+    fn all_other_nodes_pods_are_wanted() {
+        let pod_routes = vec![PodRoute { cidr: "10.244.1.0/24".into(), via: "10.0.0.11".into() }];
+        let desired = DesiredState { pod_routes, ..DesiredState::default() };
+        assert_eq!(wanted_routes(&desired), [route("10.244.1.0/24", "10.0.0.11")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_a_boot_has_not_given_yet_is_waited_for() {
+        let mut looks = 0;
+        let dhcp = |ip: Ipv4Addr| {
+            assert_eq!(ip, Ipv4Addr::new(192, 168, 122, 11));
+            looks += 1;
+            if looks > 3 { Ok(()) } else { Err(io::Error::from(io::ErrorKind::AddrNotAvailable)) }
+        };
+        wait_for_address("192.168.122.11", ADDRESS, dhcp).await.expect("it comes");
+        assert_eq!(looks, 4);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_come_is_named() {
+        wait_for_address("127.0.0.1", Duration::ZERO, has_address).await.expect("every machine has it");
+        // Kept for documents: no machine has it.
+        let late = wait_for_address("192.0.2.1", Duration::ZERO, has_address).await.expect_err("none");
+        assert!(late.to_string().contains("has its address not after"), "{late}");
+        assert!(matches!(&late, StepError::Waited { last, .. } if last.starts_with("192.0.2.1: ")), "{late}");
+        let none = wait_for_address("", ADDRESS, has_address).await.expect_err("no address");
+        assert!(matches!(none, StepError::Desired(_)), "{none}");
     }
 
     #[test]

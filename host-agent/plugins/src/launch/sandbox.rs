@@ -20,6 +20,34 @@ pub(super) const PLUGIN_USER: u32 = 61099;
 
 const MIB: u64 = 1024 * 1024;
 
+// Newer than the libc crate knows. They have one number on all architectures.
+const SYS_SETXATTRAT: c_long = 463;
+const SYS_REMOVEXATTRAT: c_long = 466;
+const SYS_FILE_SETATTR: c_long = 469;
+
+/// What changes a file by its path without opening it, and is not Landlock's: all of a file's metadata, and its length,
+/// which is Landlock's from Linux 6.2 on only; Debian 12 has 6.1.
+const BY_PATH: [c_long; 18] = [
+    libc::SYS_truncate,
+    libc::SYS_chmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_fchownat,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    SYS_SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    SYS_REMOVEXATTRAT,
+    SYS_FILE_SETATTR,
+];
+
 /// The sandbox cannot be made on this machine.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SandboxError {
@@ -135,17 +163,7 @@ fn filters() -> Result<Vec<BpfProgram>, SandboxError> {
         libc::SYS_kill,
         libc::SYS_tkill,
     ]);
-    // Not covered by Landlock, and able to touch files that a right to open does not guard.
-    denied.extend(always(&[
-        libc::SYS_chmod,
-        libc::SYS_fchmodat,
-        libc::SYS_chown,
-        libc::SYS_lchown,
-        libc::SYS_fchownat,
-        libc::SYS_utimensat,
-        libc::SYS_setxattr,
-        libc::SYS_lsetxattr,
-    ]));
+    denied.extend(always(&BY_PATH));
     let unix = libc::AF_UNIX as u64;
     denied.insert(
         libc::SYS_socketpair,

@@ -45,6 +45,7 @@ pub async fn hostile_program(behaviour: &str, folder: &Path) -> PathBuf {
         .arg(&program)
         .arg(source.join("probe.rs"))
         .env("PROBE_BEHAVIOUR", behaviour)
+        .env("PROBE_FOLDER", folder)
         .run()
         .await
         .expect("the hostile program compiles");

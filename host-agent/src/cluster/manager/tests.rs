@@ -14,6 +14,7 @@ use crate::records::OperationState;
 
 mod cut;
 mod ends;
+mod logs;
 mod turns;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {

@@ -120,6 +120,10 @@ fn was_powered_off_while_joining(lab: &Lab, node: &str) -> Result<()> {
     let on = lines.iter().rposition(|line| line.contains("VMStarted")).context("its VM was started")?;
     let done = first("kubeadm is done").with_context(|| format!("{node} has joined:\n{events}"))?;
     ensure!(began < on && on < done, "{node}: kubeadm {began}, VM {on}, done {done}:\n{lines:#?}");
+    // It knew at once what it shall be, and had no address yet: what needs one waits for it.
+    let is_early = |line: &&&str| line.contains("host-os failed") || line.contains("cni failed");
+    let early = lines[on..].iter().find(is_early);
+    ensure!(early.is_none(), "{node}: {early:?}");
     Ok(())
 }
 
