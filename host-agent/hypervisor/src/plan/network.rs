@@ -27,14 +27,46 @@ pub(super) fn plan_network(
     observed: &ObservedHost,
     adopted: &Adoption,
 ) -> Result<NetworkDecision, Failure> {
+    refuse_overlap(desired, observed)?;
+    decide(desired, observed, adopted)
+}
+
+/// The same for who only starts what is there: the cluster's VMs have run on its network, whoever has come to its
+/// addresses since. The next `up` tells it.
+pub(super) fn plan_network_there(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    adopted: &Adoption,
+) -> Result<NetworkDecision, Failure> {
+    if !has_network(desired, observed, adopted) {
+        refuse_overlap(desired, observed)?;
+    }
+    decide(desired, observed, adopted)
+}
+
+/// Whether the network is there, and is the cluster's own or adopted for it.
+fn has_network(desired: &DesiredHost, observed: &ObservedHost, adopted: &Adoption) -> bool {
+    let (id, name) = (&desired.cluster_id, &desired.network.name);
+    observed.network(name).is_some_and(|network| match &network.ours {
+        Some(owner) => owner.cluster_id == *id,
+        None => adopted
+            .networks
+            .get(name)
+            .is_some_and(|record| record.uuid == network.uuid && record.users.contains_key(id)),
+    })
+}
+
+fn decide(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    adopted: &Adoption,
+) -> Result<NetworkDecision, Failure> {
     let spec = &desired.network;
-    let existing = observed.network(&spec.name);
-    refuse_overlap(desired, observed, existing)?;
     refuse_address_of_host(desired, observed)?;
     let gateway = spec.gateway();
     let is_elsewhere = |network: &ObservedNetwork| network.gateway != Some(gateway);
     let keep = |changes| NetworkDecision { changes, adoption: adopted.clone() };
-    let Some(network) = existing else {
+    let Some(network) = observed.network(&spec.name) else {
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
     };
     match &network.ours {
@@ -93,11 +125,7 @@ fn show(address: Option<impl ToString>) -> String {
 }
 
 /// The same addresses in two places never work.
-fn refuse_overlap(
-    desired: &DesiredHost,
-    observed: &ObservedHost,
-    existing: Option<&ObservedNetwork>,
-) -> Result<(), Failure> {
+fn refuse_overlap(desired: &DesiredHost, observed: &ObservedHost) -> Result<(), Failure> {
     let spec = &desired.network;
     let overlaps = |cidr: Ipv4Net| cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr);
     let other = observed.networks.iter().find(|it| it.name != spec.name && it.cidr.is_some_and(overlaps));
@@ -110,7 +138,7 @@ fn refuse_overlap(
             format!("either set network.name to {} to use it, or choose another network.cidr", other.name),
         ));
     }
-    let own_bridge = existing.and_then(|network| network.bridge.as_deref());
+    let own_bridge = observed.network(&spec.name).and_then(|network| network.bridge.as_deref());
     let interface = observed
         .interfaces
         .iter()

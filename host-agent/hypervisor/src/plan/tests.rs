@@ -3,10 +3,12 @@
 //! - `lives`: whatever a cluster goes through
 //! - `mishaps`: what people and crashes do to a host in between
 //! - `owners`: VMs and disks of which it is not plain whose they are
+//! - `starts`: without an operation
 
 mod lives;
 mod mishaps;
 mod owners;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
