@@ -92,7 +92,7 @@ fn decide(
             // The VMs stay: their interfaces are put onto the new one's bridge.
             Ok(keep(std::iter::once(delete).chain(create).collect()))
         }
-        Some(_) => Ok(keep(update_own(desired, network))),
+        Some(_) => Ok(keep(update_own(desired, observed, network))),
         None if network.cidr != Some(spec.cidr) => Err(Failure::new(
             "LIBVIRT-NETWORK-OTHER-CIDR",
             format!("network {}", spec.name),
@@ -183,31 +183,30 @@ fn dhcp_hosts(desired: &DesiredHost, there: &[DhcpHost]) -> Vec<DhcpHost> {
 }
 
 fn create(desired: &DesiredHost, observed: &ObservedHost, action: Action, reason: &str) -> Vec<HostChange> {
+    let name = &desired.network.name;
+    let define = define(desired, free_bridge(observed), dhcp_hosts(desired, &[]));
+    vec![
+        change(action, Kind::Network, name, reason, define),
+        change(action, Kind::Network, name, "it shall run", HostOp::StartNetwork { name: name.clone() }),
+    ]
+}
+
+fn define(desired: &DesiredHost, bridge: String, hosts: Vec<DhcpHost>) -> HostOp {
     let spec = &desired.network;
     let network = NetworkPlan {
         name: spec.name.clone(),
-        bridge: free_bridge(observed),
+        bridge,
         cidr: spec.cidr,
         gateway: spec.gateway(),
         ranges: spec.dhcp.map(DhcpRange::from).into_iter().collect(),
-        hosts: dhcp_hosts(desired, &[]),
+        hosts,
         owner: Owner {
             cluster_id: desired.cluster_id.clone(),
             generation: desired.generation,
             ..Owner::default()
         },
     };
-    let define = HostOp::DefineNetwork { network };
-    vec![
-        change(action, Kind::Network, &spec.name, reason, define),
-        change(
-            action,
-            Kind::Network,
-            &spec.name,
-            "it shall run",
-            HostOp::StartNetwork { name: spec.name.clone() },
-        ),
-    ]
+    HostOp::DefineNetwork { network }
 }
 
 /// `virbr-k8s<n>`: no network and no link of the host has it.
@@ -219,11 +218,17 @@ fn free_bridge(observed: &ObservedHost) -> String {
     numbered.find(|name| !taken(name)).unwrap_or_default()
 }
 
-fn update_own(desired: &DesiredHost, network: &ObservedNetwork) -> Vec<HostChange> {
+fn update_own(desired: &DesiredHost, observed: &ObservedHost, network: &ObservedNetwork) -> Vec<HostChange> {
     let name = &network.name;
     let there = present(network);
     let wanted = dhcp_hosts(desired, &there);
     let mut changes = Vec::new();
+    if !network.autostart || !network.persistent {
+        // It keeps its bridge, with all who are on it.
+        let bridge = network.bridge.clone().unwrap_or_else(|| free_bridge(observed));
+        let op = define(desired, bridge, wanted.clone());
+        changes.push(change(Action::Update, Kind::Network, name, "it shall start with the host", op));
+    }
     if !network.active {
         let op = HostOp::StartNetwork { name: name.clone() };
         changes.push(change(Action::Update, Kind::Network, name, "it does not run", op));
