@@ -206,6 +206,9 @@ pub struct DownArgs {
     /// Agree to it without being asked
     #[arg(short, long)]
     pub yes: bool,
+    /// Longest that it may take, like 30m or 1h30m [default: the host agent's]
+    #[arg(long, value_name = "TIME", value_parser = parse_deadline)]
+    pub deadline: Option<Duration>,
     /// Begin it and do not wait for its end
     #[arg(long)]
     pub no_wait: bool,

@@ -365,13 +365,11 @@ async fn down_lists_and_asks() {
     assert!(run.out.contains("- delete  domain k8s-worker-2  it left the file (destructive)"), "{}", run.out);
     run.fails(6, &["PLAN-CONSENT", "k8sctl down home --yes"]);
     assert!(!bench.calls().contains("\nDestroyRequest {"), "{}", bench.calls());
-    let out = bench.run(&["down", "-f", &file, "--yes"]).await.expect(0);
+    let out = bench.run(&["down", "-f", &file, "--yes", "--deadline", "30m"]).await.expect(0);
     assert!(out.contains("cluster home is gone"), "{out}");
-    assert!(
-        bench
-            .calls()
-            .contains("DestroyRequest { cluster_name: \"home\", plan_digest: \"digest-of-the-plan\"")
-    );
+    let (calls, request) =
+        (bench.calls(), "DestroyRequest { cluster_name: \"home\", plan_digest: \"digest-of-the-plan\"");
+    assert!(calls.contains(request) && calls.contains("seconds: 1800"), "{calls}");
 }
 
 /// A file that would not do for an `up`, here or at all, still says which cluster is meant.

@@ -1,5 +1,7 @@
 //! `k8sctl down`: show what would be removed, get consent, remove, watch, and tidy up the user's kubeconfig.
 
+use std::time::Duration;
+
 use k8sctl_proto::control::v1::{DestroyRequest, PlanDestroyRequest};
 use serde::Serialize;
 
@@ -38,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
     let name = agent.cluster_name(args.name.as_deref().or(from_file.as_deref())).await?;
     let again = format!("k8sctl down {name}");
     let story = context.story();
-    let (plan, id) = begin(context, &agent, &name, args.yes, &again).await?;
+    let (plan, id) = begin(context, &agent, &name, args, &again).await?;
     let operation_id = Some(id.clone()).filter(|id| !id.is_empty());
     let mut document = Document { plan, operation_id, operation: None, kubeconfig: None };
     let mut exit = Exit::Ok;
@@ -101,7 +103,7 @@ async fn begin(
     context: &Context,
     agent: &Agent,
     name: &str,
-    yes: bool,
+    args: &DownArgs,
     again: &str,
 ) -> Result<(PlanView, String), Ended> {
     for last in (0..plan::ROUNDS).rev() {
@@ -123,8 +125,12 @@ async fn begin(
             agree: &format!("{again} --yes"),
         };
         // What is under way has been agreed to.
-        consent::require(context, yes || plan.operation_id.is_some(), &question)?;
-        let request = DestroyRequest { cluster_name: name.to_owned(), plan_digest: plan.digest.clone() };
+        consent::require(context, args.yes || plan.operation_id.is_some(), &question)?;
+        let request = DestroyRequest {
+            cluster_name: name.to_owned(),
+            plan_digest: plan.digest.clone(),
+            deadline: args.deadline.and_then(|deadline: Duration| deadline.try_into().ok()),
+        };
         match agent.clusters().destroy(request).await {
             Ok(answer) => return Ok((plan, answer.into_inner().operation_id)),
             Err(status) if last > 0 && plan::has_changed(&status) => {

@@ -114,7 +114,7 @@ pub struct DomainRef {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum HostOp {
-    /// The persistent definition of a network of ours, with autostart.
+    /// The persistent definition of a network of ours, with autostart. One that is there keeps what it has.
     DefineNetwork {
         /// All of it.
         network: NetworkPlan,

@@ -190,11 +190,13 @@ impl FakeHost {
         };
         match op {
             HostOp::DefineNetwork { network: plan } => {
-                if let Some(there) = self.observed.network(&plan.name) {
-                    return match &there.ours {
-                        Some(owner) if owner.cluster_id == plan.owner.cluster_id => Ok(Outcome::AlreadySo),
-                        _ => Err(not_ours("network", &plan.name)),
-                    };
+                if let Ok(there) = self.network(&plan.name) {
+                    if there.ours.as_ref().is_none_or(|owner| owner.cluster_id != plan.owner.cluster_id) {
+                        return Err(not_ours("network", &plan.name));
+                    }
+                    let is_so = there.persistent && there.autostart;
+                    (there.persistent, there.autostart) = (true, true);
+                    return Ok(if is_so { Outcome::AlreadySo } else { Outcome::Done });
                 }
                 self.observed.networks.push(ObservedNetwork {
                     name: plan.name.clone(),
@@ -206,6 +208,7 @@ impl FakeHost {
                     bridge: Some(plan.bridge.clone()),
                     active: false,
                     autostart: true,
+                    persistent: true,
                     ranges: plan.ranges.clone(),
                     hosts: plan.hosts.clone(),
                     live_ranges: None,
@@ -222,7 +225,8 @@ impl FakeHost {
             HostOp::StopNetwork { name } => {
                 let network = self.network(name)?;
                 (network.live_ranges, network.live_hosts) = (None, None);
-                let outcome = flag(&mut network.active, false);
+                let (outcome, stays) = (flag(&mut network.active, false), network.persistent);
+                self.observed.networks.retain(|it| stays || it.name != *name);
                 self.cut_off(name);
                 Ok(outcome)
             }

@@ -6,7 +6,8 @@
 //! 1. [`Hypervisor::observe`] reads [`observed::ObservedHost`] from libvirt, the one source of truth.
 //! 2. [`plan::plan_host`] and [`plan::plan_teardown`] are pure: desired and observed in, a
 //!    [`change::HostPlan`] out, which also holds the [`adoption::Adoption`] that must be stored
-//!    before its first change is executed.
+//!    before its first change is executed. [`plan::plan_starts`] is for when nobody has asked for a
+//!    change.
 //! 3. [`Hypervisor::execute`] does one [`change::HostOp`]: "ensure", safe to repeat at any time.
 //! 4. [`Hypervisor::changes`] counts up on every libvirt event and reconnect; time to observe again.
 //!

@@ -75,6 +75,8 @@ pub struct ObservedNetwork {
     pub active: bool,
     /// Whether it starts with libvirt.
     pub autostart: bool,
+    /// Whether it is defined; one that only runs is gone when it stops.
+    pub persistent: bool,
     /// DHCP ranges of the persistent configuration, in its order.
     pub ranges: Vec<DhcpRange>,
     /// DHCP host entries of the persistent configuration.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::HostOp;
+use host_hypervisor::change::{HostOp, Outcome};
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{plan_host, plan_teardown};
@@ -247,4 +247,52 @@ async fn a_pool_that_was_meddled_with_is_mended_and_goes() {
     tear_down(&host, &wanted, &mut adoption).await;
     assert_eq!(files(), [""; 0], "nothing of it is left");
     assert!(host.observe(&wanted.pool).await.unwrap().pool.is_none());
+}
+
+/// By hand, or by a kill between its definition and the mark that it starts with the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_would_not_start_with_the_host_is_mended() {
+    let _driver = DRIVER.lock().await;
+    let directory = roomy();
+    let uri = "test:///default";
+    let config = HypervisorConfig {
+        uri: uri.into(),
+        console_dir: directory.path().join("console"),
+        start_daemons: true,
+    };
+    let host = RealHypervisor::start(config).unwrap();
+    let wanted = desired(directory.path(), "k8s-own", "192.168.132.0/24");
+    let mut adoption = Adoption::default();
+    converge(&host, &wanted, &mut adoption).await;
+    let seen = async || host.observe(&wanted.pool).await.unwrap().network("k8s-own").unwrap().clone();
+    let before = seen().await;
+    assert!(before.autostart && before.persistent, "{before:?}");
+
+    let hand = Connect::open(Some(uri)).unwrap();
+    let network = hand.lookup_network_by_name("k8s-own").unwrap();
+    for is_transient in [false, true] {
+        if is_transient {
+            // The driver undefines none that runs: it is made anew as it ran, and not defined.
+            let xml = network.xml_desc(0).unwrap();
+            network.destroy().unwrap();
+            network.undefine().unwrap();
+            hand.create_network_xml(&xml).unwrap();
+        } else {
+            network.set_autostart(false).unwrap();
+        }
+        let meddled = seen().await;
+        assert_eq!((meddled.autostart, meddled.persistent), (false, !is_transient));
+        let observed = host.observe(&wanted.pool).await.unwrap();
+        let plan = plan_host(&wanted, &observed, &adoption).unwrap();
+        let [define] = plan.changes.as_slice() else { panic!("{:?}", plan.changes) };
+        // Done, and told, once.
+        for outcome in [Outcome::Done, Outcome::AlreadySo] {
+            assert_eq!(host.execute(&define.op).await.unwrap(), outcome, "{define:?}");
+        }
+        assert_eq!(seen().await, before);
+        assert_eq!(converge(&host, &wanted, &mut adoption).await, 0, "there is nothing left to do");
+    }
+    tear_down(&host, &wanted, &mut adoption).await;
+    let observed = host.observe(&wanted.pool).await.unwrap();
+    assert!(observed.network("k8s-own").is_none(), "{observed:?}");
 }

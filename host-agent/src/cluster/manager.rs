@@ -152,7 +152,8 @@ impl Manager {
             .clone()
     }
 
-    /// Makes a spec the desired one and begins its operation, or re-attaches to the running one.
+    /// Makes a spec the desired one and begins its operation, or re-attaches to the running one, which gets as long as
+    /// is asked for now.
     pub async fn apply(
         &self,
         file: &control::SpecFile,
@@ -166,6 +167,7 @@ impl Manager {
         if let Some(record) = &record {
             let running = self.shared.running_operation(&record.id).await?;
             if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
+                self.extend(&operation, deadline).await?;
                 // Also where whoever began it could not tell the task.
                 self.handle(record).wake.notify_one();
                 let operation_id = Some(operation.id);
@@ -212,6 +214,7 @@ impl Manager {
             }
             // Somebody else has asked for the same since the plan was made.
             Begun::Runs(operation) => {
+                self.extend(&operation, deadline).await?;
                 self.tell_of(&operation, None).await;
                 (operation, true)
             }
@@ -221,11 +224,17 @@ impl Manager {
         Ok(Applied { warnings, operation_id: Some(operation.id), attached, no_changes: false })
     }
 
-    /// Begins to remove a cluster, or re-attaches to that.
-    pub async fn destroy(&self, name: &str, seen_digest: &str) -> Result<String, RequestError> {
+    /// Begins to remove a cluster, or re-attaches to that, which gets as long as is asked for now.
+    pub async fn destroy(
+        &self,
+        name: &str,
+        seen_digest: &str,
+        deadline: Option<Duration>,
+    ) -> Result<String, RequestError> {
         let record = self.find_named(name).await?;
         let running = self.shared.running_operation(&record.id).await?;
         if let Some(operation) = running.filter(|_| record.state == ClusterState::Removing) {
+            self.extend(&operation, deadline).await?;
             self.handle(&record).wake.notify_one();
             return Ok(operation.id);
         }
@@ -233,14 +242,16 @@ impl Manager {
         if !seen_digest.is_empty() && seen_digest != plan.digest {
             return Err(plan_changed(&record.name).into());
         }
-        let deadline = deadline_from_now(self.shared.config.operation_deadline);
-        match self.shared.records.begin_down(&record, deadline).await? {
+        let default = self.shared.config.operation_deadline;
+        let ends = deadline_from_now(deadline.unwrap_or(default));
+        match self.shared.records.begin_down(&record, ends).await? {
             Begun::New(operation, superseded) => {
                 super::crash::point("after-begin-down");
                 self.tell_of(&operation, superseded).await;
                 Ok(operation.id)
             }
             Begun::Runs(operation) => {
+                self.extend(&operation, deadline).await?;
                 self.tell_of(&operation, None).await;
                 Ok(operation.id)
             }
@@ -250,6 +261,21 @@ impl Manager {
                 Err(plan_changed(&record.name).into())
             }
         }
+    }
+
+    /// Gives an operation that somebody follows from now on as long as they want to wait. Never less than it had: others
+    /// wait for it, too.
+    async fn extend(
+        &self,
+        operation: &OperationRecord,
+        deadline: Option<Duration>,
+    ) -> Result<(), RecordError> {
+        let Some(deadline) = deadline else { return Ok(()) };
+        let ends = deadline_from_now(deadline);
+        if let Some(extended) = self.shared.records.extend_deadline(&operation.id, ends).await? {
+            self.shared.publish_record(&extended, Vec::new());
+        }
+        Ok(())
     }
 
     /// Tells whoever watches the operation before that it has given way, and the cluster's task of the new one. It has

@@ -94,9 +94,10 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::DestroyRequest>,
     ) -> Result<Response<control::DestroyResponse>, Status> {
-        let request = request.into_inner();
+        let control::DestroyRequest { cluster_name, plan_digest, deadline } = request.into_inner();
+        let deadline = deadline.and_then(|d| Duration::try_from(d).ok());
         let manager = Arc::clone(&self.manager);
-        let destroy = async move { manager.destroy(&request.cluster_name, &request.plan_digest).await };
+        let destroy = async move { manager.destroy(&cluster_name, &plan_digest, deadline).await };
         let operation_id = to_its_end("destroy", destroy).await??;
         Ok(Response::new(control::DestroyResponse { operation_id }))
     }

@@ -113,6 +113,28 @@ impl Records {
         self.store.call(move |c| select(c, "WHERE cluster_id = ?1 ORDER BY id DESC LIMIT 1", &id)).await
     }
 
+    /// Gives a running operation until then, where that is later than what it had. That operation, where it has changed.
+    pub async fn extend_deadline(
+        &self,
+        id: &str,
+        deadline: jiff::Timestamp,
+    ) -> Result<Option<OperationRecord>, RecordError> {
+        let id = id.to_owned();
+        self.store
+            .call(move |c| {
+                let t = c.transaction()?;
+                let running = select(&t, "WHERE id = ?1 AND state = 'running'", &id)?;
+                let Some(extended) = running.filter(|it| it.deadline < deadline) else { return Ok(None) };
+                t.execute(
+                    "UPDATE operation SET deadline = ?2 WHERE id = ?1",
+                    params![id, deadline.to_string()],
+                )?;
+                t.commit()?;
+                Ok(Some(OperationRecord { deadline, ..extended }))
+            })
+            .await
+    }
+
     /// Ends a running operation; without effect if it has ended already.
     pub async fn finish_operation(&self, id: &str, failure: Option<&Failure>) -> Result<(), RecordError> {
         let (id, failure) = (id.to_owned(), failure.map(to_json));

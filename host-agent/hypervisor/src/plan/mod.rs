@@ -16,6 +16,7 @@
 //! - `nodes`: volumes and domains that come, stay and go
 //! - `others`: other clusters, and how they go
 //! - `renamed`: VMs of ours under other names
+//! - `starts`: [`plan_starts`]
 //! - `storage`: pool, image files, space
 //! - `taps`: running VMs back onto their network's bridge
 //! - `teardown`: [`plan_teardown`]
@@ -27,6 +28,7 @@ mod network;
 mod nodes;
 mod others;
 mod renamed;
+mod starts;
 mod storage;
 mod taps;
 mod teardown;
@@ -41,7 +43,7 @@ use crate::desired::DesiredHost;
 use crate::observed::ObservedHost;
 
 pub(crate) use disks::left_disk;
-pub use renamed::without_renamed;
+pub use starts::{StartPlan, plan_starts};
 pub(crate) use storage::disk_full;
 pub use teardown::plan_teardown;
 

@@ -27,14 +27,46 @@ pub(super) fn plan_network(
     observed: &ObservedHost,
     adopted: &Adoption,
 ) -> Result<NetworkDecision, Failure> {
+    refuse_overlap(desired, observed)?;
+    decide(desired, observed, adopted)
+}
+
+/// The same for who only starts what is there: the cluster's VMs have run on its network, whoever has come to its
+/// addresses since. The next `up` tells it.
+pub(super) fn plan_network_there(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    adopted: &Adoption,
+) -> Result<NetworkDecision, Failure> {
+    if !has_network(desired, observed, adopted) {
+        refuse_overlap(desired, observed)?;
+    }
+    decide(desired, observed, adopted)
+}
+
+/// Whether the network is there, and is the cluster's own or adopted for it.
+fn has_network(desired: &DesiredHost, observed: &ObservedHost, adopted: &Adoption) -> bool {
+    let (id, name) = (&desired.cluster_id, &desired.network.name);
+    observed.network(name).is_some_and(|network| match &network.ours {
+        Some(owner) => owner.cluster_id == *id,
+        None => adopted
+            .networks
+            .get(name)
+            .is_some_and(|record| record.uuid == network.uuid && record.users.contains_key(id)),
+    })
+}
+
+fn decide(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    adopted: &Adoption,
+) -> Result<NetworkDecision, Failure> {
     let spec = &desired.network;
-    let existing = observed.network(&spec.name);
-    refuse_overlap(desired, observed, existing)?;
     refuse_address_of_host(desired, observed)?;
     let gateway = spec.gateway();
     let is_elsewhere = |network: &ObservedNetwork| network.gateway != Some(gateway);
     let keep = |changes| NetworkDecision { changes, adoption: adopted.clone() };
-    let Some(network) = existing else {
+    let Some(network) = observed.network(&spec.name) else {
         return Ok(keep(create(desired, observed, Action::Create, "the network does not exist")));
     };
     match &network.ours {
@@ -60,7 +92,7 @@ pub(super) fn plan_network(
             // The VMs stay: their interfaces are put onto the new one's bridge.
             Ok(keep(std::iter::once(delete).chain(create).collect()))
         }
-        Some(_) => Ok(keep(update_own(desired, network))),
+        Some(_) => Ok(keep(update_own(desired, observed, network))),
         None if network.cidr != Some(spec.cidr) => Err(Failure::new(
             "LIBVIRT-NETWORK-OTHER-CIDR",
             format!("network {}", spec.name),
@@ -93,11 +125,7 @@ fn show(address: Option<impl ToString>) -> String {
 }
 
 /// The same addresses in two places never work.
-fn refuse_overlap(
-    desired: &DesiredHost,
-    observed: &ObservedHost,
-    existing: Option<&ObservedNetwork>,
-) -> Result<(), Failure> {
+fn refuse_overlap(desired: &DesiredHost, observed: &ObservedHost) -> Result<(), Failure> {
     let spec = &desired.network;
     let overlaps = |cidr: Ipv4Net| cidr.contains(&spec.cidr) || spec.cidr.contains(&cidr);
     let other = observed.networks.iter().find(|it| it.name != spec.name && it.cidr.is_some_and(overlaps));
@@ -110,7 +138,7 @@ fn refuse_overlap(
             format!("either set network.name to {} to use it, or choose another network.cidr", other.name),
         ));
     }
-    let own_bridge = existing.and_then(|network| network.bridge.as_deref());
+    let own_bridge = observed.network(&spec.name).and_then(|network| network.bridge.as_deref());
     let interface = observed
         .interfaces
         .iter()
@@ -155,31 +183,30 @@ fn dhcp_hosts(desired: &DesiredHost, there: &[DhcpHost]) -> Vec<DhcpHost> {
 }
 
 fn create(desired: &DesiredHost, observed: &ObservedHost, action: Action, reason: &str) -> Vec<HostChange> {
+    let name = &desired.network.name;
+    let define = define(desired, free_bridge(observed), dhcp_hosts(desired, &[]));
+    vec![
+        change(action, Kind::Network, name, reason, define),
+        change(action, Kind::Network, name, "it shall run", HostOp::StartNetwork { name: name.clone() }),
+    ]
+}
+
+fn define(desired: &DesiredHost, bridge: String, hosts: Vec<DhcpHost>) -> HostOp {
     let spec = &desired.network;
     let network = NetworkPlan {
         name: spec.name.clone(),
-        bridge: free_bridge(observed),
+        bridge,
         cidr: spec.cidr,
         gateway: spec.gateway(),
         ranges: spec.dhcp.map(DhcpRange::from).into_iter().collect(),
-        hosts: dhcp_hosts(desired, &[]),
+        hosts,
         owner: Owner {
             cluster_id: desired.cluster_id.clone(),
             generation: desired.generation,
             ..Owner::default()
         },
     };
-    let define = HostOp::DefineNetwork { network };
-    vec![
-        change(action, Kind::Network, &spec.name, reason, define),
-        change(
-            action,
-            Kind::Network,
-            &spec.name,
-            "it shall run",
-            HostOp::StartNetwork { name: spec.name.clone() },
-        ),
-    ]
+    HostOp::DefineNetwork { network }
 }
 
 /// `virbr-k8s<n>`: no network and no link of the host has it.
@@ -191,11 +218,17 @@ fn free_bridge(observed: &ObservedHost) -> String {
     numbered.find(|name| !taken(name)).unwrap_or_default()
 }
 
-fn update_own(desired: &DesiredHost, network: &ObservedNetwork) -> Vec<HostChange> {
+fn update_own(desired: &DesiredHost, observed: &ObservedHost, network: &ObservedNetwork) -> Vec<HostChange> {
     let name = &network.name;
     let there = present(network);
     let wanted = dhcp_hosts(desired, &there);
     let mut changes = Vec::new();
+    if !network.autostart || !network.persistent {
+        // It keeps its bridge, with all who are on it.
+        let bridge = network.bridge.clone().unwrap_or_else(|| free_bridge(observed));
+        let op = define(desired, bridge, wanted.clone());
+        changes.push(change(Action::Update, Kind::Network, name, "it shall start with the host", op));
+    }
     if !network.active {
         let op = HostOp::StartNetwork { name: name.clone() };
         changes.push(change(Action::Update, Kind::Network, name, "it does not run", op));

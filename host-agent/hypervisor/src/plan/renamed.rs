@@ -54,10 +54,3 @@ pub(super) fn refuse_renamed(
         format!("{before}{other}rename it back: `virsh domrename {now} {name}`; then run the command again"),
     ))
 }
-
-/// The same without the nodes whose VMs have other names: for who only starts what is there, which is nothing of theirs.
-pub fn without_renamed(desired: DesiredHost, observed: &ObservedHost) -> DesiredHost {
-    let is_there = |node: &DesiredNode| renamed(&desired, node, observed).is_none();
-    let nodes = desired.nodes.iter().filter(|node| is_there(node)).cloned().collect();
-    DesiredHost { nodes, ..desired }
-}

@@ -106,7 +106,7 @@ pub(super) fn refuse_disks_elsewhere(
     Ok(())
 }
 
-fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostChange>, Failure> {
+pub(super) fn plan_pool(desired: &DesiredHost, observed: &ObservedHost) -> Result<Vec<HostChange>, Failure> {
     let pool = &desired.pool;
     refuse_disks_elsewhere(&desired.cluster_id, pool, observed)?;
     let define = || HostOp::DefinePool { name: pool.name.clone(), path: pool.path.clone() };

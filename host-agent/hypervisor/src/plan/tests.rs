@@ -2,11 +2,15 @@
 //!
 //! - `lives`: whatever a cluster goes through
 //! - `mishaps`: what people and crashes do to a host in between
+//! - `networks`: what of that they do to networks
 //! - `owners`: VMs and disks of which it is not plain whose they are
+//! - `starts`: without an operation
 
 mod lives;
 mod mishaps;
+mod networks;
 mod owners;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -104,6 +108,7 @@ fn foreign_network() -> ObservedNetwork {
         bridge: Some("virbr0".into()),
         active: true,
         autostart: true,
+        persistent: true,
         ranges: vec![DhcpRange { start: at(2), end: at(254), lease: None }],
         hosts: Vec::new(),
         live_ranges: Some(vec![DhcpRange { start: at(2), end: at(254), lease: None }]),

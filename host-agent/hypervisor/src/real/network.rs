@@ -32,17 +32,24 @@ fn belongs(network: &Network, name: &str, cluster_id: &str) -> Result<()> {
 
 pub(super) fn execute_define(connect: &Connect, plan: &NetworkPlan) -> Result<Outcome> {
     let name = &plan.name;
-    let (network, outcome) = match find(connect, name)? {
+    let define = |xml: &str| connect.define_network_xml(xml).call("define", "network", name);
+    let (network, mut outcome) = match find(connect, name)? {
         Some(network) => {
             belongs(&network, name, &plan.owner.cluster_id)?;
-            (network, Outcome::AlreadySo)
+            if network.is_persistent().call("read", "network", name)? {
+                (network, Outcome::AlreadySo)
+            } else {
+                // As it runs: libvirt defines none of this name with another UUID.
+                let xml = network_xml(&network, false).call("read", "network", name)?;
+                (define(&xml)?, Outcome::Done)
+            }
         }
-        None => {
-            let xml = plan.to_xml().call("write", "network", name)?;
-            (connect.define_network_xml(&xml).call("define", "network", name)?, Outcome::Done)
-        }
+        None => (define(&plan.to_xml().call("write", "network", name)?)?, Outcome::Done),
     };
-    network.set_autostart(true).call("autostart", "network", name)?;
+    if !network.autostart().call("read", "network", name)? {
+        network.set_autostart(true).call("autostart", "network", name)?;
+        outcome = Outcome::Done;
+    }
     Ok(outcome)
 }
 

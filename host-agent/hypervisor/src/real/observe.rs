@@ -68,7 +68,8 @@ fn observe_network(network: &Network) -> Result<ObservedNetwork> {
     let inactive = network_xml(network, persistent).call("read", "network", &name)?;
     let live = active.then(|| network.xml_desc(0)).transpose().call("read", "network", &name)?;
     let autostart = persistent && network.autostart().unwrap_or(false);
-    read_network(&inactive, live.as_deref(), autostart).call("read", "network", &name)
+    let seen = read_network(&inactive, live.as_deref(), autostart).call("read", "network", &name)?;
+    Ok(ObservedNetwork { persistent, ..seen })
 }
 
 fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {

@@ -226,6 +226,7 @@ pub fn read_network(
         bridge: bridge.and_then(|bridge| bridge.name),
         active,
         autostart,
+        persistent: true,
         ranges,
         hosts,
         live_ranges,

@@ -13,6 +13,7 @@ use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
 use crate::records::OperationState;
 
 mod cut;
+mod deadlines;
 mod ends;
 mod logs;
 mod turns;
@@ -112,11 +113,11 @@ async fn two_that_want_the_same_follow_one_operation() {
     assert!(attached.contains(&true) && attached.contains(&false), "{attached:?}");
     assert_eq!(id(first), id(second));
 
-    let (first, second) = tokio::join!(manager.destroy("home", ""), manager.destroy("home", ""));
+    let (first, second) = tokio::join!(manager.destroy("home", "", None), manager.destroy("home", "", None));
     let down = first.expect("it begins");
     assert_eq!(down, second.expect("it follows"));
     agent.wait_operation("it is gone", &down, has_succeeded).await;
-    assert_eq!(refusal(manager.destroy("home", "").await).id, "CLUSTER-UNKNOWN");
+    assert_eq!(refusal(manager.destroy("home", "", None).await).id, "CLUSTER-UNKNOWN");
 }
 
 #[tokio::test]
@@ -125,7 +126,7 @@ async fn what_is_removed_must_be_named() {
     let manager = agent.start().await;
     id(up(&manager, SPEC, true).await);
     assert_eq!(refusal(manager.plan_down("").await).id, "CLUSTER-WHICH");
-    assert_eq!(refusal(manager.destroy("", "").await).id, "CLUSTER-WHICH");
+    assert_eq!(refusal(manager.destroy("", "", None).await).id, "CLUSTER-WHICH");
     assert!(manager.status("").await.is_ok(), "who only looks means the only one");
     assert!(manager.plan_down("home").await.is_ok());
 }
@@ -232,7 +233,7 @@ async fn an_end_that_cannot_be_read_back_is_told_all_the_same() {
     let first = id(up(&manager, SPEC, true).await);
     id(up(&manager, &SPEC.replace("122.11", "122.21"), true).await);
     assert_eq!(agent.failure_of(&first).await.id, "OPERATION-SUPERSEDED");
-    let down = manager.destroy("home", "").await.expect("it begins");
+    let down = manager.destroy("home", "", None).await.expect("it begins");
     agent.wait_operation("it is told", &down, has_succeeded).await;
 }
 

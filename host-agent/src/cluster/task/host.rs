@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{HostChange, HostOp};
+use host_hypervisor::change::{HostChange, HostOp, HostPlan};
 use host_hypervisor::observed::{DomainState, ObservedHost};
-use host_hypervisor::plan::{plan_host, without_renamed};
+use host_hypervisor::plan::{StartPlan, plan_host, plan_starts};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 
@@ -26,6 +26,8 @@ struct Planned {
     changes: Vec<HostChange>,
     /// What is to be kept of adopted networks before that, where it is another than is kept.
     adoption: Option<Adoption>,
+    /// Why a node is left out, where others are started all the same.
+    refused: Option<Failure>,
 }
 
 impl Planned {
@@ -59,7 +61,7 @@ impl ClusterTask {
     ) -> Result<bool, Trouble> {
         let shared = Arc::clone(&self.shared);
         let (mut turn, mut is_verified) = (None, false);
-        loop {
+        let refused = loop {
             // Others had their turn, for minutes.
             if !self.is_at_work(cluster, up).await? {
                 return Ok(false);
@@ -71,7 +73,7 @@ impl ClusterTask {
             self.note_power(cluster, &observed);
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
-                break;
+                break planned?.refused;
             }
             if up.is_some() && turn.is_none() {
                 // A plan that fails, too: what others are in the middle of may be in its way.
@@ -82,7 +84,7 @@ impl ClusterTask {
                 self.host = None;
                 continue;
             }
-            let Planned { changes, adoption } = planned?;
+            let Planned { changes, adoption, refused } = planned?;
             self.host = None;
             if !is_verified && changes.iter().any(|change| matches!(change.op, HostOp::InstallFile { .. })) {
                 // All of it is read: nobody need wait for that.
@@ -100,17 +102,18 @@ impl ClusterTask {
                 crash::point("after-store-adoption");
             }
             match self.carry_out(turn.as_ref(), cluster, up, &changes).await? {
-                Carried::All => break,
+                Carried::All => break refused,
                 Carried::GivenWay => return Ok(false),
                 Carried::TurnOver => turn = None,
             }
-        }
+        };
         drop(turn);
         self.doings.settle(up);
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
         self.prefer_control_plane(cluster).await;
-        Ok(true)
+        // Told behind all that could be done.
+        refused.map_or(Ok(true), |failure| Err(failure.into()))
     }
 
     async fn plan(
@@ -123,23 +126,22 @@ impl ClusterTask {
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
         let names = self.shared.records.cluster_names().await?;
-        let mut desired =
-            desired_host(&self.shared.config, cluster, image, observed.accelerator, names, powered);
-        if up.is_none() {
-            // Others are started all the same; the next `up` tells it.
-            desired = without_renamed(desired, observed);
-        }
+        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, names, powered);
         let adopted = stored_adoption(&self.shared.records).await?;
-        let plan = plan_host(&desired, observed, &adopted)?;
-        let mut changes = plan.changes;
-        match up {
-            Some(up) => refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?,
-            None => changes.retain(|change| only_starts(&change.op, observed)),
-        }
+        let (mut changes, adoption, refused) = match up {
+            Some(up) => {
+                let HostPlan { changes, adoption } = plan_host(&desired, observed, &adopted)?;
+                refuse_unagreed(cluster, up, &self.doings.unsettled(up), &changes)?;
+                (changes, Some(adoption).filter(|adoption| *adoption != adopted), None)
+            }
+            None => {
+                let StartPlan { changes, refused } = plan_starts(&desired, observed, &adopted)?;
+                (changes, None, refused)
+            }
+        };
         let now = Instant::now();
         changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
-        let adoption = Some(plan.adoption).filter(|adoption| up.is_some() && *adoption != adopted);
-        Ok(Planned { changes, adoption })
+        Ok(Planned { changes, adoption, refused })
     }
 
     /// Gives each run of the control plane's VM the greater share of the processors: all others wait for its API while
@@ -194,19 +196,6 @@ pub(super) fn started(op: &HostOp) -> Option<&str> {
     }
 }
 
-/// Whether an effect only starts what is defined already, or plugs it in again.
-fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
-    match op {
-        HostOp::StartDomain { domain } => host.domain(&domain.name).is_some(),
-        HostOp::StartNetwork { name } => host.networks.iter().any(|network| network.name == *name),
-        HostOp::StartPool { .. } => host.pool.is_some(),
-        HostOp::AttachTap { bridge, .. } => {
-            host.networks.iter().any(|network| network.bridge.as_ref() == Some(bridge))
-        }
-        _ => false,
-    }
-}
-
 /// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
 /// processors for itself, unless the host has enough for all. One that is not off is not turned off for that.
 fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
@@ -221,28 +210,10 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
 #[cfg(test)]
 mod tests {
     use host_hypervisor::Hypervisor as _;
-    use host_hypervisor::change::DomainRef;
     use host_hypervisor::fake::Fault;
-    use host_hypervisor::observed::ObservedNetwork;
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
-
-    /// A network that was undefined comes back with an `up` only; until then there is no bridge.
-    #[test]
-    fn without_an_operation_vms_go_back_onto_a_bridge_that_there_is() {
-        let domain = DomainRef { name: "w".into(), uuid: "u".into(), cluster_id: "c".into() };
-        let op = HostOp::AttachTap { domain, device: "vnet0".into(), bridge: "virbr0".into() };
-        let network = serde_json::json!({
-            "name": "default", "uuid": "n", "forward": "nat", "bridge": "virbr0", "active": false, "autostart": true,
-            "ranges": [], "hosts": [],
-        });
-        let network: ObservedNetwork = serde_json::from_value(network).expect("it is one");
-        let mut host = ObservedHost { networks: vec![network], ..ObservedHost::default() };
-        assert!(only_starts(&op, &host));
-        host.networks.clear();
-        assert!(!only_starts(&op, &host));
-    }
 
     /// `virsh domrename` of the worker, which was off; then the control plane's VM ends.
     #[tokio::test]
@@ -264,13 +235,49 @@ mod tests {
         assert_eq!(failure.id, "LIBVIRT-DOMAIN-RENAMED", "{failure}");
 
         agent.shared.records.finish_operation(&operation.id, Some(&failure)).await.expect("writes");
-        assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
+        let acted = task.converge_host(&cluster, &image, None).await;
+        let Err(Trouble::Final(failure)) = acted else { panic!("it is not told") };
+        assert_eq!(failure.id, "LIBVIRT-DOMAIN-RENAMED", "{failure}");
         let host = agent.hypervisor.host();
         let state = |name| host.observed.domain(name).map(|it| it.state);
         assert_eq!(state("control"), Some(DomainState::Running));
         assert_eq!((state("old-worker"), state("worker")), (Some(DomainState::Off), None));
         assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
     }
+
+    /// The worker's was undefined, and somebody has defined one with its name; then the control plane's VM ends.
+    #[tokio::test]
+    async fn a_strangers_vm_in_a_nodes_place_keeps_no_other_from_being_started() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
+        for domain in &mut agent.hypervisor.host().observed.domains {
+            (domain.state, domain.run) = (DomainState::Off, None);
+            if domain.name == "worker" {
+                domain.ours = None;
+            }
+        }
+        agent.hypervisor.notify();
+        // The second look has nothing left to start, and tells it too.
+        for look in 1..=2 {
+            let acted = task.converge_host(&cluster, &image, None).await;
+            let Err(Trouble::Final(failure)) = acted else { panic!("it is not told at look {look}") };
+            assert_eq!(
+                (failure.id.as_str(), failure.object.as_str()),
+                ("LIBVIRT-FOREIGN-DOMAIN", "domain worker")
+            );
+            let host = agent.hypervisor.host();
+            let state = |name| host.observed.domain(name).map(|it| it.state);
+            assert_eq!(state("control"), Some(DomainState::Running));
+            assert_eq!(state("worker"), Some(DomainState::Off));
+            assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
+        }
+    }
+
+    /// Of the control plane's, one that somebody else began, too.
 
     /// One that somebody else began, and one of which it was refused at first, too.
     #[tokio::test]

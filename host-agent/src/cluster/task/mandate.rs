@@ -121,6 +121,12 @@ impl ClusterTask {
         Ok(holds)
     }
 
+    /// The operation's deadline by now: who re-attached to it may have put it off since the look read it.
+    pub(super) async fn deadline(&self, operation: &OperationRecord) -> Result<jiff::Timestamp, RecordError> {
+        let now = self.shared.records.operation(&operation.id).await?;
+        Ok(now.map_or(operation.deadline, |it| it.deadline))
+    }
+
     /// Executes the changes in order; stops at the first that fails, and at the operation's deadline.
     pub(super) async fn carry_out(
         &mut self,
@@ -138,7 +144,7 @@ impl ClusterTask {
             if !self.is_at_work(cluster, operation).await? {
                 return Ok(Carried::GivenWay);
             }
-            refuse_overdue(cluster, operation, &changes[done..])?;
+            self.refuse_overdue(cluster, operation, &changes[done..]).await?;
             if let Some(name) = started(&change.op) {
                 self.starts.note(name, Instant::now());
             }
@@ -151,31 +157,38 @@ impl ClusterTask {
         }
         Ok(Carried::All)
     }
+
+    /// Refuses to begin what is left of an operation's changes after its deadline.
+    pub(super) async fn refuse_overdue(
+        &self,
+        cluster: &ClusterRecord,
+        operation: Option<&OperationRecord>,
+        left: &[HostChange],
+    ) -> Result<(), Trouble> {
+        let (Some(operation), Some(first)) = (operation.filter(|it| past_deadline(it)), left.first()) else {
+            return Ok(());
+        };
+        if jiff::Timestamp::now() < self.deadline(operation).await? {
+            return Ok(());
+        }
+        Err(overdue(cluster, operation, first, left.len()).into())
+    }
 }
 
-/// Refuses to begin what is left of an operation's changes after its deadline.
-pub(super) fn refuse_overdue(
-    cluster: &ClusterRecord,
-    operation: Option<&OperationRecord>,
-    left: &[HostChange],
-) -> Result<(), Failure> {
-    let Some(operation) = operation.filter(|it| past_deadline(it)) else { return Ok(()) };
-    let Some(HostChange { action, kind, name, reason, .. }) = left.first() else { return Ok(()) };
+fn overdue(cluster: &ClusterRecord, operation: &OperationRecord, first: &HostChange, left: usize) -> Failure {
+    let HostChange { action, kind, name, reason, .. } = first;
     let next = match operation.kind {
         OperationKind::Up => {
             "run `k8sctl up` again to go on from here, with a longer `--deadline` if the host is slow"
         }
         OperationKind::Down => "run `k8sctl down` again to wait for the rest, which goes on",
     };
-    Err(Failure::new(
+    Failure::new(
         "OPERATION-DEADLINE",
         format!("{kind} {}", shown_name(name, &cluster.id)),
-        format!(
-            "the deadline passed with {} changes still to be made, first to {action} it: {reason}",
-            left.len()
-        ),
+        format!("the deadline passed with {left} changes still to be made, first to {action} it: {reason}"),
         next,
-    ))
+    )
 }
 
 #[cfg(test)]
@@ -220,6 +233,18 @@ mod tests {
         assert_eq!(leaving().await, NodeState::Draining);
         assert!(task.remove_nodes(&newer, &image, &second).await.is_ok());
         assert!(agent.cluster("home").await.nodes.iter().all(|node| node.name == "control"));
+    }
+
+    /// Somebody re-attached to it, with a longer deadline, since the look read it.
+    #[tokio::test]
+    async fn changes_go_on_until_a_deadline_that_was_put_off() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let mut task = agent.task("home");
+        let (cluster, operation) = begin(&agent, SPEC).await;
+        let as_read = OperationRecord { deadline: jiff::Timestamp::UNIX_EPOCH, ..operation };
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&as_read)).await, Ok(true)));
+        assert_eq!(agent.hypervisor.host().observed.domains.len(), 2);
     }
 
     #[tokio::test]

@@ -9,7 +9,6 @@ use host_hypervisor::change::HostChange;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
-use super::mandate::refuse_overdue;
 use super::trouble::Trouble;
 use crate::cluster::crash;
 use crate::cluster::desired::console_dir;
@@ -202,7 +201,7 @@ impl ClusterTask {
             if done > 0 && turn.is_over() {
                 return Ok(false);
             }
-            refuse_overdue(cluster, operation, &changes[done..])?;
+            self.refuse_overdue(cluster, operation, &changes[done..]).await?;
             execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
         }
         Ok(true)

@@ -29,8 +29,9 @@ impl ClusterTask {
             lines.push(trouble_line(&busy(cluster, shared.turns.holder().as_deref())));
             shared.publish_record(operation, lines);
         }
+        let mut deadline = operation.map(|operation| operation.deadline);
         // Without an operation a cluster is being removed, after one for that has failed. Another may have begun since.
-        let patience = operation.map_or(RESYNC, |operation| until(operation.deadline));
+        let patience = deadline.map_or(RESYNC, until);
         let mut take = pin!(shared.turns.take(&cluster.name));
         let mut end = pin!(tokio::time::sleep(patience));
         loop {
@@ -45,7 +46,17 @@ impl ClusterTask {
                 () = self.wake.notified() => if !self.is_at_work(cluster, operation).await? {
                     return Ok(None);
                 },
-                () = &mut end => break,
+                () = &mut end => {
+                    let now = match operation {
+                        Some(operation) => Some(self.deadline(operation).await?),
+                        None => None,
+                    };
+                    if now <= deadline {
+                        break;
+                    }
+                    deadline = now;
+                    end.set(tokio::time::sleep(now.map_or(RESYNC, until)));
+                }
             }
         }
         let holder = shared.turns.holder();
@@ -76,5 +87,29 @@ fn next_step(holder: Option<&str>) -> String {
     match holder {
         Some(name) => format!("see with `k8sctl status {name}` how far those are"),
         None => "see with `k8sctl status` how far those are".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+
+    /// Somebody re-attached to it, with a longer deadline, since the look read it.
+    #[tokio::test(start_paused = true)]
+    async fn the_turn_is_waited_for_until_a_deadline_that_was_put_off() {
+        let agent = FakeHostAgent::new().await;
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, task) = (agent.cluster("home").await, agent.task("home"));
+        let as_read = OperationRecord { deadline: jiff::Timestamp::UNIX_EPOCH, ..operation };
+        let others = agent.shared.turns.try_take("other").expect("nobody has it");
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(others);
+        };
+        let (turn, ()) = tokio::join!(task.turn(&agent.shared, &cluster, Some(&as_read)), end);
+        assert!(matches!(turn, Ok(Some(_))));
     }
 }

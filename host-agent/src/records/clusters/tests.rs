@@ -75,6 +75,22 @@ async fn nodes_keep_their_identity_over_generations() {
 }
 
 #[tokio::test]
+async fn only_what_runs_gets_longer() {
+    let records = records();
+    let OperationRecord { id, deadline, .. } = new(up(&records, &["a"]).await);
+    let minute = std::time::Duration::from_secs(60);
+    let extend = async |until| records.extend_deadline(&id, until).await.expect("answers");
+    let stored = async || records.operation(&id).await.expect("reads").expect("is there").deadline;
+    assert!(extend(deadline - minute).await.is_none() && extend(deadline).await.is_none());
+    assert_eq!(stored().await, deadline);
+    let extended = extend(deadline + minute).await.expect("it runs");
+    assert_eq!((extended.deadline, stored().await), (deadline + minute, deadline + minute));
+    records.finish_operation(&id, None).await.expect("writes");
+    assert!(extend(deadline + 2 * minute).await.is_none());
+    assert_eq!(stored().await, deadline + minute);
+}
+
+#[tokio::test]
 async fn a_newer_operation_takes_the_place_of_the_running_one() {
     let records = records();
     let first = new(up(&records, &["a"]).await);

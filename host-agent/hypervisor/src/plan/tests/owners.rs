@@ -6,7 +6,7 @@ use k8sctl_types::failure::Failure;
 use super::*;
 use crate::change::HostOp;
 use crate::desired::volume_name;
-use crate::plan::without_renamed;
+use crate::plan::plan_starts;
 
 fn converged() -> (FakeHost, Adoption) {
     let (mut host, mut adoption) = (empty_host(), Adoption::default());
@@ -47,10 +47,10 @@ fn a_vm_that_was_renamed_by_hand_is_not_given_up() {
     }
     // Others are started all the same.
     switch_off(domain(&mut host, "cp-1"));
-    let others = without_renamed(three(), &host.observed);
-    let plan = plan_host(&others, &host.observed, &adoption).expect("nothing stands in the way");
-    let starts = plan.changes.iter().filter(|it| matches!(it.op, HostOp::StartDomain { .. }));
-    assert_eq!(starts.map(|it| it.name.as_str()).collect::<Vec<_>>(), ["cp-1"]);
+    let plan = plan_starts(&three(), &host.observed, &adoption).expect("nothing stands in the way of all");
+    let started: Vec<_> = plan.changes.iter().map(|it| (it.op.name(), it.name.as_str())).collect();
+    assert_eq!(started, [("start-domain", "cp-1")]);
+    assert_eq!(plan.refused.map(|it| it.id).as_deref(), Some("LIBVIRT-DOMAIN-RENAMED"));
 
     // Back under its name it is as it was.
     let worker = domain(&mut host, "old-worker");

@@ -22,7 +22,7 @@ async fn who_asks_again_for_a_removal_makes_it_go_on() {
     agent.begin(agent.generation(SPEC).await).await;
     let begun = agent.shared.records.begin_down(&agent.cluster("home").await, jiff::Timestamp::MAX).await;
     let Ok(Begun::New(down, _)) = begun else { panic!("it does not begin: {begun:?}") };
-    assert_eq!(manager.destroy("home", "").await.expect("it follows"), down.id);
+    assert_eq!(manager.destroy("home", "", None).await.expect("it follows"), down.id);
     agent.wait_operation("it ends", &down.id, has_succeeded).await;
 }
 

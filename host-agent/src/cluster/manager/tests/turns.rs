@@ -127,7 +127,7 @@ async fn a_removal_that_waits_ends_at_its_deadline_and_goes_on_after_it() {
     slow.reached().await;
     let deadline = deadline_from_now(Duration::from_secs(3));
     agent.shared.records.begin_down(&agent.cluster("other").await, deadline).await.expect("answers");
-    let down = manager.destroy("other", "").await.expect("it is followed");
+    let down = manager.destroy("other", "", None).await.expect("it is followed");
     agent.wait_operation("it says for what it waits", &down, waits_for_home).await;
     let failure = agent.failure_of(&down).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
