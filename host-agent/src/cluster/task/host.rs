@@ -277,8 +277,6 @@ mod tests {
         }
     }
 
-    /// Of the control plane's, one that somebody else began, too.
-
     /// One that somebody else began, and one of which it was refused at first, too.
     #[tokio::test]
     async fn each_run_of_the_control_plane_gets_the_greater_share() {
