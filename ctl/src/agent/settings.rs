@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use k8sctl_types::config_file;
 use k8sctl_types::failure::Failure;
 use serde::Deserialize;
 
@@ -37,7 +38,9 @@ pub struct Settings {
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Keys {
+    #[serde(deserialize_with = "config_file::absolute")]
     run_dir: PathBuf,
+    #[serde(deserialize_with = "config_file::absolute")]
     state_dir: PathBuf,
 }
 
@@ -48,18 +51,21 @@ impl Default for Keys {
 }
 
 impl Settings {
-    /// Reads the config where there is one.
+    /// Reads the config where there is one. One that cannot be used is no mistake where the socket is named: then it
+    /// is only not known how a host agent would be started.
     pub fn load(source: &Source) -> Result<Self, Failure> {
-        let keys = match &source.config {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_CONFIG).exists() => read(Path::new(DEFAULT_CONFIG))?,
-            None => Keys::default(),
+        let default = || Some(Path::new(DEFAULT_CONFIG)).filter(|path| path.exists());
+        let path = source.config.as_deref().or_else(default);
+        let (keys, is_known) = match path.map_or_else(|| Ok(Keys::default()), read) {
+            Ok(keys) => (keys, true),
+            Err(_) if source.socket.is_some() => (Keys::default(), false),
+            Err(failure) => return Err(failure),
         };
         let own = keys.run_dir.join(SOCKET_NAME);
         let socket = source.socket.clone().unwrap_or_else(|| own.clone());
         let config = source.config.as_deref().map(std::path::absolute).transpose().unwrap_or_default();
         Ok(Self {
-            may_start: socket == own,
+            may_start: is_known && socket == own,
             socket,
             config,
             run_dir: keys.run_dir,
@@ -74,7 +80,8 @@ fn read(path: &Path) -> Result<Keys, Failure> {
         Failure::new("HOST-CONFIG", object, reason, "mend the file, or name another one with --config")
     };
     let text = std::fs::read_to_string(path).map_err(|error| failure(format!("cannot read it: {error}")))?;
-    toml::from_str(&text).map_err(|error| failure(error.to_string().trim_end().replace('\n', " ")))
+    config_file::check::<Keys>(&text).map_err(|mistakes| failure(mistakes.join("; ")))?;
+    toml::from_str(&text).map_err(|error| failure(error.message().to_owned()))
 }
 
 #[cfg(test)]
@@ -95,8 +102,28 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_config_is_named() {
+    fn every_mistake_in_the_config_is_told_with_its_line() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("host-agent.toml");
+        std::fs::write(&config, "run_dir = 'run'\nnode_port =\n\nstate_dir = 1\n").expect("writes");
+        let source = Source { socket: None, config: Some(config) };
+        let failure = Settings::load(&source).expect_err("mistakes");
+        let told: Vec<_> = failure.reason.split("; ").collect();
+        let beginnings = ["line 1: run_dir: got \"run\"", "line 2: ", "line 4: state_dir: "];
+        assert_eq!((failure.id.as_str(), told.len()), ("HOST-CONFIG", beginnings.len()), "{told:#?}");
+        for (mistake, beginning) in told.iter().zip(beginnings) {
+            assert!(mistake.starts_with(beginning) && !mistake.contains('\n'), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_used_matters_only_where_no_socket_is_named() {
         let source = Source { socket: None, config: Some("/no/such/file".into()) };
         assert_eq!(Settings::load(&source).expect_err("not there").id, "HOST-CONFIG");
+        // That of a host agent by the defaults, which this may not be.
+        let socket = Keys::default().run_dir.join(SOCKET_NAME);
+        let named = Source { socket: Some(socket.clone()), ..source };
+        let settings = Settings::load(&named).expect("the socket is known");
+        assert_eq!((settings.socket, settings.may_start), (socket, false));
     }
 }
