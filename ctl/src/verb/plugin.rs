@@ -7,8 +7,10 @@ use k8sctl_proto::control::v1::{
     AddPluginRequest, AddPluginResponse, ListPluginsRequest, RemovePluginRequest,
 };
 use k8sctl_types::failure::Failure;
+use k8sctl_types::spec;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
 
 use crate::agent::{self, Agent};
 use crate::cli::{PluginAddArgs, PluginVerb};
@@ -161,12 +163,38 @@ fn read_config(path: &Path) -> Result<Map<String, Value>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let value: Value = match path.extension().and_then(|ending| ending.to_str()) {
         Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string())?,
-        Some("yaml" | "yml") => serde_yaml_ng::from_str(&text).map_err(|error| error.to_string())?,
-        _ => toml::from_str(&text).map_err(|error| error.to_string().trim_end().replace('\n', " "))?,
+        Some("yaml" | "yml") => from_yaml(&text)?,
+        _ => return spec::plugin_config(&text).map_err(|mistakes| mistakes.join("; ")),
     };
     match value {
         Value::Object(config) => Ok(config),
         _ => Err("it holds no table of keys and values".to_owned()),
+    }
+}
+
+fn from_yaml(text: &str) -> Result<Value, String> {
+    let value: Yaml = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    match not_finite(&value, "") {
+        Some(told) => Err(told),
+        None => serde_json::to_value(value).map_err(|error| error.to_string()),
+    }
+}
+
+/// The first number that JSON cannot hold: it would silently become `null`.
+fn not_finite(value: &Yaml, at: &str) -> Option<String> {
+    match value {
+        Yaml::Number(number) if number.as_f64().is_none_or(|number| !number.is_finite()) => {
+            Some(format!("{at}: JSON cannot hold the number {number}; write it as a string, or leave it out"))
+        }
+        Yaml::Sequence(items) => {
+            items.iter().enumerate().find_map(|(index, item)| not_finite(item, &format!("{at}[{index}]")))
+        }
+        Yaml::Mapping(entries) => entries.iter().find_map(|(key, value)| {
+            let key = key.as_str().unwrap_or("?");
+            not_finite(value, &if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") })
+        }),
+        Yaml::Tagged(tagged) => not_finite(&tagged.value, at),
+        _ => None,
     }
 }
 
@@ -259,6 +287,33 @@ async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_json_cannot_hold_is_refused_and_dates_are_texts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let read = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("writes");
+            read_config(&path)
+        };
+        let toml = read("c.toml", "since = 2026-01-01T00:00:00Z\n[node]\nday = 2026-01-01\n").expect("sound");
+        let expected = serde_json::json!({"since": "2026-01-01T00:00:00Z", "node": {"day": "2026-01-01"}});
+        assert_eq!(Value::Object(toml), expected);
+        let yaml = read("c.yaml", "since: 2026-01-01\nlist: [1, 1.5, on]\n7: true\n").expect("sound");
+        let expected = serde_json::json!({"since": "2026-01-01", "list": [1, 1.5, "on"], "7": true});
+        assert_eq!(Value::Object(yaml), expected);
+        for (name, text, told) in [
+            ("c.toml", "a = 1\nb.c = [-inf]\nd = nan\n", "line 2: b.c[0]: JSON cannot hold the number -inf"),
+            ("c.toml", "a = 1\nb.c = [-inf]\nd = nan\n", "; line 3: d: JSON cannot hold the number nan"),
+            ("c.yaml", "a: 1\nb: {c: [1, -.inf]}\n", "b.c[1]: JSON cannot hold the number -.inf"),
+            ("c.yml", "a: .nan\n", "a: JSON cannot hold the number .nan"),
+            ("c.yaml", "- a\n", "it holds no table"),
+            ("c.json", "[1]", "it holds no table"),
+        ] {
+            let refused = read(name, text).expect_err(text);
+            assert!(refused.contains(told) && !refused.contains('\n'), "{refused}");
+        }
+    }
 
     #[test]
     fn values_are_set_by_path() {
