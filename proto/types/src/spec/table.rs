@@ -326,7 +326,7 @@ pub(super) fn bare_or_quoted(key: &str) -> String {
 }
 
 /// A value as one writes it for this key.
-fn example(key: &str) -> &'static str {
+pub(super) fn example(key: &str) -> &'static str {
     match key {
         "kubernetes" => "\"v1.29.0\"",
         "cidr" => "\"192.168.122.0/24\"",
