@@ -59,6 +59,33 @@ fn others_stay_and_so_does_the_current_context() {
     assert_eq!(merged["clusters"][1]["cluster"]["server"], "https://192.168.122.10:6443");
 }
 
+/// kubectl reads YAML 1.1, in which these texts are none without their quotes, and `yes` is no text.
+#[test]
+fn what_is_a_text_for_kubectl_stays_one() {
+    let theirs = "contexts: [{name: 'no', context: {cluster: '1:20', user: \"on\", namespace: \"y\"}}]
+users: [{name: \"on\", user: {token: \"1_000\", password: 0o7}}]
+clusters: [{name: '1:20', cluster: {server: https://work.example, insecure-skip-tls-verify: yes}}]
+";
+    let mut file = UserFile::parse(PathBuf::from("config"), Some(theirs)).expect("a kubeconfig");
+    let own = Own::parse(OWN).expect("a kubeconfig");
+    merge::add(std::slice::from_mut(&mut file), &own, OURS, false).expect("merges");
+    let text = file.text().expect("YAML");
+    for line in [
+        "name: \"no\"",
+        "cluster: \"1:20\"",
+        "user: \"on\"",
+        "namespace: \"y\"",
+        "token: \"1_000\"",
+        "password: 7",
+        "server: https://work.example",
+        "insecure-skip-tls-verify: true",
+        "name: k8s-myhome-home",
+    ] {
+        let has = text.lines().any(|one| one.trim_start_matches(['-', ' ']) == line);
+        assert!(has, "{line} is not in:\n{text}");
+    }
+}
+
 #[test]
 fn merging_twice_is_merging_once() {
     let (once, _) = add_one(THEIRS, false);
