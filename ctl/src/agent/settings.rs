@@ -6,6 +6,8 @@ use k8sctl_types::config_file;
 use k8sctl_types::failure::Failure;
 use serde::Deserialize;
 
+use crate::terminal::visible;
+
 /// Where the host agent's config lies unless told otherwise.
 const DEFAULT_CONFIG: &str = "/etc/k8s-myhome/host-agent.toml";
 const SOCKET_NAME: &str = "api.sock";
@@ -17,6 +19,33 @@ pub struct Source {
     pub socket: Option<PathBuf>,
     /// `--config` or `K8SCTL_CONFIG`.
     pub config: Option<PathBuf>,
+}
+
+impl Source {
+    /// A command to type next, `k8sctl` and these words, for the same host agent: what the command line says about it is
+    /// said again, what the environment says holds by itself.
+    pub fn command(&self, words: &[&str]) -> String {
+        let holds = |name: &str, path: &Path| std::env::var_os(name).is_some_and(|value| value == *path);
+        let flags = self.flags(holds);
+        let flags = flags.iter().map(String::as_str);
+        let words = ["k8sctl"].into_iter().chain(flags).chain(words.iter().copied());
+        // No argument of a program has the one character in it that cannot be quoted.
+        visible(&shlex::try_join(words).unwrap_or_default())
+    }
+
+    /// The flags that are needed where only some of it `holds` by a variable.
+    fn flags(&self, holds: impl Fn(&str, &Path) -> bool) -> Vec<String> {
+        let said = [("--config", "K8SCTL_CONFIG", &self.config), ("--socket", "K8SCTL_SOCKET", &self.socket)];
+        let mut flags = Vec::new();
+        for (flag, name, path) in said {
+            if let Some(path) = path
+                && !holds(name, path)
+            {
+                flags.extend([flag.to_owned(), path.display().to_string()]);
+            }
+        }
+        flags
+    }
 }
 
 /// Where the host agent is and how it would be started.
@@ -125,5 +154,31 @@ mod tests {
         let named = Source { socket: Some(socket.clone()), ..source };
         let settings = Settings::load(&named).expect("the socket is known");
         assert_eq!((settings.socket, settings.may_start), (socket, false));
+    }
+
+    #[test]
+    fn a_command_to_type_next_is_for_the_same_host_agent() {
+        let source = Source { socket: Some("/run/it's".into()), config: Some("a b.toml".into()) };
+        let line = source.command(&["plugin", "add", "hello", "--set", "title=$HOME", "--config", "*.toml"]);
+        let words = shlex::split(&line).expect("words of a shell");
+        let expected = [
+            "k8sctl",
+            "--config",
+            "a b.toml",
+            "--socket",
+            "/run/it's",
+            "plugin",
+            "add",
+            "hello",
+            "--set",
+            "title=$HOME",
+            "--config",
+            "*.toml",
+        ];
+        assert_eq!(words, expected);
+        crate::cli::Cli::full_command().try_get_matches_from(words).expect("it is taken");
+        assert_eq!(Source::default().command(&["status", "-w"]), "k8sctl status -w");
+        // What the environment says needs no word.
+        assert_eq!(source.flags(|name, _| name == "K8SCTL_SOCKET"), ["--config", "a b.toml"]);
     }
 }

@@ -204,7 +204,7 @@ async fn a_lock_that_was_left_behind_is_named_with_what_to_do() {
     let path = config(dir.path(), "config", THEIRS);
     let lock = config(dir.path(), "config.lock", "");
     let error = install_in(std::slice::from_ref(&path), OWN, OURS, false).await.expect_err("it is locked");
-    let failure = error.into_failure("k8sctl kubeconfig");
+    let failure = error.into_failure(&Source::default(), "k8sctl kubeconfig");
     let next = format!("when no kubectl runs, remove {}, then run: k8sctl kubeconfig", lock.display());
     assert_eq!((failure.id.as_str(), failure.next_step), ("HOST-KUBECONFIG", next));
     assert_eq!(fs::read_to_string(&path).expect("reads"), THEIRS);

@@ -37,7 +37,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
     let config = config_of(args)?;
     let agent = agent::connect(context).await?;
     let mut request = AddPluginRequest {
-        cluster_name: agent.cluster_name(args.cluster.as_deref()).await?,
+        cluster_name: agent.cluster_name(context, args.cluster.as_deref()).await?,
         plugin,
         config_json: config,
         dry_run: true,
@@ -50,7 +50,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
             let question = Question {
                 object: &format!("plugin {}", offer.name),
                 what: "the plugin asks for the permissions above",
-                agree: &format!("k8sctl plugin add {} … --yes", args.name),
+                agree: &agreed(context, args),
             };
             consent::require(context, args.yes, &question)?;
         }
@@ -60,7 +60,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
     let (_, status) = ask(context, &agent, &request, args).await?;
     let status = status.ok_or_else(|| {
         let object = format!("plugin {}", args.name);
-        let next = "look at it with: k8sctl plugin list";
+        let next = format!("look at it with: {}", list_of(context, args.cluster.as_deref()));
         Failure::new("PLUGIN-NO-STATUS", object, "the host agent ended without saying how it stands", next)
     })?;
     if context.format.is_structured() {
@@ -75,6 +75,25 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
         }
     }
     Ok(if matches!(status.state.as_str(), "Failed" | "Degraded") { Exit::Failed } else { Exit::Ok })
+}
+
+/// The same command with the consent.
+fn agreed(context: &Context, args: &PluginAddArgs) -> String {
+    let config = args.config.as_ref().map(|file| file.display().to_string());
+    let mut words = vec!["plugin", "add", args.name.as_str()];
+    for (flag, value) in [("--cluster", &args.cluster), ("--config", &config)] {
+        words.extend(value.iter().flat_map(|value| [flag, value.as_str()]));
+    }
+    words.extend(args.set.iter().flat_map(|pair| ["--set", pair.as_str()]));
+    words.push("--yes");
+    context.source.command(&words)
+}
+
+/// The command that lists the plugins of that cluster.
+fn list_of(context: &Context, cluster: Option<&str>) -> String {
+    let mut words = vec!["plugin", "list"];
+    words.extend(cluster.into_iter().flat_map(|cluster| ["--cluster", cluster]));
+    context.source.command(&words)
 }
 
 async fn ask(
@@ -243,13 +262,14 @@ pub(super) fn table(plugins: &[PluginView]) -> Table {
 
 async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let request = ListPluginsRequest { cluster_name: agent.cluster_name(cluster).await? };
+    let request = ListPluginsRequest { cluster_name: agent.cluster_name(context, cluster).await? };
     let plugins = agent.plugins().list_plugins(request).await?.into_inner().plugins;
     let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
     if context.format.is_structured() {
         output::document(context, &plugins)?;
     } else if plugins.is_empty() {
-        context.out.line("no plugin is installed; add one with: k8sctl plugin add NAME, like hello")?;
+        let add = context.source.command(&["plugin", "add", "NAME"]);
+        context.out.line(format!("no plugin is installed; add one with: {add}, like hello"))?;
     } else {
         table(&plugins).print(&context.out)?;
     }
@@ -267,7 +287,7 @@ struct Removed {
 
 async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let cluster_name = agent.cluster_name(cluster).await?;
+    let cluster_name = agent.cluster_name(context, cluster).await?;
     let request = RemovePluginRequest { cluster_name: cluster_name.clone(), plugin: plugin.clone() };
     let mut stream = agent.plugins().remove_plugin(request).await?.into_inner();
     let mut ticker = Ticker::new(context.story());
