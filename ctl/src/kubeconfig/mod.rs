@@ -64,6 +64,9 @@ impl KubeconfigError {
                 return Failure::new("HOST-KUBECONFIG", "kubeconfig", reason, next);
             }
             Self::Locked { path, lock } => (path, format!("when no kubectl runs, remove {}", lock.display())),
+            Self::Io { path, source: error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                (path, "make it yours to read and write, or name another file in KUBECONFIG".to_owned())
+            }
             Self::Parse { path, .. } | Self::Io { path, .. } => (path, "mend or move the file".to_owned()),
         };
         let object = format!("file {}", path.display());

@@ -161,6 +161,48 @@ async fn the_file_is_private_and_a_link_stays_one() {
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 2);
 }
 
+/// Such as of dotfiles that are not checked out in full.
+#[tokio::test]
+async fn a_link_to_what_is_not_there_yet_stays_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (link, second) = (dir.path().join("link"), dir.path().join("second"));
+    // Each from where it is itself.
+    std::os::unix::fs::symlink("dots/second", &link).expect("links");
+    fs::create_dir(dir.path().join("dots")).expect("makes");
+    std::os::unix::fs::symlink("../kube/config", dir.path().join("dots/second")).expect("links");
+    std::os::unix::fs::symlink("second", &second).expect("links");
+    install_in(std::slice::from_ref(&link), OWN, OURS, false).await.expect("merges");
+    assert!(fs::symlink_metadata(&link).expect("is there").is_symlink());
+    let made = fs::symlink_metadata(dir.path().join("kube/config")).expect("is there");
+    assert!(made.is_file() && made.permissions().mode() & 0o777 == 0o600, "{made:?}");
+    assert!(fs::read_to_string(&link).expect("reads").contains(OURS));
+    let error = install_in(&[second], OWN, OURS, false).await.expect_err("it leads to itself");
+    assert!(error.to_string().starts_with("cannot read "), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_read_only_is_not_replaced_and_no_other_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ours = crate::yaml::to_string(&add_one(THEIRS, false).0).expect("YAML");
+    let paths = ["first", "second"].map(|name| config(dir.path(), name, &ours));
+    fs::set_permissions(&paths[1], fs::Permissions::from_mode(0o444)).expect("its owner may");
+    let removed = remove_in(&paths, OURS).await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(removed.expect("root may write everything"), paths);
+        return;
+    }
+    let error = removed.expect_err("it is read-only");
+    assert_eq!(error.to_string(), format!("cannot write {}", paths[1].display()));
+    let next = error.into_failure(&Source::default(), "k8sctl down").next_step;
+    assert_eq!(
+        next,
+        "make it yours to read and write, or name another file in KUBECONFIG, then run: k8sctl down"
+    );
+    for path in paths {
+        assert_eq!(fs::read_to_string(path).expect("reads"), ours);
+    }
+}
+
 /// `KUBECONFIG=/dev/null` is how people keep a program's hands off their own.
 #[tokio::test]
 async fn what_is_no_file_is_not_replaced_by_one() {
