@@ -16,7 +16,7 @@
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
-//! - [`terminal`], [`output`], [`table`]: how things are printed
+//! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
 //! - [`ended`], [`exit`]: how a run ends
 //!
 //! Nothing here decides anything about clusters: that is the host agent's.
@@ -34,6 +34,7 @@ pub mod table;
 pub mod terminal;
 pub mod verb;
 pub mod view;
+pub mod yaml;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::terminal::Context;
 use crate::view::FailureView;
+use crate::yaml;
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -33,7 +34,7 @@ impl Format {
 pub fn document(context: &Context, value: &impl Serialize) -> io::Result<()> {
     context.has_printed.set(true);
     match context.format {
-        Format::Yaml => context.out.raw(yaml(value)?),
+        Format::Yaml => context.out.raw(as_yaml(value)?),
         _ => context.out.line(serde_json::to_string_pretty(value)?),
     }
 }
@@ -42,7 +43,7 @@ pub fn document(context: &Context, value: &impl Serialize) -> io::Result<()> {
 pub fn item(context: &Context, value: &impl Serialize) -> io::Result<()> {
     context.has_printed.set(true);
     match context.format {
-        Format::Yaml => context.out.raw(format!("---\n{}", yaml(value)?)),
+        Format::Yaml => context.out.raw(format!("---\n{}", as_yaml(value)?)),
         _ => context.out.line(serde_json::to_string(value)?),
     }
 }
@@ -59,6 +60,6 @@ pub fn error(context: &Context, failure: &Failure) -> io::Result<()> {
     document(context, &Document { error: failure.into() })
 }
 
-fn yaml(value: &impl Serialize) -> io::Result<String> {
-    serde_yaml_ng::to_string(value).map_err(io::Error::other)
+fn as_yaml(value: &impl Serialize) -> io::Result<String> {
+    yaml::to_string(value).map_err(io::Error::other)
 }

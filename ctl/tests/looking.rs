@@ -234,7 +234,8 @@ async fn plugins_need_consent_to_what_they_ask_for() {
     let add = ["plugin", "add", "hello", "--config", &file, "--set", "replicas=3"];
     let run = bench.run(&add).await;
     assert!(run.out.contains("+ create and own apps/v1 Deployment"), "{}", run.out);
-    run.fails(6, &["plugin hello", "--yes"]);
+    let next = format!("k8sctl plugin add hello --config {file} --set 'replicas=3' --yes\n");
+    run.fails(6, &["plugin hello", &next]);
     assert!(!bench.calls().contains("dry_run: false"));
     let out = bench.run(&[&add[..], &["--yes"]].concat()).await.expect(0);
     assert!(out.contains("plugin hello 0.1.0 is Ready (2 objects)"), "{out}");

@@ -6,7 +6,7 @@ mod fake;
 mod harness;
 
 use fake::{Answers, story};
-use harness::Bench;
+use harness::{Bench, bare, finish};
 use k8sctl_proto::control::v1::{ApplyResponse, Diagnostic, Plan};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -345,6 +345,34 @@ async fn what_was_said_before_is_short_when_nothing_changes() {
     // Who asks for the plan is told everything.
     let run = bench.run(&["plan", "-f", &file]).await;
     assert!(run.err.contains("warning SPEC-HOST-VCPUS"), "{}", run.err);
+}
+
+/// Typed as it stands, the next command is for the same host agent and wants the same.
+#[tokio::test]
+async fn what_to_type_next_says_what_was_said() {
+    let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());
+    let config = bench.file("host agent.toml", "");
+    let run = bench
+        .run(&["--config", &config, "up", "-f", &file, "--no-kubeconfig", "--deadline", "90m", "--no-wait"])
+        .await;
+    let next = format!(
+        "k8sctl --config '{config}' up -f {file} --deadline '1h 30m' --no-wait --no-kubeconfig --yes\n"
+    );
+    run.fails(6, &[&next]);
+    let socket = bench.path("api.sock").display().to_string();
+    let by_socket = |args: &[&str]| {
+        let mut command = bare(bench.dir.path());
+        command.arg("--socket").arg(&socket).args(args);
+        finish(command)
+    };
+    let next = format!("k8sctl --socket {socket} down home --no-kubeconfig --yes\n");
+    by_socket(&["down", "--no-kubeconfig"]).await.fails(6, &[&next]);
+    let out = by_socket(&["down", "--yes", "--no-wait"]).await.expect(0);
+    assert!(out.contains(&format!("watch it with: k8sctl --socket {socket} events -f\n")), "{out}");
+    bench.fake.answers.lock().unwrap().operation = story::operation_failed();
+    let run = by_socket(&["up", "-f", &file, "--yes", "--no-kubeconfig"]).await;
+    let next = format!("go on from there with: k8sctl --socket {socket} up -f {file} --no-kubeconfig\n");
+    run.fails(1, &[&next]);
 }
 
 #[tokio::test]

@@ -7,30 +7,37 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use toml::de::DeTable;
-use toml::{Deserializer, Spanned};
+use k8sctl_types::config_file;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
 
-/// All keys of the file.
+/// All keys of the file. Paths are absolute: where the host agent was started means nothing.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// Database and certificate authorities. Mode 0700.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub state_dir: PathBuf,
     /// `api.sock` and the pid file. Emptied by a reboot.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub run_dir: PathBuf,
     /// Directory of the libvirt pool: disks, kernels, initrds.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub pool_dir: PathBuf,
     /// Node images.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub image_dir: PathBuf,
     /// Bundles.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub bundle_dir: PathBuf,
     /// One directory per plugin.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub plugin_dir: PathBuf,
     /// The node agent that goes into images.
+    #[serde(deserialize_with = "config_file::absolute")]
     pub node_agent: PathBuf,
     /// libvirt's URI.
     pub libvirt_uri: String,
@@ -42,6 +49,7 @@ pub struct HostConfig {
     pub node_listen: Option<SocketAddr>,
     /// Serve the join channel of each VM as a unix socket in this directory, instead of through virtio-serial.
     /// For libvirt's test driver, which has no devices.
+    #[serde(deserialize_with = "config_file::absolute_if_any")]
     pub join_channel_dir: Option<PathBuf>,
     /// Take nodes for Ready when their agents say so, without asking a Kubernetes API. For simulated agents.
     pub simulated_kubernetes: bool,
@@ -52,6 +60,7 @@ pub struct HostConfig {
     #[serde(with = "duration")]
     pub silence_deadline: Duration,
     /// Events kept.
+    #[serde(deserialize_with = "at_least_one")]
     pub event_retention: u64,
     /// Members of this group may look. Unset means: nobody but operators and admins.
     pub reader_group: Option<String>,
@@ -79,6 +88,13 @@ impl Default for HostConfig {
             event_retention: 100_000,
             reader_group: None,
         }
+    }
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    match u64::deserialize(from)? {
+        0 => Err(D::Error::custom("got 0, expected at least 1")),
+        count => Ok(count),
     }
 }
 
@@ -156,28 +172,10 @@ impl HostConfig {
     }
 }
 
-/// The keys of a text, or every mistake in it.
+/// The keys of a text, or every mistake in it: the crate config ends with the first one, and names no line.
 fn parse(text: &str) -> Result<HostConfig, Vec<String>> {
-    let line = |offset: usize| text.get(..offset).map_or(0, |before| before.matches('\n').count()) + 1;
-    let (document, errors) = DeTable::parse_recoverable(text);
-    let place = |error: &toml::de::Error| line(error.span().map_or(0, |span| span.start));
-    let mut mistakes: Vec<_> =
-        errors.iter().map(|error| (place(error), error.message().to_owned())).collect();
-    let is_broken = |line: usize| errors.iter().any(|error| place(error) == line);
-    // Each key by itself: the crate config ends with the first one that it does not take, and names no line.
-    for (key, value) in document.get_ref() {
-        let at = line(key.span().start);
-        let alone = DeTable::from_iter([(key.clone(), value.clone())]);
-        let taken = HostConfig::deserialize(Deserializer::from(Spanned::new(0..0, alone)));
-        if let Some(error) = taken.err().filter(|_| !is_broken(at)) {
-            mistakes.push((at, format!("{}: {}", key.get_ref(), error.message())));
-        }
-    }
-    if mistakes.is_empty() {
-        return read(text).map_err(|error| vec![error.to_string()]);
-    }
-    mistakes.sort();
-    Err(mistakes.into_iter().map(|(line, mistake)| format!("line {line}: {mistake}")).collect())
+    config_file::check::<HostConfig>(text)?;
+    read(text).map_err(|error| vec![error.to_string()])
 }
 
 fn read(text: &str) -> Result<HostConfig, config::ConfigError> {
@@ -211,6 +209,41 @@ mod tests {
             let told = load(wrong).expect_err(wrong).to_string();
             assert!(told.contains("write it like"), "{told}");
         }
+    }
+
+    #[test]
+    fn paths_are_absolute_and_an_event_is_kept() {
+        let paths = [
+            "state_dir",
+            "run_dir",
+            "pool_dir",
+            "image_dir",
+            "bundle_dir",
+            "plugin_dir",
+            "node_agent",
+            "join_channel_dir",
+        ];
+        // Whatever else is a path belongs among them.
+        let defaults = serde_json::to_value(HostConfig::default()).expect("plain values");
+        for (key, value) in defaults.as_object().expect("a table") {
+            let is_path = value.as_str().is_some_and(|text| text.starts_with('/'));
+            assert!(!is_path || paths.contains(&key.as_str()), "{key}");
+        }
+        let text = format!("{} = './here'\nevent_retention = 0\n", paths.join(" = 'here'\n"));
+        let ConfigError::Mistakes { mistakes, .. } = load(&text).expect_err("mistakes") else {
+            panic!("it can be read")
+        };
+        assert_eq!(mistakes.len(), paths.len() + 1, "{mistakes:#?}");
+        for (index, (mistake, key)) in mistakes.iter().zip(paths).enumerate() {
+            let told = format!("line {}: {key}: got ", index + 1);
+            assert!(mistake.starts_with(&told) && mistake.contains("an absolute path"), "{mistake}");
+        }
+        assert_eq!(mistakes[paths.len()], "line 9: event_retention: got 0, expected at least 1");
+        let least = load("event_retention = 1\njoin_channel_dir = '/run/channels'").expect("valid");
+        assert_eq!(
+            (least.event_retention, least.join_channel_dir),
+            (1, Some(PathBuf::from("/run/channels")))
+        );
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Agent {
     }
 
     /// The cluster that the user named, or the only one there is.
-    pub async fn cluster_name(&self, given: Option<&str>) -> Result<String, Ended> {
+    pub async fn cluster_name(&self, context: &Context, given: Option<&str>) -> Result<String, Ended> {
         if let Some(name) = given {
             return Ok(name.to_owned());
         }
@@ -125,7 +125,8 @@ impl Agent {
         match listed.as_slice() {
             [one] => Ok(one.name.clone()),
             [] => {
-                let next = "write a cluster.toml (examples/home.toml is one) and run: k8sctl up";
+                let up = context.source.command(&["up"]);
+                let next = format!("write a cluster.toml (examples/home.toml is one) and run: {up}");
                 Err(Failure::new("CLUSTER-NONE", "this host", "it has no cluster", next).into())
             }
             many => {

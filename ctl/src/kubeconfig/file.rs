@@ -16,6 +16,8 @@ use super::merge::UserFile;
 /// How long another program may hold a file.
 const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
+/// As many links as Linux follows.
+const MOST_LINKS: usize = 40;
 
 /// Reads the files, changes them and writes what is other than before; gives the files written. What is locked can
 /// only be told after a look; so the decision is made again under the locks.
@@ -31,6 +33,9 @@ pub(super) async fn change<T>(
         let is_locked = |file: &UserFile| locks.iter().any(|lock| lock.of == file.path);
         if changed.iter().all(|file| is_locked(file)) {
             for file in &changed {
+                may_write(&file.path).map_err(io_error("write", &file.path))?;
+            }
+            for file in &changed {
                 write(&file.path, file.text()?.as_bytes()).map_err(io_error("write", &file.path))?;
             }
             return Ok((decided, changed.iter().map(|file| file.path.clone()).collect()));
@@ -40,6 +45,7 @@ pub(super) async fn change<T>(
         changed.sort_by(|a, b| a.path.cmp(&b.path));
         for file in changed {
             make_parent(&file.path)?;
+            make_parent(&real(&file.path))?;
             locks.push(Lock::take(&file.path).await?);
         }
     }
@@ -68,9 +74,17 @@ fn read(paths: &[PathBuf]) -> Result<Vec<UserFile>, KubeconfigError> {
     Ok(files)
 }
 
-/// A link stays a link.
+/// The file itself: a link stays a link, also where what it leads to is not there yet.
 fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    let mut real = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if let Ok(found) = fs::canonicalize(&real) {
+            return found;
+        }
+        let Ok(target) = fs::read_link(&real) else { break };
+        real = parent(&real).join(target);
+    }
+    real
 }
 
 fn parent(path: &Path) -> &Path {
@@ -114,6 +128,14 @@ fn give(made: &File, before: Option<&Metadata>, around: &Metadata) -> io::Result
             if is_anothers { Err(error) } else { Ok(()) }
         }
         given => given,
+    }
+}
+
+/// A file that its user made read-only is not to be replaced by one that is not, though its directory allows it.
+fn may_write(path: &Path) -> io::Result<()> {
+    match File::options().append(true).open(real(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

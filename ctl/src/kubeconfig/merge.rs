@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_yaml_ng::{Mapping, Value};
 
 use super::KubeconfigError;
+use crate::yaml;
 
 /// The lists of a kubeconfig.
 const LISTS: [&str; 3] = ["clusters", "contexts", "users"];
@@ -64,7 +65,7 @@ impl UserFile {
     }
 
     pub(super) fn text(&self) -> Result<String, KubeconfigError> {
-        serde_yaml_ng::to_string(&self.whole).map_err(|error| {
+        yaml::to_string(&self.whole).map_err(|error| {
             let reason = error.to_string();
             KubeconfigError::Parse { path: self.path.clone(), reason }
         })
@@ -169,9 +170,10 @@ fn current(files: &[UserFile]) -> Option<&str> {
     files.iter().find_map(UserFile::current)
 }
 
-/// The parser's own message would quote the text, which holds keys.
+/// Read as kubectl does, in YAML 1.1, so that the user's own `yes` is written back as what it meant. The parser's own
+/// message would quote the text, which holds keys.
 fn parse(text: &str) -> Result<Mapping, String> {
-    match serde_yaml_ng::from_str(text) {
+    match serde_saphyr::from_str(text) {
         Ok(Value::Mapping(mapping)) => Ok(mapping),
         Ok(Value::Null) => Ok(Mapping::new()),
         Ok(_) => Err("it is no mapping".to_owned()),

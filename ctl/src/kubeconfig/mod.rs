@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use k8sctl_types::failure::Failure;
 
+use crate::agent::Source;
 use merge::Own;
 
 /// Name of the context, the cluster and the user of a cluster.
@@ -55,19 +56,21 @@ pub enum KubeconfigError {
 
 impl KubeconfigError {
     /// As a person meets it; `again` is the command that does what was not done.
-    fn into_failure(self, again: &str) -> Failure {
+    fn into_failure(self, source: &Source, again: &str) -> Failure {
         let reason = k8sctl_rpc::chain(&self).to_string();
-        let (object, next) = match &self {
-            Self::Own(_) => ("kubeconfig".to_owned(), "compare the versions with: k8sctl version".to_owned()),
-            Self::Locked { path, lock } => (
-                format!("file {}", path.display()),
-                format!("when no kubectl runs, remove {}, then run: {again}", lock.display()),
-            ),
-            Self::Parse { path, .. } | Self::Io { path, .. } => {
-                (format!("file {}", path.display()), format!("mend or move the file, then run: {again}"))
+        let (path, first) = match &self {
+            Self::Own(_) => {
+                let next = format!("compare the versions with: {}", source.command(&["version"]));
+                return Failure::new("HOST-KUBECONFIG", "kubeconfig", reason, next);
             }
+            Self::Locked { path, lock } => (path, format!("when no kubectl runs, remove {}", lock.display())),
+            Self::Io { path, source: error, .. } if error.kind() == io::ErrorKind::PermissionDenied => {
+                (path, "make it yours to read and write, or name another file in KUBECONFIG".to_owned())
+            }
+            Self::Parse { path, .. } | Self::Io { path, .. } => (path, "mend or move the file".to_owned()),
         };
-        Failure::new("HOST-KUBECONFIG", object, reason, next)
+        let object = format!("file {}", path.display());
+        Failure::new("HOST-KUBECONFIG", object, reason, format!("{first}, then run: {again}"))
     }
 }
 
@@ -92,17 +95,24 @@ pub struct Removed {
 }
 
 /// The host agent's kubeconfig with our names, for itself.
-pub fn renamed(own: &str, cluster: &str) -> Result<String, Failure> {
-    merge::renamed(own, &context_name(cluster)).map_err(|error| error.into_failure(""))
+pub fn renamed(source: &Source, own: &str, cluster: &str) -> Result<String, Failure> {
+    merge::renamed(own, &context_name(cluster)).map_err(|error| error.into_failure(source, ""))
 }
 
 /// Adds or replaces the cluster's entries in the user's files. A current context that lives stays, unless
 /// `force_context`.
-pub async fn install(own: &str, cluster: &str, force_context: bool) -> Result<Installed, Failure> {
-    let files = user_files()?;
+pub async fn install(
+    source: &Source,
+    own: &str,
+    cluster: &str,
+    force_context: bool,
+) -> Result<Installed, Failure> {
+    let files = user_files(source)?;
+    let mut again = vec!["kubeconfig", cluster];
+    again.extend(force_context.then_some("--force-context"));
     install_in(&files, own, &context_name(cluster), force_context)
         .await
-        .map_err(|error| error.into_failure(&format!("k8sctl kubeconfig {cluster}")))
+        .map_err(|error| error.into_failure(source, &source.command(&again)))
 }
 
 async fn install_in(
@@ -117,11 +127,11 @@ async fn install_in(
 }
 
 /// Removes the cluster's entries from all of the user's files, and `current-context` where it is ours.
-pub async fn remove(cluster: &str) -> Result<Removed, Failure> {
-    let files = user_files()?;
+pub async fn remove(source: &Source, cluster: &str) -> Result<Removed, Failure> {
+    let files = user_files(source)?;
     let context = context_name(cluster);
     let again = by_hand(cluster);
-    let removed = remove_in(&files, &context).await.map_err(|error| error.into_failure(&again))?;
+    let removed = remove_in(&files, &context).await.map_err(|error| error.into_failure(source, &again))?;
     Ok(Removed { paths: removed, context })
 }
 
@@ -142,7 +152,7 @@ pub fn by_hand(cluster: &str) -> String {
 }
 
 /// The files that kubectl reads, in its order: those of `KUBECONFIG`, else `~/.kube/config`.
-fn user_files() -> Result<Vec<PathBuf>, Failure> {
+fn user_files(source: &Source) -> Result<Vec<PathBuf>, Failure> {
     let listed = std::env::var_os("KUBECONFIG").unwrap_or_default();
     let listed: Vec<_> = std::env::split_paths(&listed).filter(|path| !path.as_os_str().is_empty()).collect();
     if !listed.is_empty() {
@@ -151,12 +161,9 @@ fn user_files() -> Result<Vec<PathBuf>, Failure> {
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     home.map(|home| vec![home.join(".kube").join("config")]).ok_or_else(|| {
         let reason = "neither KUBECONFIG nor HOME is set";
-        Failure::new(
-            "HOST-KUBECONFIG",
-            "kubeconfig",
-            reason,
-            "set KUBECONFIG, or print it with: k8sctl kubeconfig --print",
-        )
+        let print = source.command(&["kubeconfig", "--print"]);
+        let next = format!("set KUBECONFIG, or print it with: {print}");
+        Failure::new("HOST-KUBECONFIG", "kubeconfig", reason, next)
     })
 }
 

@@ -59,6 +59,33 @@ fn others_stay_and_so_does_the_current_context() {
     assert_eq!(merged["clusters"][1]["cluster"]["server"], "https://192.168.122.10:6443");
 }
 
+/// kubectl reads YAML 1.1, in which these texts are none without their quotes, and `yes` is no text.
+#[test]
+fn what_is_a_text_for_kubectl_stays_one() {
+    let theirs = "contexts: [{name: 'no', context: {cluster: '1:20', user: \"on\", namespace: \"y\"}}]
+users: [{name: \"on\", user: {token: \"1_000\", password: 0o7}}]
+clusters: [{name: '1:20', cluster: {server: https://work.example, insecure-skip-tls-verify: yes}}]
+";
+    let mut file = UserFile::parse(PathBuf::from("config"), Some(theirs)).expect("a kubeconfig");
+    let own = Own::parse(OWN).expect("a kubeconfig");
+    merge::add(std::slice::from_mut(&mut file), &own, OURS, false).expect("merges");
+    let text = file.text().expect("YAML");
+    for line in [
+        "name: \"no\"",
+        "cluster: \"1:20\"",
+        "user: \"on\"",
+        "namespace: \"y\"",
+        "token: \"1_000\"",
+        "password: 7",
+        "server: https://work.example",
+        "insecure-skip-tls-verify: true",
+        "name: k8s-myhome-home",
+    ] {
+        let has = text.lines().any(|one| one.trim_start_matches(['-', ' ']) == line);
+        assert!(has, "{line} is not in:\n{text}");
+    }
+}
+
 #[test]
 fn merging_twice_is_merging_once() {
     let (once, _) = add_one(THEIRS, false);
@@ -134,6 +161,48 @@ async fn the_file_is_private_and_a_link_stays_one() {
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 2);
 }
 
+/// Such as of dotfiles that are not checked out in full.
+#[tokio::test]
+async fn a_link_to_what_is_not_there_yet_stays_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (link, second) = (dir.path().join("link"), dir.path().join("second"));
+    // Each from where it is itself.
+    std::os::unix::fs::symlink("dots/second", &link).expect("links");
+    fs::create_dir(dir.path().join("dots")).expect("makes");
+    std::os::unix::fs::symlink("../kube/config", dir.path().join("dots/second")).expect("links");
+    std::os::unix::fs::symlink("second", &second).expect("links");
+    install_in(std::slice::from_ref(&link), OWN, OURS, false).await.expect("merges");
+    assert!(fs::symlink_metadata(&link).expect("is there").is_symlink());
+    let made = fs::symlink_metadata(dir.path().join("kube/config")).expect("is there");
+    assert!(made.is_file() && made.permissions().mode() & 0o777 == 0o600, "{made:?}");
+    assert!(fs::read_to_string(&link).expect("reads").contains(OURS));
+    let error = install_in(&[second], OWN, OURS, false).await.expect_err("it leads to itself");
+    assert!(error.to_string().starts_with("cannot read "), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_read_only_is_not_replaced_and_no_other_is_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let ours = crate::yaml::to_string(&add_one(THEIRS, false).0).expect("YAML");
+    let paths = ["first", "second"].map(|name| config(dir.path(), name, &ours));
+    fs::set_permissions(&paths[1], fs::Permissions::from_mode(0o444)).expect("its owner may");
+    let removed = remove_in(&paths, OURS).await;
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(removed.expect("root may write everything"), paths);
+        return;
+    }
+    let error = removed.expect_err("it is read-only");
+    assert_eq!(error.to_string(), format!("cannot write {}", paths[1].display()));
+    let next = error.into_failure(&Source::default(), "k8sctl down").next_step;
+    assert_eq!(
+        next,
+        "make it yours to read and write, or name another file in KUBECONFIG, then run: k8sctl down"
+    );
+    for path in paths {
+        assert_eq!(fs::read_to_string(path).expect("reads"), ours);
+    }
+}
+
 /// `KUBECONFIG=/dev/null` is how people keep a program's hands off their own.
 #[tokio::test]
 async fn what_is_no_file_is_not_replaced_by_one() {
@@ -177,7 +246,7 @@ async fn a_lock_that_was_left_behind_is_named_with_what_to_do() {
     let path = config(dir.path(), "config", THEIRS);
     let lock = config(dir.path(), "config.lock", "");
     let error = install_in(std::slice::from_ref(&path), OWN, OURS, false).await.expect_err("it is locked");
-    let failure = error.into_failure("k8sctl kubeconfig");
+    let failure = error.into_failure(&Source::default(), "k8sctl kubeconfig");
     let next = format!("when no kubectl runs, remove {}, then run: k8sctl kubeconfig", lock.display());
     assert_eq!((failure.id.as_str(), failure.next_step), ("HOST-KUBECONFIG", next));
     assert_eq!(fs::read_to_string(&path).expect("reads"), THEIRS);

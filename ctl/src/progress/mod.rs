@@ -59,7 +59,8 @@ pub async fn watch(context: &Context, agent: &Agent, id: &str, again: &str) -> R
         None => {
             context.err.line(format!("left: operation {id} goes on without you"))?;
             context.err.line(format!("watch it again with: {again}"))?;
-            context.err.line("or look at it with:  k8sctl status -w")?;
+            let look = context.source.command(&["status", "-w"]);
+            context.err.line(format!("or look at it with:  {look}"))?;
             Err(Ended::Reported(Exit::Interrupted))
         }
     }

@@ -100,7 +100,8 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
         return Ok(Exit::Ok);
     }
     if bundles.is_empty() {
-        context.out.line("no bundle is installed; get one with: k8sctl bundle fetch")?;
+        let fetch = context.source.command(&["bundle", "fetch"]);
+        context.out.line(format!("no bundle is installed; get one with: {fetch}"))?;
         return Ok(Exit::Ok);
     }
     let mut table = Table::new(&["BUNDLE", "KUBERNETES", "ARCH", "SIZE", "TRIAL", "FILE"]);

@@ -37,15 +37,16 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
         None => None,
     };
     let agent = agent::connect(context).await?;
-    let name = agent.cluster_name(args.name.as_deref().or(from_file.as_deref())).await?;
-    let again = format!("k8sctl down {name}");
+    let name = agent.cluster_name(context, args.name.as_deref().or(from_file.as_deref())).await?;
+    let again = again(context, args, &name);
     let story = context.story();
     let (plan, id) = begin(context, &agent, &name, args, &again).await?;
     let operation_id = Some(id.clone()).filter(|id| !id.is_empty());
     let mut document = Document { plan, operation_id, operation: None, kubeconfig: None };
     let mut exit = Exit::Ok;
     if document.operation_id.is_some() && args.no_wait {
-        story.line(format!("operation {} began; watch it with: k8sctl events -f", visible(&id)))?;
+        let watch = context.source.command(&["events", "-f"]);
+        story.line(format!("operation {} began; watch it with: {watch}", visible(&id)))?;
         if !args.no_kubeconfig {
             story.line(format!("its kubeconfig entries stay until: {}", kubeconfig::by_hand(&name)))?;
         }
@@ -68,6 +69,14 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
     Ok(exit)
 }
 
+/// The command that does the same again, and asks again.
+fn again(context: &Context, args: &DownArgs, name: &str) -> String {
+    let mut words = vec!["down", name];
+    words.extend(args.no_wait.then_some("--no-wait"));
+    words.extend(args.no_kubeconfig.then_some("--no-kubeconfig"));
+    context.source.command(&words)
+}
+
 /// Says that it is gone, and removes what the user's kubeconfig has of it.
 async fn tidy(context: &Context, args: &DownArgs, name: &str, document: &mut Document) -> Result<(), Ended> {
     let story = context.story();
@@ -83,7 +92,7 @@ async fn tidy(context: &Context, args: &DownArgs, name: &str, document: &mut Doc
 
 /// A kubeconfig that cannot be changed is no failure of the removal: it is said, and the run goes on.
 async fn remove_kubeconfig(context: &Context, cluster: &str) -> Result<Option<Removed>, Ended> {
-    let removed = match kubeconfig::remove(cluster).await {
+    let removed = match kubeconfig::remove(&context.source, cluster).await {
         Ok(removed) => removed,
         Err(failure) => {
             ended::print(&context.err, "warning", &failure)?;

@@ -90,7 +90,8 @@ async fn list(context: &Context) -> Result<Exit, Ended> {
         return Ok(Exit::Ok);
     }
     if images.is_empty() {
-        context.out.line("no image is built; build one with: k8sctl image build")?;
+        let build = context.source.command(&["image", "build"]);
+        context.out.line(format!("no image is built; build one with: {build}"))?;
         return Ok(Exit::Ok);
     }
     let mut table =

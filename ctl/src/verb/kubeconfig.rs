@@ -9,15 +9,15 @@ use crate::ended::Ended;
 use crate::exit::Exit;
 use crate::kubeconfig;
 use crate::output::{self, Format};
-use crate::terminal::{Context, visible};
+use crate::terminal::Context;
 
 pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let name = agent.cluster_name(args.name.as_deref()).await?;
+    let name = agent.cluster_name(context, args.name.as_deref()).await?;
     let request = GetKubeconfigRequest { cluster_name: name.clone() };
     let own = agent.clusters().get_kubeconfig(request).await?.into_inner().kubeconfig_yaml;
     if args.print {
-        let text = kubeconfig::renamed(&own, &name)?;
+        let text = kubeconfig::renamed(&context.source, &own, &name)?;
         match context.format {
             // It is YAML by itself, and for people too.
             Format::Json => output::document(context, &parsed(&text)?)?,
@@ -25,7 +25,7 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
         }
         return Ok(Exit::Ok);
     }
-    let installed = kubeconfig::install(&own, &name, args.force_context).await?;
+    let installed = kubeconfig::install(&context.source, &own, &name, args.force_context).await?;
     if context.format.is_structured() {
         output::document(context, &installed)?;
         return Ok(Exit::Ok);
@@ -38,10 +38,8 @@ pub(super) async fn run(context: &Context, args: &KubeconfigArgs) -> Result<Exit
         context.out.line(format!(
             "your current context stays; use it with: kubectl --context {context_name} get nodes"
         ))?;
-        context.out.line(format!(
-            "or make it the current one with: k8sctl kubeconfig {} --force-context",
-            visible(&name)
-        ))?;
+        let force = context.source.command(&["kubeconfig", &name, "--force-context"]);
+        context.out.line(format!("or make it the current one with: {force}"))?;
     }
     Ok(Exit::Ok)
 }

@@ -14,7 +14,7 @@ use crate::view::LogView;
 
 pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let cluster_name = agent.cluster_name(args.cluster.as_deref()).await?;
+    let cluster_name = agent.cluster_name(context, args.cluster.as_deref()).await?;
     let sources = args.source.iter().map(|source| wire(*source).into()).collect();
     let selector = node::LogSelector { sources, follow: args.follow, tail: args.tail };
     let request = StreamLogsRequest { cluster_name, node_name: args.node.clone(), selector: Some(selector) };

@@ -7,8 +7,10 @@ use k8sctl_proto::control::v1::{
     AddPluginRequest, AddPluginResponse, ListPluginsRequest, RemovePluginRequest,
 };
 use k8sctl_types::failure::Failure;
+use k8sctl_types::spec;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use serde_yaml_ng::Value as Yaml;
 
 use crate::agent::{self, Agent};
 use crate::cli::{PluginAddArgs, PluginVerb};
@@ -35,7 +37,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
     let config = config_of(args)?;
     let agent = agent::connect(context).await?;
     let mut request = AddPluginRequest {
-        cluster_name: agent.cluster_name(args.cluster.as_deref()).await?,
+        cluster_name: agent.cluster_name(context, args.cluster.as_deref()).await?,
         plugin,
         config_json: config,
         dry_run: true,
@@ -48,7 +50,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
             let question = Question {
                 object: &format!("plugin {}", offer.name),
                 what: "the plugin asks for the permissions above",
-                agree: &format!("k8sctl plugin add {} … --yes", args.name),
+                agree: &agreed(context, args),
             };
             consent::require(context, args.yes, &question)?;
         }
@@ -58,7 +60,7 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
     let (_, status) = ask(context, &agent, &request, args).await?;
     let status = status.ok_or_else(|| {
         let object = format!("plugin {}", args.name);
-        let next = "look at it with: k8sctl plugin list";
+        let next = format!("look at it with: {}", list_of(context, args.cluster.as_deref()));
         Failure::new("PLUGIN-NO-STATUS", object, "the host agent ended without saying how it stands", next)
     })?;
     if context.format.is_structured() {
@@ -73,6 +75,25 @@ async fn add(context: &Context, args: &PluginAddArgs) -> Result<Exit, Ended> {
         }
     }
     Ok(if matches!(status.state.as_str(), "Failed" | "Degraded") { Exit::Failed } else { Exit::Ok })
+}
+
+/// The same command with the consent.
+fn agreed(context: &Context, args: &PluginAddArgs) -> String {
+    let config = args.config.as_ref().map(|file| file.display().to_string());
+    let mut words = vec!["plugin", "add", args.name.as_str()];
+    for (flag, value) in [("--cluster", &args.cluster), ("--config", &config)] {
+        words.extend(value.iter().flat_map(|value| [flag, value.as_str()]));
+    }
+    words.extend(args.set.iter().flat_map(|pair| ["--set", pair.as_str()]));
+    words.push("--yes");
+    context.source.command(&words)
+}
+
+/// The command that lists the plugins of that cluster.
+fn list_of(context: &Context, cluster: Option<&str>) -> String {
+    let mut words = vec!["plugin", "list"];
+    words.extend(cluster.into_iter().flat_map(|cluster| ["--cluster", cluster]));
+    context.source.command(&words)
 }
 
 async fn ask(
@@ -161,12 +182,38 @@ fn read_config(path: &Path) -> Result<Map<String, Value>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let value: Value = match path.extension().and_then(|ending| ending.to_str()) {
         Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string())?,
-        Some("yaml" | "yml") => serde_yaml_ng::from_str(&text).map_err(|error| error.to_string())?,
-        _ => toml::from_str(&text).map_err(|error| error.to_string().trim_end().replace('\n', " "))?,
+        Some("yaml" | "yml") => from_yaml(&text)?,
+        _ => return spec::plugin_config(&text).map_err(|mistakes| mistakes.join("; ")),
     };
     match value {
         Value::Object(config) => Ok(config),
         _ => Err("it holds no table of keys and values".to_owned()),
+    }
+}
+
+fn from_yaml(text: &str) -> Result<Value, String> {
+    let value: Yaml = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    match not_finite(&value, "") {
+        Some(told) => Err(told),
+        None => serde_json::to_value(value).map_err(|error| error.to_string()),
+    }
+}
+
+/// The first number that JSON cannot hold: it would silently become `null`.
+fn not_finite(value: &Yaml, at: &str) -> Option<String> {
+    match value {
+        Yaml::Number(number) if number.as_f64().is_none_or(|number| !number.is_finite()) => {
+            Some(format!("{at}: JSON cannot hold the number {number}; write it as a string, or leave it out"))
+        }
+        Yaml::Sequence(items) => {
+            items.iter().enumerate().find_map(|(index, item)| not_finite(item, &format!("{at}[{index}]")))
+        }
+        Yaml::Mapping(entries) => entries.iter().find_map(|(key, value)| {
+            let key = key.as_str().unwrap_or("?");
+            not_finite(value, &if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") })
+        }),
+        Yaml::Tagged(tagged) => not_finite(&tagged.value, at),
+        _ => None,
     }
 }
 
@@ -215,13 +262,14 @@ pub(super) fn table(plugins: &[PluginView]) -> Table {
 
 async fn list(context: &Context, cluster: Option<&str>) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let request = ListPluginsRequest { cluster_name: agent.cluster_name(cluster).await? };
+    let request = ListPluginsRequest { cluster_name: agent.cluster_name(context, cluster).await? };
     let plugins = agent.plugins().list_plugins(request).await?.into_inner().plugins;
     let plugins: Vec<_> = plugins.into_iter().map(PluginView::from).collect();
     if context.format.is_structured() {
         output::document(context, &plugins)?;
     } else if plugins.is_empty() {
-        context.out.line("no plugin is installed; add one with: k8sctl plugin add NAME, like hello")?;
+        let add = context.source.command(&["plugin", "add", "NAME"]);
+        context.out.line(format!("no plugin is installed; add one with: {add}, like hello"))?;
     } else {
         table(&plugins).print(&context.out)?;
     }
@@ -239,7 +287,7 @@ struct Removed {
 
 async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let cluster_name = agent.cluster_name(cluster).await?;
+    let cluster_name = agent.cluster_name(context, cluster).await?;
     let request = RemovePluginRequest { cluster_name: cluster_name.clone(), plugin: plugin.clone() };
     let mut stream = agent.plugins().remove_plugin(request).await?.into_inner();
     let mut ticker = Ticker::new(context.story());
@@ -259,6 +307,33 @@ async fn remove(context: &Context, plugin: String, cluster: Option<&str>) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_json_cannot_hold_is_refused_and_dates_are_texts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let read = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("writes");
+            read_config(&path)
+        };
+        let toml = read("c.toml", "since = 2026-01-01T00:00:00Z\n[node]\nday = 2026-01-01\n").expect("sound");
+        let expected = serde_json::json!({"since": "2026-01-01T00:00:00Z", "node": {"day": "2026-01-01"}});
+        assert_eq!(Value::Object(toml), expected);
+        let yaml = read("c.yaml", "since: 2026-01-01\nlist: [1, 1.5, on]\n7: true\n").expect("sound");
+        let expected = serde_json::json!({"since": "2026-01-01", "list": [1, 1.5, "on"], "7": true});
+        assert_eq!(Value::Object(yaml), expected);
+        for (name, text, told) in [
+            ("c.toml", "a = 1\nb.c = [-inf]\nd = nan\n", "line 2: b.c[0]: JSON cannot hold the number -inf"),
+            ("c.toml", "a = 1\nb.c = [-inf]\nd = nan\n", "; line 3: d: JSON cannot hold the number nan"),
+            ("c.yaml", "a: 1\nb: {c: [1, -.inf]}\n", "b.c[1]: JSON cannot hold the number -.inf"),
+            ("c.yml", "a: .nan\n", "a: JSON cannot hold the number .nan"),
+            ("c.yaml", "- a\n", "it holds no table"),
+            ("c.json", "[1]", "it holds no table"),
+        ] {
+            let refused = read(name, text).expect_err(text);
+            assert!(refused.contains(told) && !refused.contains('\n'), "{refused}");
+        }
+    }
 
     #[test]
     fn values_are_set_by_path() {

@@ -29,7 +29,7 @@ const CLEAR: &str = "\x1b[2J";
 
 pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let name = agent.cluster_name(args.name.as_deref()).await?;
+    let name = agent.cluster_name(context, args.name.as_deref()).await?;
     if args.watch {
         return watch(context, &agent, &name).await;
     }

@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
     let file = SpecFile::read(&args.file.file)?;
     file.check(context)?;
     let agent = agent::connect(context).await?;
-    let again = format!("k8sctl up -f {}", args.file.file.display());
+    let again = again(context, args);
     let (plan, applied) = apply(context, &agent, &file, args, &again).await?;
     let id = Some(applied.operation_id.clone()).filter(|id| !id.is_empty());
     let mut document = Document {
@@ -56,7 +56,8 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
         let how = if applied.attached { "already runs; watching it" } else { "began" };
         story.line(format!("operation {} {how}", visible(id)))?;
         if args.no_wait {
-            story.line("watch it with: k8sctl status -w, or k8sctl events -f")?;
+            let watch = [&["status", "-w"], &["events", "-f"]].map(|words| context.source.command(words));
+            story.line(format!("watch it with: {}", watch.join(", or ")))?;
             return finish(context, &document, Exit::Ok);
         }
         let ended = operation::wait(context, &agent, id, &again).await?;
@@ -70,7 +71,8 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
     let left = if args.no_kubeconfig {
         "left: the cluster is up".to_owned()
     } else {
-        format!("left: the cluster is up; get its kubeconfig with: k8sctl kubeconfig {}", visible(&cluster))
+        let get = context.source.command(&["kubeconfig", &cluster]);
+        format!("left: the cluster is up; get its kubeconfig with: {get}")
     };
     let rest = async {
         if !args.no_kubeconfig {
@@ -80,6 +82,17 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
         finish(context, &document, Exit::Ok)
     };
     progress::interruptible(context, rest, &left).await
+}
+
+/// The command that does the same again. What was agreed to is not in it: the next plan may destroy something else.
+fn again(context: &Context, args: &UpArgs) -> String {
+    let file = args.file.file.display().to_string();
+    let deadline = args.deadline.map(|deadline| humantime::format_duration(deadline).to_string());
+    let mut words = vec!["up", "-f", file.as_str()];
+    words.extend(deadline.iter().flat_map(|deadline| ["--deadline", deadline.as_str()]));
+    words.extend(args.no_wait.then_some("--no-wait"));
+    words.extend(args.no_kubeconfig.then_some("--no-kubeconfig"));
+    context.source.command(&words)
 }
 
 fn finish(context: &Context, document: &Document, exit: Exit) -> Result<Exit, Ended> {
@@ -151,9 +164,11 @@ async fn install_kubeconfig(
 ) -> Result<Option<Installed>, Ended> {
     let request = GetKubeconfigRequest { cluster_name: cluster.to_owned() };
     let installed = match agent.clusters().get_kubeconfig(request).await {
-        Ok(answer) => kubeconfig::install(&answer.into_inner().kubeconfig_yaml, cluster, false)
-            .await
-            .map_err(Ended::from),
+        Ok(answer) => {
+            kubeconfig::install(&context.source, &answer.into_inner().kubeconfig_yaml, cluster, false)
+                .await
+                .map_err(Ended::from)
+        }
         Err(status) => Err(status.into()),
     };
     match installed {
@@ -194,14 +209,15 @@ async fn summarise(
             plan::trial_box(story, &status.kubernetes_version)?;
         }
     }
+    let look = context.source.command(&["status", cluster]);
     let Some(installed) = &document.kubeconfig else {
-        return Ok(story.line(format!("  k8sctl status {name}"))?);
+        return Ok(story.line(format!("  {look}"))?);
     };
     story.line(format!("kubeconfig: context {} in {}", installed.context, installed.path.display()))?;
     let context_flag =
         if installed.current { String::new() } else { format!(" --context {}", installed.context) };
     story.line("next:")?;
     story.line(format!("  kubectl{context_flag} get nodes"))?;
-    story.line(format!("  k8sctl status {name}"))?;
+    story.line(format!("  {look}"))?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! - `keys`: the table of every key, which the reader obeys and `docs/configuration.md` is tested against
 //! - `layout`, `header`, `source`: the file as lines, so that one wrong bracket hides nothing
 //! - `text`, `table`: TOML with positions; `report`, `lines`: what is told, and where; `values`, `node_values`: one value at a time
+//! - `plugin_config`: a plugin's config as JSON
 //! - `read`: the file as a draft; `check_network`, `check_nodes`: what only shows between values
 //! - `host`: what only shows on a given host
 //!
@@ -21,6 +22,7 @@ mod lines;
 mod mac;
 mod model;
 mod node_values;
+mod plugin_config;
 mod read;
 mod report;
 mod source;
@@ -35,6 +37,7 @@ pub use mac::derived_mac;
 pub use model::{
     AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
 };
+pub use plugin_config::plugin_config;
 
 use toml::de::DeTable;
 

@@ -147,6 +147,26 @@ pub(super) fn shape(name: &str) -> Option<Shape> {
     }
 }
 
+/// The last part of a key as it is written: `vcpus` of `node.vcpus`.
+pub(super) fn last_part(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key).trim()
+}
+
+/// What the value of a key is, as it is written in whatever table; `None` for one that is none of ours.
+pub(super) fn kind(key: &str) -> Option<&'static str> {
+    let of = |name: &str| KEYS.iter().find(|key| key.name == name).map(|key| key.kind);
+    let last = last_part(key);
+    let first = key.split('.').next().unwrap_or(key).trim();
+    match of(first) {
+        _ if first.len() == key.len() => of(key),
+        // `labels.zone`
+        Some("table of strings") => Some("string"),
+        // `plugins.hello`, which is the plugin's own.
+        Some("table of tables") => None,
+        _ => of(last),
+    }
+}
+
 /// The key that the user probably meant, if any.
 pub(super) fn did_you_mean(section: &str, written: &str) -> Option<&'static str> {
     let plain = written.to_ascii_lowercase().replace('-', "_");

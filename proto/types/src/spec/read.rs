@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mac::derived_mac;
@@ -13,7 +12,7 @@ use super::model::{AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, 
 use super::report::{Located, Place, Report};
 use super::table::{Table, bare_or_quoted, parse_at, wrong_type};
 use super::values::{self, GIB, quoted};
-use super::{node_values, values::Faults};
+use super::{node_values, plugin_config, values::Faults};
 use crate::suite;
 use crate::version::KubernetesVersion;
 
@@ -25,8 +24,6 @@ const DNS_LABEL: usize = 63;
 const MOST_NODES: usize = 1000;
 /// Most labels, and most taints, of a node: a kubelet is given them as one argument.
 const MOST_MARKS: usize = 64;
-/// Deepest nesting of a plugin's config.
-const CONFIG_DEPTH: usize = 32;
 
 /// The file, value by value. `None`: the value was refused, or left out and has no default.
 pub(super) struct Draft {
@@ -267,8 +264,7 @@ fn label_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<(
     }
     for (key, value) in entries {
         let name = key.get_ref().as_ref();
-        let at =
-            Place { field: format!("{}.{}", at.field, bare_or_quoted(name)), offset: Some(key.span().start) };
+        let at = at.below(name, key.span().start);
         let Some(text) = value.get_ref().as_str() else {
             let example = format!("{} = \"text\"; a key with dots stands in quotes", bare_or_quoted(name));
             wrong_type(&at, value.get_ref(), "a string", example, report);
@@ -318,75 +314,22 @@ fn plugins(root: &Table<'_>, report: &mut Report<'_>) -> Vec<PluginSpec> {
     let mut plugins = Vec::new();
     for (key, value) in entries {
         let (name, start) = (key.get_ref().as_ref(), key.span().start);
-        let field = format!("{}.{}", at.field, bare_or_quoted(name));
-        let at = Place { field, offset: Some(start) };
+        let at = at.below(name, start);
         let label = |text: &str, f: &mut Faults| values::label(text, DNS_LABEL, "SPEC-PLUGIN-NAME", f);
         let known = parse_at(name, at.clone(), label, report);
         let DeValue::Table(_) = value.get_ref() else {
             wrong_type(&at, value.get_ref(), "a table", "[plugins.NAME]", report);
             continue;
         };
-        let config = json(value.get_ref(), &at, 0, report);
+        let config = plugin_config::json(value.get_ref(), &at, 0, &mut |at: &Place, message: String| {
+            report.error("SPEC-PLUGIN-VALUE", at, message, plugin_config::HINT);
+        });
         if let (Some(known), Some(config)) = (known, config) {
             plugins.push((start, PluginSpec { name: known.value, config }));
         }
     }
     plugins.sort_by_key(|(start, _)| *start);
     plugins.into_iter().map(|(_, plugin)| plugin).collect()
-}
-
-/// A plugin's config as JSON; dates become strings.
-fn json(value: &DeValue<'_>, at: &Place, depth: usize, report: &mut Report<'_>) -> Option<Value> {
-    let refused = |what: String, report: &mut Report<'_>| {
-        let hint = "write it as a string, or leave it out";
-        report.error("SPEC-PLUGIN-VALUE", at, format!("JSON cannot hold {what}"), hint);
-        None
-    };
-    if depth > CONFIG_DEPTH {
-        return refused(format!("more than {CONFIG_DEPTH} tables in each other"), report);
-    }
-    match value {
-        DeValue::String(text) => Some(Value::from(text.as_ref())),
-        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => Some(Value::from(number)),
-            Err(_) => refused(format!("the number {number}"), report),
-        },
-        DeValue::Float(number) => {
-            let parsed = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
-            match parsed {
-                Some(number) => Some(Value::Number(number)),
-                None => refused(format!("the number {}", number.as_str()), report),
-            }
-        }
-        DeValue::Boolean(value) => Some(Value::from(*value)),
-        DeValue::Datetime(value) => Some(Value::from(value.to_string())),
-        DeValue::Array(items) => {
-            let mut array = Some(Vec::new());
-            for (index, item) in items.iter().enumerate() {
-                let at = Place { field: format!("{}[{index}]", at.field), offset: Some(item.span().start) };
-                let item = json(item.get_ref(), &at, depth + 1, report);
-                array = array.zip(item).map(|(mut array, item)| {
-                    array.push(item);
-                    array
-                });
-            }
-            array.map(Value::Array)
-        }
-        DeValue::Table(entries) => {
-            let mut object = Some(serde_json::Map::new());
-            for (key, value) in entries {
-                let name = key.get_ref().as_ref();
-                let field = format!("{}.{}", at.field, bare_or_quoted(name));
-                let at = Place { field, offset: Some(key.span().start) };
-                let value = json(value.get_ref(), &at, depth + 1, report);
-                object = object.zip(value).map(|(mut object, value)| {
-                    object.insert(name.to_owned(), value);
-                    object
-                });
-            }
-            object.map(Value::Object)
-        }
-    }
 }
 
 impl Draft {

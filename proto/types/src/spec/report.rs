@@ -7,6 +7,7 @@ use super::diagnostic::Diagnostic;
 use super::keys::{self, Shape};
 use super::lines::Lines;
 use super::source::{Block, Source};
+use super::table::bare_or_quoted;
 
 /// A key path and where its value stands in the text.
 #[derive(Clone, Debug)]
@@ -20,6 +21,17 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn file(field: &str) -> Self {
         Self { field: field.to_owned(), offset: None }
+    }
+
+    /// The path of a key in the table at this place.
+    pub(super) fn path(&self, key: &str) -> String {
+        let key = bare_or_quoted(key);
+        if self.field.is_empty() { key } else { format!("{}.{key}", self.field) }
+    }
+
+    /// The place of that key.
+    pub(super) fn below(&self, key: &str, offset: usize) -> Self {
+        Self { field: self.path(key), offset: Some(offset) }
     }
 }
 

@@ -109,8 +109,7 @@ impl<'a> Table<'a> {
 
     /// The key path of one of its keys, `node[1].ip`.
     pub(super) fn path(&self, key: &str) -> String {
-        let key = bare_or_quoted(key);
-        if self.at.field.is_empty() { key } else { format!("{}.{key}", self.at.field) }
+        self.at.path(key)
     }
 
     /// The value of a key; reports a required key that is missing.
@@ -327,7 +326,7 @@ pub(super) fn bare_or_quoted(key: &str) -> String {
 }
 
 /// A value as one writes it for this key.
-fn example(key: &str) -> &'static str {
+pub(super) fn example(key: &str) -> &'static str {
     match key {
         "kubernetes" => "\"v1.29.0\"",
         "cidr" => "\"192.168.122.0/24\"",

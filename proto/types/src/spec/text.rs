@@ -7,10 +7,12 @@ use toml::de::DeTable;
 use toml_parser::lexer::TokenKind;
 
 use super::MAX_TEXT_BYTES;
+use super::keys;
 use super::layout::{Line, Reader};
 use super::lines::Lines;
 use super::report::{Place, Report};
 use super::source::{Source, push_blank};
+use super::table::example;
 use super::values::quoted;
 
 /// Most times that a text is read again without the lines found broken.
@@ -216,20 +218,48 @@ fn report_duplicate(key: &str, offset: usize, report: &mut Report<'_>) {
     );
 }
 
+/// What to write in a line that is no TOML: its key, where it is one of ours, says in which form.
 fn syntax_hint(line: &str) -> String {
-    let value = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
-    match value {
-        Some((key, "")) => format!("write a value: {} = …", key.escape_debug()),
-        Some((key, value)) if value.starts_with(|c: char| c.is_ascii_alphanumeric()) => {
-            let value = value.split('#').next().unwrap_or(value).trim();
-            format!("text stands in double quotes: {} = {}", key.escape_debug(), quoted(value))
+    let Some((key, value)) = line.split_once('=') else {
+        let is_header = line.trim_start().starts_with('[');
+        let header = "a table begins with [name], one of many with [[name]]";
+        return if is_header { header } else { "a line is key = value, [table], [[table]] or # comment" }
+            .to_owned();
+    };
+    let (key, value) = (key.trim(), value.split('#').next().unwrap_or(value).trim());
+    let shown = key.escape_debug();
+    if value.is_empty() {
+        return format!("write a value: {shown} = …");
+    }
+    if let Some(shape) = keys::shape(key) {
+        return format!("its keys stand below a header: {}", shape.header(key));
+    }
+    let example = example(keys::last_part(key));
+    // What ends an entry in other languages is no part of its text.
+    let text = value.trim_end_matches([',', ';']).trim_end();
+    let is_text =
+        |known: bool| text.starts_with(|c: char| c.is_ascii_alphabetic() || (known && c.is_ascii_digit()));
+    match keys::kind(key) {
+        Some("integer") => {
+            let number = first_number(value).map_or_else(|| example.to_owned(), |number| number.to_string());
+            format!("a whole number stands alone: {shown} = {number}")
         }
-        None if line.trim_start().starts_with('[') => {
-            "a table begins with [name], one of many with [[name]]".to_owned()
+        Some("table of strings") => format!("a table stands in braces: {shown} = {example}"),
+        Some("array of strings") => format!("an array stands in brackets: {shown} = {example}"),
+        kind if is_text(kind.is_some()) => {
+            format!("text stands in double quotes: {shown} = {}", quoted(text))
         }
-        None => "a line is key = value, [table], [[table]] or # comment".to_owned(),
+        None if value.starts_with(|c: char| c.is_ascii_digit()) => {
+            "a number stands alone, all other text in double quotes".to_owned()
+        }
         _ => "check the quotes and brackets of this line".to_owned(),
     }
+}
+
+/// The number that a value begins with, as `03` or `2 cores`.
+fn first_number(value: &str) -> Option<u32> {
+    let end = value.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(value.len());
+    value[..end].replace('_', "").parse::<u32>().ok().filter(|number| *number > 0)
 }
 
 /// The text with such lines turned into comments, byte for byte.

@@ -6,6 +6,7 @@ mod examples;
 mod host;
 mod hostile;
 mod mistakes;
+mod plugin_config;
 mod properties;
 mod recovery;
 mod single;

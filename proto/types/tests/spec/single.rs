@@ -3,7 +3,10 @@
 use k8sctl_types::spec;
 use k8sctl_types::suite;
 
-use crate::{HOME, assert_points_home, diagnostics};
+use crate::{HOME, assert_points_home, diagnostics, edit};
+
+/// A sound pool.
+const POOL: &str = "[[worker_pool]]\nname = \"pool\"\ncount = 2\nfirst_ip = \"192.168.122.20\"\n";
 
 /// Replaces the text once and returns every (id, field) found, having checked each one's place.
 fn edited(from: &str, to: &str) -> Vec<(&'static str, String)> {
@@ -19,7 +22,6 @@ fn found(text: &str) -> Vec<(&'static str, String)> {
 
 #[test]
 fn one_edit_gives_exactly_one_diagnostic() {
-    const POOL: &str = "[[worker_pool]]\nname = \"pool\"\ncount = 2\nfirst_ip = \"192.168.122.20\"\n";
     let pool = |from: &str, to: &str| format!("{}# ---", POOL.replace(from, to));
     let fresh_pool = pool("", "");
     assert_eq!(edited("# More workers", &fresh_pool), []);
@@ -112,6 +114,48 @@ fn one_edit_gives_exactly_one_diagnostic() {
     for (from, to, id, field) in cases {
         assert_eq!(edited(from, to), [(*id, (*field).to_owned())], "{to}");
     }
+}
+
+/// A hint at a line that is no TOML: what it says to write is taken, as it stands.
+#[test]
+fn what_a_hint_says_to_write_is_taken() {
+    let text = edit(HOME, "# More workers", &format!("{POOL}# ---"));
+    let text = edit(&text, "# [plugins.hello]", "[plugins.hello]");
+    let text = edit(&text, "# replicas = 2", "replicas = 2");
+    let (labels, taints) = ("# labels = { zone = \"a\" }", "# taints = [\"dedicated=db:NoSchedule\"]");
+    let two = "a whole number stands alone: vcpus = 2";
+    let zone = "a table stands in braces: labels = { zone = \"a\" }";
+    for (from, to, hint) in [
+        ("vcpus = 4", "vcpus = four", two),
+        ("vcpus = 4", "vcpus = \"2", two),
+        ("vcpus = 4", "vcpus = 2,", two),
+        ("vcpus = 4", "vcpus = 2; # for now", two),
+        ("vcpus = 4", "vcpus = 2 cores", two),
+        ("count = 2", "count = 03", "a whole number stands alone: count = 3"),
+        ("count = 2", "count = 1_0_", "a whole number stands alone: count = 10"),
+        (labels, "labels = zone=a", zone),
+        (labels, "labels = { zone = a }", zone),
+        (labels, "labels.zone = a", "text stands in double quotes: labels.zone = \"a\""),
+        (taints, "taints = db", "an array stands in brackets: taints = [\"key=value:NoSchedule\"]"),
+        ("role = \"worker\"", "role = worker,", "text stands in double quotes: role = \"worker\""),
+        ("disk = \"50GiB\"", "disk = 50GiB", "text stands in double quotes: disk = \"50GiB\""),
+        ("replicas = 2", "replicas = two", "text stands in double quotes: replicas = \"two\""),
+    ] {
+        let broken = edit(&text, from, to);
+        let found = diagnostics(&broken);
+        let told: Vec<_> = found.iter().map(|one| (one.id, one.hint.as_str())).collect();
+        assert_eq!(told, [("SPEC-TOML", hint)], "{to}");
+        let (_, written) = hint.split_once(": ").expect("it says what to write");
+        assert!(spec::parse(&edit(&broken, to, written)).is_ok(), "{to}");
+    }
+    let hint = |from: &str, to: &str| diagnostics(&edit(&text, from, to)).remove(0).hint;
+    assert_eq!(
+        hint("replicas = 2", "replicas = 2,"),
+        "a number stands alone, all other text in double quotes"
+    );
+    assert_eq!(hint("vcpus = 4", "vcpus = # four"), "write a value: vcpus = …");
+    let network = hint("# kubernetes = \"v1.29.0\"", "image = trixie, at best");
+    assert_eq!(network, "its keys stand below a header: [image]");
 }
 
 #[test]
