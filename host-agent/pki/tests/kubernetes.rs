@@ -102,10 +102,10 @@ fn describe(pem: &[u8]) -> String {
 /// The certificate in a kubeconfig, and what else stands in it.
 fn describe_kubeconfig(text: &[u8], ca: &[u8]) -> String {
     use base64::Engine as _;
-    let decode = |value: &serde_yaml_ng::Value| {
+    let decode = |value: &serde_json::Value| {
         base64::engine::general_purpose::STANDARD.decode(value.as_str().expect("a text")).expect("base64")
     };
-    let config: serde_yaml_ng::Value = serde_yaml_ng::from_slice(text).expect("YAML");
+    let config: serde_json::Value = serde_json::from_slice(text).expect("JSON");
     let cluster = &config["clusters"][0]["cluster"];
     assert_eq!(decode(&cluster["certificate-authority-data"]), ca, "kubeadm compares the bytes");
     let user = &config["users"][0]["user"];

@@ -1,4 +1,5 @@
-//! Kubeconfig files with everything inside: no paths, so that a file works wherever it is.
+//! Kubeconfig files with everything inside: no paths, so that a file works wherever it is. JSON, which is YAML of every
+//! version: a cluster may be called `no`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,5 +33,7 @@ pub(super) fn kubeconfig(
         "contexts": [{ "name": context, "context": { "cluster": cluster, "user": user } }],
         "current-context": context,
     });
-    serde_yaml_ng::to_string(&config).expect("texts become YAML")
+    let mut text = serde_json::to_string_pretty(&config).expect("texts become JSON");
+    text.push('\n');
+    text
 }
