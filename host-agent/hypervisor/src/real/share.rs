@@ -101,7 +101,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (run, proc) = (dir.path().join("run"), dir.path().join("proc"));
         let uuid = "00000000-0000-4000-8000-000000000001";
-        for (pid, command) in [("7", format!("qemu\0-uuid\0{uuid}\0")), ("8", "sleep\01".to_owned())] {
+        for (pid, command) in [("7", format!("qemu\0-uuid\0{uuid}\0")), ("8", "sleep\x001".to_owned())] {
             fs::create_dir_all(proc.join(pid)).expect("a directory");
             fs::write(proc.join(pid).join("cmdline"), command).expect("writes");
             fs::write(proc.join(pid).join("autogroup"), "/autogroup-1 nice 0\n").expect("writes");
