@@ -285,6 +285,7 @@ mod tests {
         let operation = agent.begin(agent.generation(SPEC).await).await;
         let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
         assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
         let preferred = |started_anew: bool| {
             let mut host = agent.hypervisor.host();
             assert!(host.observed.domains.iter().all(|it| it.state == DomainState::Running));
@@ -321,6 +322,7 @@ mod tests {
         assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
         let worker = cluster.nodes.iter().find(|node| node.name == "worker").expect("a worker");
         assert!(task.powered_on.contains_key(&worker.id));
+        agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
         for domain in &mut agent.hypervisor.host().observed.domains {
             if domain.name == "worker" {
                 (domain.uuid, domain.run) = ("00000000-0000-4000-8000-00000000beef".to_owned(), Some(77));
