@@ -330,7 +330,9 @@ mod tests {
         }
         agent.hypervisor.notify();
         // Its plan is refused.
-        task.converge_host(&cluster, &image, None).await.err();
+        let told = task.converge_host(&cluster, &image, None).await;
+        let Err(Trouble::Final(failure)) = told else { panic!("it is not told") };
+        assert_eq!(failure.id, "LIBVIRT-FOREIGN-DOMAIN", "{failure}");
         assert!(!task.powered_on.contains_key(&worker.id));
         assert_eq!(task.observed(&cluster).vms[&worker.id].state, "missing");
         let asked = agent.hypervisor.console_tail(&domain_ref(&cluster, worker), 10).await;
