@@ -66,7 +66,10 @@ fn plan_there(
 /// Whether an effect only starts what is defined already, or plugs it in again.
 fn only_starts(op: &HostOp, host: &ObservedHost) -> bool {
     match op {
-        HostOp::StartDomain { domain } => host.domain(&domain.name).is_some(),
+        // One that an `up` would replace is another machine.
+        HostOp::StartDomain { domain } => {
+            host.domain(&domain.name).is_some_and(|seen| seen.uuid.eq_ignore_ascii_case(&domain.uuid))
+        }
         HostOp::StartNetwork { name } => host.network(name).is_some(),
         HostOp::StartPool { .. } => host.pool.is_some(),
         // A network that was undefined comes back with an `up` only; until then there is no bridge.
