@@ -74,8 +74,7 @@ impl Shell {
         if !line.ends_with('\n') {
             return Err(std::io::Error::from(ErrorKind::UnexpectedEof).into());
         }
-        let (status, output) = line.trim_end().split_once(' ').with_context(|| format!("{line:?}"))?;
-        Ok((status.parse()?, String::from_utf8_lossy(&STANDARD.decode(output)?).into_owned()))
+        parse(&line)
     }
 
     /// Runs a command that must succeed.
@@ -92,10 +91,31 @@ impl Shell {
     }
 }
 
+/// Exit status and output of an answer, `0 aGVyZQ==`; behind the blank of a command that printed nothing is nothing.
+fn parse(line: &str) -> Result<(i32, String)> {
+    let (status, output) =
+        line.trim_end_matches('\n').split_once(' ').with_context(|| format!("{line:?}"))?;
+    Ok((status.parse()?, String::from_utf8_lossy(&STANDARD.decode(output)?).into_owned()))
+}
+
 /// Where libvirt put the host's end of the port.
 fn socket(lab: &Lab, node: &str) -> Result<Option<String>> {
     let xml = lab.run("virsh", &["dumpxml", node], MINUTE)?;
     let path =
         xml.lines().filter(|line| line.contains("<source mode='bind'")).find(|line| line.contains(CHANNEL));
     Ok(path.and_then(|line| Some(line.split_once("path='")?.1.split_once('\'')?.0.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn an_answer_has_a_status_and_perhaps_an_output() {
+        assert_eq!(parse("0 aGVyZQo=\n").expect("an answer"), (0, "here\n".to_owned()));
+        assert_eq!(parse("3 \n").expect("an answer"), (3, String::new()));
+        for rest in ["aGVyZQo=\n", "\n", "0\n", "0 a\n"] {
+            parse(rest).expect_err("the rest of an answer is none");
+        }
+    }
 }
