@@ -93,6 +93,20 @@ async fn a_failed_operation_is_told_with_evidence_and_next_step() {
     assert!(!bench.path(".kube").exists());
 }
 
+/// To run it again would undo what somebody else has asked for since.
+#[tokio::test]
+async fn an_operation_that_gave_way_is_not_to_be_run_again() {
+    let (bench, file) = bench(|answers| {
+        answers.operation = story::operation_failed();
+        let failure = answers.operation.last_mut().and_then(|last| last.failure.as_mut()).unwrap();
+        failure.id = "OPERATION-SUPERSEDED".to_owned();
+        failure.next_step = "follow the newer operation with `k8sctl status -w home`".to_owned();
+    });
+    let run = bench.run(&["up", "-f", &file]).await;
+    let run = run.fails(1, &["error OPERATION-SUPERSEDED", "k8sctl status -w home"]);
+    assert!(!run.err.contains("go on from there"), "{run:?}");
+}
+
 #[tokio::test]
 async fn destructive_changes_need_consent() {
     let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());

@@ -10,6 +10,9 @@ use crate::progress;
 use crate::terminal::{Context, duration};
 use crate::view::OperationView;
 
+/// The failure of an operation that has given way to a newer one.
+const SUPERSEDED: &str = "OPERATION-SUPERSEDED";
+
 /// Watches the operation. A failed one is shown here; the caller sees it in the state.
 pub(super) async fn wait(
     context: &Context,
@@ -25,7 +28,10 @@ pub(super) async fn wait(
         );
         context.err.line("")?;
         ended::print(&context.err, "error", &failure)?;
-        context.err.line(format!("what was done is kept; go on from there with: {again}"))?;
+        // To run it again would undo what has replaced it.
+        if failure.id != SUPERSEDED {
+            context.err.line(format!("what was done is kept; go on from there with: {again}"))?;
+        }
     }
     Ok(operation)
 }

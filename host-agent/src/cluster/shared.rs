@@ -164,6 +164,7 @@ pub(super) fn wire_operation(
 mod tests {
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::records::OperationKind;
 
     #[tokio::test]
     async fn only_the_last_that_have_ended_stay_in_memory() {
@@ -171,7 +172,8 @@ mod tests {
         let running = agent.begin(agent.generation(SPEC).await).await;
         agent.shared.publish_record(&running, Vec::new());
         for number in 0..2 * KEPT {
-            let ended = OperationRecord { id: format!("{number:03}"), ..running.clone().given_way("why") };
+            let ended = running.clone().given_way(OperationKind::Up, "why");
+            let ended = OperationRecord { id: format!("{number:03}"), ..ended };
             agent.shared.publish_record(&ended, Vec::new());
         }
         let operations = agent.shared.operations.borrow();

@@ -191,16 +191,20 @@ impl OperationRecord {
         }
     }
 
-    /// As it is when another has taken its place.
-    pub fn given_way(self, reason: &str) -> Self {
-        let (state, finished) = (OperationState::Failed(superseded(reason)), Some(jiff::Timestamp::now()));
-        Self { state, finished, ..self }
+    /// As it is when another of that kind has taken its place.
+    pub fn given_way(self, to: OperationKind, reason: &str) -> Self {
+        let state = OperationState::Failed(superseded(&self.cluster, to, reason));
+        Self { state, finished: Some(jiff::Timestamp::now()), ..self }
     }
 }
 
-fn superseded(reason: &str) -> Failure {
-    let next = "follow the newer operation with `k8sctl status -w`";
-    Failure::new("OPERATION-SUPERSEDED", "operation", reason, next)
+/// To begin the older one again would undo what was asked for last.
+fn superseded(cluster: &str, by: OperationKind, reason: &str) -> Failure {
+    let next = match by {
+        OperationKind::Up => format!("follow the newer operation with `k8sctl status -w {cluster}`"),
+        OperationKind::Down => format!("follow the removal with `k8sctl down {cluster}`"),
+    };
+    Failure::new("OPERATION-SUPERSEDED", format!("cluster {cluster}"), reason, next)
 }
 
 /// Begins an operation; the running one gives way, ended by `reason`. The oldest that have ended are forgotten.
@@ -209,7 +213,8 @@ pub(super) fn insert(
     record: OperationRecord,
     reason: &str,
 ) -> Result<Begun, RecordError> {
-    let before = end_running(t, &record.cluster_id, Some(superseded(reason)))?;
+    let failure = superseded(&record.cluster, record.kind, reason);
+    let before = end_running(t, &record.cluster_id, Some(failure))?;
     t.execute(
         "INSERT INTO operation (id, cluster_id, cluster, kind, generation, state, started, deadline, agreed)
          VALUES (?1, ?2, ?3, ?4, ?5, 'running', ?6, ?7, ?8)",

@@ -171,7 +171,7 @@ impl ClusterTask {
         };
         let operation = self.unless_it_failed(operation);
         if operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id) {
-            self.tell_of_the_end_before().await;
+            self.tell_of_the_end_before(operation.as_ref()).await;
             // A person has asked for it, and may have mended what was in the way.
             (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
         }

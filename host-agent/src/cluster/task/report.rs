@@ -10,7 +10,7 @@ use crate::cluster::status;
 use crate::events::NewEvent;
 use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
 use crate::nodes::node_events::{CONDITION_CHANGED, condition_line};
-use crate::records::{ClusterRecord, OperationRecord, OperationState, RecordError};
+use crate::records::{ClusterRecord, OperationKind, OperationRecord, OperationState, RecordError};
 use crate::wire;
 
 impl ClusterTask {
@@ -100,9 +100,10 @@ impl ClusterTask {
 
     /// Tells how the operation of the last look ended, now that it is none any more. Whoever began the next one has told
     /// it, unless that was cut short.
-    pub(super) async fn tell_of_the_end_before(&self) {
+    pub(super) async fn tell_of_the_end_before(&self, next: Option<&OperationRecord>) {
         let Some(before) = self.operation.clone().filter(|it| !self.shared.has_ended(&it.id)) else { return };
-        self.shared.publish_end(&before.given_way("another operation began")).await;
+        let to = next.map_or(OperationKind::Up, |next| next.kind);
+        self.shared.publish_end(&before.given_way(to, "another operation began")).await;
     }
 
     pub(super) async fn event(&self, object: &str, kind: &'static str, message: &str, warning: bool) {

@@ -105,6 +105,25 @@ async fn a_newer_operation_takes_the_place_of_the_running_one() {
 }
 
 #[tokio::test]
+async fn what_gave_way_leads_to_what_replaced_it() {
+    let records = records();
+    new(up(&records, &["a"]).await);
+    let told = |begun: Result<Begun, RecordError>| match begun {
+        Ok(Begun::New(_, Some(before))) => match before.state {
+            OperationState::Failed(failure) => (failure.object, failure.next_step),
+            state => panic!("it goes on: {state:?}"),
+        },
+        begun => panic!("nothing gives way: {begun:?}"),
+    };
+    let (object, next) = told(Ok(up(&records, &["a", "b"]).await));
+    assert_eq!(object, "cluster home");
+    assert!(next.contains("`k8sctl status -w home`"), "{next}");
+    let (object, next) = told(records.begin_down(&home(&records).await, jiff::Timestamp::now()).await);
+    assert_eq!(object, "cluster home");
+    assert!(next.contains("`k8sctl down home`"), "{next}");
+}
+
+#[tokio::test]
 async fn of_two_that_want_the_same_at_once_one_begins() {
     let records = records();
     // Both have planned before either begins.
