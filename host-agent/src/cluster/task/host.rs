@@ -50,6 +50,14 @@ impl ClusterTask {
         Ok(host)
     }
 
+    /// What the host is now that a change to it went wrong. Nothing is known of it only where libvirt is away.
+    pub(super) async fn observe_anew(&mut self) {
+        self.host = None;
+        if let Err(failure) = self.observe_host().await {
+            tracing::debug!(cluster.name = %self.name, error = %failure, "the host cannot be observed either");
+        }
+    }
+
     /// Makes the host as the cluster needs it, as far as that was agreed to; without an operation only VMs that shall
     /// run are started, with the network and the pool that they need. `false` means: another operation has begun
     /// meanwhile, and the rest is left to its look.

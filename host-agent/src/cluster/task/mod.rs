@@ -180,6 +180,7 @@ impl ClusterTask {
             let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
             if let Err(trouble) = &removed {
                 self.last_trouble = Some(trouble.failure().clone());
+                self.observe_anew().await;
                 let observed = self.observed(&cluster);
                 self.publish(&cluster, &observed, operation.as_ref()).await?;
             }
@@ -191,6 +192,9 @@ impl ClusterTask {
             Err(failure) => self.converge_nodes(&cluster, None).await.and(Err(failure.into())),
         };
         self.last_trouble = result.as_ref().err().map(|trouble| trouble.failure().clone());
+        if result.is_err() {
+            self.observe_anew().await;
+        }
         // Published even when something failed, from what is known by then.
         let record = self.shared.records.cluster(&self.name).await?.unwrap_or(cluster);
         let observed = self.observed(&record);

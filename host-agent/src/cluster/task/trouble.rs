@@ -209,7 +209,7 @@ impl ClusterTask {
             Trouble::Final(failure) => (failure, true),
         };
         tracing::warn!(cluster.name = %self.name, error = ?failure.to_string(), last = is_final, "cannot converge");
-        self.host = None;
+        self.observe_anew().await;
         if let Some(operation) = running {
             let seen = cluster.as_ref().map(|cluster| (cluster, self.observed(cluster)));
             if is_final || past_deadline(&operation) {
@@ -225,6 +225,8 @@ impl ClusterTask {
                 }
             }
         }
+        // The next try goes by what is there then.
+        self.host = None;
         // What only a person can mend is looked at no more often than all else.
         if is_final { RESYNC } else { RETRY }
     }
@@ -233,4 +235,34 @@ impl ClusterTask {
 /// Whether the operation should have ended by now.
 pub(super) fn past_deadline(operation: &OperationRecord) -> bool {
     jiff::Timestamp::now() >= operation.deadline
+}
+
+#[cfg(test)]
+mod tests {
+    use host_hypervisor::fake::{FAULT, Fault};
+
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::cluster::progress::VM_UNKNOWN;
+
+    #[tokio::test]
+    async fn vms_are_unknown_only_while_libvirt_is_away() {
+        let agent = FakeHostAgent::new().await;
+        agent.begin(agent.generation(SPEC).await).await;
+        let mut task = agent.task("home");
+        let states = |task: &ClusterTask| -> Vec<String> {
+            task.status.borrow().nodes.iter().map(|node| node.vm_state.clone()).collect()
+        };
+        agent.hypervisor.host().fault = Some((0, Fault::Before));
+        let Err(trouble) = task.look().await else { panic!("nothing goes wrong") };
+        assert_eq!(trouble.failure().id, FAULT);
+        assert_eq!(states(&task), ["missing", "missing"]);
+        task.take_trouble(trouble).await;
+        assert_eq!(states(&task), ["missing", "missing"], "its operation has failed");
+
+        agent.hypervisor.host().unreachable = true;
+        let Err(trouble) = task.look().await else { panic!("nothing goes wrong") };
+        assert_eq!(trouble.failure().id, "LIBVIRT-UNREACHABLE");
+        assert_eq!(states(&task), [VM_UNKNOWN, VM_UNKNOWN]);
+    }
 }
