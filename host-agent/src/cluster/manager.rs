@@ -362,8 +362,11 @@ impl Manager {
         if record.state == ClusterState::Removing {
             return Ok(status);
         }
-        // The first look has been begun, and tells more than that.
-        let looked = status.wait_for(|status| !status.conditions.is_empty());
+        // The first look has been begun, and tells more than that: at once, where it has something to do.
+        let told = |status: &control::ClusterStatus| {
+            !status.operation_id.is_empty() || !status.conditions.is_empty()
+        };
+        let looked = status.wait_for(told);
         let _ = tokio::time::timeout(FIRST_LOOK, looked).await;
         Ok(status)
     }

@@ -16,6 +16,8 @@ mod tests;
 const AGENT_READY: &str = "AgentReady";
 /// What Kubernetes says of a node.
 const NODE_READY: &str = "NodeReady";
+/// Whether the whole cluster is as its spec says.
+const READY: &str = "Ready";
 
 /// Conditions of the whole cluster.
 pub fn cluster_conditions(
@@ -30,7 +32,7 @@ pub fn cluster_conditions(
         Some(_) => (ConditionStatus::False, "NotAsDesired"),
     };
     let missing = missing.map(|missing| missing.to_string()).unwrap_or_default();
-    let mut conditions = vec![wire::condition("Ready", status, reason, missing, now)];
+    let mut conditions = vec![wire::condition(READY, status, reason, missing, now)];
     let (status, reason, message) = match observed.kubernetes.reachable {
         true => (ConditionStatus::True, "Answers", String::new()),
         false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
@@ -53,6 +55,24 @@ pub fn first_status(cluster: &ClusterRecord) -> control::ClusterStatus {
     let facts = super::desired::ImageFacts::default();
     let status = cluster_status(cluster, &observed, &facts, None, None, Vec::new());
     control::ClusterStatus { conditions: Vec::new(), ..status }
+}
+
+/// Tells of an operation for which nothing is done yet: what is done for it may take minutes. What was known of the nodes
+/// stays.
+pub fn announce(
+    status: &mut control::ClusterStatus,
+    cluster: &ClusterRecord,
+    operation: &OperationRecord,
+    now: jiff::Timestamp,
+) {
+    let message = format!("`{}` is under way", operation.kind.as_str());
+    let mut ready = wire::condition(READY, ConditionStatus::False, "OperationRunning", message, now);
+    keep_since(&status.conditions, std::slice::from_mut(&mut ready));
+    status.conditions.retain(|condition| condition.r#type != READY);
+    status.conditions.insert(0, ready);
+    status.operation_id.clone_from(&operation.id);
+    status.generation = cluster.generation;
+    status.last_failure = None;
 }
 
 /// All that `status` shows.

@@ -16,6 +16,7 @@ mod cut;
 mod deadlines;
 mod ends;
 mod logs;
+mod told;
 mod turns;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {

@@ -5,6 +5,7 @@ use k8sctl_proto::node::v1::StatusReport;
 use super::*;
 use crate::cluster::progress::tests::{cluster, running, time};
 use crate::kubernetes::KubernetesNode;
+use crate::records::{OperationKind, OperationState};
 
 fn status_of(condition: &str, node: &control::NodeStatus) -> ConditionStatus {
     node.conditions.iter().find(|it| it.r#type == condition).expect("it is shown").status()
@@ -68,4 +69,41 @@ fn ends_of_sessions_and_what_kubernetes_says_are_told_once_each() {
     observed.kubernetes.nodes.get_mut(&worker.name).expect("it is there").ready = false;
     observed.agents.get_mut(&worker.id).expect("its view").connected = true;
     assert_eq!(look(&observed), ["worker AgentReady=True AllWell", "worker NodeReady=False KubeletNotReady"]);
+}
+
+#[test]
+fn since_when_a_cluster_is_not_ready_stays_when_an_operation_begins() {
+    let cluster = cluster();
+    let operation = |id: &str| OperationRecord {
+        id: id.to_owned(),
+        cluster_id: cluster.id.clone(),
+        cluster: cluster.name.clone(),
+        kind: OperationKind::Up,
+        generation: cluster.generation,
+        state: OperationState::Running,
+        started: time(0),
+        deadline: time(600),
+        finished: None,
+        agreed: None,
+    };
+    let well = |kind| wire::condition(kind, ConditionStatus::True, "AllWell", "", time(20));
+    let mut status = control::ClusterStatus {
+        conditions: [READY, "KubernetesAPI"].map(well).to_vec(),
+        last_failure: Some(control::Failure::default()),
+        ..control::ClusterStatus::default()
+    };
+    announce(&mut status, &cluster, &operation("1"), time(60));
+    let told = |status: &control::ClusterStatus| {
+        let shown = status.conditions.iter().map(|it| (it.r#type.clone(), it.status(), it.since));
+        shown.collect::<Vec<_>>()
+    };
+    let since = |seconds| Some(wire::timestamp(time(seconds)));
+    let expected = [
+        (READY.to_owned(), ConditionStatus::False, since(60)),
+        ("KubernetesAPI".to_owned(), ConditionStatus::True, since(20)),
+    ];
+    assert_eq!(told(&status), expected);
+    assert_eq!((status.operation_id.as_str(), status.last_failure.is_none()), ("1", true));
+    announce(&mut status, &cluster, &operation("2"), time(80));
+    assert_eq!(told(&status), expected, "it was not ready all the time");
 }

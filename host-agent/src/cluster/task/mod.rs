@@ -170,12 +170,16 @@ impl ClusterTask {
             return Ok(false);
         };
         let operation = self.unless_it_failed(operation);
-        if operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id) {
+        let is_other = operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id);
+        if is_other {
             self.tell_of_the_end_before(operation.as_ref()).await;
             // A person has asked for it, and may have mended what was in the way.
             (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
         }
         self.operation.clone_from(&operation);
+        if let Some(operation) = operation.as_ref().filter(|_| is_other) {
+            self.announce(&cluster, operation);
+        }
         if cluster.state == ClusterState::Removing {
             let removed = self.remove_cluster(&cluster, operation.as_ref()).await;
             if let Err(trouble) = &removed {

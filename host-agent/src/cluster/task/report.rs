@@ -54,6 +54,12 @@ impl ClusterTask {
         observed
     }
 
+    /// Tells of an operation that the look is the first to see. How far it is, is told at the end of each look.
+    pub(super) fn announce(&self, cluster: &ClusterRecord, operation: &OperationRecord) {
+        let now = jiff::Timestamp::now();
+        self.status.send_modify(|status| status::announce(status, cluster, operation, now));
+    }
+
     pub(super) async fn publish(
         &mut self,
         cluster: &ClusterRecord,
