@@ -65,7 +65,7 @@ pub fn vm_of<'a>(
 pub fn desired_host(
     config: &HostConfig,
     cluster: &ClusterRecord,
-    image: &Image,
+    image: DesiredImage,
     accelerator: Accelerator,
     others: BTreeMap<String, String>,
     powered: impl Fn(&NodeRecord) -> bool,
@@ -99,26 +99,43 @@ pub fn desired_host(
             .chain(in_state(NodeState::Present).filter(is_held))
             .map(|node| node.spec.clone())
             .collect(),
-        image: DesiredImage {
-            id: image.id.clone(),
-            disk: image.disk.clone(),
-            kernel: image.kernel.clone(),
-            initrd: image.initrd.clone(),
-            cmdline: image.cmdline.clone(),
-            size_bytes: image.size,
-        },
+        image,
         pool: host_pool(config),
         others,
     }
 }
 
-/// What agents need to know of the image.
-pub fn image_facts(image: &Image) -> ImageFacts {
-    let name = |role| image.images.get(&role).cloned().unwrap_or_default();
+/// What VMs boot from.
+pub fn desired_image(image: &Image) -> DesiredImage {
+    DesiredImage {
+        id: image.id.clone(),
+        disk: image.disk.clone(),
+        kernel: image.kernel.clone(),
+        initrd: image.initrd.clone(),
+        cmdline: image.cmdline.clone(),
+        size_bytes: image.size,
+    }
+}
+
+/// What VMs boot from while the store has no sound image of theirs: its copy in the pool. No new VM can be made of it.
+pub fn pool_image(cluster: &ClusterRecord) -> DesiredImage {
+    DesiredImage {
+        id: cluster.image_id.clone(),
+        disk: PathBuf::new(),
+        kernel: PathBuf::new(),
+        initrd: PathBuf::new(),
+        cmdline: String::new(),
+        size_bytes: 0,
+    }
+}
+
+/// What agents need to know of the image with these container images.
+pub fn image_facts(images: &BTreeMap<ImageRole, String>) -> ImageFacts {
+    let name = |role| images.get(&role).cloned().unwrap_or_default();
     let repository = name(ImageRole::KubeApiserver);
     ImageFacts {
         pause_image: name(ImageRole::Pause),
-        coredns: image.images.contains_key(&ImageRole::Coredns),
+        coredns: images.contains_key(&ImageRole::Coredns),
         image_repository: repository
             .split_once("/kube-apiserver")
             .map(|(r, _)| r.to_owned())
@@ -270,8 +287,8 @@ mod tests {
         };
         let names = |cluster: &ClusterRecord| {
             let others = BTreeMap::new();
-            let host =
-                desired_host(&HostConfig::default(), cluster, &image, Accelerator::Tcg, others, |_| true);
+            let (config, image) = (HostConfig::default(), desired_image(&image));
+            let host = desired_host(&config, cluster, image, Accelerator::Tcg, others, |_| true);
             let of = |specs: Vec<&k8sctl_types::spec::NodeSpec>| {
                 specs.iter().map(|spec| spec.name.clone()).collect::<Vec<_>>().join(" ")
             };

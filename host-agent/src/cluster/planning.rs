@@ -14,7 +14,7 @@ use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Pars
 use sha2::{Digest, Sha256};
 
 use super::consent::destroyed;
-use super::desired::{desired_host, host_pool, node_pod_cidr};
+use super::desired::{desired_host, desired_image, host_pool, node_pod_cidr};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
 use super::release::{choose_bundle, no_image};
@@ -65,8 +65,8 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
     let mut at_the_end = would_be.clone();
     at_the_end.nodes.retain(|node| node.state == NodeState::Present);
     let names = shared.records.cluster_names().await?;
-    let mut desired =
-        desired_host(&shared.config, &at_the_end, &image, observed.accelerator, names, |_| true);
+    let (config, boots) = (&shared.config, desired_image(&image));
+    let mut desired = desired_host(config, &at_the_end, boots, observed.accelerator, names, |_| true);
     let is_known = |id: &str| record.iter().flat_map(|it| &it.nodes).any(|node| node.id == id);
     desired.nodes.iter_mut().for_each(|node| node.is_new = !is_known(&node.node_id));
     let host = plan_host(&desired, &observed, &adoption)?;

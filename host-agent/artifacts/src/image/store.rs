@@ -149,6 +149,11 @@ impl ImageStore {
         Ok(self.ids().iter().filter_map(|name| self.load(name)).collect())
     }
 
+    /// Names of the container images in an image by role, also of a damaged one whose description can be read.
+    pub fn container_images(&self, id: &str) -> Option<BTreeMap<Role, String>> {
+        self.describe(id).ok().map(|description| description.images)
+    }
+
     /// The directories that are named like images, whole or not.
     fn ids(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::{HostChange, HostOp, HostPlan};
+use host_hypervisor::desired::DesiredImage;
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{StartPlan, plan_host, plan_starts};
 use k8sctl_types::failure::Failure;
@@ -16,7 +17,7 @@ use super::trouble::Trouble;
 use super::{ClusterTask, PoweredOn, RESYNC};
 use crate::cluster::consent::refuse_unagreed;
 use crate::cluster::crash;
-use crate::cluster::desired::{desired_host, domain_ref, host_pool, vm_of};
+use crate::cluster::desired::{desired_host, desired_image, domain_ref, host_pool, pool_image, vm_of};
 use crate::cluster::planning::stored_adoption;
 use crate::cluster::progress::{self, Observed};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
@@ -65,6 +66,20 @@ impl ClusterTask {
         &mut self,
         cluster: &ClusterRecord,
         image: &Image,
+        up: Option<&OperationRecord>,
+    ) -> Result<bool, Trouble> {
+        self.converge_host_with(cluster, &desired_image(image), up).await
+    }
+
+    /// The same without an operation, while the store has no sound image: what VMs boot from is in the pool.
+    pub(super) async fn start_vms(&mut self, cluster: &ClusterRecord) -> Result<bool, Trouble> {
+        self.converge_host_with(cluster, &pool_image(cluster), None).await
+    }
+
+    async fn converge_host_with(
+        &mut self,
+        cluster: &ClusterRecord,
+        image: &DesiredImage,
         up: Option<&OperationRecord>,
     ) -> Result<bool, Trouble> {
         let shared = Arc::clone(&self.shared);
@@ -127,14 +142,15 @@ impl ClusterTask {
     async fn plan(
         &self,
         cluster: &ClusterRecord,
-        image: &Image,
+        image: &DesiredImage,
         up: Option<&OperationRecord>,
         observed: &ObservedHost,
     ) -> Result<Planned, Trouble> {
         let agents = self.observed(cluster);
         let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
         let names = self.shared.records.cluster_names().await?;
-        let desired = desired_host(&self.shared.config, cluster, image, observed.accelerator, names, powered);
+        let (config, image) = (&self.shared.config, image.clone());
+        let desired = desired_host(config, cluster, image, observed.accelerator, names, powered);
         let adopted = stored_adoption(&self.shared.records).await?;
         let (mut changes, adoption, refused) = match up {
             Some(up) => {
@@ -318,6 +334,42 @@ mod tests {
         }
         let (found, wanted) = preferred(false);
         assert_eq!(found, wanted);
+    }
+
+    /// Its root disk is away, then all of it: VMs have the copy in the pool, agents what its description says.
+    #[tokio::test]
+    async fn vms_are_started_without_their_image() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
+
+        std::fs::remove_file(&image.disk).expect("it is there");
+        for (vm, missing) in [("control", "IMAGE-DAMAGED"), ("worker", "IMAGE-MISSING")] {
+            for domain in &mut agent.hypervisor.host().observed.domains {
+                if domain.name == vm {
+                    (domain.state, domain.run) = (DomainState::Off, None);
+                }
+            }
+            agent.hypervisor.notify();
+            let Err(Trouble::Final(failure)) = task.look().await else { panic!("it is not told") };
+            assert_eq!(failure.id, missing, "{failure}");
+            assert_eq!(task.last_trouble.as_ref().map(|it| it.id.as_str()), Some(missing));
+            {
+                let host = agent.hypervisor.host();
+                let state = |name| host.observed.domain(name).map(|it| it.state);
+                assert_eq!(["control", "worker"].map(state), [Some(DomainState::Running); 2], "{missing}");
+            }
+            for node in &cluster.nodes {
+                assert!(task.powered_on.contains_key(&node.id), "{missing}");
+                assert!(agent.shared.registry.desired_generation(&node.id).is_some(), "{missing}");
+            }
+            let _ = std::fs::remove_dir_all(&image.dir);
+        }
+        let host = agent.hypervisor.host();
+        assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
     }
 
     /// One that has our mark, too: `virsh undefine` and a copy that was given the name.

@@ -22,7 +22,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::desired::{desired_state, domain_ref, image_facts};
+use super::desired::{ImageFacts, desired_state, domain_ref, image_facts};
 use super::progress;
 use super::shared::Shared;
 use super::status::ToldConditions;
@@ -192,8 +192,7 @@ impl ClusterTask {
         }
         let result = match self.image(&cluster) {
             Ok(image) => self.converge(&cluster, operation.as_ref(), &image).await,
-            // Running VMs keep what they have, and so do their agents.
-            Err(failure) => self.converge_nodes(&cluster, None).await.and(Err(failure.into())),
+            Err(failure) => self.converge_without_image(&cluster, operation.as_ref(), failure).await,
         };
         self.last_trouble = result.as_ref().err().map(|trouble| trouble.failure().clone());
         if result.is_err() {
@@ -235,6 +234,11 @@ impl ClusterTask {
         })
     }
 
+    /// Also of a damaged image, while its description can be read.
+    fn image_facts(&self, cluster: &ClusterRecord) -> Option<ImageFacts> {
+        self.shared.images.container_images(&cluster.image_id).map(|images| image_facts(&images))
+    }
+
     async fn converge(
         &mut self,
         cluster: &ClusterRecord,
@@ -249,20 +253,36 @@ impl ClusterTask {
         }
         if let Some(up) = up {
             host?;
-            self.converge_nodes(cluster, Some(image)).await?;
+            self.converge_nodes(cluster).await?;
             return self.remove_nodes(cluster, image, up).await;
         }
         // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
-        let nodes = self.converge_nodes(cluster, Some(image)).await;
+        let nodes = self.converge_nodes(cluster).await;
         host.map(|_| ()).and(nodes)
     }
 
-    /// Agents and Kubernetes: ports, sessions, and with the image's facts what each node shall be.
-    async fn converge_nodes(
+    /// No operation can reach its goal. Without one VMs are started all the same, and agents are left no more alone than
+    /// they must.
+    async fn converge_without_image(
         &mut self,
         cluster: &ClusterRecord,
-        image: Option<&Image>,
+        operation: Option<&OperationRecord>,
+        failure: Failure,
     ) -> Result<(), Trouble> {
+        let host = match operation {
+            Some(_) => Ok(true),
+            None => self.start_vms(cluster).await,
+        };
+        // The next look has an operation.
+        if matches!(host, Ok(false)) {
+            return Ok(());
+        }
+        let nodes = self.converge_nodes(cluster).await;
+        host.map(|_| ()).and(nodes).and(Err(failure.into()))
+    }
+
+    /// Agents and Kubernetes: ports, sessions, and with the image's facts what each node shall be.
+    async fn converge_nodes(&mut self, cluster: &ClusterRecord) -> Result<(), Trouble> {
         let pki = self.shared.pki.open(cluster)?;
         self.open_listener(cluster).await?;
         self.open_ports(cluster).await?;
@@ -275,7 +295,7 @@ impl ClusterTask {
             self.kubernetes = Some(kubernetes);
         }
         let observed = self.observed(cluster);
-        let Some(facts) = image.map(image_facts) else { return Ok(()) };
+        let Some(facts) = self.image_facts(cluster) else { return Ok(()) };
         let address =
             self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {

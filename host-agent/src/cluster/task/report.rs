@@ -4,7 +4,7 @@ use host_hypervisor::observed::DomainState;
 use k8sctl_proto::control::v1 as control;
 
 use super::ClusterTask;
-use crate::cluster::desired::{image_facts, vm_of};
+use crate::cluster::desired::vm_of;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::cluster::status;
 use crate::events::NewEvent;
@@ -72,7 +72,7 @@ impl ClusterTask {
             Some(OperationState::Failed(failure)) => Some(wire::failure(&failure)),
             _ => None,
         };
-        let facts = self.image(cluster).map(|image| image_facts(&image)).unwrap_or_default();
+        let facts = self.image_facts(cluster).unwrap_or_default();
         let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
         let plugins = plugins.into_iter().map(wire::plugin_status).collect();
         let new = status::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
