@@ -106,7 +106,7 @@ impl From<ImageError> for Failure {
                     "IMAGE-BUILD",
                     "node image",
                     format!("cannot {step}: {source}"),
-                    "read the output below; a mirror that is out of reach and a full disk are the usual causes; \
+                    "read the output that is shown; a mirror that is out of reach and a full disk are the usual causes; \
                      then run the command again, nothing half-made is kept",
                 )
                 .with_evidence(evidence)
