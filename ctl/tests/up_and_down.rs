@@ -97,7 +97,8 @@ async fn a_failed_operation_is_told_with_evidence_and_next_step() {
 async fn destructive_changes_need_consent() {
     let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());
     let run = bench.run(&["up", "-f", &file]).await;
-    run.fails(6, &["error PLAN-CONSENT: cluster home: 1 change destroys data", "no terminal", "--yes"]);
+    let told = "error PLAN-CONSENT: cluster home: 1 change destroys data or stops workloads, and there is no terminal";
+    run.fails(6, &[told, "--yes"]);
     assert!(!bench.calls().contains("ApplyRequest"), "{}", bench.calls());
     bench.run(&["up", "-f", &file, "--yes"]).await.expect(0);
     assert!(bench.calls().contains("allow_destructive: true"), "{}", bench.calls());
@@ -365,8 +366,8 @@ async fn what_to_type_next_says_what_was_said() {
         command.arg("--socket").arg(&socket).args(args);
         finish(command)
     };
-    let next = format!("k8sctl --socket {socket} down home --no-kubeconfig --yes\n");
-    by_socket(&["down", "--no-kubeconfig"]).await.fails(6, &[&next]);
+    let next = format!("k8sctl --socket {socket} down home --deadline '1h 30m' --no-kubeconfig --yes\n");
+    by_socket(&["down", "--no-kubeconfig", "--deadline", "90m"]).await.fails(6, &[&next]);
     let out = by_socket(&["down", "--yes", "--no-wait"]).await.expect(0);
     assert!(out.contains(&format!("watch it with: k8sctl --socket {socket} events -f\n")), "{out}");
     bench.fake.answers.lock().unwrap().operation = story::operation_failed();

@@ -103,7 +103,7 @@ impl ImageService for Images {
         &self,
         request: Request<control::RemoveImageRequest>,
     ) -> Result<Response<control::RemoveImageResponse>, Status> {
-        let used: Vec<String> = self.used_by().await?.into_keys().collect();
+        let used = self.used_by().await?;
         let shared = self.manager.shared();
         let id = shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
         Ok(Response::new(control::RemoveImageResponse { id }))

@@ -75,6 +75,8 @@ pub enum ImageError {
     InUse {
         /// The image.
         id: String,
+        /// Names of the clusters.
+        clusters: Vec<String>,
     },
 }
 
@@ -139,12 +141,18 @@ impl From<ImageError> for Failure {
                 format!("{}: {reason}", path.display()),
                 "build it again with `k8sctl image build -f FILE`, your cluster file; running VMs keep what they have",
             ),
-            ImageError::InUse { id } => Failure::new(
-                "IMAGE-IN-USE",
-                format!("image {id}"),
-                "a cluster's nodes run on it",
-                "take that cluster down or move it to another image first",
-            ),
+            ImageError::InUse { id, clusters } => {
+                let (whose, them) = match clusters.len() {
+                    1 => ("a cluster's nodes", "that cluster down or move it"),
+                    _ => ("nodes of several clusters", "those clusters down or move them"),
+                };
+                Failure::new(
+                    "IMAGE-IN-USE",
+                    format!("image {id}"),
+                    format!("{whose} run on it: {}", clusters.join(", ")),
+                    format!("take {them} to another image first"),
+                )
+            }
         }
     }
 }
