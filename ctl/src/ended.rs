@@ -140,9 +140,8 @@ pub fn print(printer: &Printer, word: &str, failure: &Failure) -> io::Result<()>
     let head = printer.paint(style, format!("{word} {}", visible(&failure.id)));
     let object = printer.paint(styles::STRONG, visible(&failure.object));
     printer.line(format!("{head}: {object}: {}", visible(&failure.reason)))?;
-    for line in failure.evidence.trim_end().lines() {
-        let bar = printer.paint(styles::DIM, "  |");
-        printer.line(format!("{bar} {}", visible(line)))?;
+    for line in evidence(printer, &failure.evidence) {
+        printer.line(line)?;
     }
     if !failure.next_step.is_empty() {
         printer.line(format!(
@@ -152,6 +151,12 @@ pub fn print(printer: &Printer, word: &str, failure: &Failure) -> io::Result<()>
         ))?;
     }
     Ok(())
+}
+
+/// The lines of what a failure has as evidence, each behind a bar.
+pub fn evidence(printer: &Printer, text: &str) -> Vec<String> {
+    let bar = printer.paint(styles::DIM, "  |");
+    text.trim_end().lines().map(|line| format!("{bar} {}", visible(line))).collect()
 }
 
 /// Prints what is wrong with some rows of a table, below it.

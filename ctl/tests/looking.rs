@@ -51,6 +51,20 @@ async fn status_with_trouble_says_what_and_why() {
     assert!(!out.contains("KubeletReady"), "what follows from it says nothing new:\n{out}");
 }
 
+/// The next step may be to read it.
+#[tokio::test]
+async fn status_shows_the_end_of_the_evidence() {
+    let mut status = story::troubled_status();
+    let console: Vec<_> = (1..=25).map(|number| format!("line {number}\x1b[31m")).collect();
+    status.last_failure.as_mut().unwrap().evidence = console.join("\n");
+    let bench = Bench::new(Answers { status: vec![status], ..story::answers() });
+    let out = bench.run(&["status"]).await.expect(0);
+    let seen = out.lines().filter_map(|line| line.strip_prefix("  | ")).collect::<Vec<_>>();
+    assert_eq!((seen.len(), seen[0], seen[19]), (20, "line 6\\x1b[31m", "line 25\\x1b[31m"), "{out}");
+    let next = out.find("next: look at its console").unwrap();
+    assert!(out.find("line 25") < Some(next), "{out}");
+}
+
 #[tokio::test]
 async fn status_for_programs() {
     let bench = bench();

@@ -111,7 +111,8 @@ async fn an_operation_that_gave_way_is_not_to_be_run_again() {
 async fn destructive_changes_need_consent() {
     let (bench, file) = bench(|answers| answers.plan = story::destructive_plan());
     let run = bench.run(&["up", "-f", &file]).await;
-    run.fails(6, &["error PLAN-CONSENT: cluster home: 1 change destroys data", "no terminal", "--yes"]);
+    let told = "error PLAN-CONSENT: cluster home: 1 change destroys data or stops workloads, and there is no terminal";
+    run.fails(6, &[told, "--yes"]);
     assert!(!bench.calls().contains("ApplyRequest"), "{}", bench.calls());
     bench.run(&["up", "-f", &file, "--yes"]).await.expect(0);
     assert!(bench.calls().contains("allow_destructive: true"), "{}", bench.calls());
@@ -379,8 +380,8 @@ async fn what_to_type_next_says_what_was_said() {
         command.arg("--socket").arg(&socket).args(args);
         finish(command)
     };
-    let next = format!("k8sctl --socket {socket} down home --no-kubeconfig --yes\n");
-    by_socket(&["down", "--no-kubeconfig"]).await.fails(6, &[&next]);
+    let next = format!("k8sctl --socket {socket} down home --deadline '1h 30m' --no-kubeconfig --yes\n");
+    by_socket(&["down", "--no-kubeconfig", "--deadline", "90m"]).await.fails(6, &[&next]);
     let out = by_socket(&["down", "--yes", "--no-wait"]).await.expect(0);
     assert!(out.contains(&format!("watch it with: k8sctl --socket {socket} events -f\n")), "{out}");
     bench.fake.answers.lock().unwrap().operation = story::operation_failed();

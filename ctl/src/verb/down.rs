@@ -71,7 +71,9 @@ pub(super) async fn run(context: &Context, args: &DownArgs) -> Result<Exit, Ende
 
 /// The command that does the same again, and asks again.
 fn again(context: &Context, args: &DownArgs, name: &str) -> String {
+    let deadline = args.deadline.map(|deadline| humantime::format_duration(deadline).to_string());
     let mut words = vec!["down", name];
+    words.extend(deadline.iter().flat_map(|deadline| ["--deadline", deadline.as_str()]));
     words.extend(args.no_wait.then_some("--no-wait"));
     words.extend(args.no_kubeconfig.then_some("--no-kubeconfig"));
     context.source.command(&words)

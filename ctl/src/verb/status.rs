@@ -12,7 +12,7 @@ use tonic::Streaming;
 use super::plan;
 use crate::agent::{self, Agent};
 use crate::cli::StatusArgs;
-use crate::ended::{Ended, is_lost};
+use crate::ended::{self, Ended, is_lost};
 use crate::exit::Exit;
 use crate::output::{self, Format};
 use crate::table::{Table, cell, styled};
@@ -23,6 +23,8 @@ use crate::view::{ClusterView, ConditionView, NodeView, seconds_since};
 const REDRAW: Duration = Duration::from_secs(1);
 /// Between two tries to reach a host agent that went away.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// How much of the last failure's evidence is shown: the table below it shall stay on the screen.
+const EVIDENCE_LINES: usize = 20;
 /// Back to the top, and clear what is below.
 const HOME: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
@@ -163,8 +165,11 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         let failure = Failure::from(failure);
         let what = format!("{}: {}: {}", failure.id, failure.object, failure.reason);
         field("last failure", out.paint(styles::BAD, visible(&what)));
+        // The next step may speak of it; its end is what matters.
+        let evidence = ended::evidence(out, &failure.evidence);
+        lines.extend_from_slice(&evidence[evidence.len().saturating_sub(EVIDENCE_LINES)..]);
         if !failure.next_step.is_empty() {
-            field("", format!("next: {}", visible(&failure.next_step)));
+            lines.push(format!("{:<13} next: {}", "", visible(&failure.next_step)));
         }
     }
     lines.push(String::new());

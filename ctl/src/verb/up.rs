@@ -120,14 +120,14 @@ async fn apply(
         // What is under way has been agreed to.
         let asks = destructive > 0 && plan.operation_id.is_none();
         if asks {
-            let changes = if destructive == 1 {
-                "1 change destroys"
+            let what = if destructive == 1 {
+                "1 change destroys data or stops workloads"
             } else {
-                &format!("{destructive} changes destroy")
+                &format!("{destructive} changes destroy data or stop workloads")
             };
             let question = Question {
                 object: &format!("cluster {}", plan.cluster_name),
-                what: &format!("{changes} data or stop workloads"),
+                what,
                 agree: &format!("{again} --yes"),
             };
             consent::require(context, args.yes, &question)?;

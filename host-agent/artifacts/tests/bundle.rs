@@ -236,6 +236,58 @@ fn a_cut_file_and_a_tail_are_refused() {
     assert_refused(&tail, "BUNDLE-CORRUPT", "after the end");
 }
 
+/// What a copy that broke off leaves in the store is not taken for the bundle.
+#[test]
+fn a_file_without_its_end_is_no_bundle_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = sound(dir.path(), "sound", "v1.30.1", false);
+    let bytes = fs::read(&path).unwrap();
+    let store_dir = dir.path().join("store");
+    let bundles = BundleStore::new(&store_dir);
+    fs::create_dir(&store_dir).unwrap();
+    let copy = store_dir.join("a.k8sbundle");
+    // In a program, between two entries, and within the zeros.
+    for length in [bytes.len() / 2 / 512 * 512, bytes.len() - 1024, bytes.len() - 512, bytes.len() - 1] {
+        fs::write(&copy, &bytes[..length]).unwrap();
+        let listing = bundles.list().unwrap();
+        assert!(listing.bundles.is_empty(), "{length}");
+        let [broken] = <[_; 1]>::try_from(listing.broken).unwrap();
+        assert_eq!(broken.id, "BUNDLE-CORRUPT");
+        assert!(broken.reason.contains("cut short"), "{broken}");
+        assert_eq!(store::verify(&copy).unwrap_err().id, "BUNDLE-CORRUPT", "{length}");
+        let imported = BundleStore::new(dir.path().join("other")).import(&copy, |_| ());
+        assert_eq!(imported.unwrap_err().id, "BUNDLE-CORRUPT", "{length}");
+    }
+    assert!(BundleStore::new(dir.path().join("other")).list().unwrap().bundles.is_empty());
+    fs::write(store_dir.join("sound.k8sbundle"), &bytes).unwrap();
+    assert_eq!(bundles.newest().unwrap().unwrap().path, store_dir.join("sound.k8sbundle"));
+    // Other writers fill up to a record of 20 blocks, and a file may have any name.
+    fs::write(&copy, [bytes.as_slice(), &[0_u8; 20 * 512]].concat()).unwrap();
+    assert_eq!(bundles.list().unwrap().bundles.len(), 2);
+    assert_eq!(bundles.newest().unwrap().unwrap().path, store_dir.join("sound.k8sbundle"));
+    assert_eq!(bundles.by_name("sound").unwrap().path, store_dir.join("sound.k8sbundle"));
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_unopened() {
+    let dir = tempfile::tempdir().unwrap();
+    let store_dir = dir.path().join("store");
+    fs::create_dir_all(store_dir.join("directory.k8sbundle")).unwrap();
+    let pipe = store_dir.join("pipe.k8sbundle");
+    rustix::fs::mkfifoat(rustix::fs::CWD, pipe.as_path(), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    let bundles = BundleStore::new(&store_dir);
+    let broken = bundles.list().unwrap().broken;
+    assert_eq!(broken.len(), 2);
+    for failure in
+        [bundles.import(&pipe, |_| ()).unwrap_err(), store::verify(&pipe).unwrap_err()].iter().chain(&broken)
+    {
+        assert_eq!(
+            (failure.id.as_str(), failure.reason.as_str()),
+            ("BUNDLE-CORRUPT", "it is no regular file")
+        );
+    }
+}
+
 #[test]
 fn unknown_keys_are_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use k8sctl_command::{CommandError, Program};
 use k8sctl_types::failure::Failure;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::desired::DesiredNode;
 use crate::observed::HostInterface;
 
 /// How long an answer may take. A VM on the same host answers within milliseconds.
@@ -52,14 +53,19 @@ pub async fn answering(
     }
 }
 
+/// Where it is not known whether the node is the control plane, whose address stays as long as the cluster lives.
+const ANOTHER_IP: &str = "give the node another ip in the cluster file, which a control plane can have only after `k8sctl \
+                          down`";
+
 /// The failure of a taken address.
 pub(crate) fn in_use(ip: Ipv4Addr, mac: &str, bridge: &str) -> Failure {
     Failure::new(
         "NODE-IP-IN-USE",
         format!("address {ip}"),
         format!("{mac} already answers for it on bridge {bridge}"),
-        "give the node another ip in the cluster file, or find and stop the machine with that MAC address; then run \
-         the command again",
+        format!(
+            "{ANOTHER_IP}, or find and stop the machine with that MAC address; then run the command again"
+        ),
     )
 }
 
@@ -73,20 +79,25 @@ pub(crate) fn leased(ip: Ipv4Addr, mac: &str, until: Option<Timestamp>, bridge: 
         "NODE-IP-IN-USE",
         format!("address {ip}"),
         format!("it is leased to {mac} {until} on bridge {bridge}, and dnsmasq did not take it back"),
-        format!("{wait}give the node another ip in the cluster file; then run the command again"),
+        format!("{wait}{ANOTHER_IP}; then run the command again"),
     )
 }
 
-/// The failure of an address that the host itself has.
-pub(crate) fn address_of_host(node: &str, interface: &HostInterface) -> Failure {
+/// The failure of an address of `node`, of this cluster, that the host itself has.
+pub(crate) fn address_of_host(cluster: &str, node: &DesiredNode, interface: &HostInterface) -> Failure {
     let HostInterface { name, address } = interface;
+    let down = if node.is_fixed() {
+        format!("take the cluster down with `k8sctl down {cluster}` and ")
+    } else {
+        String::new()
+    };
     Failure::new(
         "NODE-IP-IN-USE",
         format!("address {}", address.addr()),
-        format!("this host itself has it, on its interface {name}; node {node} shall have it"),
+        format!("this host itself has it, on its interface {name}; node {} shall have it", node.spec.name),
         format!(
-            "give the node another ip in the cluster file, or take the address off the host with `ip addr del {address} \
-             dev {name}`; then run the command again"
+            "{down}give the node another ip in the cluster file, or take the address off the host with `ip addr del \
+             {address} dev {name}`; then run the command again"
         ),
     )
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use k8sctl_types::spec::{NetworkSpec, NodeSpec};
+use k8sctl_types::spec::{NetworkSpec, NodeSpec, Role};
 use serde::{Deserialize, Serialize};
 
 /// One cluster's share of the host.
@@ -45,6 +45,13 @@ pub struct DesiredNode {
     pub cmdline: String,
     /// Planned only, and in no record: nothing that is there can be its own.
     pub is_new: bool,
+}
+
+impl DesiredNode {
+    /// Whether its name and address stay until the cluster is taken down: the control plane's do.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.spec.role == Role::ControlPlane && !self.is_new
+    }
 }
 
 /// The files of a built node image.

@@ -284,8 +284,8 @@ pub fn failure(
             } else {
                 format!("its VM has run for {on} and its agent has never called home")
             };
-            let next = "read the end of its console above: if the VM did not boot, mend that; if it did, check \
-                        with `k8sctl doctor` that no firewall stands between the VM and the host agent; then run \
+            let next = "read the end of its console that is shown: if the VM did not boot, mend that; if it did, \
+                        check with `k8sctl doctor` that no firewall stands between the VM and the host agent; then run \
                         `k8sctl up` again";
             (node.id.clone(), Failure::new("NODE-SILENT", object, reason, next))
         })

@@ -60,11 +60,13 @@ impl ImageService for Images {
         let request = request.into_inner();
         let shared = Arc::clone(self.manager.shared());
         let suite = if request.suite.is_empty() { suite::DEFAULT.to_owned() } else { request.suite };
-        let bundle = match request.bundle.as_str() {
-            "" => bundle_of(&shared.bundles, &request.kubernetes_version, &suite),
-            name => shared.bundles.by_name(name),
-        };
-        let bundle = bundle.map_err(|failure| refused(&failure))?;
+        let bundles = shared.bundles.clone();
+        let (name, version, of_suite) = (request.bundle, request.kubernetes_version, suite.clone());
+        let bundle = blocking(move || match name.as_str() {
+            "" => bundle_of(&bundles, &version, &of_suite),
+            name => bundles.by_name(name),
+        })
+        .await?;
         let node_agent = shared.config.node_agent.clone();
         let inputs = BuildInputs { bundle, suite, node_agent, debug_unit: request.debug_unit };
         let packages = if request.refresh { Packages::Current } else { Packages::AsBuilt };
@@ -103,7 +105,7 @@ impl ImageService for Images {
         &self,
         request: Request<control::RemoveImageRequest>,
     ) -> Result<Response<control::RemoveImageResponse>, Status> {
-        let used: Vec<String> = self.used_by().await?.into_keys().collect();
+        let used = self.used_by().await?;
         let shared = self.manager.shared();
         let id = shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
         Ok(Response::new(control::RemoveImageResponse { id }))
@@ -171,11 +173,23 @@ impl BundleService for Bundles {
         &self,
         _request: Request<control::ListBundlesRequest>,
     ) -> Result<Response<control::ListBundlesResponse>, Status> {
-        let listing = self.manager.shared().bundles.list().map_err(|failure| refused(&failure))?;
-        let broken = listing.broken.into_iter().map(wire_broken);
-        let bundles = listing.bundles.iter().map(wire_bundle).chain(broken).collect();
+        let bundles = self.manager.shared().bundles.clone();
+        let bundles: Vec<control::Bundle> = blocking(move || {
+            let listing = bundles.list()?;
+            let broken = listing.broken.into_iter().map(wire_broken);
+            Ok(listing.bundles.iter().map(wire_bundle).chain(broken).collect())
+        })
+        .await?;
         Ok(Response::new(control::ListBundlesResponse { bundles }))
     }
+}
+
+/// Reads files off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| broken(&error))?;
+    done.map_err(|failure| refused(&failure))
 }
 
 /// The bundle of this version; empty means: the newest.

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
-use super::refusals::Refusals;
+use super::refusals::{OTHER_RELEASE, Refusals};
 use super::registry::NodeRegistry;
 use super::service::first_message;
 
@@ -23,7 +23,7 @@ pub(super) async fn push(
             Code::InvalidArgument,
             node_id,
             "its agent did not say which log it sends",
-            "read again with `k8sctl logs`; for an agent of another release, build a new image with `k8sctl image build`",
+            &format!("read again with `k8sctl logs`; for an agent of another release, {OTHER_RELEASE}"),
         ));
     };
     let LogFrame { stream_id, lines, error } = first;
@@ -65,9 +65,8 @@ async fn forward(
                 // Not kept while the reader makes room.
                 drop(frame);
                 let reason = format!("it sent {lines} lines at once, {LOG_FRAME_LINES} are allowed");
-                let next = "build a new image with `k8sctl image build` and run `k8sctl up` again";
-                let status = refusals.refuse(Code::InvalidArgument, node_id, &reason, next);
-                (format!("{reason}; {next}"), status)
+                let status = refusals.refuse(Code::InvalidArgument, node_id, &reason, OTHER_RELEASE);
+                (format!("{reason}; {OTHER_RELEASE}"), status)
             }
             Err(status) => (format!("its agent went away: {}", status.message()), status),
         };
@@ -93,7 +92,10 @@ mod tests {
         let started = Instant::now();
         let pushed = push(&registry, &refusals, "a", tokio_stream::pending());
         let ended = timeout(10 * FIRST_MESSAGE_TIMEOUT, pushed).await.expect("it ends");
-        assert_eq!(ended.expect_err("is refused").code(), Code::InvalidArgument);
+        let refused = ended.expect_err("is refused");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let failure = k8sctl_rpc::status::failure_from(&refused).expect("it carries the failure");
+        assert!(failure.next_step.contains("then `k8sctl down` and `k8sctl up`"), "{failure:?}");
         assert!(started.elapsed() <= 2 * FIRST_MESSAGE_TIMEOUT);
     }
 
@@ -113,6 +115,7 @@ mod tests {
         assert_eq!((whole.lines.len(), whole.error.as_str()), (LOG_FRAME_LINES, ""));
         let last = reader.frames.recv().await.expect("the reason");
         assert!(last.lines.is_empty() && last.error.contains("4097 lines at once"), "{}", last.error);
+        assert!(last.error.contains("then `k8sctl down` and `k8sctl up`"), "{}", last.error);
         assert!(reader.frames.recv().await.is_none());
     }
 

@@ -20,7 +20,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::log_push::push;
-use super::refusals::Refusals;
+use super::refusals::{OTHER_RELEASE, Refusals};
 use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
 use crate::wire;
 
@@ -60,7 +60,7 @@ impl NodeSessions {
             Code::FailedPrecondition,
             node_id,
             &format!("its agent speaks protocol {}, this host agent speaks {PROTOCOL}", hello.protocol),
-            "build a new image with `k8sctl image build` and run `k8sctl up` again",
+            OTHER_RELEASE,
         ))
     }
 }
@@ -82,7 +82,9 @@ impl NodeService for NodeSessions {
                     Code::InvalidArgument,
                     &identity.node_id,
                     "its agent did not say hello",
-                    "an agent of this release dials again by itself; for another one, build a new image with `k8sctl image build` and run `k8sctl up` again",
+                    &format!(
+                        "an agent of this release dials again by itself; for another one, {OTHER_RELEASE}"
+                    ),
                 ));
             }
         };

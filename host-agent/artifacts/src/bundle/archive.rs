@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -14,6 +14,9 @@ use serde::Deserialize;
 use super::{BundleError, Manifest};
 use crate::digest::{self, Hashing};
 
+/// Bytes of a block of a tar archive, and of the zeros at its end.
+const BLOCK: u64 = 512;
+const END: usize = 1024;
 const TOML_LIMIT: u64 = 1 << 20;
 const JSON_LIMIT: u64 = 4 << 20;
 const BLOB_LIMIT: u64 = 8 << 30;
@@ -73,13 +76,42 @@ pub struct Head {
     pub digest: String,
 }
 
-/// Reads only `bundle.toml`, the first entry.
+/// Opens a bundle to read it. What is no regular file is refused before: opening a pipe waits for who writes to it.
+pub(super) fn open(path: &Path) -> Result<File, BundleError> {
+    let data = fs::metadata(path).map_err(BundleError::io("open", path))?;
+    if !data.is_file() {
+        return Err(BundleError::corrupt(path, "it is no regular file"));
+    }
+    File::open(path).map_err(BundleError::io("open", path))
+}
+
+/// Refuses a file that does not end as an archive does: whole blocks, and the last two of them zeros.
+pub(super) fn check_end(path: &Path, file: &File) -> Result<(), BundleError> {
+    let size = file.metadata().map_err(BundleError::io("read", path))?.len();
+    let mut end = [1; END];
+    let has_end = match size.checked_sub(END as u64) {
+        Some(before) if size.is_multiple_of(BLOCK) => {
+            file.read_exact_at(&mut end, before).map_err(BundleError::io("read", path))?;
+            end == [0; END]
+        }
+        _ => false,
+    };
+    if has_end {
+        Ok(())
+    } else {
+        Err(BundleError::corrupt(path, "it is cut short: the end of the archive is missing"))
+    }
+}
+
+/// Reads only `bundle.toml`, the first entry, and the end of the file.
 pub fn read_head(path: &Path) -> Result<Head, BundleError> {
-    let file = File::open(path).map_err(BundleError::io("open", path))?;
-    let mut archive = tar::Archive::new(file);
+    let file = open(path)?;
+    let mut archive = tar::Archive::new(&file);
     let reader = Reader { path, sink: &mut Discard, stage: 0, seen: BTreeSet::new() };
     let mut entries = archive.entries().map_err(|error| reader.corrupt(error))?.raw(true);
-    reader.head(&mut entries)
+    let head = reader.head(&mut entries)?;
+    check_end(path, &file)?;
+    Ok(head)
 }
 
 /// Reads a whole bundle from `input`, hands its content to `sink` and checks everything.

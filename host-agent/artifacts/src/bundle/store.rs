@@ -33,7 +33,7 @@ pub struct Bundle {
 /// All installed bundles, newest first, and the files that are none.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// Newest Kubernetes first; among equals, trial bundles last.
+    /// Newest Kubernetes first; among equals, trial bundles last, and those in a file of another name behind others.
     pub bundles: Vec<Bundle>,
     /// Files with a bundle's suffix that cannot be read as one.
     pub broken: Vec<Failure>,
@@ -56,7 +56,7 @@ impl BundleStore {
         &self.dir
     }
 
-    /// Every installed bundle. Reads the first entry of each file only.
+    /// Every installed bundle. Reads the first entry and the end of each file only.
     pub fn list(&self) -> Result<Listing, Failure> {
         let mut listing = Listing::default();
         let entries = match fs::read_dir(&self.dir) {
@@ -73,7 +73,10 @@ impl BundleStore {
                 Err(failure) => listing.broken.push(failure),
             }
         }
-        let rank = |bundle: &Bundle| (bundle.manifest.kubernetes.clone(), !bundle.manifest.trial);
+        let rank = |bundle: &Bundle| {
+            let manifest = &bundle.manifest;
+            (manifest.kubernetes.clone(), !manifest.trial, bundle.path == self.path_of(&manifest.name))
+        };
         listing.bundles.sort_by_key(|bundle| std::cmp::Reverse(rank(bundle)));
         Ok(listing)
     }
@@ -125,9 +128,10 @@ impl BundleStore {
             .prefix(".import-")
             .tempfile_in(&self.dir)
             .map_err(BundleError::io("write to", &self.dir))?;
-        let input = File::open(path).map_err(BundleError::io("open", path))?;
-        let tee = Tee::new(BufReader::with_capacity(1 << 20, input), temp.as_file());
+        let input = archive::open(path)?;
+        let tee = Tee::new(BufReader::with_capacity(1 << 20, &input), temp.as_file());
         let head = archive::read(path, tee, &mut Discard)?;
+        archive::check_end(path, &input)?;
         self.adopt(temp, &head.manifest.name)
     }
 
@@ -151,7 +155,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), BundleError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(BundleError::io("write", dir))
 }
 
-/// What a bundle says of itself. Reads its first entry only and checks no content.
+/// What a bundle says of itself. Reads its first entry and its end only and checks no content.
 pub fn inspect(path: &Path) -> Result<Bundle, Failure> {
     Ok(inspect_impl(path)?)
 }
@@ -168,7 +172,7 @@ pub fn verify(path: &Path) -> Result<Bundle, Failure> {
 }
 
 pub(crate) fn verify_impl(path: &Path) -> Result<Bundle, BundleError> {
-    let file = File::open(path).map_err(BundleError::io("open", path))?;
+    let file = archive::open(path)?;
     archive::read(path, BufReader::with_capacity(1 << 20, file), &mut Discard)?;
     inspect_impl(path)
 }

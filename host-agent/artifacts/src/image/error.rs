@@ -75,6 +75,8 @@ pub enum ImageError {
     InUse {
         /// The image.
         id: String,
+        /// Names of the clusters.
+        clusters: Vec<String>,
     },
 }
 
@@ -106,7 +108,7 @@ impl From<ImageError> for Failure {
                     "IMAGE-BUILD",
                     "node image",
                     format!("cannot {step}: {source}"),
-                    "read the output below; a mirror that is out of reach and a full disk are the usual causes; \
+                    "read the output that is shown; a mirror that is out of reach and a full disk are the usual causes; \
                      then run the command again, nothing half-made is kept",
                 )
                 .with_evidence(evidence)
@@ -139,12 +141,18 @@ impl From<ImageError> for Failure {
                 format!("{}: {reason}", path.display()),
                 "build it again with `k8sctl image build -f FILE`, your cluster file; running VMs keep what they have",
             ),
-            ImageError::InUse { id } => Failure::new(
-                "IMAGE-IN-USE",
-                format!("image {id}"),
-                "a cluster's nodes run on it",
-                "take that cluster down or move it to another image first",
-            ),
+            ImageError::InUse { id, clusters } => {
+                let (whose, them) = match clusters.len() {
+                    1 => ("a cluster's nodes", "that cluster down or move it"),
+                    _ => ("nodes of several clusters", "those clusters down or move them"),
+                };
+                Failure::new(
+                    "IMAGE-IN-USE",
+                    format!("image {id}"),
+                    format!("{whose} run on it: {}", clusters.join(", ")),
+                    format!("take {them} to another image first"),
+                )
+            }
         }
     }
 }

@@ -191,20 +191,21 @@ impl ImageStore {
         self.ids().into_iter().filter_map(damaged).collect()
     }
 
-    /// Removes the image whose id is or begins with `id`, damaged or not, unless it is in `used`; returns its id.
-    pub fn remove(&self, id: &str, used: &[String]) -> Result<String, Failure> {
+    /// Removes the image whose id is or begins with `id`, damaged or not, unless it is in `used`, which has the
+    /// names of the clusters on each; returns its id.
+    pub fn remove(&self, id: &str, used: &BTreeMap<String, Vec<String>>) -> Result<String, Failure> {
         Ok(self.remove_impl(id, used)?)
     }
 
-    fn remove_impl(&self, id: &str, used: &[String]) -> Result<String, ImageError> {
+    fn remove_impl(&self, id: &str, used: &BTreeMap<String, Vec<String>>) -> Result<String, ImageError> {
         let mut found = self.ids();
         found.retain(|name| !id.is_empty() && name.starts_with(id));
         let count = found.len();
         let (1, Some(found)) = (count, found.pop()) else {
             return Err(ImageError::Unknown { id: id.to_owned(), count });
         };
-        if used.contains(&found) {
-            return Err(ImageError::InUse { id: found });
+        if let Some(clusters) = used.get(&found) {
+            return Err(ImageError::InUse { id: found, clusters: clusters.clone() });
         }
         // Renamed first: a half-removed image is a leftover, never an image.
         let (dir, grave) = (self.dir.join(&found), self.dir.join(format!(".build-removed-{found}")));

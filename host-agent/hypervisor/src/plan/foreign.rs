@@ -44,8 +44,9 @@ impl Clash {
     }
 
     /// What the cluster file can do about it.
-    fn in_file(&self) -> Option<&'static str> {
+    fn in_file(&self, node: &DesiredNode) -> Option<&'static str> {
         match self {
+            Self::Name if node.is_fixed() => None,
             Self::Name => Some("rename the node in the cluster file"),
             Self::Mac => Some("give the node another mac in the cluster file"),
             Self::Uuid | Self::Disk(_) => None,
@@ -84,7 +85,7 @@ pub(super) fn refuse_foreign(
         None => ("is not ours".to_owned(), clash.at_vm(&domain.name)),
     };
     let ways =
-        [clash.in_file(), Some(at_vm.as_str())].into_iter().flatten().collect::<Vec<_>>().join(", or ");
+        [clash.in_file(node), Some(at_vm.as_str())].into_iter().flatten().collect::<Vec<_>>().join(", or ");
     Err(Failure::new(
         "LIBVIRT-FOREIGN-DOMAIN",
         format!("domain {}", domain.name),

@@ -161,7 +161,7 @@ fn refuse_overlap(desired: &DesiredHost, observed: &ObservedHost) -> Result<(), 
 fn refuse_address_of_host(desired: &DesiredHost, observed: &ObservedHost) -> Result<(), Failure> {
     for node in &desired.nodes {
         if let Some(interface) = observed.interfaces.iter().find(|it| it.address.addr() == node.spec.ip) {
-            return Err(address_of_host(&node.spec.name, interface));
+            return Err(address_of_host(&desired.cluster_name, node, interface));
         }
     }
     Ok(())
@@ -321,7 +321,8 @@ fn refuse_taken_entries(
                 format!("network {network}"),
                 format!("it has a DHCP entry of somebody else for {}; we need {}", label(clash), label(host)),
                 format!(
-                    "give the node another ip, mac or name, or remove the entry with `virsh net-edit {network}`"
+                    "give the node another ip, mac or name, the first and the last of which a control plane can have \
+                     only after `k8sctl down`, or remove the entry with `virsh net-edit {network}`"
                 ),
             ));
         }

@@ -1,6 +1,7 @@
 //! Volumes and domains of a cluster's nodes: which come, stay and go.
 
 use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::{NodeSpec, Role};
 
 use super::definition::{image_of, plan_domain, short_id};
 use super::disks::{disks_of, has_disk, is_own_disk, refuse_left};
@@ -208,12 +209,7 @@ fn plan_volume(
         return Ok(());
     };
     if volume.capacity > capacity {
-        return Err(Failure::new(
-            "HOST-DISK-SHRINK",
-            format!("volume {name}"),
-            format!("it has {} bytes, the spec says {capacity}; a disk cannot get smaller", volume.capacity),
-            format!("set the disk of {} back, or remove the node and add it again", node.spec.name),
-        ));
+        return Err(disk_shrinks(desired, node, volume.capacity));
     }
     if volume.capacity < capacity {
         let reason = format!("disk grows from {} to {} MiB, in place", volume.capacity >> 20, capacity >> 20);
@@ -229,4 +225,29 @@ fn plan_volume(
         changes.push(change(Action::Update, Kind::Volume, &name, reason, op));
     }
     Ok(())
+}
+
+fn disk_shrinks(desired: &DesiredHost, node: &DesiredNode, got: u64) -> Failure {
+    let NodeSpec { name, role, disk_bytes, .. } = &node.spec;
+    // Whole MiB as a rule, and no two sizes are written alike.
+    let gib = |bytes: u64| bytes as f64 / (1_u64 << 30) as f64;
+    let anew = match role {
+        Role::ControlPlane => {
+            format!(
+                "take the cluster down with `k8sctl down {}` and make it anew with `k8sctl up`",
+                desired.cluster_name
+            )
+        }
+        Role::Worker => "remove the node and add it again".to_owned(),
+    };
+    Failure::new(
+        "HOST-DISK-SHRINK",
+        format!("disk of node {name}"),
+        format!(
+            "it has {} GiB, the cluster file says {} GiB; a disk cannot get smaller",
+            gib(got),
+            gib(*disk_bytes)
+        ),
+        format!("set the disk of {name} back, or {anew}"),
+    )
 }

@@ -3,12 +3,14 @@
 //! - `lives`: whatever a cluster goes through
 //! - `mishaps`: what people and crashes do to a host in between
 //! - `networks`: what of that they do to networks
+//! - `next_steps`: that they can be done
 //! - `owners`: VMs and disks of which it is not plain whose they are
 //! - `starts`: without an operation
 
 mod lives;
 mod mishaps;
 mod networks;
+mod next_steps;
 mod owners;
 mod starts;
 

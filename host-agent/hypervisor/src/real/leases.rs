@@ -267,6 +267,10 @@ mod tests {
         assert_eq!(failure.id, "NODE-IP-IN-USE");
         assert!(failure.reason.contains("52:54:00:aa:aa:01 until 2023-11-14T22:13:20Z"), "{failure:?}");
         assert!(failure.next_step.contains("wait until then"), "{failure:?}");
+        assert!(
+            failure.next_step.contains("a control plane can have only after `k8sctl down`"),
+            "{failure:?}"
+        );
         let failure = address::leased(ip(11), HOLDER, lease(11, HOLDER, 0).until(), "virbr0");
         assert!(!failure.next_step.contains("wait"), "{failure:?}");
     }

@@ -30,13 +30,13 @@ fn broken_bundles_are_refused() -> Result<()> {
     let store = file("bundles");
     fs::create_dir_all(&store)?;
     for (name, id, said, seen_by_inspect) in [
-        ("truncated", "BUNDLE-CORRUPT", "cut short", false),
+        ("truncated", "BUNDLE-CORRUPT", "cut short", true),
         ("flipped-layer", "BUNDLE-DIGEST", "images/blobs/sha256/", false),
         ("flipped-program", "BUNDLE-DIGEST", "bin/kubelet: got sha256", false),
         ("other-digest", "BUNDLE-CORRUPT", "k8s/pause:1 is sha256:", false),
         ("no-tar", "BUNDLE-CORRUPT", "not a readable bundle", true),
         ("empty", "BUNDLE-CORRUPT", "it is empty", true),
-        ("directory", "BUNDLE-CORRUPT", "Is a directory", true),
+        ("directory", "BUNDLE-CORRUPT", "no regular file", true),
         ("no-such-file", "BUNDLE-IO", "No such file", true),
     ] {
         let path = file(name).to_string_lossy().into_owned();

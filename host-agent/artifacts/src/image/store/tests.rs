@@ -71,14 +71,23 @@ fn another_content_of_the_same_length_is_found_by_reading() {
     assert_eq!(store.damaged()[0].failure.reason, failure.reason);
 }
 
+fn used_by(id: &str, clusters: &[&str]) -> BTreeMap<String, Vec<String>> {
+    BTreeMap::from([(id.to_owned(), clusters.iter().map(|&name| name.to_owned()).collect())])
+}
+
 #[test]
 fn removing_takes_a_prefix_and_spares_what_is_used() {
     let (dir, store) = store_with(&["aa11", "aa22", "bb33"]);
     let id = |result: Result<String, Failure>| result.map_err(|failure| failure.id);
-    assert_eq!(id(store.remove("aa", &[])), Err("IMAGE-UNKNOWN".to_owned()));
-    assert_eq!(id(store.remove("", &[])), Err("IMAGE-UNKNOWN".to_owned()));
-    assert_eq!(id(store.remove("bb", &["bb33".to_owned()])), Err("IMAGE-IN-USE".to_owned()));
-    assert_eq!(id(store.remove("aa1", &["bb33".to_owned()])), Ok("aa11".to_owned()));
+    let used = used_by("bb33", &["home"]);
+    assert_eq!(id(store.remove("aa", &used)), Err("IMAGE-UNKNOWN".to_owned()));
+    assert_eq!(id(store.remove("", &used)), Err("IMAGE-UNKNOWN".to_owned()));
+    let failure = store.remove("bb", &used).expect_err("it is used");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("IMAGE-IN-USE", "image bb33"));
+    assert_eq!(failure.reason, "a cluster's nodes run on it: home");
+    let failure = store.remove("bb", &used_by("bb33", &["home", "lab"])).expect_err("it is used");
+    assert_eq!(failure.reason, "nodes of several clusters run on it: home, lab");
+    assert_eq!(id(store.remove("aa1", &used)), Ok("aa11".to_owned()));
     assert!(!dir.path().join("aa11").exists() && dir.path().join("bb33").exists());
 }
 
@@ -95,8 +104,8 @@ fn what_is_damaged_is_named_and_can_be_removed() {
     assert_eq!(found, [("aa11", true), ("bb22", false), ("cc33", false)]);
     assert!(damaged[1].failure.reason.contains("bb22/image.toml: it is no description"), "{damaged:?}");
     for id in ["aa11", "bb22", "cc33"] {
-        assert_eq!(store.remove(id, &[id.to_owned()]).expect_err("it is used").id, "IMAGE-IN-USE");
-        assert_eq!(store.remove(&id[..2], &[]).expect("it goes"), id);
+        assert_eq!(store.remove(id, &used_by(id, &["home"])).expect_err("it is used").id, "IMAGE-IN-USE");
+        assert_eq!(store.remove(&id[..2], &BTreeMap::new()).expect("it goes"), id);
     }
     assert!(store.damaged().is_empty() && dir.path().join("lost+found").exists());
 }
