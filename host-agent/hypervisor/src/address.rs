@@ -54,8 +54,8 @@ pub async fn answering(
 }
 
 /// Where it is not known whether the node is the control plane, whose address stays as long as the cluster lives.
-const ANOTHER_IP: &str = "give the node another ip in the cluster file, which a control plane can have only after `k8sctl \
-                          down`";
+const ANOTHER_IP: &str = "give the node another ip in the cluster file, which a control plane can \
+                          have only after `k8sctl down`";
 
 /// The failure of a taken address.
 pub(crate) fn in_use(ip: Ipv4Addr, mac: &str, bridge: &str) -> Failure {
