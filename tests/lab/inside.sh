@@ -10,7 +10,18 @@ set -euo pipefail
 LAB_DIR=$1
 shift
 agent_pid_file=/run/k8s-myhome/k8s-host-agent.pid
-command_pid='' virtlogd='' libvirtd='' signalled=''
+command_pid='' virtlogd='' libvirtd='' is_set_up=''
+
+# Before anything else: process 1 hears no signal that it has no trap for. The mark
+# is there before a signal is, and stays.
+mark=$LAB_DIR/stop
+stop() {
+  : >"$mark"
+  [[ -n $is_set_up ]] || exit 143
+  if [[ -n $command_pid ]] && ! gone "$command_pid"; then kill -TERM "$command_pid" || true; fi
+}
+trap stop TERM
+if [[ -e $mark ]]; then stop; fi
 
 private_mounts() {
   mount -t tmpfs -o mode=755,size=64m tmpfs /run
@@ -130,23 +141,21 @@ tear_down() {
   ((${#left[@]} == 0)) || printf 'lab: ended with the lab: %s\n' "${left[@]}" >&2
 }
 
-trap tear_down EXIT
-stop() {
-  signalled=1
-  if [[ -n $command_pid ]] && ! gone "$command_pid"; then kill -TERM "$command_pid"; fi
-}
-trap stop TERM
-
 private_mounts
+trap tear_down EXIT # not sooner: /run was the host's
 configure
 start_libvirt
 
 cd "${LAB_WORKDIR:-$PWD}"
+if [[ -e $mark ]]; then stop; fi
+is_set_up=1
 env --default-signal=INT,QUIT -- "$@" 8>&- <&0 &
 command_pid=$!
+if [[ -e $mark ]]; then stop; fi
 status=0
 wait "$command_pid" || status=$?
-if [[ -n $signalled ]]; then
+if [[ -e $mark ]]; then
+  status=143
   wait_until 30 "the lab's command ends" gone "$command_pid" || kill -KILL "$command_pid"
 fi
 command_pid=''

@@ -5,6 +5,7 @@
 //! - `deps`: what is installed, and in which order
 //! - `builders`: what the builders take for whole, and what outlives them
 //! - `ensure_bundle`, `install_system`: what only `make up` runs
+//! - `run`: a lab and its end
 //!
 //! What a script does as root to a host's folders is a script of its own, beside these files.
 
@@ -17,4 +18,5 @@ mod ensure_bundle;
 mod install_system;
 #[path = "../integration/root.rs"]
 mod root;
+mod run;
 mod stage;

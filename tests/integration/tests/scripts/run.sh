@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# run and inside.sh, with stubs of libvirt and ip: where a lab is when a signal
+# comes. Root of a mount namespace runs it: $1 is the checkout, $2 an empty folder.
+set -euo pipefail
+repo=$1 work=$2
+mount -t tmpfs -o mode=755 tmpfs "$work"
+mkdir -p "$work"/{bin,cache,tests/lab}
+cp "$repo"/tests/lab/{run,inside.sh,common.sh} "$work/tests/lab/"
+
+# hold NAME: a stub that was told to stop there tells so, and waits.
+cat >"$work/bin/hold" <<'END'
+[[ ${HOLD:-} != "$1" ]] || { : >"$WORK/held"; read -r _ <"$WORK/go"; }
+END
+cat >"$work/bin/ip" <<'END'
+#!/bin/bash
+case $* in
+  "netns add "*) . "$WORK/bin/hold" netns ;;
+  "netns exec "*) exec "${@:4}" ;;
+esac
+END
+cat >"$work/bin/unshare" <<'END'
+#!/bin/bash
+. "$WORK/bin/hold" unshare
+exec /usr/bin/unshare "$@"
+END
+cat >"$work/bin/virsh" <<'END'
+#!/bin/bash
+[[ $* != *version ]] || . "$WORK/bin/hold" virsh
+END
+cat >"$work/bin/at-work" <<'END'
+#!/bin/bash
+: >"$WORK/ran"
+exec sleep 1000
+END
+for name in virtlogd libvirtd; do
+  cat >"$work/bin/$name" <<'END'
+#!/usr/bin/env python3
+import os, signal, socket
+name = {"virtlogd": "virtlogd", "libvirtd": "libvirt"}[os.path.basename(__file__)]
+socket.socket(socket.AF_UNIX).bind(f"/run/libvirt/{name}-sock")
+signal.pause()
+END
+done
+chmod 755 "$work"/bin/*
+export WORK=$work PATH=$work/bin:$PATH K8S_MYHOME_CACHE=$work/cache
+unset LAB_BUNDLE LAB_KEEP
+
+so() { "$@" || { echo "not so: $*" >&2; exit 1; }; }
+fails() { ! "$@"; }
+lab() { exec "$work/tests/lab/run" "$@"; }
+# appears FILE: within a minute.
+appears() {
+  local deadline=$((SECONDS + 60))
+  until [ -e "$1" ]; do
+    ((SECONDS < deadline)) || return 1
+    sleep 0.02
+  done
+}
+nothing_is_left() { [ -z "$(ls "$work/cache/lab-runs")" ]; }
+
+status=0
+(lab bash -c 'exit 7') || status=$?
+so [ "$status" = 7 ]
+so nothing_is_left
+
+# Until CMD has begun, it never does.
+for signal in TERM INT HUP; do
+  for hold in netns unshare virsh; do
+    rm -f "$work"/{held,go,ran}
+    mkfifo "$work/go"
+    (trap - INT; HOLD=$hold lab touch "$work/ran") &
+    run=$!
+    so appears "$work/held"
+    kill "-$signal" "$run"
+    # A shell that runs something hears of it behind that.
+    [ "$hold" = netns ] || so appears "$work/cache/lab-runs/k8slab-$run/stop"
+    timeout 60 tee "$work/go" <<<go >"$work/said"
+    status=0
+    wait "$run" || status=$?
+    so [ "$status $signal at $hold" = "143 $signal at $hold" ]
+    so [ ! -e "$work/ran" ]
+    so nothing_is_left
+  done
+done
+
+# Then it ends with the lab.
+rm -f "$work/ran"
+lab at-work &
+run=$!
+so appears "$work/ran"
+kill -TERM "$run"
+status=0
+wait "$run" || status=$?
+so [ "$status" = 143 ]
+so nothing_is_left
+echo all is so
