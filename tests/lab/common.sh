@@ -65,6 +65,17 @@ lab_image_note() {
 # gone PID: the process has ended, whether its parent knows or not.
 gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
 
+# wait_for PID: the exit status of a child, however many signals with a trap come meanwhile.
+wait_for() {
+  local status=0
+  wait "$1" || status=$?
+  while [[ -e /proc/$1 ]]; do
+    status=0
+    wait "$1" || status=$?
+  done
+  return "$status"
+}
+
 # wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds (asked every $POLL
 # seconds, 0.05), or fail naming WHAT.
 wait_until() {

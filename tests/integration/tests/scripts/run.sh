@@ -3,13 +3,13 @@
 # comes. Root of a mount namespace runs it: $1 is the checkout, $2 an empty folder.
 set -euo pipefail
 repo=$1 work=$2
-mount -t tmpfs -o mode=755 tmpfs "$work"
-mkdir -p "$work"/{bin,cache,tests/lab}
-cp "$repo"/tests/lab/{run,inside.sh,common.sh} "$work/tests/lab/"
+mount -t tmpfs -o mode=777 tmpfs "$work"
+mkdir -p "$work"/{bin,root,cache,users,target,tests/lab}
+cp "$repo"/tests/lab/{run,inside.sh,common.sh,with-sudo} "$work/tests/lab/"
 
-# hold NAME: a stub that was told to stop there tells so, and waits.
+# hold NAME: the stub that was told to waits there, once, and tells so.
 cat >"$work/bin/hold" <<'END'
-[[ ${HOLD:-} != "$1" ]] || { : >"$WORK/held"; read -r _ <"$WORK/go"; }
+[[ ${HOLD:-} != "$1" || -e $WORK/held ]] || { : >"$WORK/held"; read -r -t 60 _ <>"$WORK/go"; }
 END
 cat >"$work/bin/ip" <<'END'
 #!/bin/bash
@@ -30,7 +30,14 @@ END
 cat >"$work/bin/at-work" <<'END'
 #!/bin/bash
 : >"$WORK/ran"
-exec sleep 1000
+exec sleep 60
+END
+# What makes it root is no shell: that would give up another's rights.
+install -m 4755 "$(command -v setpriv)" "$work/root/setpriv"
+cat >"$work/bin/sudo" <<'END'
+#!/bin/bash
+[[ $1 == -n ]] && shift || . "$WORK/bin/hold" sudo
+exec "$WORK/root/setpriv" --reuid 0 --regid 0 --clear-groups -- "$@"
 END
 for name in virtlogd libvirtd; do
   cat >"$work/bin/$name" <<'END'
@@ -56,7 +63,7 @@ appears() {
     sleep 0.02
   done
 }
-nothing_is_left() { [ -z "$(ls "$work/cache/lab-runs")" ]; }
+nothing_is_left() { [ -z "$(ls "$work"/cache/lab-runs)" ]; }
 
 status=0
 (lab bash -c 'exit 7') || status=$?
@@ -74,7 +81,7 @@ for signal in TERM INT HUP; do
     kill "-$signal" "$run"
     # A shell that runs something hears of it behind that.
     [ "$hold" = netns ] || so appears "$work/cache/lab-runs/k8slab-$run/stop"
-    timeout 60 tee "$work/go" <<<go >"$work/said"
+    echo go 1<>"$work/go"
     status=0
     wait "$run" || status=$?
     so [ "$status $signal at $hold" = "143 $signal at $hold" ]
@@ -93,4 +100,34 @@ status=0
 wait "$run" || status=$?
 so [ "$status" = 143 ]
 so nothing_is_left
+
+# A user's lab, which is root's.
+as_user() {
+  exec setpriv --reuid 65534 --regid 65534 --clear-groups env HOME="$work/users" TMPDIR="$work/users" \
+    K8S_MYHOME_CACHE="$work/users/cache" CARGO_TARGET_DIR="$work/target" "$@"
+}
+chown 65534:65534 "$work/users"
+for command in run "with-sudo $work/tests/lab/run"; do
+  for hold in sudo ''; do
+    rm -f "$work"/{held,go,ran}
+    mkfifo -m 666 "$work/go"
+    : >"$work/target/file"
+    read -ra words <<<"$command"
+    HOLD=$hold as_user "$work/tests/lab/${words[0]}" "${words[@]:1}" at-work &
+    run=$!
+    if [ "$hold" = sudo ]; then so appears "$work/held"; else so appears "$work/ran"; fi
+    kill -TERM "$run"
+    if [ "$hold" = sudo ]; then
+      so appears "$(echo "$work"/users/tmp.*)/stop"
+      echo go 1<>"$work/go"
+      so [ ! -e "$work/ran" ]
+    fi
+    status=0
+    wait "$run" || status=$?
+    so [ "$status $command $hold" = "143 $command $hold" ]
+    so [ "$(stat -c %u "$work/target/file")" = 65534 ]
+    so [ "$(ls "$work/users")" = cache ]
+    so [ -z "$(ls "$work/users/cache/lab-runs")" ]
+  done
+done
 echo all is so
