@@ -23,6 +23,11 @@ cat >"$work/bin/unshare" <<'END'
 . "$WORK/bin/hold" unshare
 exec /usr/bin/unshare "$@"
 END
+cat >"$work/bin/flock" <<'END'
+#!/bin/bash
+[[ $* != 8 ]] || . "$WORK/bin/hold" flock
+exec /usr/bin/flock "$@"
+END
 cat >"$work/bin/virsh" <<'END'
 #!/bin/bash
 [[ $* != *version ]] || . "$WORK/bin/hold" virsh
@@ -55,10 +60,10 @@ unset LAB_BUNDLE LAB_KEEP
 so() { "$@" || { echo "not so: $*" >&2; exit 1; }; }
 fails() { ! "$@"; }
 lab() { exec "$work/tests/lab/run" "$@"; }
-# appears FILE: within a minute.
-appears() {
+# soon COMMAND…: it succeeds within a minute.
+soon() {
   local deadline=$((SECONDS + 60))
-  until [ -e "$1" ]; do
+  until "$@"; do
     ((SECONDS < deadline)) || return 1
     sleep 0.02
   done
@@ -77,10 +82,10 @@ for signal in TERM INT HUP; do
     mkfifo "$work/go"
     (trap - INT; HOLD=$hold lab touch "$work/ran") &
     run=$!
-    so appears "$work/held"
+    so soon [ -e "$work/held" ]
     kill "-$signal" "$run"
     # A shell that runs something hears of it behind that.
-    [ "$hold" = netns ] || so appears "$work/cache/lab-runs/k8slab-$run/stop"
+    [ "$hold" = netns ] || so soon [ -e "$work/cache/lab-runs/k8slab-$run/stop" ]
     echo go 1<>"$work/go"
     status=0
     wait "$run" || status=$?
@@ -94,11 +99,33 @@ done
 rm -f "$work/ran"
 lab at-work &
 run=$!
-so appears "$work/ran"
+so soon [ -e "$work/ran" ]
 kill -TERM "$run"
 status=0
 wait "$run" || status=$?
 so [ "$status" = 143 ]
+so nothing_is_left
+
+# One that begins is not taken for a dead one, by another that begins.
+rm -f "$work"/{held,go}
+mkfifo "$work/go"
+: >"$work/said"
+HOLD=flock lab true &
+run=$!
+so soon [ -e "$work/held" ]
+lab true 2>"$work/said" &
+other=$!
+so soon grep -q "waiting for another run" "$work/said"
+echo go 1<>"$work/go"
+so wait "$run"
+so wait "$other"
+so fails grep removing "$work/said"
+so nothing_is_left
+# But one that was killed is.
+: >"$work/cache/lab-runs/k8slab-1.lock"
+lab true 2>"$work/said" &
+so wait "$!"
+so grep removing "$work/said"
 so nothing_is_left
 
 # A user's lab, which is root's.
@@ -115,10 +142,10 @@ for command in run "with-sudo $work/tests/lab/run"; do
     read -ra words <<<"$command"
     HOLD=$hold as_user "$work/tests/lab/${words[0]}" "${words[@]:1}" at-work &
     run=$!
-    if [ "$hold" = sudo ]; then so appears "$work/held"; else so appears "$work/ran"; fi
+    if [ "$hold" = sudo ]; then so soon [ -e "$work/held" ]; else so soon [ -e "$work/ran" ]; fi
     kill -TERM "$run"
     if [ "$hold" = sudo ]; then
-      so appears "$(echo "$work"/users/tmp.*)/stop"
+      so soon [ -e "$(echo "$work"/users/tmp.*)/stop" ]
       echo go 1<>"$work/go"
       so [ ! -e "$work/ran" ]
     fi
@@ -128,6 +155,7 @@ for command in run "with-sudo $work/tests/lab/run"; do
     so [ "$(stat -c %u "$work/target/file")" = 65534 ]
     so [ "$(ls "$work/users")" = cache ]
     so [ -z "$(ls "$work/users/cache/lab-runs")" ]
+    so [ "$(stat -c %u "$work/users/cache/locks")" = 65534 ]
   done
 done
 echo all is so
