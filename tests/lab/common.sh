@@ -45,6 +45,26 @@ lock() {
   flock 9
 }
 
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+
+# apt_update: reads the package lists again. Whoever does so already, as the
+# nightly upgrades do, is waited for. A broken source, often somebody else's, keeps
+# nobody from what the others have: what is missing then fails by itself.
+apt_update() {
+  local said status deadline=$((SECONDS + 600)) waits=''
+  while :; do
+    status=0
+    said=$(as_root env LC_ALL="$LC_ALL" apt-get -qq update 2>&1) || status=$?
+    if ((status != 100 || SECONDS >= deadline)) || [[ $said != *"Could not get lock"* ]]; then break; fi
+    [[ -n $waits ]] || say "waiting for whoever has the package lists: ${said%%$'\n'*}"
+    waits=1
+    sleep "${POLL:-1}"
+  done
+  [[ -z $said ]] || printf '%s\n' "$said" >&2
+  ((status == 100)) || return "$status" # sudo's
+  say "not all package lists could be read, for the reason above: going on with those that are there"
+}
+
 # programs_in FOLDER NAME…: each of these programs is in FOLDER.
 programs_in() {
   local folder=$1 name
