@@ -121,3 +121,30 @@ fn a_broken_source_is_told_and_the_others_are_used() -> Result<()> {
     ensure!(said.contains("E: example.org has no Release file.\n") && said.contains("going on"), "{said}");
     Ok(())
 }
+
+#[test]
+fn the_lints_programs_come_from_where_rust_does_and_no_test_waits_for_them() -> Result<()> {
+    let rustup = "rustup component add rustfmt clippy";
+    let apt = ["apt-get update", "apt-get qemu-utils=1:7.2"];
+    for (owner, has_network, expected, installs) in [
+        ("rustc-web: /usr/bin/rustc\n", true, &apt[..], true),
+        ("", true, &[rustup, apt[0], apt[1]], false),
+        // Debian's package of it.
+        ("rustup: /usr/bin/rustup\n", false, &[rustup, apt[0], apt[1]], false),
+    ] {
+        let stage = machine()?;
+        stage.file("owner", owner)?;
+        stage.stubs(&[
+            ("dpkg-query", "#!/bin/bash\n[[ $1 != -S ]] || cat \"$STUBS/owner\"\n"),
+            ("cargo", "#!/bin/bash\nexit 1\n"),
+            ("rustup", &format!("{NOTE}exit {}\n", i32::from(!has_network))),
+        ])?;
+        let (calls, said) = deps_of(&stage, &["lab"])?;
+        ensure!(calls == expected, "{owner}: {calls:?}");
+        ensure!(said.contains("going on without") != has_network, "{owner}: {said}");
+        let installed = std::fs::read_to_string(stage.at("installed"))?;
+        ensure!(installed.contains(" rustfmt-web rust-web-clippy ") == installs, "{owner}: {installed}");
+        ensure!(installed.contains("clippy") == installs, "{owner}: {installed}");
+    }
+    Ok(())
+}
