@@ -78,7 +78,7 @@ programs_in() {
 # with a bundle; written by build-image: checkout, bundle and image, one a line.
 lab_image_note() {
   local key
-  key=$(printf '%s %s' "$LAB_REPO" "$(realpath "$1")" | sha256sum)
+  key=$(printf '%s %s' "$LAB_REPO" "$(realpath -m "$1")" | sha256sum)
   printf '%s' "$CACHE/lab-images/${key%% *}"
 }
 

@@ -97,6 +97,18 @@ fn a_host_agent_that_only_begins_ends_with_the_image_build() -> Result<()> {
 }
 
 #[test]
+fn an_image_is_built_of_a_bundle_of_any_name() -> Result<()> {
+    if !is_root("builders::an_image_is_built_of_a_bundle_of_any_name")? {
+        return Ok(());
+    }
+    let stage = Stage::new(&["build-image"])?;
+    let output = build_image(&stage, "#!/bin/bash\nls \"${K8SCTL_CONFIG%/*}/bundles\" >\"$STUBS/calls\"\n")?
+        .output()?;
+    ensure!(stage.calls() == ["lab.k8sbundle"], "{output:?}");
+    Ok(())
+}
+
+#[test]
 fn a_bundle_without_all_of_the_labs_programs_is_made_again() -> Result<()> {
     let stage = Stage::new(&["build-bundle", "bundle.py", "pause.c"])?;
     for name in ["apt-cache", "apt-get", "sudo"] {

@@ -75,6 +75,17 @@ status=0
 so [ "$status" = 7 ]
 so nothing_is_left
 
+# A bundle may have any name.
+mkdir "$work/other"
+echo kubectl >"$work/other/kubectl"
+tar -C "$work" --transform=s/other/bin/ -cf "$work/a bundle" other/kubectl
+cat >"$work/bin/has-bundle" <<'END'
+#!/bin/bash
+cmp "$LAB_DIR"/bundles/*.k8sbundle "$LAB_BUNDLE" && cmp "$LAB_DIR/bin/kubectl" "$WORK/other/kubectl"
+END
+chmod 755 "$work/bin/has-bundle"
+so env LAB_BUNDLE="$work/a bundle" "$work/tests/lab/run" has-bundle
+
 # Until CMD has begun, it never does.
 for signal in TERM INT HUP; do
   for hold in netns unshare virsh; do
