@@ -45,6 +45,26 @@ lock() {
   flock 9
 }
 
+as_root() { if ((EUID == 0)); then "$@"; else sudo "$@"; fi; }
+
+# apt_update: reads the package lists again. Whoever does so already, as the
+# nightly upgrades do, is waited for. A broken source, often somebody else's, keeps
+# nobody from what the others have: what is missing then fails by itself.
+apt_update() {
+  local said status deadline=$((SECONDS + 600)) waits=''
+  while :; do
+    status=0
+    said=$(as_root env LC_ALL="$LC_ALL" apt-get -qq update 2>&1) || status=$?
+    if ((status != 100 || SECONDS >= deadline)) || [[ $said != *"Could not get lock"* ]]; then break; fi
+    [[ -n $waits ]] || say "waiting for whoever has the package lists: ${said%%$'\n'*}"
+    waits=1
+    sleep "${POLL:-1}"
+  done
+  [[ -z $said ]] || printf '%s\n' "$said" >&2
+  ((status == 100)) || return "$status" # sudo's
+  say "not all package lists could be read, for the reason above: going on with those that are there"
+}
+
 # programs_in FOLDER NAME…: each of these programs is in FOLDER.
 programs_in() {
   local folder=$1 name
@@ -58,12 +78,23 @@ programs_in() {
 # with a bundle; written by build-image: checkout, bundle and image, one a line.
 lab_image_note() {
   local key
-  key=$(printf '%s %s' "$LAB_REPO" "$(realpath "$1")" | sha256sum)
+  key=$(printf '%s %s' "$LAB_REPO" "$(realpath -m "$1")" | sha256sum)
   printf '%s' "$CACHE/lab-images/${key%% *}"
 }
 
 # gone PID: the process has ended, whether its parent knows or not.
 gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
+
+# wait_for PID: the exit status of a child, however many signals with a trap come meanwhile.
+wait_for() {
+  local status=0
+  wait "$1" || status=$?
+  while [[ -e /proc/$1 ]]; do
+    status=0
+    wait "$1" || status=$?
+  done
+  return "$status"
+}
 
 # wait_until SECONDS WHAT COMMAND…: until COMMAND succeeds (asked every $POLL
 # seconds, 0.05), or fail naming WHAT.

@@ -62,7 +62,9 @@ END
   local bundle=${LAB_BUNDLE:-$CACHE/bundles/$LAB_BUNDLE_NAME.k8sbundle}
   if [[ -e $bundle ]]; then
     bundle=$(realpath "$bundle")
-    ln "$bundle" "$LAB_DIR/bundles/" 2>/dev/null || ln -s "$bundle" "$LAB_DIR/bundles/"
+    # Whatever its name: without the ending it would be no bundle.
+    local link=$LAB_DIR/bundles/lab.k8sbundle
+    ln "$bundle" "$link" 2>/dev/null || ln -s "$bundle" "$link"
   elif [[ -n ${LAB_BUNDLE:-} ]]; then
     die "LAB_BUNDLE=$LAB_BUNDLE does not exist"
   fi

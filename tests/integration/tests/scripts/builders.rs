@@ -27,6 +27,14 @@ setsid bash -c 'sleep 0.3; echo $$ >"$1/begun"; echo $$ >"$2"; exec sleep 1000' 
 exit 1
 "#;
 
+/// An apt-get that has what the lists name once they were read again, where that helps.
+const ARCHIVE: &str = r#"#!/bin/bash
+for last; do :; done
+echo "apt-get $last" >>"$STUBS/calls"
+if [[ $last == update ]]; then : >"$STUBS/new-lists"; exit; fi
+[[ -e $STUBS/new-lists ]] && "$(<"$STUBS/helps")"
+"#;
+
 /// Processes that a stub began, which end with the test.
 struct Begun(Vec<Pid>);
 
@@ -89,6 +97,18 @@ fn a_host_agent_that_only_begins_ends_with_the_image_build() -> Result<()> {
 }
 
 #[test]
+fn an_image_is_built_of_a_bundle_of_any_name() -> Result<()> {
+    if !is_root("builders::an_image_is_built_of_a_bundle_of_any_name")? {
+        return Ok(());
+    }
+    let stage = Stage::new(&["build-image"])?;
+    let output = build_image(&stage, "#!/bin/bash\nls \"${K8SCTL_CONFIG%/*}/bundles\" >\"$STUBS/calls\"\n")?
+        .output()?;
+    ensure!(stage.calls() == ["lab.k8sbundle"], "{output:?}");
+    Ok(())
+}
+
+#[test]
 fn a_bundle_without_all_of_the_labs_programs_is_made_again() -> Result<()> {
     let stage = Stage::new(&["build-bundle", "bundle.py", "pause.c"])?;
     for name in ["apt-cache", "apt-get", "sudo"] {
@@ -117,6 +137,31 @@ fn a_bundle_without_all_of_the_labs_programs_is_made_again() -> Result<()> {
         let output = stage.command("build-bundle")?.output()?;
         ensure!(!output.status.success() && !stage.calls().is_empty(), "{name}: {}", said(&output));
         stage.program(&format!("cache/lab-bin/{name}"), &text)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn packages_that_the_lists_do_not_have_any_more_are_looked_for_in_new_ones() -> Result<()> {
+    let (download, update) = ("apt-get docker-registry", "apt-get update");
+    for (helps, expected) in
+        [("true", &[download, update, download, "dpkg-deb -x"][..]), ("false", &[download, update, download])]
+    {
+        let stage = Stage::new(&["build-bundle", "bundle.py", "pause.c"])?;
+        for name in ["done", "source-version"] {
+            stage.file(&format!("cache/kubernetes/v1.20.2/{name}"), "")?;
+        }
+        stage.file("helps", helps)?;
+        stage.stubs(&[
+            ("apt-cache", "#!/bin/bash\necho '  Candidate: 1'\n"),
+            ("apt-get", ARCHIVE),
+            // There is none, and that is its end.
+            ("dpkg-deb", "#!/bin/bash\necho \"dpkg-deb $1\" >>\"$STUBS/calls\"\nexit 1\n"),
+            ("sudo", "#!/bin/bash\nexec \"$@\"\n"),
+        ])?;
+        let output = stage.command("build-bundle")?.output()?;
+        let calls = stage.calls();
+        ensure!(!output.status.success() && calls == expected, "{calls:?} {}", said(&output));
     }
     Ok(())
 }

@@ -6,11 +6,13 @@
 //! - `builders`: what the builders take for whole, and what outlives them
 //! - `ensure_bundle`, `install_system`: what only `make up` runs
 //! - `run`: a lab and its end
+//! - `baseline`: what the bench measures against
 //!
 //! What a script does as root to a host's folders is a script of its own, beside these files.
 
 #![expect(clippy::disallowed_methods, reason = "tests start the scripts themselves")]
 
+mod baseline;
 mod builders;
 mod common;
 mod deps;

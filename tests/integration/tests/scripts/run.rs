@@ -5,6 +5,6 @@ use anyhow::Result;
 use super::stage::in_namespace;
 
 #[test]
-fn a_signal_ends_a_lab_wherever_it_is() -> Result<()> {
-    in_namespace("run::a_signal_ends_a_lab_wherever_it_is", include_str!("run.sh"))
+fn labs_end_at_signals_and_dead_ones_are_told_apart() -> Result<()> {
+    in_namespace("run::labs_end_at_signals_and_dead_ones_are_told_apart", include_str!("run.sh"))
 }
