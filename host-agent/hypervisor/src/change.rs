@@ -245,14 +245,11 @@ pub enum HostOp {
         /// The bridge of its network.
         bridge: String,
     },
-    /// This run of the domain has that share of the host's processors; then the outcome is [`Outcome::Done`], and else
-    /// [`Outcome::AlreadySo`]: where it does not run, where the host has no means for that, or where a person has set
-    /// its share.
+    /// This run of the domain gets more of the host's processors than others while all want them. Without an effect
+    /// where it does not run, where the host has no means for that, or where a person has set the domain's share.
     PreferDomain {
         /// Which one.
         domain: DomainRef,
-        /// How much it gets.
-        share: Share,
     },
     /// The VM runs with the sizes of its definition: shut down and started again where not, without a saved state.
     RestartDomain {
@@ -274,16 +271,6 @@ pub enum HostOp {
         /// Which one.
         domain: DomainRef,
     },
-}
-
-/// How much of the host's processors a VM gets while all want them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Share {
-    /// 2.4 times as much as another.
-    Greater,
-    /// Nine times as much as another.
-    Most,
 }
 
 impl HostOp {

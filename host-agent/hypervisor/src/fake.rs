@@ -10,7 +10,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
 use crate::adoption::{DhcpHost, DhcpRange};
-use crate::change::{DomainRef, HostOp, Outcome, Share};
+use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
 use crate::hypervisor::Hypervisor;
 use crate::observed::{
@@ -50,10 +50,8 @@ pub struct FakeHost {
     pub join_channels: BTreeMap<String, PathBuf>,
     /// Addresses that somebody answers for, with the MAC address that does.
     pub answering: BTreeMap<std::net::Ipv4Addr, String>,
-    /// Names and runs of the domains that were given these shares, in order.
-    pub preferred: Vec<(String, u32, Share)>,
-    /// It has no means to prefer a domain.
-    pub has_no_shares: bool,
+    /// Names and runs of the domains that have the greater share of the processors.
+    pub preferred: Vec<(String, u32)>,
     /// libvirt is away.
     pub unreachable: bool,
     /// How often each op's effect was made, by name.
@@ -448,10 +446,14 @@ impl FakeHost {
                 }
                 self.set_state(reference, DomainState::Running)
             }
-            HostOp::PreferDomain { domain, share } => {
-                let run = self.domain(domain)?.and_then(|seen| seen.run).filter(|_| !self.has_no_shares);
-                self.preferred.extend(run.map(|run| (domain.name.clone(), run, *share)));
-                Ok(if run.is_some() { Outcome::Done } else { Outcome::AlreadySo })
+            HostOp::PreferDomain { domain } => {
+                let run = self.domain(domain)?.and_then(|seen| seen.run);
+                let run = run.map(|run| (domain.name.clone(), run));
+                let Some(run) = run.filter(|run| !self.preferred.contains(run)) else {
+                    return Ok(Outcome::AlreadySo);
+                };
+                self.preferred.push(run);
+                Ok(Outcome::Done)
             }
             HostOp::ShutDownDomain { domain } => self.set_state(domain, DomainState::Off),
             HostOp::PowerOffDomain { domain } => match self.domain(domain)? {

@@ -172,7 +172,7 @@ fn execute_impl(connect: &Connect, config: &HypervisorConfig, op: &HostOp) -> Re
         HostOp::DeleteVolume { pool, name } => storage::execute_delete_volume(connect, pool, name),
         HostOp::DefineDomain { domain } => domain::execute_define(connect, config, domain),
         HostOp::StartDomain { domain } => domain::execute_start(connect, domain),
-        HostOp::PreferDomain { domain, share } => share::execute_prefer(connect, config, domain, *share),
+        HostOp::PreferDomain { domain } => share::execute_prefer(connect, config, domain),
         HostOp::PowerOffDomain { domain } => domain::execute_power_off(connect, domain),
         HostOp::DeleteDomain { domain } => domain::execute_delete(connect, domain),
         // These wait, and are done above, outside of the blocking threads.

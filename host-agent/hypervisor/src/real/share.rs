@@ -18,48 +18,33 @@ use super::HypervisorConfig;
 use super::daemons::is_local_system;
 use super::domain::find_ours;
 use super::error::{Context, Result};
-use crate::change::{DomainRef, Outcome, Share};
+use crate::change::{DomainRef, Outcome};
 
 /// A group's weight in control groups v2 and v1 where nobody has set another one.
 const UNSET_WEIGHTS: [u64; 2] = [100, 1024];
-const SHARES: [Share; 2] = [Share::Greater, Share::Most];
+/// A preferred VM counts as twelve fifths of another: nearly what [`AUTOGROUP_NICE`] makes it, where each step is a
+/// factor of 1.25.
+const PREFERENCE: (u64, u64) = (12, 5);
+const AUTOGROUP_NICE: &str = "-4";
 /// Where the system's libvirt has a file with the process id of each VM.
 const PID_FILES: &str = "/run/libvirt/qemu";
-
-impl Share {
-    fn of(self, unset: u64) -> u64 {
-        match self {
-            Self::Greater => unset * 12 / 5,
-            Self::Most => unset * 9,
-        }
-    }
-
-    /// The nearest nice value of a group of processes, where each step is a factor of 1.25.
-    fn nice(self) -> i32 {
-        match self {
-            Self::Greater => -4,
-            Self::Most => -10,
-        }
-    }
-}
 
 pub(super) fn execute_prefer(
     connect: &Connect,
     config: &HypervisorConfig,
     reference: &DomainRef,
-    share: Share,
 ) -> Result<Outcome> {
     let name = &reference.name;
     let Some(domain) = find_ours(connect, reference)? else { return Ok(Outcome::AlreadySo) };
     if !domain.is_active().call("read", "domain", name)? {
         return Ok(Outcome::AlreadySo);
     }
-    let done = match set_weight(&domain, share) {
+    let done = match set_weight(&domain) {
         Err(error) if has_no_group(&error) => None,
         set => set.call("set the processor share of", "domain", name)?,
     };
     if done.is_none() && is_local_system(&config.uri) {
-        return Ok(prefer_process(Path::new(PID_FILES), Path::new("/proc"), reference, share));
+        return Ok(prefer_process(Path::new(PID_FILES), Path::new("/proc"), reference));
     }
     Ok(done.unwrap_or(Outcome::AlreadySo))
 }
@@ -72,25 +57,20 @@ fn has_no_group(error: &virt::error::Error) -> bool {
 }
 
 /// `None` where the VM has no weight of its own.
-fn set_weight(domain: &Domain, share: Share) -> std::result::Result<Option<Outcome>, virt::error::Error> {
+fn set_weight(domain: &Domain) -> std::result::Result<Option<Outcome>, virt::error::Error> {
     let now = domain.scheduler_parameters_flags(sys::VIR_DOMAIN_AFFECT_LIVE)?;
     let Some(weight) = now.cpu_shares else { return Ok(None) };
-    let Some(wanted) = wanted_weight(weight, share) else { return Ok(Some(Outcome::AlreadySo)) };
-    if weight != wanted {
-        let change = SchedulerInfo { cpu_shares: Some(wanted), ..SchedulerInfo::default() };
-        domain.set_scheduler_parameters_flags(&change, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+    if !UNSET_WEIGHTS.contains(&weight) {
+        return Ok(Some(Outcome::AlreadySo));
     }
+    let preferred = weight * PREFERENCE.0 / PREFERENCE.1;
+    let change = SchedulerInfo { cpu_shares: Some(preferred), ..SchedulerInfo::default() };
+    domain.set_scheduler_parameters_flags(&change, sys::VIR_DOMAIN_AFFECT_LIVE)?;
     Ok(Some(Outcome::Done))
 }
 
-/// `None` where a person has set the weight.
-fn wanted_weight(weight: u64, share: Share) -> Option<u64> {
-    let is_ours = |unset: u64| weight == unset || SHARES.iter().any(|ours| weight == ours.of(unset));
-    UNSET_WEIGHTS.into_iter().find(|unset| is_ours(*unset)).map(|unset| share.of(unset))
-}
-
 /// Sets the weight of the VM's process group, if the kernel has such groups and the process is there.
-fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef, share: Share) -> Outcome {
+fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef) -> Outcome {
     let name = &reference.name;
     let set = || {
         let pid = fs::read_to_string(pid_files.join(format!("{name}.pid")))?;
@@ -101,12 +81,10 @@ fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef, share: S
         let is_its = command.windows(reference.uuid.len()).any(|part| part == reference.uuid.as_bytes());
         // `/autogroup-42 nice 0`; a kernel that does not group processes has no such file.
         let group = process.join("autogroup");
-        let now = fs::read_to_string(&group)?;
-        let is_at = |nice: i32| now.trim_end().ends_with(&format!(" nice {nice}"));
-        if !is_its || !(is_at(0) || SHARES.iter().any(|ours| is_at(ours.nice()))) {
+        if !is_its || !fs::read_to_string(&group)?.trim_end().ends_with(" nice 0") {
             return Ok(Outcome::AlreadySo);
         }
-        fs::write(group, share.nice().to_string()).map(|()| Outcome::Done)
+        fs::write(group, AUTOGROUP_NICE).map(|()| Outcome::Done)
     };
     set().unwrap_or_else(|error| {
         tracing::debug!(domain = %name, %error, "the weight of its processes stays");
@@ -117,19 +95,6 @@ fn prefer_process(pid_files: &Path, proc: &Path, reference: &DomainRef, share: S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_weight_that_nobody_else_set_becomes_the_shares() {
-        for (weight, greater, most) in [(100, 240, 900), (1024, 2457, 9216)] {
-            for ours in [weight, greater, most] {
-                assert_eq!(wanted_weight(ours, Share::Greater), Some(greater));
-                assert_eq!(wanted_weight(ours, Share::Most), Some(most));
-            }
-        }
-        for of_a_person in [1, 50, 200, 2048, 10_000] {
-            assert_eq!(wanted_weight(of_a_person, Share::Most), None);
-        }
-    }
 
     #[test]
     fn only_the_process_of_the_vm_meant_is_preferred() {
@@ -145,7 +110,7 @@ mod tests {
         let set = |pid_file: &str| {
             fs::write(run.join("cp.pid"), pid_file).expect("writes");
             let of = DomainRef { name: "cp".into(), uuid: uuid.into(), cluster_id: "c".into() };
-            prefer_process(&run, &proc, &of, Share::Most)
+            prefer_process(&run, &proc, &of)
         };
         let seen = |pid: &str| fs::read_to_string(proc.join(pid).join("autogroup")).expect("reads");
         for strange in ["", "none", "8", "9"] {
@@ -157,9 +122,7 @@ mod tests {
             );
         }
         assert_eq!(set("7\n"), Outcome::Done);
-        assert_eq!((&*seen("7"), &*seen("8")), ("-10", "/autogroup-1 nice 0\n"));
-        fs::write(proc.join("7/autogroup"), "/autogroup-1 nice -4\n").expect("writes");
-        assert_eq!((set("7\n"), &*seen("7")), (Outcome::Done, "-10"), "from a share of before");
+        assert_eq!((&*seen("7"), &*seen("8")), (AUTOGROUP_NICE, "/autogroup-1 nice 0\n"));
         let by_a_person = "/autogroup-1 nice 10\n";
         fs::write(proc.join("7/autogroup"), by_a_person).expect("writes");
         assert_eq!(set("7\n"), Outcome::AlreadySo);

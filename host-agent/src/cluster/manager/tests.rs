@@ -93,9 +93,8 @@ async fn a_running_up_destroys_only_what_was_agreed_to() {
 #[tokio::test]
 async fn a_vm_that_is_paused_is_not_turned_off_to_wait_for_its_turn() {
     let agent = FakeHostAgent::new().await;
-    // Fewer processors than VMs want, and no shares of them: workers wait until the control plane has done its part.
+    // Fewer processors than VMs want: workers wait until the control plane has done its part.
     agent.hypervisor.host().observed.host_cpus = 1;
-    agent.hypervisor.host().has_no_shares = true;
     let manager = agent.start().await;
     id(up(&manager, SPEC, true).await);
     let worker_is_defined = |host: &FakeHost| host.observed.domains.len() == 2;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use host_artifacts::image::Image;
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{HostChange, HostOp, HostPlan, Outcome, Share};
+use host_hypervisor::change::{HostChange, HostOp, HostPlan};
 use host_hypervisor::desired::DesiredImage;
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{StartPlan, plan_host, plan_starts};
@@ -14,7 +14,7 @@ use k8sctl_types::spec::Role;
 
 use super::mandate::Carried;
 use super::trouble::Trouble;
-use super::{ClusterTask, PoweredOn, Preferred, RESYNC};
+use super::{ClusterTask, PoweredOn, RESYNC};
 use crate::cluster::consent::refuse_unagreed;
 use crate::cluster::crash;
 use crate::cluster::desired::{desired_host, desired_image, domain_ref, host_pool, pool_image, vm_of};
@@ -147,8 +147,7 @@ impl ClusterTask {
         observed: &ObservedHost,
     ) -> Result<Planned, Trouble> {
         let agents = self.observed(cluster);
-        let comes_first = |run| self.preferred.is_some_and(|it| it.has_effect && Some(it.run) == run);
-        let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents, &comes_first);
+        let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
         let names = self.shared.records.cluster_names().await?;
         let (config, image) = (&self.shared.config, image.clone());
         let desired = desired_host(config, cluster, image, observed.accelerator, names, powered);
@@ -169,24 +168,17 @@ impl ClusterTask {
         Ok(Planned { changes, adoption, refused })
     }
 
-    /// Gives each run of the control plane's VM its share of the processors: nearly all of them until it can take
-    /// workers, since nobody can join before, and the greater one from then on, since whatever the others do they ask
-    /// its API. What is refused now is tried again by the next look.
+    /// Gives each run of the control plane's VM the greater share of the processors: all others wait for its API while
+    /// they join, and later for whatever they ask it. What is refused now is tried again by the next look.
     async fn prefer_control_plane(&mut self, cluster: &ClusterRecord) {
-        let is_up = progress::control_plane_is_up(cluster, &self.observed(cluster));
-        let share = if is_up { Share::Greater } else { Share::Most };
         for node in cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane) {
-            let Some(run) = self.powered_on.get(&node.id).map(|power| power.run) else { continue };
-            if self.preferred.is_some_and(|it| (it.run, it.share) == (run, share)) {
+            let run = self.powered_on.get(&node.id).map(|power| power.run);
+            if run.is_none() || self.preferred == run {
                 continue;
             }
-            let op = HostOp::PreferDomain { domain: domain_ref(cluster, node), share };
+            let op = HostOp::PreferDomain { domain: domain_ref(cluster, node) };
             match self.shared.hypervisor.execute(&op).await {
-                Ok(outcome) => {
-                    self.preferred = Some(Preferred { run, share, has_effect: outcome == Outcome::Done });
-                    // The others may be started beside it now.
-                    self.wake.notify_one();
-                }
+                Ok(_) => self.preferred = run,
                 Err(error) => {
                     tracing::debug!(node.name = %node.name, %error, "its VM has no greater share of the processors");
                 }
@@ -228,24 +220,14 @@ pub(super) fn started(op: &HostOp) -> Option<&str> {
     }
 }
 
-/// Whether a VM shall run by now. The control plane comes first; the others wait until it has its share of the host's
-/// processors (`comes_first` of its run), or where that has no effect until it needs them no more for itself, unless the
-/// host has enough for all. One that is not off is not turned off for that.
-fn shall_run(
-    cluster: &ClusterRecord,
-    node: &NodeRecord,
-    host: &ObservedHost,
-    agents: &Observed,
-    comes_first: &dyn Fn(Option<u32>) -> bool,
-) -> bool {
+/// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
+/// processors for itself, unless the host has enough for all. One that is not off is not turned off for that.
+fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
     let is_on = host.domain(&node.name).is_some_and(|domain| domain.state != DomainState::Off);
     let wanted: u32 = cluster.nodes.iter().map(|node| node.spec.vcpus).sum();
-    let run = |node: &NodeRecord| vm_of(host, cluster, node).and_then(|domain| domain.run);
-    let mut control_plane = cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane);
     is_on
         || node.spec.role == Role::ControlPlane
         || wanted <= host.host_cpus
-        || control_plane.all(|node| comes_first(run(node)))
         || progress::control_plane_is_starting(cluster, agents)
 }
 
@@ -319,33 +301,6 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn on_a_small_host_workers_start_once_the_control_plane_comes_first() {
-        let agent = FakeHostAgent::new().await;
-        agent.hypervisor.host().observed.host_cpus = 1;
-        let image = agent.shared.images.list().expect("reads").remove(0);
-        let operation = agent.begin(agent.generation(SPEC).await).await;
-        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
-        let running = |look: &str, wanted: &[&str]| {
-            let host = agent.hypervisor.host();
-            let running = host.observed.domains.iter().filter(|it| it.state == DomainState::Running);
-            let mut running: Vec<_> = running.map(|it| it.name.clone()).collect();
-            running.sort_unstable();
-            assert_eq!(running, wanted, "{look}");
-        };
-        agent.hypervisor.host().has_no_shares = true;
-        for _ in 0..2 {
-            assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
-            running("without shares", &["control"]);
-        }
-        agent.hypervisor.host().has_no_shares = false;
-        task.preferred = None;
-        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
-        running("before it comes first", &["control"]);
-        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
-        running("beside it", &["control", "worker"]);
-    }
-
     /// One that somebody else began, and one of which it was refused at first, too.
     #[tokio::test]
     async fn each_run_of_the_control_plane_gets_the_greater_share() {
@@ -359,7 +314,7 @@ mod tests {
             let mut host = agent.hypervisor.host();
             assert!(host.observed.domains.iter().all(|it| it.state == DomainState::Running));
             let run = host.observed.domain("control").and_then(|it| it.run).expect("it runs");
-            let now = (host.preferred.split_off(0), vec![("control".to_owned(), run, Share::Most)]);
+            let now = (host.preferred.split_off(0), vec![("control".to_owned(), run)]);
             if started_anew {
                 for domain in &mut host.observed.domains {
                     domain.run = domain.run.map(|run| run + 100);

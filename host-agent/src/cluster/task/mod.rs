@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
-use host_hypervisor::change::Share;
 use host_hypervisor::observed::ObservedHost;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
@@ -74,15 +73,6 @@ struct PoweredOn {
     since: jiff::Timestamp,
 }
 
-/// What the control plane's VM was given of the host's processors.
-#[derive(Clone, Copy, Debug)]
-struct Preferred {
-    run: u32,
-    share: Share,
-    /// The host can do it, and nobody else has set another share.
-    has_effect: bool,
-}
-
 /// See the module.
 pub struct ClusterTask {
     shared: Arc<Shared>,
@@ -95,7 +85,8 @@ pub struct ClusterTask {
     kubernetes: Option<Kubernetes>,
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
     powered_on: BTreeMap<String, PoweredOn>,
-    preferred: Option<Preferred>,
+    /// The run of the control plane's VM that has the greater share of the processors.
+    preferred: Option<u32>,
     /// The operation of the last look.
     operation: Option<OperationRecord>,
     /// The last one that failed, where the records could not be written then: they still have it as running.
