@@ -389,7 +389,6 @@ mod tests {
             }
         }
         agent.hypervisor.notify();
-        // Its plan is refused.
         assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
         assert!(!task.powered_on.contains_key(&worker.id));
         assert_eq!(task.observed(&cluster).vms[&worker.id].state, "missing");
