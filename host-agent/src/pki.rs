@@ -141,7 +141,7 @@ impl ClusterPki {
             Role::ControlPlane => {
                 self.kubernetes.control_plane_files(&node.name, node.spec.ip, services, &endpoint, &version)
             }
-            Role::Worker => self.kubernetes.worker_files(&node.name, &endpoint),
+            Role::Worker => self.kubernetes.worker_files(&node.name, node.spec.ip, &endpoint),
         };
         files.map_err(|error| issue_failure(&cluster.name, &error))
     }

@@ -18,6 +18,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const NODE: &str = "k8s-control-plane-1";
 const ENDPOINT: &str = "192.168.122.10:6443";
+const WORKER_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 122, 11);
 
 struct Room {
     dir: tempfile::TempDir,
@@ -160,12 +161,40 @@ fn the_structure_is_kubeadms() {
 600 pki/etcd/healthcheck-client.key -----BEGIN PRIVATE KEY-----
 644 pki/apiserver-etcd-client.crt kube-apiserver-etcd-client|||client
 600 pki/apiserver-etcd-client.key -----BEGIN PRIVATE KEY-----
+644 pki/controller-manager/server.crt kube-controller-manager||k8s-control-plane-1 localhost 192.168.122.10 127.0.0.1|server
+600 pki/controller-manager/server.key -----BEGIN PRIVATE KEY-----
+644 pki/scheduler/server.crt kube-scheduler||k8s-control-plane-1 localhost 192.168.122.10 127.0.0.1|server
+600 pki/scheduler/server.key -----BEGIN PRIVATE KEY-----
+644 /var/lib/kubelet/pki/kubelet.crt system:node:k8s-control-plane-1|system:nodes|k8s-control-plane-1 192.168.122.10|server
+600 /var/lib/kubelet/pki/kubelet.key -----BEGIN PRIVATE KEY-----
 600 admin.conf kubernetes-admin@kubernetes https://192.168.122.10:6443 kubernetes-admin|system:masters||client
 600 controller-manager.conf system:kube-controller-manager@kubernetes https://192.168.122.10:6443 system:kube-controller-manager|||client
 600 scheduler.conf system:kube-scheduler@kubernetes https://192.168.122.10:6443 system:kube-scheduler|||client
 600 kubelet.conf system:node:k8s-control-plane-1@kubernetes https://192.168.122.10:6443 system:node:k8s-control-plane-1|system:nodes||client
 ";
     assert_eq!(shape, expected);
+}
+
+#[test]
+fn a_worker_has_what_its_kubelet_needs_and_no_key_of_the_cluster() {
+    let room = Room::new();
+    let files = room.pki.worker_files("k8s-worker-1", WORKER_IP, ENDPOINT).expect("files");
+    let map = by_path(&files);
+    let paths: Vec<&str> = map.keys().copied().collect();
+    let expected = [
+        "/etc/kubernetes/kubelet.conf",
+        "/etc/kubernetes/pki/ca.crt",
+        "/var/lib/kubelet/pki/kubelet.crt",
+        "/var/lib/kubelet/pki/kubelet.key",
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(
+        describe(map["/var/lib/kubelet/pki/kubelet.crt"]),
+        "system:node:k8s-worker-1|system:nodes|k8s-worker-1 192.168.122.11|server"
+    );
+    let elsewhere = room.pki.worker_files("k8s-worker-1", Ipv4Addr::new(192, 168, 122, 12), ENDPOINT);
+    let elsewhere = elsewhere.expect("files");
+    assert!(describe(by_path(&elsewhere)["/var/lib/kubelet/pki/kubelet.crt"]).contains("192.168.122.12"));
 }
 
 #[test]
@@ -190,11 +219,11 @@ fn files_stay_the_same_until_half_of_their_life() {
     let room = Room::new();
     let now = Timestamp::now();
     let first = files_at(&room.pki, "v1.20.2", now);
-    let worker = room.pki.worker_files("k8s-worker-1", ENDPOINT).expect("files");
+    let worker = room.pki.worker_files("k8s-worker-1", WORKER_IP, ENDPOINT).expect("files");
     assert_eq!(files_at(&room.pki, "v1.20.2", now), first);
     let again = KubernetesPki::open(&room.path()).expect("opens again");
     assert_eq!(files_at(&again, "v1.20.2", now), first);
-    assert_eq!(again.worker_files("k8s-worker-1", ENDPOINT).expect("files"), worker);
+    assert_eq!(again.worker_files("k8s-worker-1", WORKER_IP, ENDPOINT).expect("files"), worker);
 
     let half = SignedDuration::from_secs(LEAF_LIFETIME.as_secs() / 2);
     let before = files_at(&again, "v1.20.2", now + half - SignedDuration::from_hours(24));
@@ -259,6 +288,9 @@ async fn openssl_verifies_every_chain() {
     let cases = [
         ("ca.crt", "sslserver", "apiserver.crt"),
         ("ca.crt", "sslclient", "apiserver-kubelet-client.crt"),
+        ("ca.crt", "sslserver", "controller-manager/server.crt"),
+        ("ca.crt", "sslserver", "scheduler/server.crt"),
+        ("ca.crt", "sslserver", "../../../var/lib/kubelet/pki/kubelet.crt"),
         ("front-proxy-ca.crt", "sslclient", "front-proxy-client.crt"),
         ("etcd/ca.crt", "sslserver", "etcd/server.crt"),
         ("etcd/ca.crt", "sslclient", "etcd/server.crt"),

@@ -12,7 +12,7 @@ use k8sctl_proto::node::v1::{DesiredState, ManagedFile};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{OwnedFile, write_files, wrong_files};
+use super::{OwnedFile, kubelet, systemctl, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
@@ -24,6 +24,8 @@ pub const KUBELET_CONF: &str = "/etc/kubernetes/kubelet.conf";
 pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// Where the kubelet keeps its certificates.
 pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
+/// What the kubelet shows on its port, which it reads once, at its start.
+const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
 /// The link that the kubelet turns when it rotates its certificate.
 const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
@@ -44,6 +46,13 @@ impl Files {
         let Some(certificate) = &plan.kubelet_certificate else { return true };
         let current = std::fs::read(self.root.path(CURRENT)).unwrap_or_default();
         is_pair(&current) && self.root.exists(certificate)
+    }
+
+    /// A kubelet that runs shows a certificate that is not the delivered one.
+    fn serves_another(&self, plan: &Plan) -> Result<bool, StepError> {
+        let Some(delivered) = plan.files.iter().find(|file| file.path == SERVING) else { return Ok(false) };
+        let current = self.root.read(SERVING).map_err(StepError::read(SERVING))?;
+        Ok(current.is_some_and(|current| current != delivered.content))
     }
 }
 
@@ -126,9 +135,13 @@ impl Step for Files {
             symlink(name, &fresh).map_err(StepError::write(&fresh))?;
             std::fs::rename(&fresh, &link).map_err(StepError::write(&link))?;
         }
+        let serves_another = self.serves_another(&plan)?;
         write_files(&self.root, &plan.files)?;
         if delivered {
             self.root.sync_dirs(&[KUBELET_PKI]).map_err(StepError::write(KUBELET_PKI))?;
+        }
+        if serves_another && self.root.is_live() {
+            systemctl(&["try-restart", kubelet::UNIT]).await?;
         }
         Ok(())
     }
@@ -254,6 +267,19 @@ mod tests {
             fixture.settle(&desired).await;
             assert_eq!(fixture.root.read(&file.path).expect("read"), Some(file.content));
         }
+    }
+
+    #[test]
+    fn a_kubelet_shows_another_certificate_only_where_there_was_one() {
+        let fixture = fixture();
+        let says = |content: &[u8]| {
+            let plan = plan_files(&desired(&[(SERVING, content, 0o644)]).files).expect("planned");
+            fixture.step.serves_another(&plan).expect("looked at")
+        };
+        assert!(!says(b"first"));
+        fixture.root.write(SERVING, b"first", 0o644).expect("written");
+        assert!(!says(b"first"));
+        assert!(says(b"second"));
     }
 
     #[tokio::test]

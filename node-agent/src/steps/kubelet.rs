@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{run, systemctl, wait_until};
 use crate::converge::step::{Check, Step, StepError};
@@ -42,31 +40,6 @@ pub async fn health() -> Result<(), String> {
     }
 }
 
-/// The certificate and key that the kubelet makes itself for its own port, where the host delivers none.
-const SERVING: [&str; 2] = ["/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubelet/pki/kubelet.key"];
-
-/// Removes a serving pair that lost its content when the power went: the kubelet does not sync it, never makes it anew
-/// while it is there, and ends at each start because of it.
-pub fn remove_torn_serving_pair(root: &Root) -> Result<(), StepError> {
-    let mut found = Vec::new();
-    for path in SERVING {
-        found.push(root.read(path).map_err(StepError::read(path))?);
-    }
-    let certificate = |pem: &Vec<u8>| CertificateDer::from_pem_slice(pem).is_ok();
-    let key = |pem: &Vec<u8>| PrivateKeyDer::from_pem_slice(pem).is_ok();
-    let is_torn = match (&found[0], &found[1]) {
-        (None, None) => false,
-        (one, other) => !one.as_ref().is_some_and(certificate) || !other.as_ref().is_some_and(key),
-    };
-    if is_torn {
-        tracing::warn!("the kubelet's serving certificate lost its content; it makes another one");
-        for path in SERVING {
-            root.remove(path).map_err(StepError::write(path))?;
-        }
-    }
-    Ok(())
-}
-
 async fn is_enabled() -> bool {
     run("systemctl", &["is-enabled", "--quiet", UNIT]).await.is_ok()
 }
@@ -99,36 +72,8 @@ impl Step for Kubelet {
         if !is_enabled().await {
             systemctl(&["enable", UNIT]).await?;
         }
-        remove_torn_serving_pair(&self.root)?;
         progress.say("starting the kubelet");
         systemctl(&["start", UNIT]).await?;
         wait_until("the kubelet is healthy", HEALTHY, health).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n";
-    const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----\nQQ==\n-----END PRIVATE KEY-----\n";
-
-    #[test]
-    fn a_serving_pair_goes_when_either_file_lost_its_content() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let root = Root::new(dir.path());
-        remove_torn_serving_pair(&root).expect("nothing there");
-        for (certificate, key, stays) in [
-            (CERTIFICATE, KEY, true),
-            (b"", KEY, false),
-            (CERTIFICATE, b"", false),
-            (b"", b"", false),
-            (&[0; 64], KEY, false),
-        ] {
-            root.write(SERVING[0], certificate, 0o644).expect("written");
-            root.write(SERVING[1], key, 0o600).expect("written");
-            remove_torn_serving_pair(&root).expect("looked at");
-            assert_eq!(SERVING.map(|path| root.exists(path)), [stays; 2], "{certificate:?} {key:?}");
-        }
     }
 }

@@ -55,6 +55,10 @@ pub(super) struct Client {
     pub(super) leaf: Leaf,
 }
 
+/// Where the kubelet looks for the certificate of its own port, without ending. What it finds there it takes; else it
+/// makes two RSA keys at its first start and trusts itself.
+pub(super) const KUBELET_SERVING: &str = "/var/lib/kubelet/pki/kubelet";
+
 /// The certificates in `/etc/kubernetes/pki`, by file name without ending.
 pub(super) fn control_plane_leaves(wanted: &ControlPlane<'_>) -> Result<Vec<(&'static str, Leaf)>, PkiError> {
     let node_ip = IpAddr::from(wanted.node_ip);
@@ -67,6 +71,13 @@ pub(super) fn control_plane_leaves(wanted: &ControlPlane<'_>) -> Result<Vec<(&'s
         addresses: vec![node_ip, Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         ..leaf(Signer::Etcd, common_name, Usage::Both)
     };
+    // For the ports on which they tell their health and metrics. kubeadm leaves it to them to make their own at each
+    // start, two RSA keys, which nobody can verify.
+    let component = |common_name: &str| Leaf {
+        names: vec![wanted.node_name.to_owned(), "localhost".to_owned()],
+        addresses: vec![node_ip, Ipv4Addr::LOCALHOST.into()],
+        ..leaf(Signer::Kubernetes, common_name, Usage::Server)
+    };
     Ok(vec![
         ("apiserver", api_server(wanted)?),
         (
@@ -78,6 +89,8 @@ pub(super) fn control_plane_leaves(wanted: &ControlPlane<'_>) -> Result<Vec<(&'s
         ("etcd/peer", etcd(wanted.node_name)),
         ("etcd/healthcheck-client", client(Signer::Etcd, "kube-etcd-healthcheck-client", None)),
         ("apiserver-etcd-client", client(Signer::Etcd, "kube-apiserver-etcd-client", None)),
+        ("controller-manager/server", component("kube-controller-manager")),
+        ("scheduler/server", component("kube-scheduler")),
     ])
 }
 
@@ -140,6 +153,16 @@ pub(super) fn kubelet_client(node_name: &str, endpoint: &str) -> Client {
             ..leaf(Signer::Kubernetes, &user, Usage::Client)
         },
         user,
+    }
+}
+
+/// What the kubelet shows on its own port: the subject is the one that Kubernetes' signer of such certificates asks for.
+pub(super) fn kubelet_serving(node_name: &str, node_ip: Ipv4Addr) -> Leaf {
+    Leaf {
+        organization: Some("system:nodes".to_owned()),
+        names: vec![node_name.to_owned()],
+        addresses: vec![node_ip.into()],
+        ..leaf(Signer::Kubernetes, &format!("system:node:{node_name}"), Usage::Server)
     }
 }
 

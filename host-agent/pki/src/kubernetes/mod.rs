@@ -26,7 +26,10 @@ use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
 use serde::{Deserialize, Serialize};
 
 use self::kubeconfig::kubeconfig;
-use self::leaf::{Leaf, Signer, Usage, control_plane_clients, control_plane_leaves, kubelet_client};
+use self::leaf::{
+    KUBELET_SERVING, Leaf, Signer, Usage, control_plane_clients, control_plane_leaves, kubelet_client,
+    kubelet_serving,
+};
 use crate::issue::{self, later};
 use crate::{PkiError, file};
 
@@ -114,7 +117,7 @@ impl KubernetesPki {
         Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
     }
 
-    /// All files of a control-plane node. `/etc/kubernetes/pki/**` and the kubeconfigs.
+    /// All files of a control-plane node: `/etc/kubernetes/pki/**`, the kubeconfigs, and what the kubelet serves with.
     pub fn control_plane_files(
         &self,
         node_name: &str,
@@ -140,14 +143,15 @@ impl KubernetesPki {
             for (name, pair) in
                 [("ca", &state.kubernetes), ("front-proxy-ca", &state.front_proxy), ("etcd/ca", &state.etcd)]
             {
-                push_pair(&mut files, name, pair);
+                push_pair(&mut files, &format!("{PKI_DIR}/{name}"), pair);
             }
             files.push(managed(format!("{PKI_DIR}/sa.key"), &state.service_account_key, SECRET));
             files.push(managed(format!("{PKI_DIR}/sa.pub"), &state.service_account_public, PUBLIC));
             for (name, leaf) in control_plane_leaves(wanted)? {
                 let pair = state.issue(wanted.node_name, name, leaf, now)?;
-                push_pair(&mut files, name, &pair);
+                push_pair(&mut files, &format!("{PKI_DIR}/{name}"), &pair);
             }
+            state.push_kubelet_serving(&mut files, wanted.node_name, wanted.node_ip, now)?;
             for client in control_plane_clients(wanted) {
                 let pair = state.issue(wanted.node_name, client.file, client.leaf, now)?;
                 let text = kubeconfig(
@@ -164,15 +168,21 @@ impl KubernetesPki {
         })
     }
 
-    /// All files of a worker: the CA's certificate and the kubelet's kubeconfig.
-    pub fn worker_files(&self, node_name: &str, endpoint: &str) -> Result<Vec<ManagedFile>, PkiError> {
-        self.worker_files_at(node_name, endpoint, Timestamp::now())
+    /// All files of a worker: the CA's certificate, the kubelet's kubeconfig, and what it serves with.
+    pub fn worker_files(
+        &self,
+        node_name: &str,
+        node_ip: Ipv4Addr,
+        endpoint: &str,
+    ) -> Result<Vec<ManagedFile>, PkiError> {
+        self.worker_files_at(node_name, node_ip, endpoint, Timestamp::now())
     }
 
     /// The same at a given time.
     pub fn worker_files_at(
         &self,
         node_name: &str,
+        node_ip: Ipv4Addr,
         endpoint: &str,
         now: Timestamp,
     ) -> Result<Vec<ManagedFile>, PkiError> {
@@ -188,10 +198,12 @@ impl KubernetesPki {
                 &pair.certificate,
                 &pair.key,
             );
-            Ok(vec![
+            let mut files = vec![
                 managed(format!("{PKI_DIR}/ca.crt"), authority, PUBLIC),
                 managed(format!("{CONFIG_DIR}/{}", client.file), &text, SECRET),
-            ])
+            ];
+            state.push_kubelet_serving(&mut files, node_name, node_ip, now)?;
+            Ok(files)
         })
     }
 
@@ -282,6 +294,18 @@ impl State {
         })
     }
 
+    fn push_kubelet_serving(
+        &mut self,
+        files: &mut Vec<ManagedFile>,
+        node_name: &str,
+        node_ip: Ipv4Addr,
+        now: Timestamp,
+    ) -> Result<(), PkiError> {
+        let pair = self.issue(node_name, "kubelet-serving", kubelet_serving(node_name, node_ip), now)?;
+        push_pair(files, KUBELET_SERVING, &pair);
+        Ok(())
+    }
+
     /// The leaf that was issued under this name, if it is still what is wanted and in the first half of its life;
     /// else a new one.
     fn issue(&mut self, node_name: &str, name: &str, leaf: Leaf, now: Timestamp) -> Result<Pair, PkiError> {
@@ -337,9 +361,10 @@ fn save(path: &Path, state: &State) -> Result<(), PkiError> {
     file::write(path, &text)
 }
 
-fn push_pair(files: &mut Vec<ManagedFile>, name: &str, pair: &Pair) {
-    files.push(managed(format!("{PKI_DIR}/{name}.crt"), &pair.certificate, PUBLIC));
-    files.push(managed(format!("{PKI_DIR}/{name}.key"), &pair.key, SECRET));
+/// The two files at this path without ending.
+fn push_pair(files: &mut Vec<ManagedFile>, path: &str, pair: &Pair) {
+    files.push(managed(format!("{path}.crt"), &pair.certificate, PUBLIC));
+    files.push(managed(format!("{path}.key"), &pair.key, SECRET));
 }
 
 fn managed(path: String, content: &str, mode: u32) -> ManagedFile {

@@ -15,6 +15,9 @@ use crate::steps::containerd::SOCKET;
 /// Every wait of kubeadm's own: longer than an emulated machine needs. It ends before kubeadm is ended, so that kubeadm
 /// says itself what it waited for.
 pub const PATIENCE: Duration = Duration::from_secs(8 * 60);
+/// What the host delivers for the ports of these two; they read it again when it changes.
+const CONTROLLER_MANAGER_PKI: &str = "/etc/kubernetes/pki/controller-manager";
+const SCHEDULER_PKI: &str = "/etc/kubernetes/pki/scheduler";
 /// The bootstrap token that kubeadm makes in any case and nobody uses.
 const TOKEN_LIFE: &str = "1m0s";
 
@@ -105,8 +108,24 @@ pub fn render_init(desired: &DesiredState, version: &KubernetesVersion) -> Strin
         "controllerManager": {"extraArgs": api.arguments(&[
             ("allocate-node-cidrs", "false".to_owned()),
             ("leader-elect", "false".to_owned()),
+            ("tls-cert-file", format!("{CONTROLLER_MANAGER_PKI}/server.crt")),
+            ("tls-private-key-file", format!("{CONTROLLER_MANAGER_PKI}/server.key")),
         ])},
-        "scheduler": {"extraArgs": api.arguments(&[("leader-elect", "false".to_owned())])},
+        "scheduler": {
+            "extraArgs": api.arguments(&[
+                ("leader-elect", "false".to_owned()),
+                ("tls-cert-file", format!("{SCHEDULER_PKI}/server.crt")),
+                ("tls-private-key-file", format!("{SCHEDULER_PKI}/server.key")),
+            ]),
+            // Its pod sees nothing of the cluster's PKI but this.
+            "extraVolumes": [{
+                "name": "serving",
+                "hostPath": SCHEDULER_PKI,
+                "mountPath": SCHEDULER_PKI,
+                "readOnly": true,
+                "pathType": "Directory",
+            }],
+        },
     });
     if !desired.image_repository.is_empty() {
         cluster["imageRepository"] = desired.image_repository.as_str().into();

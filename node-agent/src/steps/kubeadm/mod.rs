@@ -250,15 +250,10 @@ impl Step for Kubeadm {
                 Next::Done => return Ok(()),
                 Next::Init { doing, skip } => {
                     progress.say(doing);
-                    if !skip.contains(&"kubelet-start") {
-                        kubelet::remove_torn_serving_pair(&self.root)?;
-                    }
                     self.init(desired, &skip, progress).await?;
                 }
                 Next::Join => {
                     progress.say("joining");
-                    // kubeadm starts the kubelet, which would end at once with half of a pair.
-                    kubelet::remove_torn_serving_pair(&self.root)?;
                     self.join(desired, progress).await?;
                 }
                 Next::StopKubelet => {
@@ -266,7 +261,6 @@ impl Step for Kubeadm {
                     systemctl(&["stop", kubelet::UNIT]).await?;
                 }
                 Next::StartKubelet => {
-                    kubelet::remove_torn_serving_pair(&self.root)?;
                     progress.say("starting the kubelet");
                     systemctl(&["start", kubelet::UNIT]).await?;
                     if patience.starts_again() {
