@@ -30,6 +30,7 @@ pub mod kubeconfig;
 pub mod logs;
 pub mod machine;
 pub mod probe;
+pub mod processors;
 pub mod retry;
 pub mod session;
 pub mod status;
@@ -78,6 +79,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
                 warm::warm_up(root).await;
             }
         });
+    }
+    if matches!(config.steps, Steps::Real) {
+        let bound = processors::run(root.clone(), board.clone(), wanted.clone());
+        k8sctl_rpc::task::spawn("processors", bound);
     }
     health::start(&board, &root, matches!(config.steps, Steps::Simulated(_)));
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");

@@ -34,9 +34,8 @@ impl Machine {
     /// Facts as of now: the root file system grows, the host name comes.
     pub fn facts(&self, root: &Path) -> NodeFacts {
         let disk = rustix::fs::statvfs(root).map(|stat| stat.f_blocks * stat.f_frsize).unwrap_or_default();
-        let cpus = std::thread::available_parallelism().map(usize::from).unwrap_or_default();
         NodeFacts {
-            vcpus: cpus as u32,
+            vcpus: processors(),
             memory_bytes: meminfo("MemTotal"),
             disk_bytes: disk,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -45,6 +44,21 @@ impl Machine {
             boot_to_agent: prost_types::Duration::try_from(self.boot_to_agent).ok(),
         }
     }
+}
+
+/// How many processors the machine has, whichever of them this process may use.
+pub fn processors() -> u32 {
+    count_processors(&line("/sys/devices/system/cpu/online"))
+}
+
+/// Of a list as the kernel writes it, `0-3,6`.
+fn count_processors(list: &str) -> u32 {
+    let count = |range: &str| -> Option<u32> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    };
+    list.split(',').filter_map(count).sum()
 }
 
 /// A value of `/proc/meminfo` in bytes; 0 when it is not there.
@@ -69,6 +83,12 @@ fn line(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_are_counted_as_the_kernel_lists_them() {
+        let counts = ["0-3", "0", "0-3,6", "0,2-3,8-9", "", "x", "3-1"].map(count_processors);
+        assert_eq!(counts, [4, 1, 5, 5, 0, 0, 0]);
+    }
 
     #[test]
     fn this_machine_has_processors_and_memory() {

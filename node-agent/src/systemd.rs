@@ -1,10 +1,11 @@
 //! Watches units over D-Bus: their state as a stream of changes, from systemd itself.
 //!
 //! Over the system bus, not over systemd's private socket: what comes there names a sender that is no unique name,
-//! which zbus refuses. Used by health. Starting and stopping is the steps' business.
+//! which zbus refuses. Used by health. Starting and stopping is the steps' business; what slices may use is
+//! [`crate::processors`]'.
 
 use futures::{Stream, StreamExt};
-use zbus::{Connection, OwnedObjectPath};
+use zbus::{Connection, OwnedObjectPath, Variant};
 
 /// systemd's manager object.
 #[zbus::proxy(
@@ -15,6 +16,12 @@ use zbus::{Connection, OwnedObjectPath};
 trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn subscribe(&self) -> zbus::Result<()>;
+    fn set_unit_properties(
+        &self,
+        name: &str,
+        runtime: bool,
+        properties: Vec<(&str, Variant<'_>)>,
+    ) -> zbus::Result<()>;
 }
 
 /// One unit.
@@ -63,6 +70,14 @@ impl Systemd {
         let manager = ManagerProxy::new(&connection).await.map_err(SystemdError::Connect)?;
         manager.subscribe().await.map_err(SystemdError::Connect)?;
         Ok(Self(connection))
+    }
+
+    /// What is in this slice runs on these processors, one bit each, until the next boot.
+    pub async fn allow_processors(&self, slice: &'static str, mask: Vec<u8>) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Unit { unit: slice, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        let properties = vec![("AllowedCPUs", Variant::from(mask))];
+        manager.set_unit_properties(slice, true, properties).await.map_err(failed)
     }
 
     /// The unit as it is, and a stream that wakes when it may have changed.

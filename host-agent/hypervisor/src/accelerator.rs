@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,15 @@ impl Accelerator {
 pub fn detect() -> Accelerator {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     decide(device_opens(Path::new("/dev/kvm")), &cpuinfo)
+}
+
+/// How many processors of emulated VMs run at once, as many as this host has; 0 where there is no such bound to mind,
+/// since KVM's guests are told of what waits.
+pub fn at_once() -> u32 {
+    match detect() {
+        Accelerator::Kvm => 0,
+        Accelerator::Tcg => available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(0)),
+    }
 }
 
 fn device_opens(device: &Path) -> bool {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
-use host_hypervisor::accelerator::Accelerator;
+use host_hypervisor::accelerator::{self, Accelerator};
 use host_hypervisor::change::DomainRef;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use host_hypervisor::observed::{ObservedDomain, ObservedHost};
@@ -239,6 +239,7 @@ pub fn desired_state(
         step_deadline: None,
         spec_generation: cluster.generation,
         host_address,
+        processors: accelerator::at_once(),
     }
 }
 

@@ -148,8 +148,12 @@ impl Kubeadm {
     ) -> Result<(), StepError> {
         let _gone_after =
             self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
+        let observer = Observer::of_control_plane(&self.root, desired, &version(desired)?)?;
+        let waits = !skip.contains(&"wait-control-plane");
         let skip = format!("--skip-phases={}", skip.join(","));
-        self.kubeadm(&["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip], progress).await
+        let argv = ["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip];
+        let init = self.kubeadm(&argv, progress);
+        if waits { with(init, upload_early(&observer)).await } else { init.await }
     }
 
     async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
@@ -183,6 +187,32 @@ impl Kubeadm {
 
 fn version(desired: &DesiredState) -> Result<KubernetesVersion, StepError> {
     desired.kubernetes_version.parse().map_err(|error| StepError::Desired(format!("{error}")))
+}
+
+/// Uploads what workers read to join as soon as the API server takes it, while `kubeadm init` waits until all of its
+/// `/healthz` is well. Last of all that is RBAC's own roles, a tenth of an `up` on an emulated machine, and no worker
+/// needs them. kubeadm uploads the same again afterwards, and tells all that is wrong.
+async fn upload_early(observer: &Observer<'_>) {
+    while !observer.takes_objects().await {
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    let upload = ["init", "phase", "upload-config", "all", "--config", CONFIG];
+    if let Err(error) = Program::new("kubeadm", KUBEADM).args(upload).run().await {
+        tracing::info!(error = %k8sctl_rpc::chain(&error), "nothing uploaded before its time");
+    }
+}
+
+/// The work, and for as long as it lasts something beside it.
+async fn with<T>(work: impl Future<Output = T>, beside: impl Future<Output = ()>) -> T {
+    let beside = async {
+        beside.await;
+        std::future::pending().await
+    };
+    // What is dropped with the work's end is a kubeadm that only reads on this node; it is ended then.
+    tokio::select! {
+        result = work => result,
+        never = beside => never,
+    }
 }
 
 /// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.
@@ -295,6 +325,16 @@ mod tests {
 
     use super::*;
     use crate::status::Board;
+
+    #[tokio::test]
+    async fn what_is_beside_the_work_neither_ends_nor_outlasts_it() {
+        let (told, mut heard) = mpsc::channel::<&str>(2);
+        let at_once = async { told.send("beside").await.expect("heard") };
+        let work = async { heard.recv().await };
+        assert_eq!(with(work, at_once).await, Some("beside"));
+        let work = async { 1 };
+        assert_eq!(with(work, std::future::pending()).await, 1);
+    }
 
     #[tokio::test]
     async fn what_kubeadm_wrote_is_synced_however_it_ended() {

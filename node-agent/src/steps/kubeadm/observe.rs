@@ -69,6 +69,13 @@ impl<'a> Observer<'a> {
         })
     }
 
+    /// Whether the API server has what objects of the cluster itself are put into. One that does not let the administrator
+    /// look, as from 1.29 on before kubeadm has given it its rights, is taken to be as far.
+    pub async fn takes_objects(&self) -> bool {
+        let asked = self.api.get("/api/v1/namespaces/kube-system").await;
+        asked.is_ok_and(|answer| matches!(answer.status, 200 | 403))
+    }
+
     /// The worker.
     pub async fn join(&self) -> JoinObserved {
         let kubelet_config = kubelet_config_is_whole(self.root);
