@@ -14,7 +14,7 @@
 //! - [`status`]: the board between those who know and the session; [`health`]: conditions; [`systemd`]: units
 //! - [`logs`]: log streams
 //! - [`probe`], [`kubeconfig`]: asking this node's kubelet and API server
-//! - [`warm`]: programs started once before they are needed
+//! - [`warm`]: programs started once before they are needed; [`processors`]: how many are used until then
 //! - [`durable`], [`clock`], [`machine`], [`retry`]: files, time, facts, pauses
 //!
 //! One task owns each of session, converge and every watcher; state goes over `watch` channels.

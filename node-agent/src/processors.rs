@@ -98,14 +98,10 @@ mod tests {
 
     #[test]
     fn a_set_is_a_bit_for_each() {
-        assert_eq!([1, 2, 4, 8, 9, 12].map(mask), [
-            vec![1],
-            vec![0b11],
-            vec![0b1111],
-            vec![0xff],
-            vec![0xff, 1],
-            vec![0xff, 0b1111]
-        ]);
+        assert_eq!(
+            [1, 2, 4, 8, 9, 12].map(mask),
+            [vec![1], vec![0b11], vec![0b1111], vec![0xff], vec![0xff, 1], vec![0xff, 0b1111]]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Over the system bus, not over systemd's private socket: what comes there names a sender that is no unique name,
 //! which zbus refuses. Used by health. Starting and stopping is the steps' business; what slices may use is
-//! [`crate::processors`]'.
+//! [`crate::processors`]'
 
 use futures::{Stream, StreamExt};
 use zbus::{Connection, OwnedObjectPath, Variant};

@@ -72,7 +72,9 @@ pub fn detect() -> Accelerator {
 pub fn at_once() -> u32 {
     match detect() {
         Accelerator::Kvm => 0,
-        Accelerator::Tcg => available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(0)),
+        Accelerator::Tcg => {
+            available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(0))
+        }
     }
 }
 

@@ -146,9 +146,9 @@ impl Kubeadm {
         skip: &[&str],
         progress: &Progress,
     ) -> Result<(), StepError> {
-        let _gone_after =
-            self.put(&[(CONFIG, config::render_init(desired, &version(desired)?).into_bytes())])?;
-        let observer = Observer::of_control_plane(&self.root, desired, &version(desired)?)?;
+        let version = version(desired)?;
+        let _gone_after = self.put(&[(CONFIG, config::render_init(desired, &version).into_bytes())])?;
+        let observer = Observer::of_control_plane(&self.root, desired, &version)?;
         let waits = !skip.contains(&"wait-control-plane");
         let skip = format!("--skip-phases={}", skip.join(","));
         let argv = ["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip];
