@@ -1,8 +1,7 @@
 //! Watches units over D-Bus: their state as a stream of changes, from systemd itself.
 //!
 //! Over the system bus, not over systemd's private socket: what comes there names a sender that is no unique name,
-//! which zbus refuses. Used by health. Starting and stopping is the steps' business; what slices may use is
-//! [`crate::processors`]'
+//! which zbus refuses. Used by health and by [`crate::processors`]. Starting and stopping is the steps' business.
 
 use futures::{Stream, StreamExt};
 use zbus::{Connection, OwnedObjectPath, Variant};
