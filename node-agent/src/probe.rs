@@ -3,11 +3,13 @@
 //! Used by steps and health. It is no Kubernetes client: it knows no objects.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::kubeconfig::Kubeconfig;
 
 /// Longest that one request may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest answer that is read.
 const LIMIT: u64 = 1024 * 1024;
 
@@ -41,10 +43,12 @@ pub enum ProbeError {
         source: std::io::Error,
     },
     /// Too slow.
-    #[error("no answer from {address} within {DEADLINE:?}")]
+    #[error("no answer from {address} within {deadline:?}")]
     Slow {
         /// Who was asked.
         address: SocketAddr,
+        /// How long it was waited for.
+        deadline: Duration,
     },
     /// Not HTTP.
     #[error("the answer of {address} is no HTTP")]
@@ -64,11 +68,75 @@ pub enum ProbeError {
 
 /// `GET` over plain HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, ProbeError> {
+    get_within(address, path, DEADLINE).await
+}
+
+/// The same with another deadline.
+pub async fn get_within(address: SocketAddr, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
     let work = async {
         let stream = TcpStream::connect(address).await?;
         exchange(stream, &request("GET", address, path, "", b"")).await
     };
-    bounded(address, work).await
+    bounded(address, deadline, work).await
+}
+
+/// `GET` over TLS from a part of this node that makes its certificate itself, at each start. Whoever it is, it is asked
+/// for one word and told nothing; other addresses than loopback ones are refused.
+pub async fn get_on_loopback(address: SocketAddr, path: &str) -> Result<Answer, ProbeError> {
+    if !address.ip().is_loopback() {
+        let reason = "only a loopback address is asked without a certificate that is known".to_owned();
+        return Err(ProbeError::Credentials { address, reason });
+    }
+    send(address, &ANYBODY, request("GET", address, path, "", b"")).await
+}
+
+/// Takes any certificate.
+static ANYBODY: LazyLock<TlsConnector> = LazyLock::new(|| {
+    k8sctl_rpc::provider::install();
+    let config = rustls::ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+});
+
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let provider = rustls::crypto::CryptoProvider::get_default();
+        provider.map_or_else(Vec::new, |it| it.signature_verification_algorithms.supported_schemes())
+    }
 }
 
 /// Talks to one API server with one kubeconfig's credentials.
@@ -112,13 +180,17 @@ impl ApiClient {
     }
 
     async fn send(&self, request: Vec<u8>) -> Result<Answer, ProbeError> {
-        let work = async {
-            let stream = TcpStream::connect(self.address).await?;
-            let stream = self.connector.connect(ServerName::from(self.address.ip()), stream).await?;
-            exchange(stream, &request).await
-        };
-        bounded(self.address, work).await
+        send(self.address, &self.connector, request).await
     }
+}
+
+async fn send(address: SocketAddr, connector: &TlsConnector, request: Vec<u8>) -> Result<Answer, ProbeError> {
+    let work = async {
+        let stream = TcpStream::connect(address).await?;
+        let stream = connector.connect(ServerName::from(address.ip()), stream).await?;
+        exchange(stream, &request).await
+    };
+    bounded(address, DEADLINE, work).await
 }
 
 /// HTTP/1.0, so that the answer is neither chunked nor kept alive.
@@ -150,9 +222,11 @@ async fn exchange(
 
 async fn bounded(
     address: SocketAddr,
+    deadline: Duration,
     work: impl Future<Output = std::io::Result<Vec<u8>>>,
 ) -> Result<Answer, ProbeError> {
-    let answer = tokio::time::timeout(DEADLINE, work).await.map_err(|_| ProbeError::Slow { address })?;
+    let slow = |_| ProbeError::Slow { address, deadline };
+    let answer = tokio::time::timeout(deadline, work).await.map_err(slow)?;
     parse(&answer.map_err(|source| ProbeError::Io { address, source })?)
         .ok_or(ProbeError::Malformed { address })
 }
@@ -171,6 +245,45 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn one_who_does_not_answer_is_slow_and_not_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let error = get_within(address, "/", Duration::from_millis(20)).await.expect_err("silence");
+        assert!(matches!(error, ProbeError::Slow { .. }), "{error:?}");
+        drop(listener);
+        let error = get(address, "/").await.expect_err("nobody listens");
+        assert!(matches!(error, ProbeError::Io { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_knows_will_do_on_loopback_only() {
+        let (certificate, key) = crate::certificate::example(3600);
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        k8sctl_rpc::provider::install();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate], key).expect("a pair");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = async {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let mut stream = acceptor.accept(stream).await.expect("a handshake");
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"\r\n\r\n") {
+                stream.read_buf(&mut seen).await.expect("a request");
+            }
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.expect("written");
+            stream.shutdown().await.expect("ended");
+        };
+        let (answer, ()) = tokio::join!(get_on_loopback(address, "/healthz"), server);
+        assert_eq!(answer.expect("an answer").body, b"ok");
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 443));
+        let error = get_on_loopback(elsewhere, "/").await.expect_err("refused");
+        assert!(matches!(error, ProbeError::Credentials { .. }), "{error:?}");
+    }
 
     #[tokio::test]
     async fn an_answer_is_read_to_its_end() {
