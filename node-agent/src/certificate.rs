@@ -40,7 +40,7 @@ fn time(seconds: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
 }
 
-/// A self-signed certificate and its key for tests, PEM, good until so many seconds from now.
+/// A self-signed certificate of 127.0.0.1 and its key for tests, PEM, good until so many seconds from now.
 #[cfg(test)]
 pub fn example(seconds_left: i64) -> (String, String) {
     let now = UNIX_EPOCH + Duration::from_secs(jiff::Timestamp::now().as_second() as u64);
@@ -52,6 +52,7 @@ pub fn example(seconds_left: i64) -> (String, String) {
     };
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::default();
+    params.subject_alt_names = vec![rcgen::SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into())];
     params.not_before = (end - 365 * day).into();
     params.not_after = end.into();
     let certificate = params.self_signed(&key).expect("a certificate");

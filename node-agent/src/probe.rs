@@ -3,13 +3,11 @@
 //! Used by steps and health. It is no Kubernetes client: it knows no objects.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -80,66 +78,8 @@ pub async fn get_within(address: SocketAddr, path: &str, deadline: Duration) -> 
     bounded(address, deadline, work).await
 }
 
-/// `GET` over TLS from a part of this node that makes its certificate itself, at each start. Whoever it is, it is asked
-/// for one word and told nothing; other addresses than loopback ones are refused.
-pub async fn get_on_loopback(address: SocketAddr, path: &str) -> Result<Answer, ProbeError> {
-    if !address.ip().is_loopback() {
-        let reason = "only a loopback address is asked without a certificate that is known".to_owned();
-        return Err(ProbeError::Credentials { address, reason });
-    }
-    send(address, &ANYBODY, request("GET", address, path, "", b"")).await
-}
-
-/// Takes any certificate.
-static ANYBODY: LazyLock<TlsConnector> = LazyLock::new(|| {
-    k8sctl_rpc::provider::install();
-    let config = rustls::ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
-});
-
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::CryptoProvider::get_default();
-        provider.map_or_else(Vec::new, |it| it.signature_verification_algorithms.supported_schemes())
-    }
-}
-
-/// Talks to one API server with one kubeconfig's credentials.
+/// Talks over TLS to one API server with one kubeconfig's credentials, or without any to another part of a control
+/// plane.
 #[derive(Clone)]
 pub struct ApiClient {
     address: SocketAddr,
@@ -150,12 +90,7 @@ impl ApiClient {
     /// A client for the server at `address`, whose certificate must name that IP.
     pub fn new(address: SocketAddr, kubeconfig: &Kubeconfig) -> Result<Self, ProbeError> {
         let bad = |reason: String| ProbeError::Credentials { address, reason };
-        k8sctl_rpc::provider::install();
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&kubeconfig.ca_pem) {
-            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
+        let roots = roots(address, &kubeconfig.ca_pem)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&kubeconfig.certificate_pem).collect();
         let chain = chain.map_err(|error| bad(error.to_string()))?;
         let key =
@@ -164,6 +99,14 @@ impl ApiClient {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| bad(error.to_string()))?;
+        Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// A client without credentials, for one who tells everybody how it is. Its certificate must be of this authority
+    /// and name that IP.
+    pub fn anonymous(address: SocketAddr, ca_pem: &[u8]) -> Result<Self, ProbeError> {
+        let roots = roots(address, ca_pem)?;
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -180,17 +123,24 @@ impl ApiClient {
     }
 
     async fn send(&self, request: Vec<u8>) -> Result<Answer, ProbeError> {
-        send(self.address, &self.connector, request).await
+        let work = async {
+            let stream = TcpStream::connect(self.address).await?;
+            let stream = self.connector.connect(ServerName::from(self.address.ip()), stream).await?;
+            exchange(stream, &request).await
+        };
+        bounded(self.address, DEADLINE, work).await
     }
 }
 
-async fn send(address: SocketAddr, connector: &TlsConnector, request: Vec<u8>) -> Result<Answer, ProbeError> {
-    let work = async {
-        let stream = TcpStream::connect(address).await?;
-        let stream = connector.connect(ServerName::from(address.ip()), stream).await?;
-        exchange(stream, &request).await
-    };
-    bounded(address, DEADLINE, work).await
+fn roots(address: SocketAddr, ca_pem: &[u8]) -> Result<rustls::RootCertStore, ProbeError> {
+    let bad = |reason: String| ProbeError::Credentials { address, reason };
+    k8sctl_rpc::provider::install();
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem) {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 /// HTTP/1.0, so that the answer is neither chunked nor kept alive.
@@ -258,9 +208,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_nobody_knows_will_do_on_loopback_only() {
-        let (certificate, key) = crate::certificate::example(3600);
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
+    async fn who_is_asked_without_credentials_must_show_a_certificate_of_the_authority() {
+        let (pem, key) = crate::certificate::example(3600);
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
         k8sctl_rpc::provider::install();
         let config = rustls::ServerConfig::builder().with_no_client_auth();
@@ -269,20 +219,27 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let server = async {
-            let (stream, _) = listener.accept().await.expect("a client");
-            let mut stream = acceptor.accept(stream).await.expect("a handshake");
-            let mut seen = Vec::new();
-            while !seen.ends_with(b"\r\n\r\n") {
-                stream.read_buf(&mut seen).await.expect("a request");
+            loop {
+                let (stream, _) = listener.accept().await.expect("a client");
+                // One who does not trust it ends the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut seen).await.expect("a request");
+                }
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.expect("written");
+                break stream.shutdown().await.expect("ended");
             }
-            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.expect("written");
-            stream.shutdown().await.expect("ended");
         };
-        let (answer, ()) = tokio::join!(get_on_loopback(address, "/healthz"), server);
+        let asked = async {
+            let (stranger, _) = crate::certificate::example(3600);
+            let stranger = ApiClient::anonymous(address, stranger.as_bytes()).expect("a client");
+            let error = stranger.get("/healthz").await.expect_err("refused");
+            assert!(matches!(error, ProbeError::Io { .. }), "{error:?}");
+            ApiClient::anonymous(address, pem.as_bytes()).expect("a client").get("/healthz").await
+        };
+        let (answer, ()) = tokio::join!(asked, server);
         assert_eq!(answer.expect("an answer").body, b"ok");
-        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 443));
-        let error = get_on_loopback(elsewhere, "/").await.expect_err("refused");
-        assert!(matches!(error, ProbeError::Credentials { .. }), "{error:?}");
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
-    #[zbus(property)]
+    #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
 }

@@ -275,21 +275,22 @@ async fn who_is_woken_looks_at_once_unless_a_step_fails() {
     assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
+/// Somebody who undoes it soon after it is done.
+async fn undo_again_and_again(truth: Arc<Mutex<bool>>, wake: Arc<Notify>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        *truth.lock().expect("not poisoned") = false;
+        wake.notify_one();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_drifts_again_and_again_rests_and_holds_up_nobody() {
     let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
     let undo = Arc::clone(&first.truth);
     let mut fixture = start(&[first.clone(), second.clone()], want(1, Target::Member));
     fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
-    let others = Arc::clone(&fixture.wake);
-    // Somebody undoes it as soon as it is done.
-    let enemy = k8sctl_rpc::task::spawn("enemy", async move {
-        loop {
-            tokio::time::sleep(Duration::from_secs(10)).await;
-            *undo.lock().expect("not poisoned") = false;
-            others.notify_one();
-        }
-    });
+    let enemy = k8sctl_rpc::task::spawn("enemy", undo_again_and_again(undo, Arc::clone(&fixture.wake)));
     let report = fixture.until(|report| states(report)[0] == StepState::Failed).await;
     enemy.abort();
     let applies = first.applies();

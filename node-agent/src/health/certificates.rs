@@ -1,8 +1,8 @@
 //! How long the certificates on the node's disk are good: `KubeletCertificateValid`, and on a control plane
 //! `ControlPlaneCertificatesValid`. The agent's own is the session's.
 //!
-//! The kubelet rotates its own, and the host makes the others anew at half of their life: one that is about to end says
-//! that neither has happened.
+//! The kubelet rotates the one that it shows to the API server, and the host makes the others anew at half of their
+//! life: one that is about to end says that neither has happened.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use crate::certificate::Validity;
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
 use crate::status::Board;
-use crate::steps::files::CURRENT;
+use crate::steps::files::{CURRENT, SERVING};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(60);
@@ -25,7 +25,12 @@ const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A clock may be so far behind that of who signed: the host backdates by more.
 const AHEAD: Duration = Duration::from_secs(60);
 /// Where certificates and kubeconfigs of a control plane lie.
-const PKI: [&str; 2] = ["/etc/kubernetes/pki", "/etc/kubernetes/pki/etcd"];
+const PKI: [&str; 4] = [
+    "/etc/kubernetes/pki",
+    "/etc/kubernetes/pki/controller-manager",
+    "/etc/kubernetes/pki/etcd",
+    "/etc/kubernetes/pki/scheduler",
+];
 const KUBECONFIGS: [&str; 4] = [
     "/etc/kubernetes/admin.conf",
     "/etc/kubernetes/controller-manager.conf",
@@ -40,7 +45,7 @@ pub async fn watch(board: Board, root: Root, mut desired: watch::Receiver<Option
         let now = SystemTime::now();
         // Not before there is one: a node that joins has none yet.
         if root.exists(CURRENT) {
-            report(&board, "KubeletCertificateValid", &[kubelet(&root)], now);
+            report(&board, "KubeletCertificateValid", &kubelet_files(&root), now);
         }
         let all = if control_plane { control_plane_files(&root) } else { Vec::new() };
         if !all.is_empty() {
@@ -57,9 +62,15 @@ pub async fn watch(board: Board, root: Root, mut desired: watch::Receiver<Option
 /// A file and what could be read of it.
 type Found = (String, Option<Validity>);
 
-fn kubelet(root: &Root) -> Found {
-    let pem = root.read(CURRENT).ok().flatten().unwrap_or_default();
-    (CURRENT.to_owned(), Validity::of_pem(&pem))
+/// What it shows to the API server, and what it shows on its own port.
+fn kubelet_files(root: &Root) -> Vec<Found> {
+    let found = [CURRENT, SERVING].into_iter().filter(|path| root.exists(path));
+    found.map(|path| look(root, path.to_owned())).collect()
+}
+
+fn look(root: &Root, path: String) -> Found {
+    let pem = root.read(&path).ok().flatten().unwrap_or_default();
+    (path, Validity::of_pem(&pem))
 }
 
 fn control_plane_files(root: &Root) -> Vec<Found> {
@@ -68,8 +79,7 @@ fn control_plane_files(root: &Root) -> Vec<Found> {
         let entries = std::fs::read_dir(root.path(dir)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
         for path in names.filter(|name| name.ends_with(".crt")).map(|name| format!("{dir}/{name}")) {
-            let pem = root.read(&path).ok().flatten().unwrap_or_default();
-            found.push((path, Validity::of_pem(&pem)));
+            found.push(look(root, path));
         }
     }
     for path in KUBECONFIGS {
@@ -149,18 +159,29 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = Root::new(dir.path());
         let (good, key) = example(100 * DAY);
-        for path in ["/etc/kubernetes/pki/apiserver.crt", "/etc/kubernetes/pki/etcd/server.crt"] {
+        for name in ["apiserver", "etcd/server", "scheduler/server"] {
+            let path = format!("/etc/kubernetes/pki/{name}.crt");
             root.write(path, good.as_bytes(), 0o644).expect("written");
         }
         root.write("/etc/kubernetes/pki/ca.key", key.as_bytes(), 0o600).expect("written");
         root.write(KUBECONFIGS[1], &kubeconfig::example(&good, &key), 0o600).expect("written");
         let found = control_plane_files(&root);
-        assert_eq!((found.len(), reason(&found)), (3, "Valid"));
+        assert_eq!((found.len(), reason(&found)), (4, "Valid"));
         for path in found.iter().map(|(path, _)| path.clone()) {
             let whole = root.read(&path).expect("read").expect("there");
             root.write(&path, b"", 0o600).expect("written");
             assert_eq!(reason(&control_plane_files(&root)), "Unreadable", "{path}");
             root.write(&path, &whole, 0o600).expect("written");
         }
+    }
+
+    #[test]
+    fn both_of_the_kubelets_count() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        root.write(CURRENT, example(100 * DAY).0.as_bytes(), 0o600).expect("written");
+        assert_eq!(reason(&kubelet_files(&root)), "Valid");
+        root.write(SERVING, example(DAY).0.as_bytes(), 0o644).expect("written");
+        assert_eq!(reason(&kubelet_files(&root)), "ExpiresSoon");
     }
 }

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::is_control_plane;
+use crate::converge::step::StepError;
 use crate::durable::Root;
+use crate::kubeconfig::Kubeconfig;
 use crate::probe::{self, Answer, ApiClient, ProbeError};
 use crate::status::Board;
 use crate::steps::files::ADMIN_CONF;
@@ -70,7 +72,7 @@ impl Part {
 }
 
 /// Why a part is not well.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Unwell {
     /// Nothing within the deadline.
     Silent(String),
@@ -95,20 +97,14 @@ pub async fn watch(board: Board, root: Root, mut desired: watch::Receiver<Option
         Part::new("SchedulerReady", "kube-scheduler"),
         Part::new("EtcdReady", "etcd"),
     ];
-    let mut client = Client::default();
+    let mut trusted = Trusted::default();
     loop {
         let wanted = desired.borrow_and_update().clone().filter(is_control_plane);
         let mut well = true;
         if let Some(desired) = &wanted
             && parts.iter().all(|part| root.exists(observe::manifest_path(part.manifest)))
         {
-            let (api, controllers, scheduler, etcd) = tokio::join!(
-                client.api_server(desired),
-                healthz(CONTROLLER_MANAGER),
-                healthz(SCHEDULER),
-                etcd(ETCD)
-            );
-            for (part, answer) in parts.iter_mut().zip([api, controllers, scheduler, etcd]) {
+            for (part, answer) in parts.iter_mut().zip(ask(trusted.clients(desired)).await) {
                 well &= part.report(&board, answer);
             }
         } else if wanted.is_some() {
@@ -126,22 +122,64 @@ pub async fn watch(board: Board, root: Root, mut desired: watch::Receiver<Option
     }
 }
 
-/// A client of the API server, kept for as long as its credentials are the same.
-#[derive(Default)]
-struct Client(Option<(ManagedFile, ApiClient)>);
+/// Clients of the parts that speak TLS.
+struct Clients {
+    api_server: ApiClient,
+    controller_manager: ApiClient,
+    scheduler: ApiClient,
+}
 
-impl Client {
-    async fn api_server(&mut self, desired: &DesiredState) -> Result<(), Unwell> {
-        let unusable = |error: crate::converge::step::StepError| Unwell::Says(error.to_string());
-        let credentials = observe::delivered(desired, ADMIN_CONF).map_err(unusable)?;
-        if self.0.as_ref().is_none_or(|(known, _)| known != credentials) {
-            let address = format!("{}:6443", desired.node_ip);
-            let client = observe::client(desired, &address, ADMIN_CONF).map_err(unusable)?;
-            self.0 = Some((credentials.clone(), client));
-        }
-        let Some((_, client)) = &self.0 else { return Ok(()) };
-        judge_livez(&client.get("/livez").await?)
+impl Clients {
+    /// Only the API server is told who asks.
+    fn new(desired: &DesiredState, credentials: &ManagedFile) -> Result<Self, Unwell> {
+        let kubeconfig = Kubeconfig::parse(&credentials.content)
+            .map_err(|error| Unwell::Says(format!("{ADMIN_CONF}: {}", k8sctl_rpc::chain(&error))))?;
+        let address = format!("{}:6443", desired.node_ip);
+        Ok(Self {
+            api_server: observe::client(desired, &address, ADMIN_CONF).map_err(unusable)?,
+            controller_manager: ApiClient::anonymous(CONTROLLER_MANAGER, &kubeconfig.ca_pem)?,
+            scheduler: ApiClient::anonymous(SCHEDULER, &kubeconfig.ca_pem)?,
+        })
     }
+}
+
+fn unusable(error: StepError) -> Unwell {
+    Unwell::Says(error.to_string())
+}
+
+/// Clients that are kept for as long as the credentials are the same.
+#[derive(Default)]
+struct Trusted(Option<(ManagedFile, Clients)>);
+
+impl Trusted {
+    fn clients(&mut self, desired: &DesiredState) -> Result<&Clients, Unwell> {
+        let credentials = observe::delivered(desired, ADMIN_CONF).map_err(unusable)?;
+        let known = match self.0.take().filter(|(known, _)| known == credentials) {
+            Some(known) => known,
+            None => (credentials.clone(), Clients::new(desired, credentials)?),
+        };
+        Ok(&self.0.insert(known).1)
+    }
+}
+
+/// Asks all parts, in their order.
+async fn ask(clients: Result<&Clients, Unwell>) -> [Result<(), Unwell>; 4] {
+    match clients {
+        Ok(clients) => {
+            let (api_server, controller_manager, scheduler, etcd) = tokio::join!(
+                livez(&clients.api_server),
+                healthz(&clients.controller_manager),
+                healthz(&clients.scheduler),
+                etcd(ETCD)
+            );
+            [api_server, controller_manager, scheduler, etcd]
+        }
+        Err(why) => [Err(why.clone()), Err(why.clone()), Err(why), etcd(ETCD).await],
+    }
+}
+
+async fn livez(client: &ApiClient) -> Result<(), Unwell> {
+    judge_livez(&client.get("/livez").await?)
 }
 
 /// `/livez` lists its checks; one that may not read it is answered all the same.
@@ -152,8 +190,8 @@ fn judge_livez(answer: &Answer) -> Result<(), Unwell> {
     }
 }
 
-async fn healthz(address: SocketAddr) -> Result<(), Unwell> {
-    let answer = probe::get_on_loopback(address, "/healthz").await?;
+async fn healthz(client: &ApiClient) -> Result<(), Unwell> {
+    let answer = client.get("/healthz").await?;
     if answer.status == 200 { Ok(()) } else { Err(Unwell::Says(failing_checks(&answer.body))) }
 }
 

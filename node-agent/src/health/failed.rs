@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn a_few_are_named_and_the_rest_counted() {
-        let units = |count| (0..count).map(|at| format!("{at}.service")).collect::<Vec<_>>();
+        let units = |count: usize| (0..count).map(|at| format!("{at}.service")).collect::<Vec<_>>();
         assert_eq!(name(&units(2)), "0.service, 1.service");
         assert!(name(&units(20)).ends_with("7.service and 12 more"));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8sctl_proto::node::v1::ConditionStatus::{self, False, True, Unknown};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::pressure::{self, Pressure};
 use crate::durable::Root;
@@ -113,10 +113,11 @@ fn percent((free, all): (u64, u64)) -> u64 {
 /// Looks until the runtime ends.
 pub async fn watch(board: Board, root: Root, full: watch::Sender<Option<String>>) {
     let pressure = Pressure::watch(Path::new(pressure::FILE));
-    let mut close_looks = 0;
+    let (mut disks_seen, mut close_looks) = (None::<Instant>, 0u32);
     loop {
-        if close_looks == 0 {
+        if disks_seen.is_none_or(|seen| seen.elapsed() >= LOOK) {
             look_at_disks(&board, &Disks::look(&root), &full);
+            disks_seen = Some(Instant::now());
         }
         look_at_memory(&board);
         let pause = if close_looks > 0 { LOOK_CLOSELY } else { LOOK };

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use crate::durable::Root;
 
 /// Directories, and the files in them that count; none named means: all.
-const WATCHED: [(&str, &[&str]); 10] = [
+const WATCHED: [(&str, &[&str]); 13] = [
     ("/etc", &["hostname", "hosts"]),
     ("/etc/modules-load.d", &[]),
     ("/etc/sysctl.d", &[]),
@@ -27,8 +27,11 @@ const WATCHED: [(&str, &[&str]); 10] = [
     ("/etc/kubernetes", &[]),
     ("/etc/kubernetes/manifests", &[]),
     ("/etc/kubernetes/pki", &[]),
+    ("/etc/kubernetes/pki/controller-manager", &[]),
     ("/etc/kubernetes/pki/etcd", &[]),
+    ("/etc/kubernetes/pki/scheduler", &[]),
     ("/var/lib/kubelet", &["config.yaml", "kubeadm-flags.env"]),
+    ("/var/lib/kubelet/pki", &["kubelet.crt", "kubelet.key"]),
 ];
 /// How often it is looked whether a directory has come.
 const LOOK_FOR_DIRS: Duration = Duration::from_secs(60);
@@ -88,7 +91,7 @@ impl Watcher {
             | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         for (dir, files) in WATCHED {
-            match inotify::add_watch(&self.inotify, root.path(dir), flags) {
+            match inotify::add_watch(self.inotify.get_ref(), root.path(dir), flags) {
                 Ok(watch) => {
                     self.files.insert(watch, files);
                 }

@@ -18,7 +18,6 @@ use crate::health::unit::{Seen, Trouble};
 use crate::retry::{self, Backoff};
 use crate::service::{Claims, Service};
 use crate::steps::kubeadm;
-use crate::steps::kubelet::remove_torn_serving_pair;
 use crate::systemd::{Systemd, SystemdError};
 
 /// How long a unit must stay stopped: whoever restarts it is between stop and start for a moment.
@@ -89,7 +88,7 @@ impl UnitRepair {
         let mut backoff = Backoff::new(retry::REPAIR);
         loop {
             let Some(trouble) = self.trouble().await else { return };
-            if !self.is_wanted() || self.units.are_stopping().await {
+            if !self.is_wanted() {
                 sleep(SLICE).await;
                 continue;
             }
@@ -106,6 +105,12 @@ impl UnitRepair {
                 sleep(LOOK_AGAIN).await;
                 continue;
             };
+            // Where systemd does not even say that, starting is not left undone for it.
+            if timeout(SLICE, self.units.are_stopping()).await.unwrap_or(false) {
+                drop(claim);
+                sleep(SLICE).await;
+                continue;
+            }
             let reason = trouble.words();
             if let Err(rest) = self.repairs.leave(self.service.name(), &reason) {
                 drop(claim);
@@ -155,9 +160,6 @@ impl UnitRepair {
         let said = |error: SystemdError| k8sctl_rpc::chain(&error).to_string();
         if let Trouble::Hung(_) = trouble {
             self.units.kill(unit).await.map_err(said)?;
-        }
-        if self.service == Service::Kubelet {
-            remove_torn_serving_pair(&self.root).map_err(|error| k8sctl_rpc::chain(&error).to_string())?;
         }
         self.units.start(unit).await.map_err(said)?;
         // Not what health saw before.

@@ -181,6 +181,7 @@ impl Cri {
         Q: prost::Message + 'static,
         A: prost::Message + Default + 'static,
     {
+        let deadline = self.deadline;
         let codec: tonic_prost::ProstCodec<Q, A> = tonic_prost::ProstCodec::default();
         let work = async {
             self.grpc.ready().await.map_err(CriError::Connect)?;
@@ -188,7 +189,7 @@ impl Cri {
             let answer = self.grpc.unary(request, PathAndQuery::from_static(path), codec).await;
             answer.map(tonic::Response::into_inner).map_err(|status| CriError::Call(Box::new(status)))
         };
-        timeout(self.deadline, work).await.map_err(|_| CriError::Slow { deadline: self.deadline })?
+        timeout(deadline, work).await.map_err(|_| CriError::Slow { deadline })?
     }
 }
 

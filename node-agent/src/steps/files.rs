@@ -29,7 +29,7 @@ pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// Where the kubelet keeps its certificates.
 pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 /// What the kubelet shows on its port, which it reads once, at its start.
-const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
+pub const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
 /// The link that the kubelet turns when it rotates its certificate.
 pub const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
