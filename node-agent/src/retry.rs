@@ -1,6 +1,6 @@
 //! Named retry policies with jitter: the only place that decides how long to wait before another try.
 //!
-//! Called by bootstrap, session and converge. It does not decide whether to try again.
+//! Called by bootstrap, session, converge, health and repair. It does not decide whether to try again.
 
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub const RENEW: Policy =
 /// A failed step.
 pub const STEP: Policy =
     Policy { name: "step", first: Duration::from_secs(5), longest: Duration::from_secs(60) };
+/// Repairing what the last repair did not.
+pub const REPAIR: Policy =
+    Policy { name: "repair", first: Duration::from_secs(5), longest: Duration::from_secs(60) };
 /// Watching units when systemd does not answer.
 pub const WATCH: Policy =
     Policy { name: "watch", first: Duration::from_secs(1), longest: Duration::from_secs(30) };
