@@ -9,7 +9,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, refused, stream, to_its_end};
+use super::{Reply, broken, events, refused, stream, to_its_end};
 use crate::cluster::manager::{Manager, RequestError};
 use crate::records::RecordError;
 use crate::wire;
@@ -175,47 +175,7 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let request = request.into_inner();
-        let log = self.manager.events().clone();
-        if !request.cluster_name.is_empty() && !request.follow {
-            // A cluster that is gone still has its events; one that never was is a slip of the pen.
-            let has_events = log.tail_start(1, &request.cluster_name).await.map_err(|e| broken(&e))? != 0;
-            if !has_events {
-                self.manager.find(&request.cluster_name).await?;
-            }
-        }
-        let reply = stream("stream-events", |sender| async move {
-            let mut head = log.head();
-            let mut from = request.from;
-            if let Some(tail) = request.tail {
-                let start = log.tail_start(tail, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                from = if start == 0 { *head.borrow() + 1 } else { start.max(from) };
-            }
-            loop {
-                // Marked seen before reading, so that an event appended meanwhile wakes us again.
-                head.borrow_and_update();
-                loop {
-                    let page = log.page(from, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                    let Some(last) = page.last() else { break };
-                    from = last.number + 1;
-                    for event in page {
-                        let response = control::StreamEventsResponse { event: Some(event) };
-                        if sender.send(Ok(response)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
-                if !request.follow {
-                    return Ok(());
-                }
-                tokio::select! {
-                    // Cancel-safe: an unseen change stays unseen.
-                    changed = head.changed() => if changed.is_err() { return Ok(()) },
-                    () = sender.closed() => return Ok(()),
-                }
-            }
-        });
-        Ok(Response::new(reply))
+        Ok(Response::new(events::open(&self.manager, request.into_inner()).await?))
     }
 
     async fn get_kubeconfig(

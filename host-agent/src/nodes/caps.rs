@@ -1,10 +1,12 @@
 //! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
 //! is cut before it is kept, and marked as cut.
 
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, Hello, NodeFacts, StatusReport};
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport};
 
 /// Steps, and conditions, of a report. An agent of this release has seven of each at most.
 const ITEMS: usize = 64;
+/// Repairs of a report: as many as an agent tells of.
+const REPAIRS: usize = 32;
 /// Words of a command line.
 const WORDS: usize = 64;
 /// Names, types and reasons, in bytes.
@@ -19,12 +21,15 @@ const WHOLE: &str = "ReportWhole";
 
 /// Cuts a report.
 pub(super) fn cut_report(report: &mut StatusReport) {
-    let (steps, conditions) = (report.steps.len(), report.conditions.len());
+    let (steps, conditions, repairs) = (report.steps.len(), report.conditions.len(), report.repairs.len());
     report.steps.truncate(ITEMS);
     report.conditions.truncate(ITEMS);
+    // The last ones are the news.
+    report.repairs.drain(..repairs.saturating_sub(REPAIRS));
     // A new vector of the right size: what was cut would stay allocated.
     report.steps.shrink_to_fit();
     report.conditions.shrink_to_fit();
+    report.repairs.shrink_to_fit();
     for step in &mut report.steps {
         cut_head(&mut step.name, NAME);
         cut_head(&mut step.message, TEXT);
@@ -37,15 +42,21 @@ pub(super) fn cut_report(report: &mut StatusReport) {
         cut_head(&mut condition.reason, NAME);
         cut_head(&mut condition.message, TEXT);
     }
+    for repair in &mut report.repairs {
+        cut_repair(repair);
+    }
     if let Some(facts) = &mut report.facts {
         cut_facts(facts);
     }
-    if steps > ITEMS || conditions > ITEMS {
+    if steps > ITEMS || conditions > ITEMS || repairs > REPAIRS {
         report.conditions.push(Condition {
             r#type: WHOLE.to_owned(),
             status: ConditionStatus::False.into(),
             reason: "TooMuch".to_owned(),
-            message: format!("{steps} steps and {conditions} conditions; the first {ITEMS} of each are kept"),
+            message: format!(
+                "{steps} steps, {conditions} conditions and {repairs} repairs; the first {ITEMS} of each, and the \
+                 last {REPAIRS} repairs, are kept"
+            ),
             since: None,
         });
     }
@@ -63,6 +74,13 @@ pub(super) fn cut_hello(hello: &mut Hello) {
 
 fn cut_facts(facts: &mut NodeFacts) {
     for text in [&mut facts.kernel, &mut facts.os, &mut facts.hostname] {
+        cut_head(text, TEXT);
+    }
+}
+
+fn cut_repair(repair: &mut Repair) {
+    cut_head(&mut repair.object, NAME);
+    for text in [&mut repair.reason, &mut repair.action, &mut repair.message] {
         cut_head(text, TEXT);
     }
 }
@@ -114,13 +132,26 @@ mod tests {
             StepStatus { name: long(), message: long(), evidence: Some(evidence), ..StepStatus::default() };
         let condition = Condition { r#type: long(), reason: long(), message: long(), ..Condition::default() };
         let facts = NodeFacts { kernel: long(), os: long(), hostname: long(), ..NodeFacts::default() };
+        let repair = |number| Repair {
+            number,
+            object: long(),
+            reason: long(),
+            action: long(),
+            message: long(),
+            ..Repair::default()
+        };
         let mut report = StatusReport {
             steps: vec![step],
             conditions: [vec![condition; ITEMS], vec![Condition::default(); 5_000 - ITEMS]].concat(),
             facts: Some(facts),
+            repairs: (1..=100).map(repair).collect(),
             ..StatusReport::default()
         };
         cut_report(&mut report);
+        let numbers: Vec<u64> = report.repairs.iter().map(|repair| repair.number).collect();
+        assert_eq!(numbers, (69..=100).collect::<Vec<_>>());
+        let repair = &report.repairs[0];
+        assert!(repair.object.len() <= NAME + MARK.len() && repair.message.ends_with(MARK));
         let step = &report.steps[0];
         assert!(step.message.ends_with(MARK) && step.name.len() <= NAME + MARK.len());
         let evidence = step.evidence.as_ref().expect("it is there");
@@ -128,8 +159,8 @@ mod tests {
         assert!(evidence.argv.len() == WORDS + 1 && evidence.argv[WORDS] == MARK);
         let last = report.conditions.last().expect("conditions");
         assert_eq!((report.conditions.len(), last.r#type.as_str()), (ITEMS + 1, WHOLE));
-        assert!(last.message.contains("5000 conditions"), "{}", last.message);
-        assert!(format!("{report:?}").len() < 400 * 1024);
+        assert!(last.message.contains("5000 conditions and 100 repairs"), "{}", last.message);
+        assert!(format!("{report:?}").len() < 640 * 1024);
 
         let mut hello =
             Hello { agent_version: long(), boot_id: long(), machine_uuid: long(), ..Hello::default() };
@@ -146,7 +177,9 @@ mod tests {
             evidence: Some(evidence),
             ..StepStatus::default()
         };
-        let mut report = StatusReport { steps: vec![step; 7], ..StatusReport::default() };
+        let repair = Repair { reason: "r".repeat(1024), ..Repair::default() };
+        let mut report =
+            StatusReport { steps: vec![step; 7], repairs: vec![repair; REPAIRS], ..StatusReport::default() };
         let before = report.clone();
         cut_report(&mut report);
         assert_eq!(report, before);
