@@ -9,10 +9,11 @@ use clap::error::ErrorKind;
 use ctl::cli::Cli;
 
 /// First words of the ids of all rooms.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "AUTH",
     "BUNDLE",
     "CLUSTER",
+    "EVENT",
     "HOST",
     "IMAGE",
     "JOIN",

@@ -34,8 +34,10 @@ pub struct Answers {
     pub changed_plans: usize,
     /// What a watched operation looks like, one after the other.
     pub operation: Vec<Operation>,
-    /// The first watch ends after so many states, as when the host agent dies.
+    /// The first watch ends after so many messages, as when the host agent dies.
     pub broken_after: Option<usize>,
+    /// So many watches of a status find nobody.
+    pub away: usize,
     /// The stream stays open after the last state.
     pub endless: bool,
     /// Between two states.
