@@ -49,6 +49,7 @@ async fn status_with_trouble_says_what_and_why() {
         assert!(out.contains(text), "{text:?} is not in:\n{out}");
     }
     assert!(!out.contains("KubeletReady"), "what follows from it says nothing new:\n{out}");
+    assert!(!out.contains("AgentsReady"), "nor does what sums it up:\n{out}");
 }
 
 /// The next step may be to read it.
@@ -371,7 +372,10 @@ async fn what_needs_no_host_agent_works_without() {
     for shell in ["bash", "zsh", "fish"] {
         let mut command = bare(dir.path());
         command.args(["completion", shell]);
-        assert!(finish(command).await.expect(0).contains("kubeconfig"), "{shell}");
+        let script = finish(command).await.expect(0);
+        for word in ["kubeconfig", "describe", "health", "StepFailed"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     assert!(run(&["version"]).await.expect(0).contains("host agent  - (no host agent answers"));
     assert!(!run(&["version", "--client"]).await.expect(0).contains("host agent"));
