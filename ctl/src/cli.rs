@@ -13,6 +13,10 @@ use k8sctl_types::event::EventType;
 use crate::moment;
 use crate::output::Format;
 
+mod health;
+
+pub use health::{HealthArgs, NodeDescribeArgs, NodeVerb};
+
 /// Turns this host into a home Kubernetes platform: `k8sctl up`, and `k8sctl status` to look at it.
 #[derive(Debug, Parser)]
 #[command(name = "k8sctl", version, disable_help_subcommand = true, subcommand_required = true)]
@@ -246,36 +250,6 @@ pub struct StatusArgs {
     pub watch: bool,
 }
 
-/// `health`.
-#[derive(Args, Debug)]
-pub struct HealthArgs {
-    /// Name of the cluster [default: the only one]
-    pub name: Option<String>,
-    /// Wait until it is well
-    #[arg(short, long)]
-    pub wait: bool,
-    /// Longest that it may take to become well, like 90s or 5m
-    #[arg(long, value_name = "TIME", default_value = "5m", requires = "wait", value_parser = parse_deadline)]
-    pub timeout: Duration,
-}
-
-/// `node …`.
-#[derive(Debug, Subcommand)]
-pub enum NodeVerb {
-    /// Show everything that is known of a node: machine, conditions, steps, repairs, last events
-    Describe(NodeDescribeArgs),
-}
-
-/// `node describe`.
-#[derive(Args, Debug)]
-pub struct NodeDescribeArgs {
-    /// Name of the node
-    pub name: String,
-    /// Name of the cluster [default: the only one]
-    #[arg(long, value_name = "NAME")]
-    pub cluster: Option<String>,
-}
-
 /// `events`.
 #[derive(Args, Debug)]
 pub struct EventsArgs {
@@ -288,14 +262,14 @@ pub struct EventsArgs {
     /// Begin with this event's number
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub from: u64,
-    /// Begin at this moment: 2026-11-28T18:00:00Z, "2026-11-28 18:00", 18:00, or 10m, 2h, 1d for so long ago
+    /// Begin at this moment: 10m (ago), 2h, 1d, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment::past)]
     pub since: Option<jiff::Timestamp>,
     /// Only the last N that fit
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
     /// Only of this node, its VM and its disk
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = named())]
     pub node: Option<String>,
     /// Only of these types, like NodeJoined,StepFailed
     #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]

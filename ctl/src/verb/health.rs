@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(context: &Context, args: &HealthArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let name = agent.cluster_name(args.name.as_deref()).await?;
+    let name = agent.cluster_name(context, args.name.as_deref()).await?;
     let mut health = HealthView::unknown(&name, "Ready", "NotSeen", "the host agent has told nothing of it");
     if args.wait {
         let waited = timeout(args.timeout, until_well(context, &agent, &name, &mut health)).await;

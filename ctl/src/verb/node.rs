@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::events;
 use crate::agent::{self, Agent};
 use crate::cli::{NodeDescribeArgs, NodeVerb};
-use crate::ended::Ended;
+use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::output;
 use crate::table::{Table, cell, styled};
@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, verb: NodeVerb) -> Result<Exit, Ended
 
 async fn describe(context: &Context, args: &NodeDescribeArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let cluster_name = agent.cluster_name(args.cluster.as_deref()).await?;
+    let cluster_name = agent.cluster_name(context, args.cluster.as_deref()).await?;
     let mut nodes = agent.status(&cluster_name).await?.nodes;
     let Some(found) = nodes.iter().position(|node| node.name == args.name) else {
         return Err(no_such_node(&cluster_name, &args.name, &nodes).into());
@@ -210,18 +210,14 @@ fn shown(out: &Printer, evidence: &EvidenceView) -> Vec<String> {
     if !evidence.argv.is_empty() {
         lines.push(format!("$ {}", visible(&evidence.argv.join(" "))));
     }
-    let bar = out.paint(styles::DIM, "  |");
-    let mut tail = |text: &Option<String>| {
-        let text = text.as_deref().unwrap_or_default().trim_end();
-        lines.extend(text.lines().map(|line| format!("{bar} {}", visible(line))));
-    };
-    tail(&evidence.output_tail);
     let journal = evidence.journal_tail.as_ref().map(|text| format!("-- journal --\n{text}"));
-    tail(&journal);
+    for text in [&evidence.output_tail, &journal].into_iter().flatten() {
+        lines.extend(ended::evidence(out, text));
+    }
     if !evidence.argv.is_empty() {
-        let ended = |status: i32| format!("exit status {status}");
-        lines
-            .push(evidence.exit_status.map_or_else(|| "ended by a signal or its deadline".to_owned(), ended));
+        let status = |status: i32| format!("exit status {status}");
+        let killed = || "ended by a signal or its deadline".to_owned();
+        lines.push(evidence.exit_status.map_or_else(killed, status));
     }
     lines
 }

@@ -192,13 +192,17 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The conditions that a person is told: not what a column or the nodes' own conditions say, and of an agent without a
-/// session the one that says so, not each one that is therefore unknown.
+/// The conditions that a person is told: of an agent without a session the one that says so, not each one that is
+/// therefore unknown.
 fn untrue(conditions: &[ConditionView]) -> impl Iterator<Item = &ConditionView> {
-    let said_elsewhere = ["VMRunning", "VMsRunning", "AgentsReady", "NodesHealthy"];
-    conditions.iter().filter(move |one| {
-        one.status != "True" && !one.is_silence() && !said_elsewhere.contains(&one.r#type.as_str())
-    })
+    conditions.iter().filter(|one| one.status != "True" && !one.is_silence() && !is_said_elsewhere(one))
+}
+
+/// A column says it, or the nodes' own conditions do.
+fn is_said_elsewhere(condition: &ConditionView) -> bool {
+    let is_never_seen = condition.reason.as_deref() == Some("NeverSeen");
+    is_never_seen
+        || matches!(condition.r#type.as_str(), "VMRunning" | "VMsRunning" | "AgentsReady" | "NodesHealthy")
 }
 
 fn describe(condition: &ConditionView) -> String {

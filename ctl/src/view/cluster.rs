@@ -155,6 +155,13 @@ pub struct RepairView {
     pub message: Option<String>,
 }
 
+impl ConditionView {
+    /// Nothing is known of it because its agent has no session, which is a condition of its own.
+    pub fn is_silence(&self) -> bool {
+        self.status == "Unknown" && self.reason.as_deref() == Some("NoSession")
+    }
+}
+
 impl From<control::ClusterStatus> for ClusterView {
     fn from(wire: control::ClusterStatus) -> Self {
         Self {

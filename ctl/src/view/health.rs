@@ -71,7 +71,8 @@ impl From<&ClusterView> for HealthView {
         }
         let mut problems: Vec<ProblemView> = Vec::new();
         for node in &cluster.nodes {
-            problems.extend(untrue(&node.conditions).map(|one| problem(Some(&node.name), one)));
+            let told = untrue(&node.conditions).filter(|one| !one.is_silence());
+            problems.extend(told.map(|one| problem(Some(&node.name), one)));
         }
         let has_bad_nodes = !problems.is_empty();
         let whole = untrue(&cluster.conditions).filter(|one| !(has_bad_nodes && only_sums_up(one)));
@@ -107,7 +108,7 @@ fn problem(node: Option<&str>, condition: &ConditionView) -> ProblemView {
 
 /// Says nothing but what the nodes' own conditions say.
 fn only_sums_up(condition: &ConditionView) -> bool {
-    matches!(condition.r#type.as_str(), "VMsRunning" | "AgentsConnected")
+    matches!(condition.r#type.as_str(), "VMsRunning" | "AgentsReady" | "NodesHealthy")
 }
 
 /// The bundle is so: nobody waits for it.
@@ -170,12 +171,12 @@ mod tests {
 
     #[test]
     fn nodes_speak_for_themselves() {
-        let sums = || {
-            vec![condition("Ready", False, "NotAsDesired"), condition("AgentsConnected", False, "NoSession")]
-        };
-        let node = ("a", vec![condition("AgentConnected", False, "NoSession")]);
-        assert_eq!(problems(&health(sums(), &[node])), ["a AgentConnected=False", "- Ready=False"]);
+        let sums =
+            || vec![condition("Ready", False, "NotAsDesired"), condition("AgentsReady", False, "NoSession")];
+        let silent = ["DiskOK", "KubeletReady"].map(|kind| condition(kind, Unknown, "NoSession"));
+        let node = ("a", [vec![condition("AgentReady", False, "NoSession")], silent.to_vec()].concat());
+        assert_eq!(problems(&health(sums(), &[node])), ["a AgentReady=False", "- Ready=False"]);
         // Where no node says it, the sum does.
-        assert_eq!(problems(&health(sums(), &[])), ["- Ready=False", "- AgentsConnected=False"]);
+        assert_eq!(problems(&health(sums(), &[])), ["- Ready=False", "- AgentsReady=False"]);
     }
 }

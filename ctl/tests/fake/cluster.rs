@@ -119,7 +119,11 @@ impl ClusterService for FakeHostAgent {
         let request = request.into_inner();
         let follow = request.selector.as_ref().is_some_and(|selector| selector.follow);
         let answers = self.called(request)?;
-        let lines = answers.logs.into_iter().map(|line| StreamLogsResponse { lines: vec![line] }).collect();
+        let response = |line| StreamLogsResponse {
+            lines: vec![ClusterLogLine { line: Some(line), ..Default::default() }],
+            ..Default::default()
+        };
+        let lines = answers.logs.into_iter().map(response).collect();
         Ok(Response::new(stream(lines, answers.pace, answers.endless && follow)))
     }
 }

@@ -106,8 +106,10 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
     match observed.agents.get(&node.id).filter(|view| view.hello.is_some()) {
         None => unknown("NeverSeen", "its agent has not called home"),
         Some(view) if !view.connected => bad("NoSession", "its agent has no session"),
-        Some(view) => condition(&view.report.conditions, AGENT_READY)
-            .map_or_else(|| good("InSession"), |said| verdict(known(said), &said.reason, &said.message)),
+        Some(view) => match condition(&view.report.conditions, AGENT_READY) {
+            None => good("InSession"),
+            Some(said) => verdict(known(said), &said.reason, said.message.as_str()),
+        },
     }
 }
 

@@ -20,12 +20,14 @@ pub async fn execute_change(
     crash::point(&format!("before-{name}"));
     let outcome = hypervisor.execute(&change.op).await?;
     crash::point(&format!("after-{name}"));
-    if outcome == Outcome::Done {
+    if outcome == Outcome::Done
+        && let Some(kind) = event_type(&change.op)
+    {
         events
             .record(NewEvent {
                 cluster: cluster.to_owned(),
                 object: format!("{} {}", change.kind, change.name),
-                kind: event_type(&change.op),
+                kind,
                 message: change.reason.clone(),
                 warning: false,
             })
@@ -34,8 +36,10 @@ pub async fn execute_change(
     Ok(())
 }
 
-fn event_type(op: &HostOp) -> EventType {
-    match op {
+/// What is told of it. That a run of a VM comes first at the processors goes without saying.
+fn event_type(op: &HostOp) -> Option<EventType> {
+    Some(match op {
+        HostOp::PreferDomain { .. } => return None,
         HostOp::DefineNetwork { .. } => EventType::NetworkDefined,
         HostOp::StartNetwork { .. } => EventType::NetworkStarted,
         HostOp::SetDhcpRanges { .. } | HostOp::AddDhcpHost { .. } | HostOp::RemoveDhcpHost { .. } => {
@@ -55,9 +59,8 @@ fn event_type(op: &HostOp) -> EventType {
         HostOp::DefineDomain { .. } => EventType::VMDefined,
         HostOp::StartDomain { .. } => EventType::VMStarted,
         HostOp::AttachTap { .. } => EventType::VMReattached,
-        HostOp::PreferDomain { .. } => EventType::VMPreferred,
         HostOp::RestartDomain { .. } => EventType::VMRestarted,
         HostOp::ShutDownDomain { .. } | HostOp::PowerOffDomain { .. } => EventType::VMStopped,
         HostOp::DeleteDomain { .. } => EventType::VMDeleted,
-    }
+    })
 }

@@ -194,8 +194,8 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let selector = request.selector.unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
-        let node = request.node_name;
+        let node = request.node_names.first().cloned().unwrap_or_default();
+        let mut reader = self.manager.open_logs(&request.cluster_name, &node, selector).await?;
         let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
             let failed = |reason: String| {
                 let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
@@ -220,7 +220,14 @@ impl ClusterService for Clusters {
                 if !frame.error.is_empty() {
                     return Err(failed(frame.error));
                 }
-                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
+                let of_node = |line| control::ClusterLogLine {
+                    node_name: node.clone(),
+                    line: Some(line),
+                    ..Default::default()
+                };
+                let lines = frame.lines.into_iter().map(of_node).collect();
+                let response = control::StreamLogsResponse { lines, ..Default::default() };
+                if sender.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -264,9 +271,9 @@ mod tests {
         let clusters = Clusters { manager: agent.start().await };
         let ask = |sources: Vec<i32>| {
             let selector = Some(LogSelector { sources, ..LogSelector::default() });
-            let node_name = "k8s-worker-1".to_owned();
+            let node_names = vec!["k8s-worker-1".to_owned()];
             let request =
-                control::StreamLogsRequest { node_name, selector, ..control::StreamLogsRequest::default() };
+                control::StreamLogsRequest { node_names, selector, ..control::StreamLogsRequest::default() };
             clusters.stream_logs(Request::new(request))
         };
         let refused = async |sources: Vec<i32>| {

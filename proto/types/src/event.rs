@@ -79,8 +79,6 @@ event_types! {
     VMRestarted,
     /// a VM was put back onto its network's bridge
     VMReattached,
-    /// a VM got more of the host's processors than others
-    VMPreferred,
     /// a VM was shut down or turned off
     VMStopped,
     /// a VM's definition is gone

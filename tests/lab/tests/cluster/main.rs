@@ -184,7 +184,7 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
     if workload::bundle_image(lab, "coredns")?.is_none() {
-        ensure!(status.to_string().contains("ClusterDNS"), "a bundle without CoreDNS says so: {status}");
+        ensure!(status.to_string().contains("NotInBundle"), "a bundle without CoreDNS says so: {status}");
     }
     Ok(())
 }
