@@ -44,7 +44,7 @@ impl ClusterService for FakeHostAgent {
         request: Request<WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let answers = self.called(request.into_inner())?;
-        let broken = self.answers.lock().unwrap().broken_after.take();
+        let broken = self.broken_after(true);
         let states = answers.operation.into_iter().take(broken.unwrap_or(usize::MAX));
         let states = states.map(|operation| WatchOperationResponse { operation: Some(operation) }).collect();
         Ok(Response::new(stream(states, answers.pace, answers.endless)))
@@ -72,7 +72,7 @@ impl ClusterService for FakeHostAgent {
             self.answers.lock().unwrap().away -= 1;
             return Err(Status::unavailable("nobody is there"));
         }
-        let broken = self.answers.lock().unwrap().broken_after.take();
+        let broken = self.broken_after(request.watch);
         let wanted = if request.watch { broken.unwrap_or(usize::MAX) } else { 1 };
         let states = answers.status.into_iter().take(wanted);
         let states = states.map(|status| WatchStatusResponse { status: Some(status) }).collect();
@@ -93,7 +93,7 @@ impl ClusterService for FakeHostAgent {
             let failure = Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), "there is none", next);
             return Err(k8sctl_rpc::status::status(Code::NotFound, &failure));
         }
-        let broken = self.answers.lock().unwrap().broken_after.take();
+        let broken = self.broken_after(request.follow);
         let next = answers.events.last().map_or(1, |event| event.number + 1);
         let events = answers.events.into_iter().filter(|event| event.number >= request.from);
         let events = events.map(|event| StreamEventsResponse { next: event.number + 1, event: Some(event) });

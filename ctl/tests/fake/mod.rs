@@ -82,6 +82,11 @@ impl FakeHostAgent {
             .unwrap();
     }
 
+    /// After how many messages this stream ends, where it is the first that `goes_on`.
+    fn broken_after(&self, goes_on: bool) -> Option<usize> {
+        if goes_on { self.answers.lock().unwrap().broken_after.take() } else { None }
+    }
+
     fn called(&self, call: impl std::fmt::Debug) -> Result<Answers, Status> {
         self.calls.lock().unwrap().push(format!("{call:?}"));
         let answers = self.answers.lock().unwrap().clone();

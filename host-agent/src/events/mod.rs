@@ -197,7 +197,7 @@ impl EventLog {
                      WHERE node IS NOT NULL AND cluster <> '' AND (?1 = '' OR cluster = ?1) ORDER BY node",
                 )?;
                 let names = query.query_map([cluster], |row| row.get(0))?;
-                Ok(names.collect::<Result<_, _>>()?)
+                Ok::<_, StoreError>(names.collect::<Result<Vec<String>, _>>()?)
             })
             .await
     }
