@@ -15,6 +15,7 @@
 //! - [`spec_file`]: the user's file and the mistakes in it
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
+//! - [`moment`]: moments on the command line
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
 //! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
 //! - [`ended`], [`exit`]: how a run ends
@@ -27,6 +28,7 @@ pub mod consent;
 pub mod ended;
 pub mod exit;
 pub mod kubeconfig;
+pub mod moment;
 pub mod output;
 pub mod progress;
 pub mod spec_file;

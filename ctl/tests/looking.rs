@@ -49,6 +49,7 @@ async fn status_with_trouble_says_what_and_why() {
         assert!(out.contains(text), "{text:?} is not in:\n{out}");
     }
     assert!(!out.contains("KubeletReady"), "what follows from it says nothing new:\n{out}");
+    assert!(!out.contains("AgentsReady"), "nor does what sums it up:\n{out}");
 }
 
 /// The next step may be to read it.
@@ -111,16 +112,15 @@ async fn events_as_lines_and_as_json() {
 
 #[tokio::test]
 async fn who_follows_a_cluster_that_is_not_there_is_told() {
-    let bench = bench();
-    let run = bench.run(&["events", "hom", "-f"]).await;
+    let bench = Bench::new(Answers { endless: true, ..story::answers() });
+    let run = bench.follow(&["events", "hom", "-f"], 3).await;
     assert!(
         run.err.contains("there is no cluster hom yet") && run.err.contains("the clusters are: home"),
         "{run:?}"
     );
-    // It waits all the same: the cluster may come.
-    assert_eq!(run.expect(0).lines().count(), 3);
-    assert_eq!(bench.run(&["events", "home", "-f"]).await.err, "");
-    assert_eq!(bench.run(&["events", "-f"]).await.err, "");
+    // It waits all the same, and has shown what there is: the cluster may come.
+    assert_eq!(bench.follow(&["events", "home", "-f"], 3).await.err, "");
+    assert_eq!(bench.follow(&["events", "-f"], 3).await.err, "");
 }
 
 #[tokio::test]
@@ -313,6 +313,10 @@ async fn an_empty_name_is_none() {
         ["down", "", "--yes"].as_slice(),
         &["status", ""],
         &["events", ""],
+        &["events", "--node", ""],
+        &["health", ""],
+        &["node", "describe", ""],
+        &["node", "describe", "k8s-worker-1", "--cluster", ""],
         &["kubeconfig", ""],
         &["logs", ""],
         &["logs", "k8s-worker-1", "--cluster", ""],
@@ -371,7 +375,10 @@ async fn what_needs_no_host_agent_works_without() {
     for shell in ["bash", "zsh", "fish"] {
         let mut command = bare(dir.path());
         command.args(["completion", shell]);
-        assert!(finish(command).await.expect(0).contains("kubeconfig"), "{shell}");
+        let script = finish(command).await.expect(0);
+        for word in ["kubeconfig", "describe", "health", "StepFailed"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     assert!(run(&["version"]).await.expect(0).contains("host agent  - (no host agent answers"));
     assert!(!run(&["version", "--client"]).await.expect(0).contains("host agent"));

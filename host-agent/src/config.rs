@@ -59,7 +59,7 @@ pub struct HostConfig {
     /// A VM whose agent has not called home for so long fails the operation: `"15m"`.
     #[serde(with = "duration")]
     pub silence_deadline: Duration,
-    /// Events kept.
+    /// Events kept, the last ones.
     #[serde(deserialize_with = "at_least_one")]
     pub event_retention: u64,
     /// Members of this group may look. Unset means: nobody but operators and admins.

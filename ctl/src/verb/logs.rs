@@ -16,11 +16,16 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
     let agent = agent::connect(context).await?;
     let cluster_name = agent.cluster_name(context, args.cluster.as_deref()).await?;
     let sources = args.source.iter().map(|source| wire(*source).into()).collect();
-    let selector = node::LogSelector { sources, follow: args.follow, tail: args.tail };
-    let request = StreamLogsRequest { cluster_name, node_name: args.node.clone(), selector: Some(selector) };
+    let selector = node::LogSelector { sources, follow: args.follow, tail: args.tail, ..Default::default() };
+    let request = StreamLogsRequest {
+        cluster_name,
+        node_names: vec![args.node.clone()],
+        selector: Some(selector),
+        ..Default::default()
+    };
     let mut stream = agent.clusters().stream_logs(request).await?.into_inner();
     while let Some(response) = stream.message().await? {
-        for line in response.lines {
+        for line in response.lines.into_iter().filter_map(|line| line.line) {
             print(context, &LogView::of(&args.node, line))?;
         }
     }

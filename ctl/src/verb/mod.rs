@@ -5,10 +5,12 @@ mod completion;
 mod doctor;
 mod down;
 mod events;
+mod health;
 mod help;
 mod image;
 mod kubeconfig;
 mod logs;
+mod node;
 mod operation;
 mod plan;
 mod plugin;
@@ -28,6 +30,8 @@ pub async fn run(context: &Context, cli: Cli) -> Result<Exit, Ended> {
         Verb::Down(args) => down::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Status(args) => status::run(context, &args).await,
+        Verb::Health(args) => health::run(context, &args).await,
+        Verb::Node(verb) => node::run(context, verb).await,
         Verb::Events(args) => events::run(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args).await,
         Verb::Kubeconfig(args) => kubeconfig::run(context, &args).await,

@@ -34,8 +34,10 @@ pub struct Answers {
     pub changed_plans: usize,
     /// What a watched operation looks like, one after the other.
     pub operation: Vec<Operation>,
-    /// The first watch ends after so many states, as when the host agent dies.
+    /// The first watch ends after so many messages, as when the host agent dies.
     pub broken_after: Option<usize>,
+    /// So many watches of a status find nobody.
+    pub away: usize,
     /// The stream stays open after the last state.
     pub endless: bool,
     /// Between two states.
@@ -78,6 +80,11 @@ impl FakeHostAgent {
             .serve_with_incoming(incoming)
             .await
             .unwrap();
+    }
+
+    /// After how many messages this stream ends, where it is the first that `goes_on`.
+    fn broken_after(&self, goes_on: bool) -> Option<usize> {
+        if goes_on { self.answers.lock().unwrap().broken_after.take() } else { None }
     }
 
     fn called(&self, call: impl std::fmt::Debug) -> Result<Answers, Status> {

@@ -9,6 +9,7 @@ use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{LogSelector, LogSource};
 use k8sctl_rpc::task::Supervisor;
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
 use tokio::sync::{Notify, watch};
@@ -98,7 +99,7 @@ impl Manager {
             let event = NewEvent {
                 object: format!("cluster {}", cluster.name),
                 cluster: cluster.name,
-                kind: "RecordDamaged",
+                kind: EventType::RecordDamaged,
                 message: format!("{}; {}", failure.reason, failure.next_step),
                 warning: true,
             };

@@ -9,7 +9,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, refused, stream, to_its_end};
+use super::{Reply, broken, events, refused, stream, to_its_end};
 use crate::cluster::manager::{Manager, RequestError};
 use crate::records::RecordError;
 use crate::wire;
@@ -175,47 +175,7 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let request = request.into_inner();
-        let log = self.manager.events().clone();
-        if !request.cluster_name.is_empty() && !request.follow {
-            // A cluster that is gone still has its events; one that never was is a slip of the pen.
-            let has_events = log.tail_start(1, &request.cluster_name).await.map_err(|e| broken(&e))? != 0;
-            if !has_events {
-                self.manager.find(&request.cluster_name).await?;
-            }
-        }
-        let reply = stream("stream-events", |sender| async move {
-            let mut head = log.head();
-            let mut from = request.from;
-            if let Some(tail) = request.tail {
-                let start = log.tail_start(tail, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                from = if start == 0 { *head.borrow() + 1 } else { start.max(from) };
-            }
-            loop {
-                // Marked seen before reading, so that an event appended meanwhile wakes us again.
-                head.borrow_and_update();
-                loop {
-                    let page = log.page(from, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                    let Some(last) = page.last() else { break };
-                    from = last.number + 1;
-                    for event in page {
-                        let response = control::StreamEventsResponse { event: Some(event) };
-                        if sender.send(Ok(response)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
-                if !request.follow {
-                    return Ok(());
-                }
-                tokio::select! {
-                    // Cancel-safe: an unseen change stays unseen.
-                    changed = head.changed() => if changed.is_err() { return Ok(()) },
-                    () = sender.closed() => return Ok(()),
-                }
-            }
-        });
-        Ok(Response::new(reply))
+        Ok(Response::new(events::open(&self.manager, request.into_inner()).await?))
     }
 
     async fn get_kubeconfig(
@@ -234,8 +194,8 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let selector = request.selector.unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
-        let node = request.node_name;
+        let node = request.node_names.first().cloned().unwrap_or_default();
+        let mut reader = self.manager.open_logs(&request.cluster_name, &node, selector).await?;
         let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
             let failed = |reason: String| {
                 let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
@@ -260,7 +220,14 @@ impl ClusterService for Clusters {
                 if !frame.error.is_empty() {
                     return Err(failed(frame.error));
                 }
-                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
+                let of_node = |line| control::ClusterLogLine {
+                    node_name: node.clone(),
+                    line: Some(line),
+                    ..Default::default()
+                };
+                let lines = frame.lines.into_iter().map(of_node).collect();
+                let response = control::StreamLogsResponse { lines, ..Default::default() };
+                if sender.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -304,9 +271,9 @@ mod tests {
         let clusters = Clusters { manager: agent.start().await };
         let ask = |sources: Vec<i32>| {
             let selector = Some(LogSelector { sources, ..LogSelector::default() });
-            let node_name = "k8s-worker-1".to_owned();
+            let node_names = vec!["k8s-worker-1".to_owned()];
             let request =
-                control::StreamLogsRequest { node_name, selector, ..control::StreamLogsRequest::default() };
+                control::StreamLogsRequest { node_names, selector, ..control::StreamLogsRequest::default() };
             clusters.stream_logs(Request::new(request))
         };
         let refused = async |sources: Vec<i32>| {

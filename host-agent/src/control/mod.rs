@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod cluster;
+mod events;
 mod host;
 mod plugins;
 pub mod roles;

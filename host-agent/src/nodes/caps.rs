@@ -26,6 +26,7 @@ pub(super) fn cut_report(report: &mut StatusReport) {
     let (steps, conditions, repairs) = (report.steps.len(), report.conditions.len(), report.repairs.len());
     report.steps.truncate(ITEMS);
     report.conditions.truncate(ITEMS);
+    // The last ones are the news.
     report.repairs.drain(..repairs.saturating_sub(REPAIRS));
     // A new vector of the right size: what was cut would stay allocated.
     report.steps.shrink_to_fit();
@@ -147,6 +148,11 @@ mod tests {
             ..StatusReport::default()
         };
         cut_report(&mut report);
+        let numbers: Vec<u64> = report.repairs.iter().map(|repair| repair.number).collect();
+        assert_eq!(numbers, (69..=100).collect::<Vec<_>>());
+        let repair = &report.repairs[0];
+        assert!(repair.object.len() <= NAME + MARK.len());
+        assert!(repair.message.len() <= NOTE + MARK.len() && repair.message.ends_with(MARK));
         let step = &report.steps[0];
         assert!(step.message.ends_with(MARK) && step.name.len() <= NAME + MARK.len());
         let evidence = step.evidence.as_ref().expect("it is there");
@@ -155,9 +161,6 @@ mod tests {
         let last = report.conditions.last().expect("conditions");
         assert_eq!((report.conditions.len(), last.r#type.as_str()), (ITEMS + 1, WHOLE));
         assert!(last.message.contains("5000 conditions and 100 repairs"), "{}", last.message);
-        let numbers: Vec<u64> = report.repairs.iter().map(|repair| repair.number).collect();
-        assert_eq!(numbers, (69..=100).collect::<Vec<_>>());
-        assert!(report.repairs[0].message.len() <= NOTE + MARK.len());
         assert!(format!("{report:?}").len() < 512 * 1024);
 
         let mut hello =

@@ -18,7 +18,7 @@ pub(super) async fn push(
     node_id: &str,
     mut frames: impl Stream<Item = Result<LogFrame, Status>> + Unpin,
 ) -> Result<(), Status> {
-    let Some(first) = first_message(&mut frames).await else {
+    let Some(mut first) = first_message(&mut frames).await else {
         return Err(refusals.refuse(
             Code::InvalidArgument,
             node_id,
@@ -26,7 +26,7 @@ pub(super) async fn push(
             &format!("read again with `k8sctl logs`; for an agent of another release, {OTHER_RELEASE}"),
         ));
     };
-    let LogFrame { stream_id, lines, error } = first;
+    let stream_id = std::mem::take(&mut first.stream_id);
     let Some(reader) = registry.claim_logs(node_id, &stream_id) else {
         return Err(refusals.refuse(
             Code::NotFound,
@@ -36,7 +36,7 @@ pub(super) async fn push(
         ));
     };
     // It is a frame like the others where it brings more than the name of the log, and else not kept.
-    let first = (!lines.is_empty() || !error.is_empty()).then(|| Ok(LogFrame { stream_id, lines, error }));
+    let first = (first != LogFrame::default()).then(|| Ok(first));
     let frames = tokio_stream::iter(first).chain(frames);
     tokio::select! {
         // Both are cancel-safe to end here: the stream ends with either of them.

@@ -22,7 +22,8 @@ pub struct NodeView {
     pub connected: bool,
     /// First message of the newest session.
     pub hello: Option<Hello>,
-    /// Newest report; steps and conditions in it are whole.
+    /// Newest report; steps and conditions in it are whole. Repairs stay when the VM is started anew: they are of its
+    /// disk.
     pub report: StatusReport,
     /// When the newest message came.
     pub last_seen: Option<jiff::Timestamp>,
@@ -44,6 +45,8 @@ pub enum NodeChange {
         /// The report now.
         now: Box<StatusReport>,
     },
+    /// The host judges the node otherwise than before.
+    Judged(Condition),
 }
 
 #[derive(Debug)]
@@ -193,9 +196,15 @@ impl NodeRegistry {
             entry.log_requests = None;
             entry.view.connected = false;
             entry.view.joined = None;
-            entry.view.report = StatusReport::default();
+            let repairs = std::mem::take(&mut entry.view.report.repairs);
+            entry.view.report = StatusReport { repairs, ..StatusReport::default() };
         }
         self.touch();
+    }
+
+    /// Tells that the host itself judges a node otherwise than before. Who judges needs not be woken by it.
+    pub fn judged(&self, node_id: &str, condition: &Condition) {
+        self.changes.tell(node_id, &NodeChange::Judged(condition.clone()));
     }
 
     /// Opens the session of a node, in place of an older one, which ends.
@@ -352,10 +361,16 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 mod tests {
     use super::*;
     use crate::nodes::changes::{Changes, changes};
+    use k8sctl_proto::node::v1::{Repair, RepairOutcome};
+    use k8sctl_types::event::EventType;
 
     fn registry() -> (Arc<NodeRegistry>, Changes) {
         let (sender, receiver) = changes();
         (NodeRegistry::new(sender), receiver)
+    }
+
+    fn kinds(changes: &mut Changes) -> Vec<EventType> {
+        changes.drain().into_iter().map(|(_, line)| line.kind).collect()
     }
 
     fn named(name: &str) -> DesiredState {
@@ -376,16 +391,16 @@ mod tests {
     #[test]
     fn the_end_of_an_old_session_leaves_the_new_one_connected() {
         let (registry, mut changes) = registry();
-        let mut told = || changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect::<Vec<_>>();
+        let mut told = || kinds(&mut changes);
         let old = registry.open_session("a", Hello::default());
         let new = registry.open_session("a", Hello::default());
         assert!(!old.report(StatusReport { observed_generation: 1, ..StatusReport::default() }));
         drop(old);
         assert!(registry.view("a").connected);
-        assert_eq!(told(), ["NodeConnected"; 2], "it went nowhere");
+        assert_eq!(told(), [EventType::NodeConnected; 2], "it went nowhere");
         drop(new);
         assert!(!registry.view("a").connected);
-        assert_eq!(told(), ["NodeDisconnected"]);
+        assert_eq!(told(), [EventType::NodeDisconnected]);
     }
 
     #[test]
@@ -397,9 +412,29 @@ mod tests {
         let version = registry.version();
         let before = *version.borrow();
         assert!(session.report(report.clone()) && session.report(report));
-        let kinds: Vec<&str> = changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect();
-        assert_eq!(kinds, ["NodeConnected", "ConditionChanged"]);
+        assert_eq!(kinds(&mut changes), [EventType::NodeConnected, EventType::ConditionChanged]);
         assert_eq!(*version.borrow(), before + 1);
+    }
+
+    /// Whatever comes between two reports of the same disk.
+    #[test]
+    fn a_repair_is_told_once() {
+        let (registry, mut changes) = registry();
+        let report = |numbers: std::ops::RangeInclusive<u64>| {
+            let outcome = RepairOutcome::Repaired.into();
+            let repair = |number| Repair { number, outcome, ..Repair::default() };
+            StatusReport { repairs: numbers.map(repair).collect(), ..StatusReport::default() }
+        };
+        let mut repairs = |numbers| {
+            let session = registry.open_session("a", Hello::default());
+            assert!(session.report(report(numbers)));
+            let kinds = kinds(&mut changes);
+            kinds.into_iter().filter(|kind| *kind == EventType::RepairSucceeded).count()
+        };
+        assert_eq!((repairs(1..=2), repairs(1..=2), repairs(2..=4)), (2, 0, 2));
+        registry.reset("a");
+        assert_eq!(registry.view("a").report.repairs.len(), 3, "they are of the disk, not of the run");
+        assert_eq!((repairs(2..=4), repairs(2..=5)), (0, 1));
     }
 
     #[test]

@@ -118,6 +118,7 @@ mod tests {
             sources: vec![LogSource::Kubelet.into(), LogSource::Kernel.into()],
             follow: true,
             tail: Some(5),
+            ..LogSelector::default()
         };
         let words = |selector: &LogSelector| arguments(selector).expect("the sources are known");
         let arguments = words(&selector).join(" ");

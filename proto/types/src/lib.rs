@@ -4,12 +4,14 @@
 //! - [`version`][]: [`version::KubernetesVersion`]
 //! - [`suite`][]: [`suite::SUITES`], what node images can be made of
 //! - [`node_label`][]: who gives a node its labels: its kubelet, or an administrator
+//! - [`event`][]: [`event::EventType`], everything that is told as an event
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //! - [`config_file`][]: a program's own configuration, with all mistakes in it
 //!
 //! Nothing here does I/O.
 
 pub mod config_file;
+pub mod event;
 pub mod failure;
 pub mod node_label;
 pub mod spec;

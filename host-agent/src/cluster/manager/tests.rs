@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
+use crate::events::Selection;
 use crate::records::OperationState;
 
 mod cut;
@@ -287,7 +288,7 @@ async fn a_damaged_cluster_holds_up_no_other() {
     }
     let names: Vec<_> = manager.summaries().await.expect("reads").into_iter().map(|it| it.name).collect();
     assert_eq!(names, ["other", "home"]);
-    let events = agent.shared.events.page(0, "home").await.expect("reads");
+    let events = agent.shared.events.page(0, &Selection::of_cluster("home")).await.expect("reads").events;
     assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
     // Who watches it again after the restart would wait for ever.
     let ended = manager.operation(&running["home"]).await.expect("reads");

@@ -237,7 +237,7 @@ impl Joined {
         self.wait_connected(self.b.name, true).await?;
         let request = StreamLogsRequest {
             cluster_name: "sim".to_owned(),
-            node_name: self.b.name.to_owned(),
+            node_names: vec![self.b.name.to_owned()],
             ..StreamLogsRequest::default()
         };
         let mut control = self.control.clone();
@@ -257,7 +257,9 @@ impl Joined {
         refused(forged, Code::NotFound, "NODE-SESSION-REFUSED")?;
         push_logs(&mut of_b, &stream_id, "honest").await?;
         let read = tokio::time::timeout(DEADLINE, reader).await???.context("a line")?;
-        ensure!(read.lines.len() == 1 && read.lines[0].text == "honest", "read {:?}", read.lines);
+        let texts: Vec<&str> =
+            read.lines.iter().filter_map(|line| Some(line.line.as_ref()?.text.as_str())).collect();
+        ensure!(texts == ["honest"], "read {:?}", read.lines);
         Ok(())
     }
 

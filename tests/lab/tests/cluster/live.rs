@@ -51,6 +51,24 @@ pub fn conditions_and_logs_are_live(lab: &Lab) -> Result<()> {
     })
 }
 
+/// A cluster that is well is told as such, and of a node its own things only.
+pub fn it_is_well(lab: &Lab) -> Result<()> {
+    phase("health, a node, its events");
+    let health = k8sctl(lab, &["health", "--wait", "--timeout", "10m"])?;
+    ensure!(health.contains("3 of 3 nodes Ready"), "{health}");
+    let described = lab.json("k8sctl", &["node", "describe", NODE, "-o", "json"])?;
+    ensure!(described["node"]["phase"] == "Ready", "{described}");
+    ensure!(described["events"].as_array().is_some_and(|events| events.len() == 10), "{described}");
+    let started = ["events", "--node", NODE, "--type", "VMStarted,VolumeCreated", "-o", "json"];
+    let started = k8sctl(lab, &started)?;
+    let has = |text: &str| started.contains(text);
+    ensure!(has("\"domain k8s-worker-2\"") && has("-k8s-worker-2.qcow2"), "{started}");
+    ensure!(!has("k8s-worker-1") && !has("NodeJoined"), "{started}");
+    let unknown = lab.try_run("k8sctl", &["events", "--node", "k8s-worker-7"], MINUTE)?;
+    ensure!(!unknown.status.success() && unknown.err.contains("NODE-UNKNOWN"), "{unknown:?}");
+    Ok(())
+}
+
 fn last_event(lab: &Lab) -> Result<u64> {
     events(lab)?.last().and_then(|event| event["number"].as_u64()).context("events")
 }

@@ -2,7 +2,7 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs and events → containerd stops on a worker → plugin → a worker joins (the host agent
+//! VMs → workload → again → logs, events, health → containerd stops on a worker → plugin → a worker joins (the host agent
 //! killed twice) and leaves → the network is stopped under the VMs → strangers survive `down`.
 
 mod inside;
@@ -53,6 +53,7 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     workload::workload_answers(lab)?;
     again_changes_nothing(lab, &home)?;
     logs_and_events(lab)?;
+    live::it_is_well(lab)?;
     live::conditions_and_logs_are_live(lab)?;
     workload::plugin_comes_and_goes(lab)?;
     let agent = a_worker_joins_and_leaves(lab, &home, agent)?;
@@ -183,7 +184,7 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
     if workload::bundle_image(lab, "coredns")?.is_none() {
-        ensure!(status.to_string().contains("ClusterDNS"), "a bundle without CoreDNS says so: {status}");
+        ensure!(status.to_string().contains("NotInBundle"), "a bundle without CoreDNS says so: {status}");
     }
     Ok(())
 }
