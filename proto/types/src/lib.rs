@@ -4,6 +4,7 @@
 //! - [`version`][]: [`version::KubernetesVersion`]
 //! - [`suite`][]: [`suite::SUITES`], what node images can be made of
 //! - [`node_label`][]: who gives a node its labels: its kubelet, or an administrator
+//! - [`logs`][]: the order of log lines from several places, and the regular expressions that select them
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //! - [`config_file`][]: a program's own configuration, with all mistakes in it
 //!
@@ -11,6 +12,7 @@
 
 pub mod config_file;
 pub mod failure;
+pub mod logs;
 pub mod node_label;
 pub mod spec;
 pub mod suite;
