@@ -113,6 +113,9 @@ impl LogSources for SimulatedLogs {
             next = newest + 1;
         }
         let mut batch = Batch::default();
+        if !frames.send(LogFrame { cursor: cursor(next - 1), ..LogFrame::default() }).await {
+            return Ok(());
+        }
         loop {
             while next <= newest {
                 let (time, text) = (self.time(next), self.text(next));

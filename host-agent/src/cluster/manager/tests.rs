@@ -15,7 +15,6 @@ use crate::records::OperationState;
 mod cut;
 mod deadlines;
 mod ends;
-mod logs;
 mod told;
 mod turns;
 

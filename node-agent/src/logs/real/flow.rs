@@ -82,6 +82,10 @@ pub struct Flow<'a> {
     skip: u64,
     /// Lines that are sent at most.
     left: Option<u64>,
+    /// The place before the first line has been told.
+    is_begun: bool,
+    /// That place in the journal is that of the first line: journalctl was asked for the last ones.
+    is_last: bool,
     began: (Micros, Instant),
 }
 
@@ -110,6 +114,8 @@ impl<'a> Flow<'a> {
             flushed: Instant::now(),
             skip: 0,
             left: None,
+            is_begun: false,
+            is_last: false,
             began: (now(), Instant::now()),
         }
     }
@@ -146,6 +152,7 @@ impl<'a> Flow<'a> {
                 Start::Time(since) => JournalPosition::From(since.unwrap_or_default()),
                 Start::Last(_) => JournalPosition::From(self.filter.since.unwrap_or_default()),
             });
+            self.is_last = matches!(start, Start::Last(_));
             let query = Query { start, until: self.filter.until, follow: false, reverse: false };
             self.reading = Some(Reading::start(&self.journalctl, &query, &self.wanted.matches())?);
             self.add(Input::Journal, State::Loading);
@@ -256,6 +263,7 @@ impl<'a> Flow<'a> {
         for input in 0..self.inputs.len() {
             self.merge.set(input, State::Live);
         }
+        self.is_begun = true;
         let cursor = self.cursor.to_string();
         if !self.frames.send(LogFrame { cursor, caught_up: true, ..LogFrame::default() }).await {
             return Ok(());
@@ -409,6 +417,15 @@ impl<'a> Flow<'a> {
     }
 
     async fn give(&mut self, input: usize, item: Item) -> bool {
+        if self.skip == 0 && !std::mem::replace(&mut self.is_begun, true) {
+            if let (Place::Journal(at), true) = (&item.place, self.is_last) {
+                self.cursor.journal = Some(JournalPosition::At(at.clone()));
+            }
+            let cursor = self.cursor.to_string();
+            if !self.frames.send(LogFrame { cursor, ..LogFrame::default() }).await {
+                return false;
+            }
+        }
         match (item.place, self.inputs[input]) {
             (Place::Journal(at), _) => self.cursor.journal = Some(JournalPosition::Behind(at)),
             (Place::File(position), Input::Container(member)) => {

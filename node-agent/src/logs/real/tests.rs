@@ -157,9 +157,11 @@ async fn journal_and_files_are_merged_by_time() {
     }
     let frames = node.read(both()).await;
     assert_eq!(texts(&frames), ["j0", "p0", "j1", "p1", "j2", "p2", "j3", "p3"]);
-    let sources: Vec<&str> = frames[0].lines[..2].iter().map(|line| line.source.as_str()).collect();
+    // Before the first line it is told where that is.
+    assert!(frames[0].lines.is_empty() && !frames[0].cursor.is_empty(), "{frames:?}");
+    let sources: Vec<&str> = frames[1].lines[..2].iter().map(|line| line.source.as_str()).collect();
     assert_eq!(sources, ["kubelet", "default/web/app"]);
-    assert_eq!(frames[0].lines[0].time, Some(stamp(TEN)));
+    assert_eq!(frames[1].lines[0].time, Some(stamp(TEN)));
 }
 
 #[tokio::test]
@@ -211,6 +213,21 @@ async fn reading_goes_on_behind_a_frame_without_tail_or_since() {
     assert_eq!(texts(&node.read(rest.clone()).await), ["p3", "j4"]);
     let other = LogSelector { after_cursor: "1{}".to_owned(), ..both() };
     assert!(matches!(node.try_read(other).await, Err(LogError::Cursor { .. })));
+}
+
+#[tokio::test]
+async fn reading_goes_on_before_the_first_of_the_last_lines() {
+    let node = Node::new();
+    for second in 0..5 {
+        node.journal(TEN + second * SECOND, &format!("j{second}"));
+        node.pod(TEN + second * SECOND + 1, &format!("p{second}"));
+    }
+    for (sources, expected) in [(both(), ["j4", "p4"]), (LogSelector::default(), ["j3", "j4"])] {
+        let selector = LogSelector { tail: Some(2), ..sources };
+        let cursor = node.read(selector.clone()).await[0].cursor.clone();
+        let again = LogSelector { after_cursor: cursor, ..selector };
+        assert_eq!(texts(&node.read(again).await), expected);
+    }
 }
 
 #[tokio::test]

@@ -110,7 +110,7 @@ async fn sources_take_turns_and_what_is_not_known_is_told() {
         (log_unknown::Wanted::Pod(2), "no pod default/y has logs here"),
     ];
     assert_eq!(told, expected.map(|(wanted, message)| (Some(wanted), message)));
-    let sources: Vec<&str> = frames[1].lines.iter().map(|line| line.source.as_str()).collect();
+    let sources: Vec<&str> = frames[2].lines.iter().map(|line| line.source.as_str()).collect();
     assert_eq!(sources, ["systemd-networkd.service", "default/simulated/main", "etcd"]);
     let nothing = LogSelector { units: vec!["frob".to_owned()], ..LogSelector::default() };
     assert_eq!(numbers(&read(old(3), nothing).await), []);
