@@ -12,6 +12,7 @@
 //! - [`cli`]: every verb and flag
 //! - [`verb`]: one file per verb
 //! - [`agent`]: the connection to the host agent, and how one is started
+//! - [`moment`]: times as people write them
 //! - [`spec_file`]: the user's file and the mistakes in it
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
@@ -27,6 +28,7 @@ pub mod consent;
 pub mod ended;
 pub mod exit;
 pub mod kubeconfig;
+pub mod moment;
 pub mod output;
 pub mod progress;
 pub mod spec_file;

@@ -237,15 +237,19 @@ impl Joined {
         self.wait_connected(self.b.name, true).await?;
         let request = StreamLogsRequest {
             cluster_name: "sim".to_owned(),
-            node_name: self.b.name.to_owned(),
+            node_names: vec![self.b.name.to_owned()],
             ..StreamLogsRequest::default()
         };
         let mut control = self.control.clone();
         let of_no_cluster = StreamLogsRequest { cluster_name: "typo".to_owned(), ..request.clone() };
         refused(control.stream_logs(of_no_cluster).await, Code::FailedPrecondition, "CLUSTER-UNKNOWN")?;
         let reader = tokio::spawn(async move {
-            let mut lines = control.stream_logs(request).await?.into_inner();
-            lines.message().await
+            let mut responses = control.stream_logs(request).await?.into_inner();
+            let mut lines = Vec::new();
+            while let Some(response) = responses.message().await? {
+                lines.extend(response.lines.into_iter().filter_map(|line| line.line));
+            }
+            Ok::<_, Status>(lines)
         });
         let asked = next(&mut inbox, |message| match message {
             host_message::Message::StartLogStream(start) => Some(start.stream_id),
@@ -256,8 +260,8 @@ impl Joined {
         let forged = push_logs(&mut of_a, &stream_id, "forged").await;
         refused(forged, Code::NotFound, "NODE-SESSION-REFUSED")?;
         push_logs(&mut of_b, &stream_id, "honest").await?;
-        let read = tokio::time::timeout(DEADLINE, reader).await???.context("a line")?;
-        ensure!(read.lines.len() == 1 && read.lines[0].text == "honest", "read {:?}", read.lines);
+        let read = tokio::time::timeout(DEADLINE, reader).await???;
+        ensure!(read.len() == 1 && read[0].text == "honest", "read {read:?}");
         Ok(())
     }
 
