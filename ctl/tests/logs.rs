@@ -67,7 +67,11 @@ async fn times_of_here_are_times_of_here() {
     let mut command = bench.command(&["logs", "--since", "2026-11-24 10:00"]);
     command.env("TZ", "UTC-2");
     finish(command).await.expect(0);
-    assert!(bench.calls().contains("since: Some(Timestamp { seconds: 1795507200, nanos: 0 })"), "{}", bench.calls());
+    assert!(
+        bench.calls().contains("since: Some(Timestamp { seconds: 1795507200, nanos: 0 })"),
+        "{}",
+        bench.calls()
+    );
     for (args, said) in [
         (["logs", "--since", "soon"], "write it like 10m, 2h, 1d"),
         (["logs", "--until", "25:00"], "write it like 10m"),
@@ -93,8 +97,7 @@ async fn lines_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
     let yaml = bench.run(&["logs", "-o", "yaml"]).await.expect(0);
     assert_eq!(yaml.matches("---\n").count(), 3, "{yaml}");
     // `script` gives it a terminal.
-    let line =
-        format!("{} --socket {} logs", env!("CARGO_BIN_EXE_k8sctl"), bench.path("api.sock").display());
+    let line = format!("{} --socket {} logs", env!("CARGO_BIN_EXE_k8sctl"), bench.path("api.sock").display());
     let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().await.unwrap();
     let seen = String::from_utf8(output.stdout).unwrap();
     assert!(seen.contains("evil \\x1b[31mred"), "{seen:?}");
@@ -102,7 +105,8 @@ async fn lines_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
 
 #[tokio::test]
 async fn notices_go_to_standard_error() {
-    let notice = LogNotice { node_name: "k8s-worker-2".to_owned(), message: "its agent went away\x1b[2J".to_owned() };
+    let notice =
+        LogNotice { node_name: "k8s-worker-2".to_owned(), message: "its agent went away\x1b[2J".to_owned() };
     let bench = Bench::new(Answers { log_notices: vec![notice], ..story::answers() });
     let run = bench.run(&["logs", "-o", "json"]).await;
     assert!(run.err.contains("k8s-worker-2: its agent went away\\x1b[2J\n"), "{run:?}");
@@ -114,7 +118,11 @@ async fn a_follower_goes_on_where_it_was_when_the_host_agent_comes_back() {
     for lost in 0..3 {
         let bench = Bench::new(Answers { logs_lost_after: Some(lost), ..story::answers() });
         let run = bench.run(&["logs", "-f", "-o", "json"]).await;
-        assert_eq!(run.err.matches("the host agent went away; trying to reach it again").count(), 1, "{run:?}");
+        assert_eq!(
+            run.err.matches("the host agent went away; trying to reach it again").count(),
+            1,
+            "{run:?}"
+        );
         let texts: Vec<String> =
             documents(&run.expect(0)).iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect();
         assert_eq!(texts, ["started", "started late", "evil \x1b[31mred"], "lost after {lost}");

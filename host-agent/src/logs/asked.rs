@@ -29,7 +29,12 @@ impl Asked {
         let things = units.chain(pods);
         let things: Vec<Thing> =
             things.map(|object| Thing { object, is_known: false, message: String::new() }).collect();
-        Self { is_settled: goes_on || things.is_empty(), things, units: selector.units.len(), has_answer: false }
+        Self {
+            is_settled: goes_on || things.is_empty(),
+            things,
+            units: selector.units.len(),
+            has_answer: false,
+        }
     }
 
     /// Notes what one node knows nothing of.
@@ -75,8 +80,13 @@ mod tests {
     use k8sctl_proto::node::v1::PodLogs;
 
     fn selector() -> LogSelector {
-        let pod = |name: &str| PodLogs { namespace: "default".into(), name: name.into(), container: "x".into() };
-        LogSelector { units: vec!["frob".into()], pods: vec![pod("web"), pod("db")], ..LogSelector::default() }
+        let pod =
+            |name: &str| PodLogs { namespace: "default".into(), name: name.into(), container: "x".into() };
+        LogSelector {
+            units: vec!["frob".into()],
+            pods: vec![pod("web"), pod("db")],
+            ..LogSelector::default()
+        }
     }
 
     fn unknown(wanted: Wanted, message: &str) -> LogUnknown {

@@ -40,7 +40,11 @@ impl Default for LogReaders {
 
 impl LogReaders {
     /// Checks a request and finds its nodes. Reading begins with [`LogStream::run`].
-    pub async fn open(&self, manager: &Manager, request: StreamLogsRequest) -> Result<LogStream, RequestError> {
+    pub async fn open(
+        &self,
+        manager: &Manager,
+        request: StreamLogsRequest,
+    ) -> Result<LogStream, RequestError> {
         let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
             let reason = format!("{LOG_READERS} readers of logs are open already");
             let next = "end one of them, then read again";

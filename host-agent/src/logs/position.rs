@@ -140,7 +140,13 @@ mod tests {
 
     /// What a reader sees who goes on at a position: frames of so many lines, of which the sources may be in another
     /// order than before.
-    fn read(total: usize, size: usize, from: Option<Position>, most: usize, swapped: bool) -> (Vec<usize>, Position) {
+    fn read(
+        total: usize,
+        size: usize,
+        from: Option<Position>,
+        most: usize,
+        swapped: bool,
+    ) -> (Vec<usize>, Position) {
         let start: usize = from.as_ref().map_or(0, |it| it.behind.parse().expect("a number"));
         let mut tracker = Tracker::at(from);
         tracker.frame(0, &start.to_string());

@@ -11,9 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use k8sctl_proto::control::v1::{
-    ClusterLogLine, ClusterStatus, LogNotice, LogPosition, StreamLogsResponse,
-};
+use k8sctl_proto::control::v1::{ClusterLogLine, ClusterStatus, LogNotice, LogPosition, StreamLogsResponse};
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector};
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::{Merge, Micros, Next, State};
@@ -331,7 +329,8 @@ impl LogStream {
             self.merge.set(input, State::Away);
         }
         if self.nodes[input].away.as_ref() != Some(&reason) {
-            let until = if self.selector.follow { "its lines come when it is back" } else { "it is waited for" };
+            let until =
+                if self.selector.follow { "its lines come when it is back" } else { "it is waited for" };
             self.notice(input, format!("{reason}; {until}"));
             self.nodes[input].away = Some(reason);
         }
@@ -353,7 +352,8 @@ impl LogStream {
             return None;
         }
         let failure = self.asked.unknown()?;
-        let away: Vec<String> = self.nodes.iter().filter(|it| !it.has_answered).map(|it| it.name.clone()).collect();
+        let away: Vec<String> =
+            self.nodes.iter().filter(|it| !it.has_answered).map(|it| it.name.clone()).collect();
         if away.is_empty() {
             return Some(failure);
         }
@@ -377,7 +377,10 @@ impl LogStream {
                 continue;
             }
             self.merge.set(input, State::Live);
-            self.notice(input, format!("it has sent nothing for {CATCH_UP:?}: its older lines may come late"));
+            self.notice(
+                input,
+                format!("it has sent nothing for {CATCH_UP:?}: its older lines may come late"),
+            );
         }
     }
 

@@ -201,8 +201,14 @@ mod tests {
         for name in ["", "a b", "a*", "ä", "a/b"] {
             assert_eq!(refused(unit(name)).object, "--unit");
         }
-        assert_eq!(refused(LogSelector { units: vec!["a".into(); LOG_NAMES + 1], ..LogSelector::default() }).object, "--unit and --pod");
-        assert_eq!(refused(LogSelector { after_cursor: "x".into(), ..LogSelector::default() }).object, "selector.after_cursor");
+        assert_eq!(
+            refused(LogSelector { units: vec!["a".into(); LOG_NAMES + 1], ..LogSelector::default() }).object,
+            "--unit and --pod"
+        );
+        assert_eq!(
+            refused(LogSelector { after_cursor: "x".into(), ..LogSelector::default() }).object,
+            "selector.after_cursor"
+        );
     }
 
     #[test]
@@ -229,6 +235,9 @@ mod tests {
         let wanted = check(request(&position.to_string()), jiff::Timestamp::now()).expect("it is one");
         assert_eq!(wanted.positions["a"], position);
         let failure = check(request("x"), jiff::Timestamp::now()).expect_err("it is none");
-        assert_eq!((failure.id.as_str(), failure.object.as_str()), ("NODE-LOGS-REQUEST", "position of node a"));
+        assert_eq!(
+            (failure.id.as_str(), failure.object.as_str()),
+            ("NODE-LOGS-REQUEST", "position of node a")
+        );
     }
 }

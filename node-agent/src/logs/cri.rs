@@ -161,8 +161,7 @@ impl Joiner {
             self.bytes -= it.text.len();
             self.done += 1;
             // Where one is left, parts of both may be anywhere behind the place where nothing waited.
-            let (offset, done) =
-                if self.waiting.is_empty() { (self.end, 0) } else { (self.safe, self.done) };
+            let (offset, done) = if self.waiting.is_empty() { (self.end, 0) } else { (self.safe, self.done) };
             lines.push(Line { nanos: it.nanos, text: one_line(it.text, it.is_cut), offset, done });
         }
     }
@@ -232,7 +231,8 @@ mod tests {
 
     #[test]
     fn what_the_runtime_did_not_write_is_a_line_of_the_time_before_it() {
-        let file = [part(1, "stdout F a"), "garbage\n".to_owned(), part(2, "other F b"), "\n".to_owned()].concat();
+        let file =
+            [part(1, "stdout F a"), "garbage\n".to_owned(), part(2, "other F b"), "\n".to_owned()].concat();
         let lines = read(&file, 0, 0);
         assert_eq!(texts(&lines), ["a", "garbage", "2026-11-24T10:00:02.5Z other F b", ""]);
         assert!(lines.iter().all(|line| line.nanos == lines[0].nanos));
@@ -248,7 +248,11 @@ mod tests {
         let (mut joiner, mut lines) = (Joiner::default(), Vec::new());
         joiner.push(part(1, "stdout P a").trim_end().as_bytes(), 1, &mut lines);
         for end in 2..60 {
-            joiner.push(part(2, &format!("stderr F {}", "y".repeat(8 * 1024))).trim_end().as_bytes(), end, &mut lines);
+            joiner.push(
+                part(2, &format!("stderr F {}", "y".repeat(8 * 1024))).trim_end().as_bytes(),
+                end,
+                &mut lines,
+            );
         }
         assert_eq!((lines.len(), lines[0].text.as_str()), (59, "a"));
         assert!(!joiner.is_waiting());

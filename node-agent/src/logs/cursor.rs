@@ -87,7 +87,9 @@ impl FromStr for Cursor {
         let cursor: Self = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
         match &cursor.journal {
             // It becomes an argument of journalctl.
-            Some(JournalPosition::Behind(at) | JournalPosition::At(at)) if at.chars().any(|c| c.is_control() || c == ' ') => {
+            Some(JournalPosition::Behind(at) | JournalPosition::At(at))
+                if at.chars().any(|c| c.is_control() || c == ' ') =>
+            {
                 Err(malformed("the journal has no such cursors".to_owned()))
             }
             _ => Ok(cursor),
@@ -116,7 +118,9 @@ mod tests {
     #[test]
     fn malformed_ones_are_refused() {
         let long = format!("1{{\"journal\":{{\"behind\":\"{}\"}}}}", "x".repeat(LOG_CURSOR_BYTES));
-        for text in ["", "1", "2{}", "{}", "1{\"more\":1}", "1[]", "1{\"journal\":{\"behind\":\"a\\nb\"}}", &long] {
+        for text in
+            ["", "1", "2{}", "{}", "1{\"more\":1}", "1[]", "1{\"journal\":{\"behind\":\"a\\nb\"}}", &long]
+        {
             let error = text.parse::<Cursor>().expect_err(text);
             assert!(error.to_string().starts_with("the position to go on from cannot be read: "), "{error}");
         }

@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_is_left_out() {
-        for bytes in ["-- No entries --\n\n", "MESSAGE=x\n__CURSOR=c\n\n", "__CURSOR=c\n__REALTIME_TIMESTAMP=x\n\n"] {
+        for bytes in
+            ["-- No entries --\n\n", "MESSAGE=x\n__CURSOR=c\n\n", "__CURSOR=c\n__REALTIME_TIMESTAMP=x\n\n"]
+        {
             assert_eq!(entries(bytes.as_bytes(), usize::MAX), []);
         }
         assert_eq!(text(b""), NO_MESSAGE);

@@ -130,7 +130,10 @@ mod tests {
         let mut frame = LogFrame { lines: vec![line(6_000_000, "x")], ..LogFrame::default() };
         frame.lines[0].time = Some(Timestamp { seconds: 6, nanos: 7 });
         assert!(frames.send(frame.clone()).await);
-        assert_eq!(sent.recv().await.expect("a frame").lines[0].time, Some(Timestamp { seconds: 5, nanos: 7 }));
+        assert_eq!(
+            sent.recv().await.expect("a frame").lines[0].time,
+            Some(Timestamp { seconds: 5, nanos: 7 })
+        );
         // Set meanwhile: what was asked for at first stays as it is, what comes later is as it is then.
         offset.reset();
         assert!(frames.send(LogFrame { caught_up: true, ..frame.clone() }).await);

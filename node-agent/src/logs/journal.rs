@@ -139,8 +139,8 @@ impl Reading {
             self.parser.feed(bytes, &mut entries);
             let length = bytes.len();
             self.stdout.consume(length);
-            if let (false, Some(left_out)) = (entries.is_empty(), self.left_out.take())
-                && entries[0].cursor == left_out
+            if let Some(first) = entries.first()
+                && self.left_out.take().is_some_and(|left_out| left_out == first.cursor)
             {
                 entries.remove(0);
             }
@@ -168,12 +168,7 @@ pub struct Tail {
 }
 
 /// Finds the last `lines` entries that pass the filter, or all where there are fewer, without keeping them.
-pub async fn tail(
-    program: &Path,
-    matches: &[String],
-    filter: &Filter,
-    lines: u64,
-) -> Result<Tail, LogError> {
+pub async fn tail(program: &Path, matches: &[String], filter: &Filter, lines: u64) -> Result<Tail, LogError> {
     let start = Start::Time(filter.since);
     let query = Query { start: start.clone(), until: filter.until, follow: false, reverse: true };
     let mut reading = Reading::start(program, &query, matches)?;

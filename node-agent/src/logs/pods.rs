@@ -136,10 +136,9 @@ impl Pods {
             }
             for container in names(&self.dir.join(&pod.dir))? {
                 let Some(wanted) = wanted.iter().find(|it| it.has_container(&container)) else { continue };
-                let source = wanted.source.map_or_else(
-                    || format!("{}/{}/{container}", pod.namespace, pod.name),
-                    str::to_owned,
-                );
+                let source = wanted
+                    .source
+                    .map_or_else(|| format!("{}/{}/{container}", pod.namespace, pod.name), str::to_owned);
                 all.insert(format!("{}/{container}", pod.dir), source);
             }
         }
@@ -219,7 +218,8 @@ mod tests {
 
     #[test]
     fn containers_are_found_by_pod_and_name_and_those_that_come_later_too() {
-        let dir = written(&["default_web_1/app", "default_web_1/proxy", "default_web-2_2/app", "other_web_3/app"]);
+        let dir =
+            written(&["default_web_1/app", "default_web_1/proxy", "default_web-2_2/app", "other_web_3/app"]);
         std::fs::write(dir.path().join("file"), "").expect("written");
         let mut pods = Pods::new(dir.path().to_owned(), vec![containers("default", "web", None)]);
         pods.open(Begin::First, |_| true).expect("opened");
@@ -238,7 +238,11 @@ mod tests {
 
     #[test]
     fn static_pods_have_their_own_source() {
-        let dir = written(&["kube-system_etcd-node-1_1/etcd", "kube-system_etcd-node-1_1/other", "a_etcd-x_2/etcd"]);
+        let dir = written(&[
+            "kube-system_etcd-node-1_1/etcd",
+            "kube-system_etcd-node-1_1/other",
+            "a_etcd-x_2/etcd",
+        ]);
         let wanted = Containers {
             namespace: "kube-system".to_owned(),
             pod: PodName::Beginning("etcd-"),

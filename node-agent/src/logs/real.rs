@@ -39,11 +39,7 @@ pub struct RealLogs {
 
 impl Default for RealLogs {
     fn default() -> Self {
-        Self {
-            journalctl: "journalctl".into(),
-            systemctl: "systemctl".into(),
-            pods: "/var/log/pods".into(),
-        }
+        Self { journalctl: "journalctl".into(), systemctl: "systemctl".into(), pods: "/var/log/pods".into() }
     }
 }
 

@@ -73,7 +73,8 @@ impl SimulatedLogs {
 
     /// When a line is written.
     fn time(&self, number: u64) -> Micros {
-        let place = Micros::try_from(number).unwrap_or(Micros::MAX)
+        let place = Micros::try_from(number)
+            .unwrap_or(Micros::MAX)
             .saturating_sub(Micros::try_from(self.log.before).unwrap_or(Micros::MAX));
         self.began.saturating_add(place.saturating_mul(self.pause()))
     }
@@ -186,15 +187,14 @@ fn knows_unit(name: &str) -> bool {
 
 fn knows_pod(pod: &PodLogs) -> bool {
     let [namespace, name, container] = POD;
-    pod.namespace == namespace
-        && pod.name == name
-        && (pod.container.is_empty() || pod.container == container)
+    pod.namespace == namespace && pod.name == name && (pod.container.is_empty() || pod.container == container)
 }
 
 fn unknown(selector: &LogSelector) -> Vec<LogUnknown> {
     let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
     let units = selector.units.iter().enumerate().filter(|(_, name)| !knows_unit(name)).map(|(at, name)| {
-        let message = format!("no unit {}: neither systemd nor the journal knows it", wanted::unit_name(name));
+        let message =
+            format!("no unit {}: neither systemd nor the journal knows it", wanted::unit_name(name));
         LogUnknown { wanted: Some(log_unknown::Wanted::Unit(place(at))), message }
     });
     let pods = selector.pods.iter().enumerate().filter(|(_, pod)| !knows_pod(pod)).map(|(at, pod)| {

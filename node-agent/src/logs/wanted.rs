@@ -15,14 +15,29 @@ const UNITS: [(LogSource, &str, &str); 3] = [
 const STATIC_PODS: [(LogSource, &str, &str, &str); 4] = [
     (LogSource::Etcd, "etcd", "etcd-", "etcd"),
     (LogSource::Apiserver, "apiserver", "kube-apiserver-", "kube-apiserver"),
-    (LogSource::ControllerManager, "controller-manager", "kube-controller-manager-", "kube-controller-manager"),
+    (
+        LogSource::ControllerManager,
+        "controller-manager",
+        "kube-controller-manager-",
+        "kube-controller-manager",
+    ),
     (LogSource::Scheduler, "scheduler", "kube-scheduler-", "kube-scheduler"),
 ];
 /// Where they are.
 const SYSTEM: &str = "kube-system";
 /// What the name of a unit ends with.
 const UNIT_TYPES: [&str; 11] = [
-    "service", "socket", "device", "mount", "automount", "swap", "target", "path", "timer", "slice", "scope",
+    "service",
+    "socket",
+    "device",
+    "mount",
+    "automount",
+    "swap",
+    "target",
+    "path",
+    "timer",
+    "slice",
+    "scope",
 ];
 
 /// See the module.
@@ -210,7 +225,11 @@ mod tests {
 
     #[test]
     fn entries_are_said_to_be_from_what_was_asked_for() {
-        let wanted = Wanted { units: vec!["kubelet.service".into(), "x.mount".into()], kernel: true, ..Wanted::default() };
+        let wanted = Wanted {
+            units: vec!["kubelet.service".into(), "x.mount".into()],
+            kernel: true,
+            ..Wanted::default()
+        };
         let of = |unit: &str, about: Option<&str>, kernel| {
             let unit = Some(unit.to_owned()).filter(|unit| !unit.is_empty());
             wanted.source_of(&Entry { unit, about: about.map(str::to_owned), kernel, ..Entry::default() })

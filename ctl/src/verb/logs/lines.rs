@@ -126,8 +126,10 @@ mod tests {
     #[test]
     fn every_node_has_its_colour_and_nobody_can_bring_another() {
         let mut lines = Lines::new(true, false, &printer(true, true));
-        let text = lines.text(&[line("a", 0, "x", false), line("b", 0, "x", false), line("a", 0, "x", false)]);
-        let colours: Vec<&str> = text.lines().map(|line| line.split('m').next().unwrap_or_default()).collect();
+        let text =
+            lines.text(&[line("a", 0, "x", false), line("b", 0, "x", false), line("a", 0, "x", false)]);
+        let colours: Vec<&str> =
+            text.lines().map(|line| line.split('m').next().unwrap_or_default()).collect();
         assert_eq!(colours[0], colours[2]);
         assert_ne!(colours[0], colours[1]);
         let strange = lines.text(&[line("\x1b[0mc", 0, "x", false)]);

@@ -186,7 +186,8 @@ impl Reader {
                 newest = newest.max(time);
             }
             self.lines.extend(response.lines);
-            self.notices.extend(response.notices.into_iter().map(|it| format!("{}: {}", it.node_name, it.message)));
+            self.notices
+                .extend(response.notices.into_iter().map(|it| format!("{}: {}", it.node_name, it.message)));
             let parsed = |it: LogPosition| (it.node_name, it.cursor.parse().expect("a position"));
             self.positions.extend(response.positions.into_iter().map(parsed));
         }
@@ -208,13 +209,9 @@ impl Reader {
     }
 }
 
-fn open(
-    registry: &Arc<NodeRegistry>,
-    names: &[&str],
-    selector: LogSelector,
-    reader: &Reader,
-) -> LogStream {
-    let positions = reader.positions.iter().map(|(name, position)| (name.clone(), position.clone())).collect();
+fn open(registry: &Arc<NodeRegistry>, names: &[&str], selector: LogSelector, reader: &Reader) -> LogStream {
+    let positions =
+        reader.positions.iter().map(|(name, position)| (name.clone(), position.clone())).collect();
     let nodes = names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect();
     LogStream::new(Arc::clone(registry), Wanted { selector, positions }, nodes, None, None)
 }
@@ -231,7 +228,11 @@ fn now() -> Micros {
 fn two(registry: &Arc<NodeRegistry>, lines: usize, dies_every: [usize; 2]) -> [FakeNode; 2] {
     let begin = now() - 3_600 * SECOND;
     let node = |place: usize, name: &'static str| {
-        let node = FakeNode { frame: 97 + 34 * place, dies_every: dies_every[place], ..FakeNode::new(registry, name) };
+        let node = FakeNode {
+            frame: 97 + 34 * place,
+            dies_every: dies_every[place],
+            ..FakeNode::new(registry, name)
+        };
         for number in 0..lines {
             // Some at the same moment, some in bursts.
             let time = begin + (number * 7 + place * 3) as Micros * 10 - ((number % 5) * 2) as Micros;
@@ -252,12 +253,17 @@ async fn what_there_is_is_merged_exactly_also_when_nodes_die_meanwhile() {
     let nodes = two(&registry, 5_000, [11, 17]).map(FakeNode::start);
     connected(&registry, &["a", "b"]).await;
     let mut reader = Reader::default();
-    let failure = reader.read(open(&registry, &["a", "b"], LogSelector::default(), &reader), usize::MAX).await;
+    let failure =
+        reader.read(open(&registry, &["a", "b"], LogSelector::default(), &reader), usize::MAX).await;
     assert_eq!(failure, None, "{:?}", reader.notices);
     assert_eq!(reader.of("a"), counted(5_000));
     assert_eq!(reader.of("b"), counted(5_000));
     assert_eq!(reader.late(), 0);
-    assert!(reader.notices.iter().any(|it| it == "a: its agent went away; it is waited for"), "{:?}", reader.notices);
+    assert!(
+        reader.notices.iter().any(|it| it == "a: its agent went away; it is waited for"),
+        "{:?}",
+        reader.notices
+    );
     assert!(nodes[0].asked.lock().expect("lock").len() > 3);
 }
 
@@ -482,7 +488,11 @@ async fn nodes_that_join_are_read_too_and_removed_ones_end() {
     let status = |names: &[&str]| ClusterStatus {
         nodes: names
             .iter()
-            .map(|name| NodeStatus { name: (*name).to_owned(), id: (*name).to_owned(), ..NodeStatus::default() })
+            .map(|name| NodeStatus {
+                name: (*name).to_owned(),
+                id: (*name).to_owned(),
+                ..NodeStatus::default()
+            })
             .collect(),
         ..ClusterStatus::default()
     };

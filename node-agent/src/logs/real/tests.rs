@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use k8sctl_proto::node::v1::{LogSource, PodLogs};
+use k8sctl_proto::node::v1::{LogFrame, LogSource, PodLogs};
 use tokio::sync::mpsc;
 
 use super::super::filter::stamp;
@@ -209,7 +209,8 @@ async fn reading_goes_on_behind_a_frame_without_tail_or_since() {
     let cursor = frames.last().expect("a frame").cursor.clone();
     node.journal(TEN + 4 * SECOND, "j4");
     node.pod(TEN + 3 * SECOND, "p3");
-    let rest = LogSelector { after_cursor: cursor, tail: Some(1), since: Some(stamp(TEN + 9 * SECOND)), ..both() };
+    let rest =
+        LogSelector { after_cursor: cursor, tail: Some(1), since: Some(stamp(TEN + 9 * SECOND)), ..both() };
     assert_eq!(texts(&node.read(rest.clone()).await), ["p3", "j4"]);
     let other = LogSelector { after_cursor: "1{}".to_owned(), ..both() };
     assert!(matches!(node.try_read(other).await, Err(LogError::Cursor { .. })));

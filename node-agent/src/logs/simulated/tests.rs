@@ -30,7 +30,8 @@ fn numbers(frames: &[LogFrame]) -> Vec<u64> {
 async fn lines_are_selected_by_place_time_and_text() {
     let whole = read(old(20), LogSelector::default()).await;
     assert_eq!(numbers(&whole), (1..=20).collect::<Vec<_>>());
-    let tail = |tail, grep: &str| LogSelector { tail: Some(tail), grep: grep.to_owned(), ..LogSelector::default() };
+    let tail =
+        |tail, grep: &str| LogSelector { tail: Some(tail), grep: grep.to_owned(), ..LogSelector::default() };
     assert_eq!(numbers(&read(old(20), tail(3, "")).await), [18, 19, 20]);
     assert_eq!(numbers(&read(old(20), tail(3, "5$|7$")).await), [7, 15, 17]);
     assert_eq!(numbers(&read(old(20), tail(0, "")).await), []);
@@ -46,7 +47,8 @@ async fn reading_goes_on_behind_every_frame() {
     let whole = read(logs, LogSelector::default()).await;
     assert!(whole.len() > 3, "{}", whole.len());
     for (place, frame) in whole.iter().enumerate() {
-        let selector = LogSelector { after_cursor: frame.cursor.clone(), tail: Some(1), ..LogSelector::default() };
+        let selector =
+            LogSelector { after_cursor: frame.cursor.clone(), tail: Some(1), ..LogSelector::default() };
         assert_eq!(numbers(&read(logs, selector).await), numbers(&whole[place + 1..]));
     }
     let (sender, _sent) = mpsc::channel(1);

@@ -84,7 +84,9 @@ mod tests {
         let is_match = |pattern: &str, line: &str| Grep::new(pattern).expect("it is one").is_match(line);
         assert!(is_match("", "anything"));
         assert!(is_match("fail(ed|ure)", "it failed") && !is_match("fail(ed|ure)", "FAILED"));
-        assert!(is_match("(?i)failed", "FAILED") && is_match("^E\\d", "E1128 x") && !is_match("^E\\d", " E1"));
+        assert!(
+            is_match("(?i)failed", "FAILED") && is_match("^E\\d", "E1128 x") && !is_match("^E\\d", " E1")
+        );
     }
 
     #[test]
