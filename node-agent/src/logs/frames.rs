@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::filter::{micros, stamp};
 use crate::clock::Offset;
 
-/// A frame is sent when it holds this many bytes of text, or as many lines as the host takes.
+/// A frame is sent when it holds this many bytes of text and names, or as many lines as the host takes.
 const FRAME_BYTES: usize = 64 * 1024;
 
 /// Where a source sends its frames.
@@ -79,7 +79,7 @@ pub struct Batch {
 impl Batch {
     /// Adds a line; `true` means: it is full.
     pub fn push(&mut self, line: LogLine) -> bool {
-        self.bytes += line.text.len();
+        self.bytes += line.text.len() + line.source.len();
         self.lines.push(line);
         self.bytes >= FRAME_BYTES || self.lines.len() >= limits::LOG_FRAME_LINES
     }

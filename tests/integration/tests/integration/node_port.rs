@@ -40,7 +40,7 @@ use tonic_prost::ProstCodec;
 use super::host::{DEADLINE, Host, Setup, wait_for};
 use super::root::is_root;
 
-const SIM: &str = include_str!("../../../lab/simulated.toml");
+pub(super) const SIM: &str = include_str!("../../../lab/simulated.toml");
 const OTHER: &str = include_str!("../../../lab/simulated-second.toml");
 const RENEW: &str = "/k8sctl.node.v1.NodeService/RenewCertificate";
 
@@ -303,7 +303,7 @@ impl Node {
 }
 
 /// The UUIDs are known to the host agent and to the VMs alone, and these have none.
-fn machine_uuids(host: &Host) -> Result<HashMap<String, String>> {
+pub(super) fn machine_uuids(host: &Host) -> Result<HashMap<String, String>> {
     let store = rusqlite::Connection::open(host.file("state/k8s-myhome.db"))?;
     let mut query = store.prepare("SELECT name, machine_uuid FROM node")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -314,7 +314,7 @@ fn state_dir(host: &Host, name: &str) -> PathBuf {
     host.file(&format!("node-{name}"))
 }
 
-fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
+pub(super) fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
     Config {
         port: host.file(&format!("channels/{name}.sock")),
         state_dir: state_dir(host, name),
