@@ -2,6 +2,7 @@
 //! or doubled when agents die and readers begin again.
 
 use std::collections::BTreeMap;
+use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, ensure};
 use k8sctl_proto::control::v1::cluster_service_client::ClusterServiceClient;
@@ -10,7 +11,6 @@ use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_rpc::status::failure_from;
 use k8sctl_rpc::unix::connect_unix;
 use node_agent::config::{SimulatedLog, Simulation, Steps};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -100,9 +100,10 @@ async fn end(mut stream: Streaming<StreamLogsResponse>) -> Result<Status> {
     tokio::time::timeout(DEADLINE, end).await?
 }
 
+/// With a runtime of its own, which its connections end with.
 struct Agent {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 impl Agent {
@@ -112,14 +113,20 @@ impl Agent {
         let logs = SimulatedLog { before: BEFORE, pause: std::time::Duration::from_millis(2), bytes: 0 };
         config.steps = Steps::Simulated(Simulation { logs, ..Simulation::default() });
         let stop = CancellationToken::new();
-        let task = tokio::spawn(node_agent::run(config, stop.clone()));
-        Ok(Self { stop, task })
+        let run = node_agent::run(config, stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(run);
+            runtime.shutdown_background();
+            Ok(())
+        });
+        Ok(Self { stop, thread })
     }
 
-    /// As when its machine goes down: its connections end with it.
     async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        Ok(self.task.await?)
+        let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
+        Ok(ended.map_err(|_| anyhow::anyhow!("the agent panicked"))??)
     }
 }
 
