@@ -76,6 +76,8 @@ pub struct LogStream {
     response: StreamLogsResponse,
     bytes: usize,
     moved: BTreeSet<usize>,
+    /// A frame came since the last look.
+    has_progress: bool,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -113,6 +115,7 @@ impl LogStream {
             response: StreamLogsResponse::default(),
             bytes: 0,
             moved: BTreeSet::new(),
+            has_progress: false,
             _place: place,
         };
         for (name, id) in nodes {
@@ -177,7 +180,9 @@ impl LogStream {
             }
             let is_blocked =
                 self.selector.follow && self.merge.has_lines() && self.merge.blocking().next().is_some();
-            blocked_since = is_blocked.then(|| blocked_since.unwrap_or_else(Instant::now));
+            // Some node is always waited for while older lines are read.
+            let since = blocked_since.filter(|_| !std::mem::take(&mut self.has_progress));
+            blocked_since = is_blocked.then(|| since.unwrap_or_else(Instant::now));
             let due = match next {
                 Next::At(time) => Some(self.instant(time)),
                 _ => blocked_since.map(|since| since + CATCH_UP),
@@ -297,6 +302,7 @@ impl LogStream {
     }
 
     fn take_frame(&mut self, input: usize, frame: LogFrame, arrived: Micros) {
+        self.has_progress = true;
         let node = &mut self.nodes[input];
         if node.away.take().is_some() {
             self.notice(input, "it is read again".to_owned());

@@ -23,6 +23,8 @@ struct FakeNode {
     written: watch::Sender<()>,
     /// Lines in one frame.
     frame: usize,
+    /// Before each frame.
+    pause: Duration,
     /// It dies with every so-manieth frame.
     dies_every: usize,
     frames: AtomicUsize,
@@ -40,6 +42,7 @@ impl FakeNode {
             lines: Mutex::default(),
             written: watch::Sender::new(()),
             frame: 100,
+            pause: Duration::ZERO,
             dies_every: usize::MAX,
             frames: AtomicUsize::new(0),
             deaths: watch::Sender::new(()),
@@ -94,6 +97,7 @@ impl FakeNode {
     }
 
     async fn send(&self, sender: &LogSender, frame: LogFrame) -> bool {
+        sleep(self.pause).await;
         if sender.send(Ok(frame)).await.is_err() {
             return false;
         }
@@ -554,4 +558,17 @@ async fn a_node_that_sends_nothing_holds_a_follower_up_only_so_long() {
     reader.read(stream, 1).await;
     assert!(began.elapsed() >= CATCH_UP && began.elapsed() < 2 * CATCH_UP, "{:?}", began.elapsed());
     assert!(reader.notices[0].starts_with("b: it has sent nothing for 10s"), "{:?}", reader.notices);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_node_is_waited_for_as_long_as_something_comes() {
+    let registry = registry();
+    let [a, b] = two(&registry, 1_000, [usize::MAX; 2]);
+    let _nodes = [FakeNode { pause: Duration::from_secs(4), ..a }, b].map(FakeNode::start);
+    connected(&registry, &["a", "b"]).await;
+    let mut reader = Reader::default();
+    let began = Instant::now();
+    reader.read(open(&registry, &["a", "b"], follow(), &reader), 2_000).await;
+    assert!(began.elapsed() > 3 * CATCH_UP, "{:?}", began.elapsed());
+    assert_eq!((reader.late(), reader.notices.len()), (0, 0), "{:?}", reader.notices);
 }
