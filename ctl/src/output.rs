@@ -53,7 +53,7 @@ pub fn items<T: Serialize>(context: &Context, values: impl IntoIterator<Item = T
     let mut text = Vec::new();
     for value in values {
         match context.format {
-            Format::Yaml => text.extend_from_slice(format!("---\n{}", yaml(&value)?).as_bytes()),
+            Format::Yaml => text.extend_from_slice(format!("---\n{}", as_yaml(&value)?).as_bytes()),
             _ => {
                 serde_json::to_writer(&mut text, &value)?;
                 text.push(b'\n');

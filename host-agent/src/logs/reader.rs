@@ -433,7 +433,8 @@ impl LogStream {
         };
         Some(match why {
             Missing::Away if is_alike => {
-                let next = "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
+                let next =
+                    "check it with `k8sctl status`; a node that is down keeps its logs until it is back";
                 Failure::new("NODE-NOT-CONNECTED", object, reason, next)
             }
             Missing::Busy if is_alike => {

@@ -91,7 +91,7 @@ impl Container {
             let mut counted = Self::from_segment(dir.clone(), segment)?;
             let (mut count, mut read) = (0, Vec::new());
             while counted.read(false, &mut read)? {
-                count += read.drain(..).filter(|line| passes(line)).count() as u64;
+                count += read.drain(..).filter(&passes).count() as u64;
             }
             if count >= lines || first == 0 {
                 return Ok((Self::from_segment(dir, segment)?, count));

@@ -75,7 +75,15 @@ impl Pods {
                     None => Ok(Container::new(dir)),
                 },
             };
-            self.add(found.clone(), opened.map_err(failed(&self.dir.join(&found.key)))?);
+            let opened = match opened {
+                // The kubelet has just removed it, or its runtime is about to open another file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Ok(Container::new(self.dir.join(&found.key)))
+                }
+                opened => opened,
+            };
+            let container = opened.map_err(failed(&self.dir.join(&found.key)))?;
+            self.add(found, container);
         }
         Ok(count)
     }

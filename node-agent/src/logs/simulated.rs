@@ -129,7 +129,7 @@ impl LogSources for SimulatedLogs {
                     return Ok(());
                 }
                 next += 1;
-                if next % YIELD == 0 {
+                if next.is_multiple_of(YIELD) {
                     tokio::task::yield_now().await;
                 }
             }

@@ -31,7 +31,7 @@ pub const LOG_STREAMS: usize = 24;
 // Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
 const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 // A log stream waits for its response until its end: some calls must be left for the session and renewals.
-const _: () = assert!(LOG_STREAMS + 8 <= CONCURRENT_REQUESTS);
+const _: () = assert!(LOG_STREAMS + 8 <= CONCURRENT_REQUESTS && LOG_STREAMS + 8 <= CALLS_PER_NODE);
 /// Readers of logs of one host agent, each of any number of nodes.
 pub const LOG_READERS: usize = 64;
 /// Longest cursor of a log, in bytes: some hundred for the journal and for each container.

@@ -161,7 +161,7 @@ fn the_end_is_found_over_several_files() {
     written.write("1.log", 10);
     written.write("2.log", 10);
     let tail = |lines: u64, modulo: u32| {
-        let passes = |line: &Read| line.text.parse::<u32>().expect("a number") % modulo == 0;
+        let passes = |line: &Read| line.text.parse::<u32>().expect("a number").is_multiple_of(modulo);
         let dir = written.dir.path().to_owned();
         let (mut container, count) = Container::tail(dir, lines, passes).expect("read");
         let lines = read(&mut container, false);

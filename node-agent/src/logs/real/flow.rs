@@ -235,12 +235,12 @@ impl<'a> Flow<'a> {
                 None => self.merge.set(input, State::Ended),
             },
             Input::Container(member) => {
-                let read = move |pods: &mut Pods| {
+                let read = self.blocking(move |pods| {
                     let mut lines = Vec::new();
                     let any = pods.read(member, false, &mut lines)?;
                     Ok((any, lines))
-                };
-                let (any, lines) = self.blocking(read).await?;
+                });
+                let (any, lines) = read.await?;
                 self.take_lines(input, lines);
                 if !any {
                     self.merge.set(input, State::Ended);
@@ -278,7 +278,7 @@ impl<'a> Flow<'a> {
         });
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looked = 0;
+        let mut looked = 0_u32;
         loop {
             let Some(next) = self.drain().await else { return Ok(()) };
             let journal = self.inputs.iter().position(|input| *input == Input::Journal);
@@ -298,7 +298,7 @@ impl<'a> Flow<'a> {
                 (Wake::Entries(_), _) => return Err(LogError::Ended),
                 (Wake::Look, _) => {
                     looked += 1;
-                    if self.look(looked % LOOKS_FOR_NEW == 0).await? {
+                    if self.look(looked.is_multiple_of(LOOKS_FOR_NEW)).await? {
                         looks.reset_immediately();
                     }
                 }

@@ -72,7 +72,7 @@ async fn refusals(mut control: ClusterServiceClient<Channel>) -> Result<()> {
             Err(status) => status,
             Ok(stream) => end(stream.into_inner()).await?,
         };
-        Ok::<_, anyhow::Error>(failure_from(&status).context("a failure")?)
+        failure_from(&status).context("a failure")
     };
     let unknown = StreamLogsRequest { node_names: vec!["nosuch".to_owned()], ..StreamLogsRequest::default() };
     let failure = refused(unknown).await?;
