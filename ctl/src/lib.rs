@@ -12,10 +12,10 @@
 //! - [`cli`]: every verb and flag
 //! - [`verb`]: one file per verb
 //! - [`agent`]: the connection to the host agent, and how one is started
+//! - [`moment`]: times as people write them
 //! - [`spec_file`]: the user's file and the mistakes in it
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
-//! - [`moment`]: moments on the command line
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
 //! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
 //! - [`ended`], [`exit`]: how a run ends

@@ -124,33 +124,6 @@ async fn who_follows_a_cluster_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
-async fn logs_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
-    let bench = bench();
-    let out =
-        bench.run(&["logs", "k8s-worker-1", "--source", "kubelet,agent", "--tail", "3"]).await.expect(0);
-    assert!(out.contains("kubelet    started") && out.contains("evil \x1b[31mred"), "{out:?}");
-    assert!(
-        bench.calls().contains("sources: [Kubelet, Agent], follow: false, tail: Some(3)"),
-        "{}",
-        bench.calls()
-    );
-    let json = bench.run(&["logs", "k8s-worker-1", "-o", "json"]).await.expect(0);
-    assert_eq!(
-        serde_json::from_str::<Value>(json.lines().last().unwrap()).unwrap()["text"],
-        "evil \x1b[31mred"
-    );
-    // `script` gives it a terminal.
-    let line = format!(
-        "{} --socket {} logs k8s-worker-1",
-        env!("CARGO_BIN_EXE_k8sctl"),
-        bench.path("api.sock").display()
-    );
-    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().await.unwrap();
-    let seen = String::from_utf8(output.stdout).unwrap();
-    assert!(seen.contains("evil \\x1b[31mred"), "{seen:?}");
-}
-
-#[tokio::test]
 async fn a_reader_that_leaves_ends_it_quietly() {
     let events = (1..20_000).map(|number| k8sctl_proto::control::v1::Event { number, ..Default::default() });
     let bench = Bench::new(Answers { events: events.collect(), ..story::answers() });
@@ -288,7 +261,7 @@ async fn a_wrong_command_line_is_a_document_too() {
     for args in [
         ["status", "--nosuch", "-o", "json"].as_slice(),
         &["-o", "json", "nosuch"],
-        &["logs", "-ojson"],
+        &["logs", "--tail", "x", "-ojson"],
         &["bundle", "--output=json"],
         &["up", "--deadline", "0s", "--output", "json"],
     ] {

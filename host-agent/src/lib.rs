@@ -7,6 +7,7 @@
 //!
 //! - [`config`]: the daemon's own configuration
 //! - [`alone`]: one host agent per state directory; [`startup`]: what one says that cannot use its records
+//! - [`logs`]: the logs of a cluster's nodes as one stream
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
 //! - [`wire`]: conversions to wire types
@@ -20,6 +21,7 @@ pub mod events;
 pub mod kubernetes;
 #[cfg(test)]
 mod log_lines;
+pub mod logs;
 pub mod nodes;
 pub mod pki;
 pub mod records;

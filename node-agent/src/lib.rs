@@ -71,12 +71,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
     let wake = Arc::<Notify>::default();
     let (steps, journal, logs): (_, Arc<dyn Journal>, Arc<dyn LogSources>) = match &config.steps {
         Steps::Real => {
-            (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(logs::journal::RealLogs))
+            (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(logs::real::RealLogs::default()))
         }
         Steps::Simulated(simulation) => (
             simulated::steps(simulation, config.state_dir.join("simulated")),
             Arc::new(NoJournal),
-            Arc::new(logs::simulated::SimulatedLogs),
+            Arc::new(logs::simulated::SimulatedLogs::kept(&config.state_dir, simulation.logs)),
         ),
     };
     match config.steps {
@@ -116,6 +116,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         config.machine.clone(),
         config.step_clock,
     );
-    Session { bootstrap, dialer, desired, board, logs, config, shutdown }.run().await;
+    let offset = clock::Offset::default();
+    Session { bootstrap, dialer, desired, board, logs, offset, config, shutdown }.run().await;
     converging.abort();
 }

@@ -5,7 +5,7 @@ use k8sctl_proto::control::v1::*;
 use k8sctl_types::failure::Failure;
 use tonic::{Code, Request, Response, Status};
 
-use super::{FakeHostAgent, Reply, stream};
+use super::{FakeHostAgent, Reply, broken, stream};
 
 #[tonic::async_trait]
 impl ClusterService for FakeHostAgent {
@@ -118,12 +118,24 @@ impl ClusterService for FakeHostAgent {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let follow = request.selector.as_ref().is_some_and(|selector| selector.follow);
+        let begin = request.positions.iter().map(|it| it.cursor.parse::<usize>().unwrap()).max();
         let answers = self.called(request)?;
-        let response = |line| StreamLogsResponse {
-            lines: vec![ClusterLogLine { line: Some(line), ..Default::default() }],
+        let lost = self.answers.lock().unwrap().logs_lost_after.take();
+        let notices = StreamLogsResponse { notices: answers.log_notices, ..Default::default() };
+        let line = |(place, line): (usize, ClusterLogLine)| StreamLogsResponse {
+            positions: vec![LogPosition {
+                node_name: line.node_name.clone(),
+                cursor: (place + 1).to_string(),
+            }],
+            lines: vec![line],
             ..Default::default()
         };
-        let lines = answers.logs.into_iter().map(response).collect();
-        Ok(Response::new(stream(lines, answers.pace, answers.endless && follow)))
+        let lines = answers.logs.into_iter().enumerate().skip(begin.unwrap_or(0)).map(line);
+        let all = std::iter::once(notices).chain(lines).take(lost.map_or(usize::MAX, |lines| lines + 1));
+        let mut replies = stream(all.collect(), answers.pace, answers.endless && follow && lost.is_none());
+        if lost.is_some() {
+            replies = broken(replies);
+        }
+        Ok(Response::new(replies))
     }
 }

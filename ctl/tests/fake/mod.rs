@@ -44,7 +44,10 @@ pub struct Answers {
     pub pace: Option<Duration>,
     pub status: Vec<control::ClusterStatus>,
     pub events: Vec<control::Event>,
-    pub logs: Vec<k8sctl_proto::node::v1::LogLine>,
+    pub logs: Vec<control::ClusterLogLine>,
+    pub log_notices: Vec<control::LogNotice>,
+    /// The first stream of logs breaks off after so many lines, as when the host agent dies.
+    pub logs_lost_after: Option<usize>,
     pub kubeconfig: String,
     pub checks: Vec<control::Check>,
     pub bundles: Vec<control::Bundle>,
@@ -114,6 +117,21 @@ fn stream<T: Send + 'static>(messages: Vec<T>, pace: Option<Duration>, endless: 
         if endless {
             sender.closed().await;
         }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// The same stream, with the end of a connection that was lost.
+fn broken<T: Send + 'static>(replies: Reply<T>) -> Reply<T> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut replies = replies.into_inner();
+    tokio::spawn(async move {
+        while let Some(reply) = replies.recv().await {
+            if sender.send(reply).await.is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(Err(Status::unavailable("lost"))).await;
     });
     ReceiverStream::new(receiver)
 }

@@ -277,8 +277,11 @@ fn check(id: &str, state: CheckState, message: &str, hint: &str) -> Check {
 
 /// All goes well.
 pub fn answers() -> Answers {
-    let line =
-        |source: &str, text: &str| LogLine { time: ago(1), source: source.to_owned(), text: text.to_owned() };
+    let line = |node: &str, source: &str, text: &str| ClusterLogLine {
+        node_name: node.to_owned(),
+        line: Some(LogLine { time: ago(1), source: source.to_owned(), text: text.to_owned() }),
+        late: false,
+    };
     Answers {
         clusters: vec!["home".to_owned()],
         plan: plan(),
@@ -290,7 +293,11 @@ pub fn answers() -> Answers {
             event(8, "node k8s-worker-1", "NodeJoined", "first session", false),
             event(9, "node k8s-worker-2", "StepFailed", "kubeadm: exit status 1", true),
         ],
-        logs: vec![line("kubelet", "started"), line("agent", "evil \x1b[31mred")],
+        logs: vec![
+            line("k8s-worker-1", "kubelet", "started"),
+            ClusterLogLine { late: true, ..line("k8s-worker-2", "kubelet", "started late") },
+            line("k8s-worker-1", "agent", "evil \x1b[31mred"),
+        ],
         kubeconfig: KUBECONFIG.to_owned(),
         checks: vec![
             check("libvirtd-running", CheckState::Ok, "libvirtd 9.0.0 answers", ""),

@@ -5,22 +5,28 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
-use k8sctl_types::failure::Failure;
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, events, refused, stream, to_its_end};
+use super::{Reply, broken, events, refused, stream, stream_of, to_its_end};
 use crate::cluster::manager::{Manager, RequestError};
+use crate::logs::LogReaders;
 use crate::records::RecordError;
 use crate::wire;
 
-/// Longest wait until a node that was asked for a log begins to push it.
-const LOGS_ANSWER: Duration = Duration::from_secs(30);
+/// Responses with lines of logs on their way to one slow client; each may be large.
+const LOG_RESPONSES: usize = 2;
 
 /// See [`ClusterService`].
 #[derive(Debug)]
 pub(super) struct Clusters {
-    pub(super) manager: Arc<Manager>,
+    manager: Arc<Manager>,
+    log_readers: LogReaders,
+}
+
+impl Clusters {
+    pub(super) fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, log_readers: LogReaders::default() }
+    }
 }
 
 impl From<RequestError> for Status {
@@ -192,46 +198,8 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
-        let request = request.into_inner();
-        let selector = request.selector.unwrap_or_default();
-        let node = request.node_names.first().cloned().unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &node, selector).await?;
-        let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
-            let failed = |reason: String| {
-                let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
-                refused(&Failure::new("NODE-LOGS", format!("node {node}"), reason, next))
-            };
-            let mut unanswered = std::pin::pin!(tokio::time::sleep(LOGS_ANSWER));
-            let mut is_due = false;
-            loop {
-                let frame = tokio::select! {
-                    // Cancel-safe: recv takes a frame only when it returns it.
-                    frame = reader.frames.recv() => frame,
-                    () = sender.closed() => return Ok(()),
-                    () = &mut unanswered, if !is_due => {
-                        is_due = true;
-                        if reader.is_unclaimed() {
-                            return Err(failed(format!("its agent has not answered within {LOGS_ANSWER:?}")));
-                        }
-                        continue;
-                    }
-                };
-                let Some(frame) = frame else { return Ok(()) };
-                if !frame.error.is_empty() {
-                    return Err(failed(frame.error));
-                }
-                let of_node = |line| control::ClusterLogLine {
-                    node_name: node.clone(),
-                    line: Some(line),
-                    ..Default::default()
-                };
-                let lines = frame.lines.into_iter().map(of_node).collect();
-                let response = control::StreamLogsResponse { lines, ..Default::default() };
-                if sender.send(Ok(response)).await.is_err() {
-                    return Ok(());
-                }
-            }
-        });
+        let logs = self.log_readers.open(&self.manager, request.into_inner()).await?;
+        let reply = stream_of("stream-logs", LOG_RESPONSES, |sender| logs.run(sender));
         Ok(Response::new(reply))
     }
 }
@@ -239,8 +207,6 @@ impl ClusterService for Clusters {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt as _, StreamExt as _};
-    use k8sctl_proto::node::v1::LogSelector;
-    use k8sctl_rpc::status::failure_from;
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -253,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_asked_for_is_done_though_the_client_is_gone() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
+        let clusters = Clusters::new(agent.start().await);
         let spec = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
         cut(clusters.apply(Request::new(control::ApplyRequest {
             spec: Some(spec),
@@ -266,38 +232,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn log_sources_that_there_are_not_are_refused_and_the_others_named() {
-        let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
-        let ask = |sources: Vec<i32>| {
-            let selector = Some(LogSelector { sources, ..LogSelector::default() });
-            let node_names = vec!["k8s-worker-1".to_owned()];
-            let request =
-                control::StreamLogsRequest { node_names, selector, ..control::StreamLogsRequest::default() };
-            clusters.stream_logs(Request::new(request))
-        };
-        let refused = async |sources: Vec<i32>| {
-            let Err(status) = ask(sources).await else { panic!("there is no such node") };
-            failure_from(&status).expect("a failure")
-        };
-        for sources in [vec![0], vec![99], vec![1, -1]] {
-            let failure = refused(sources).await;
-            assert_eq!(
-                (failure.id.as_str(), failure.object.as_str()),
-                ("NODE-LOG-SOURCE", "node k8s-worker-1")
-            );
-            assert!(failure.next_step.contains("LOG_SOURCE_KUBELET (1)"), "{failure:?}");
-            assert!(failure.next_step.contains("LOG_SOURCE_KERNEL (4)"), "{failure:?}");
-        }
-        for sources in [vec![], vec![1, 2, 3, 4]] {
-            assert_eq!(refused(sources).await.id, "NODE-UNKNOWN");
-        }
-    }
-
-    #[tokio::test]
     async fn the_end_of_what_is_published_no_more_is_in_the_records() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
+        let clusters = Clusters::new(agent.start().await);
         let begun = agent.begin(agent.generation(SPEC).await).await;
         agent.shared.publish_record(&begun, Vec::new());
         let request = control::WatchOperationRequest { operation_id: begun.id.clone() };

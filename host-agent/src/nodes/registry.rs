@@ -13,7 +13,7 @@ use super::caps::{cut_hello, cut_report};
 use super::changes::ChangeSender;
 
 /// Frames in flight between a node's log stream and its reader.
-const LOG_FRAMES: usize = 16;
+const LOG_FRAMES: usize = 4;
 
 /// What is known of a node agent.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl Default for Entry {
 pub struct NodeRegistry {
     nodes: Mutex<HashMap<String, Entry>>,
     /// By stream id; with the node that was asked.
-    logs: Mutex<HashMap<String, (String, mpsc::Sender<LogFrame>)>>,
+    logs: Mutex<HashMap<String, (String, LogSender)>>,
     version: watch::Sender<u64>,
     changes: ChangeSender,
 }
@@ -101,6 +101,13 @@ pub enum PlaceLost {
     Removed,
 }
 
+/// A log stream broke off before its end, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLost(pub String);
+
+/// The end of a log stream at which its frames come in.
+pub type LogSender = mpsc::Sender<Result<LogFrame, LogLost>>;
+
 /// No log stream can be opened on a node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenLogsError {
@@ -117,11 +124,19 @@ pub enum OpenLogsError {
 pub struct LogReader {
     registry: Arc<NodeRegistry>,
     stream_id: String,
-    /// Frames in order.
-    pub frames: mpsc::Receiver<LogFrame>,
+    /// Of the node, when it was asked.
+    session: u64,
+    newest: watch::Receiver<u64>,
+    /// Frames in order. After one that could not be had nothing comes.
+    pub frames: mpsc::Receiver<Result<LogFrame, LogLost>>,
 }
 
 impl LogReader {
+    /// Waits until the session that was asked is the node's no more: what is to come comes better from the next one.
+    pub fn place_lost(&self) -> impl Future<Output = PlaceLost> + Send + use<> {
+        place_lost(self.session, self.newest.clone())
+    }
+
     /// The node has not begun to push.
     pub fn is_unclaimed(&self) -> bool {
         lock(&self.registry.logs).contains_key(&self.stream_id)
@@ -158,6 +173,11 @@ impl NodeRegistry {
     /// What is known of a node.
     pub fn view(&self, node_id: &str) -> NodeView {
         lock(&self.nodes).get(node_id).map(|entry| entry.view.clone()).unwrap_or_default()
+    }
+
+    /// Whether a session of the node is open; `None` for one of which nothing is known.
+    pub fn is_connected(&self, node_id: &str) -> Option<bool> {
+        lock(&self.nodes).get(node_id).map(|entry| entry.view.connected)
     }
 
     /// Sets what a node shall be. The generation is counted up here, only when something else changed.
@@ -243,15 +263,20 @@ impl NodeRegistry {
         selector: LogSelector,
     ) -> Result<LogReader, OpenLogsError> {
         let nodes = lock(&self.nodes);
-        let requests = nodes
-            .get(node_id)
-            .filter(|entry| entry.view.connected)
-            .and_then(|entry| entry.log_requests.as_ref())
+        let entry = nodes.get(node_id).filter(|entry| entry.view.connected);
+        let (entry, requests) = entry
+            .and_then(|entry| Some((entry, entry.log_requests.as_ref()?)))
             .ok_or(OpenLogsError::NotConnected)?;
         let stream_id = uuid::Uuid::new_v4().to_string();
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
         lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
-        let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
+        let reader = LogReader {
+            registry: Arc::clone(self),
+            stream_id: stream_id.clone(),
+            session: *entry.session.borrow(),
+            newest: entry.session.subscribe(),
+            frames,
+        };
         let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
         asked.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
@@ -261,7 +286,7 @@ impl NodeRegistry {
     }
 
     /// Takes the reader's end of a log stream that this node was asked for and begins to push.
-    pub fn claim_logs(&self, node_id: &str, stream_id: &str) -> Option<mpsc::Sender<LogFrame>> {
+    pub fn claim_logs(&self, node_id: &str, stream_id: &str) -> Option<LogSender> {
         let mut logs = lock(&self.logs);
         logs.get(stream_id).filter(|(asked, _)| asked == node_id)?;
         logs.remove(stream_id).map(|(_, reader)| reader)
@@ -280,13 +305,7 @@ impl NodeRegistry {
 impl SessionGuard {
     /// Waits until this is the node's session no more.
     pub fn place_lost(&self) -> impl Future<Output = PlaceLost> + Send + use<> {
-        let (session, mut newest) = (self.session, self.newest.clone());
-        async move {
-            match newest.wait_for(|newest| *newest != session).await {
-                Ok(_) => PlaceLost::Replaced,
-                Err(_) => PlaceLost::Removed,
-            }
-        }
+        place_lost(self.session, self.newest.clone())
     }
 
     /// The node was removed.
@@ -320,9 +339,16 @@ impl SessionGuard {
     }
 }
 
+async fn place_lost(session: u64, mut newest: watch::Receiver<u64>) -> PlaceLost {
+    match newest.wait_for(|newest| *newest != session).await {
+        Ok(_) => PlaceLost::Replaced,
+        Err(_) => PlaceLost::Removed,
+    }
+}
+
 /// Tells the reader why its stream ends. One that is full or gone has no use for it.
-fn end_logs(reader: &mpsc::Sender<LogFrame>, error: String) {
-    let _ = reader.try_send(LogFrame { error, ..LogFrame::default() });
+fn end_logs(reader: &LogSender, error: String) {
+    let _ = reader.try_send(Err(LogLost(error)));
 }
 
 impl Drop for SessionGuard {
@@ -458,6 +484,19 @@ mod tests {
         assert!(registry.claim_logs("a", &asked.stream_id).is_some());
     }
 
+    #[tokio::test]
+    async fn a_reader_hears_when_its_node_has_another_session_and_when_it_is_removed() {
+        let (registry, _changes) = registry();
+        let _first = registry.open_session("a", Hello::default());
+        assert_eq!((registry.is_connected("a"), registry.is_connected("b")), (Some(true), None));
+        let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        let _second = registry.open_session("a", Hello::default());
+        assert_eq!(reader.place_lost().await, PlaceLost::Replaced);
+        let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        registry.remove("a");
+        assert_eq!(reader.place_lost().await, PlaceLost::Removed);
+    }
+
     #[test]
     fn a_log_that_nobody_will_push_ends_with_a_reason() {
         let (registry, _changes) = registry();
@@ -466,8 +505,8 @@ mod tests {
         assert!(reader.is_unclaimed());
         drop(session);
         assert!(!reader.is_unclaimed());
-        let last = reader.frames.try_recv().expect("a frame");
-        assert_eq!(last.error, "its agent went away");
+        let last = reader.frames.try_recv().expect("the reason");
+        assert_eq!(last, Err(LogLost("its agent went away".to_owned())));
         assert!(reader.frames.try_recv().is_err());
     }
 }

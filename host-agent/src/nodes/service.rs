@@ -14,7 +14,7 @@ use k8sctl_proto::node::v1::{
 };
 use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -28,6 +28,9 @@ use crate::wire;
 pub const PROTOCOL: u32 = 1;
 /// How often an agent is told the host's time.
 const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
+/// The first few times, so that one message that was held up on its way does not tell it wrong for long.
+const FIRST_HOST_TIME_INTERVAL: Duration = Duration::from_secs(5);
+const FIRST_HOST_TIMES: u32 = 4;
 /// How often an agent is heard. One of this release waits as long between two reports; another's wait in its own
 /// memory, since HTTP/2 takes no more than is read.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -152,9 +155,8 @@ async fn talk(
 ) {
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
-    let mut clock = tokio::time::interval(HOST_TIME_INTERVAL);
-    // An agent believes two in a row, which must not have waited for the same thing.
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = ticks(Instant::now(), FIRST_HOST_TIME_INTERVAL);
+    let mut host_times = 0;
     loop {
         let message = tokio::select! {
             // Cancel-safe: the pause begins where it was, and tonic keeps a half-read message in the stream.
@@ -176,6 +178,10 @@ async fn talk(
             },
             // Cancel-safe: a tick that was not returned comes again.
             _ = clock.tick() => {
+                host_times += 1;
+                if host_times == FIRST_HOST_TIMES {
+                    clock = ticks(Instant::now() + HOST_TIME_INTERVAL, HOST_TIME_INTERVAL);
+                }
                 let now = Some(wire::timestamp(jiff::Timestamp::now()));
                 host_message::Message::HostTime(HostTime { now })
             }
@@ -186,6 +192,14 @@ async fn talk(
             return;
         }
     }
+}
+
+/// When an agent is told the time. It believes two messages in a row that agree within 2 s, and must not take two for
+/// that which have waited for the same thing: they are further apart, also behind a tick that came late.
+fn ticks(first: Instant, period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(first, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The first message of a peer, if it comes in time.

@@ -101,6 +101,8 @@ pub struct Session {
     pub board: Board,
     /// Where logs come from.
     pub logs: Arc<dyn LogSources>,
+    /// What the clock is off, kept here.
+    pub offset: clock::Offset,
     /// The agent's settings.
     pub config: Config,
     /// Asks the session to end.
@@ -335,12 +337,15 @@ impl Session {
         let name = format!("logs-{}", start.stream_id);
         let (channel, sources) = (host.channel.clone(), Arc::clone(&self.logs));
         let place = Arc::clone(&host.log_places).try_acquire_owned().ok();
-        k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
+        let stream = crate::logs::stream(channel, sources, self.offset.clone(), place, start);
+        k8sctl_rpc::task::spawn(name, stream);
     }
 
     fn compare_clock(&self, host: Option<&prost_types::Timestamp>, before: &mut Option<i64>) {
         let Some(host) = host.map(clock::system_time) else { return };
-        let offset = clock::offset_millis(SystemTime::now(), host);
+        let here = SystemTime::now();
+        self.offset.observe(here, host);
+        let offset = clock::offset_millis(here, host);
         match clock::judge(before.replace(offset), offset) {
             clock::Verdict::InStep => {
                 self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
@@ -352,6 +357,7 @@ impl Session {
             clock::Verdict::Off(offset) => {
                 if self.config.step_clock && clock::step_back(offset).is_ok() {
                     *before = None;
+                    self.offset.reset();
                     tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
                     let message = format!("it was {offset} ms from the host");
                     self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
@@ -445,7 +451,8 @@ mod tests {
             dialer,
             desired: watch::Sender::new(None),
             board: Board::default(),
-            logs: Arc::new(SimulatedLogs),
+            logs: Arc::new(SimulatedLogs::default()),
+            offset: clock::Offset::default(),
             config: Config {
                 port,
                 state_dir: dir.to_owned(),

@@ -5,6 +5,7 @@
 //! - [`suite`][]: [`suite::SUITES`], what node images can be made of
 //! - [`node_label`][]: who gives a node its labels: its kubelet, or an administrator
 //! - [`event`][]: [`event::EventType`], everything that is told as an event
+//! - [`logs`][]: the order of log lines from several places, and the regular expressions that select them
 //! - [`failure`][]: [`failure::Failure`], what every program shows when something ended badly
 //! - [`config_file`][]: a program's own configuration, with all mistakes in it
 //!
@@ -13,6 +14,7 @@
 pub mod config_file;
 pub mod event;
 pub mod failure;
+pub mod logs;
 pub mod node_label;
 pub mod spec;
 pub mod suite;

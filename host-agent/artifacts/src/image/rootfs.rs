@@ -320,6 +320,18 @@ mod tests {
     }
 
     #[test]
+    fn the_journal_is_kept_and_loses_no_line() {
+        let items = plan_overlay(false);
+        let is_conf = |item: &&Item| matches!(item, Item::File { path, .. } if *path == "etc/systemd/journald.conf.d/k8s-myhome.conf");
+        let Some(Item::File { content, .. }) = items.iter().find(is_conf) else { panic!("it is not there") };
+        for line in ["Storage=persistent", "SyncIntervalSec=1s", "RateLimitIntervalSec=0", "RateLimitBurst=0"]
+        {
+            assert!(content.lines().any(|it| it == line), "{line} is not in {content}");
+        }
+        assert!(items.contains(&Item::Dir { path: "var/log/journal", mode: 0o755 }));
+    }
+
+    #[test]
     fn no_path_leaves_the_root() {
         for path in paths(true) {
             assert!(!path.starts_with('/') && !path.contains(".."), "{path}");

@@ -16,7 +16,6 @@ use crate::records::OperationState;
 mod cut;
 mod deadlines;
 mod ends;
-mod logs;
 mod told;
 mod turns;
 

@@ -3,6 +3,7 @@
 //! - `host`: the host agent of a test, in directories of its own
 //! - `root`: runs a test again as root where it is not
 //! - `control_roles`: who may call what on the control socket
+//! - `logs`: logs of agents that die and come back
 //! - `node_port`: what a node certificate opens, and what it does not
 //!
 //! What needs VMs, or a libvirtd, is in `tests/lab`.
@@ -14,5 +15,6 @@
 
 mod control_roles;
 mod host;
+mod logs;
 mod node_port;
 mod root;
