@@ -12,6 +12,7 @@ mod harness;
 use fake::{Answers, story};
 use harness::{Bench, bare, finish};
 use k8sctl_proto::control::v1::{Bundle, Diagnostic};
+use k8sctl_proto::node::v1::ConditionStatus;
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tokio::process::Command;
@@ -50,6 +51,23 @@ async fn status_with_trouble_says_what_and_why() {
     }
     assert!(!out.contains("KubeletReady"), "what follows from it says nothing new:\n{out}");
     assert!(!out.contains("AgentsReady"), "nor does what sums it up:\n{out}");
+}
+
+/// The table stays as narrow as it can, whatever is wrong.
+#[tokio::test]
+async fn of_many_conditions_the_table_names_two_and_counts_the_others() {
+    let mut status = story::status();
+    let parts = ["ApiServerReady", "ControllerManagerReady", "SchedulerReady", "EtcdReady"];
+    status.nodes[0].conditions = parts
+        .map(|part| story::condition(part, ConditionStatus::False, "Silent", "no answer within 8 s"))
+        .to_vec();
+    let bench = Bench::new(Answers { status: vec![status], ..story::answers() });
+    let out = bench.run(&["status"]).await.expect(0);
+    assert!(out.contains("  ApiServerReady,ControllerManagerReady +2  "), "{out}");
+    for part in parts {
+        let line = format!("  k8s-control-plane-1: {part}=False (Silent): no answer within 8 s\n");
+        assert!(out.contains(&line), "{line:?} is not in:\n{out}");
+    }
 }
 
 /// The next step may be to read it.

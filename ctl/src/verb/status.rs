@@ -25,6 +25,8 @@ const REDRAW: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How much of the last failure's evidence is shown: the table below it shall stay on the screen.
 const EVIDENCE_LINES: usize = 20;
+/// Conditions that a row of the table names; all of them are told below it.
+const NAMED: usize = 2;
 /// Back to the top, and clear what is below.
 const HOME: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
@@ -224,6 +226,9 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
     for node in nodes {
         let good = |is_good: bool| if is_good { styles::GOOD } else { styles::WARN };
         let untrue: Vec<_> = untrue(&node.conditions).map(|one| one.r#type.as_str()).collect();
+        let more = untrue.len().saturating_sub(NAMED);
+        let named = untrue[..untrue.len() - more].join(",");
+        let more = if more == 0 { String::new() } else { format!(" +{more}") };
         let age = |time: &Option<String>| seconds_since(time.as_deref()).map(duration);
         let agent = match (node.connected, age(&node.last_seen)) {
             (true, _) => styled(styles::GOOD, "connected"),
@@ -237,7 +242,7 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
             cell(&node.ip),
             styled(vm, &node.vm_state),
             styled(good(node.phase == "Ready"), &node.phase),
-            styled(styles::WARN, untrue.join(",")),
+            styled(styles::WARN, named + &more),
             agent,
             cell(age(&node.powered_on).unwrap_or_default()),
         ];

@@ -143,7 +143,7 @@ pub struct RepairView {
     pub number: u64,
     /// When.
     pub time: Option<String>,
-    /// `containerd`, `kubelet`, or a step.
+    /// `containerd`, `kubelet`, `disk`, or a step.
     pub object: String,
     /// What was wrong.
     pub reason: Option<String>,

@@ -135,7 +135,7 @@ pub fn failure() -> Failure {
     }
 }
 
-fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
+pub fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
     let (reason, message) = (reason.to_owned(), message.to_owned());
     Condition { r#type: kind.to_owned(), status: status.into(), reason, message, since: ago(60) }
 }

@@ -27,6 +27,8 @@ pub(super) const NODE_READY: &str = "NodeReady";
 pub(super) const DNS: &str = "coredns-";
 /// What kubeadm names the static pods of a control plane.
 const CONTROL_PLANE: [&str; 4] = ["etcd-", "kube-apiserver-", "kube-controller-manager-", "kube-scheduler-"];
+/// What the agent of a control plane says of the same parts: one whose pod is ready may have an alarm all the same.
+const PARTS: [&str; 4] = ["ApiServerReady", "ControllerManagerReady", "SchedulerReady", "EtcdReady"];
 /// Names in one message.
 const NAMES: usize = 5;
 
@@ -164,6 +166,9 @@ fn control_plane_ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict 
                 format!("node {}: {}{colon}{}", node.name, phase.phase, phase.message),
             );
         }
+        if let Some(part) = unwell_part(node, observed) {
+            return bad("PartNotHealthy", format!("node {}: {}: {}", node.name, part.r#type, part.message));
+        }
     }
     let is_part = |name: &str| CONTROL_PLANE.iter().any(|part| name.starts_with(part));
     let waits = |(name, pod): &(&String, &PodState)| is_part(name) && !pod.ready && !pod.ended;
@@ -171,6 +176,12 @@ fn control_plane_ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict 
         None => good("AllPartsReady"),
         Some((name, pod)) => bad("PodNotReady", format!("pod kube-system/{name}: {}", pod.why)),
     }
+}
+
+/// The first part of which the node's agent says that it is not well.
+fn unwell_part<'a>(node: &NodeRecord, observed: &'a Observed) -> Option<&'a Condition> {
+    let said = &observed.agents.get(&node.id)?.report.conditions;
+    said.iter().find(|it| PARTS.contains(&it.r#type.as_str()) && it.status() == ConditionStatus::False)
 }
 
 fn kubernetes_api(observed: &Observed) -> Verdict {

@@ -1,5 +1,7 @@
 //! What is told of a cluster that is well, and of one thing after the other that is not.
 
+use std::collections::BTreeSet;
+
 use k8sctl_proto::node::v1::{Hello, StatusReport, StepState, StepStatus};
 use k8sctl_types::failure::Failure;
 
@@ -147,6 +149,48 @@ fn an_agent_speaks_for_itself_and_for_its_machine() {
     assert_eq!(untrue(&cluster, &observed), expected);
     let all = of_cluster(&cluster, None, &observed, time(0));
     assert_eq!(message(&all, "NodesHealthy"), "worker: MemoryOK (Pressure)");
+}
+
+/// Types in the first cells of a page's table of what agents report.
+fn of_agents(page: &str) -> BTreeSet<&str> {
+    let is_it = |part: &&str| part.contains("\n| `ContainerdReady`, `KubeletReady` |");
+    let table = page.split("\n\n").find(is_it).expect("a table of the agents'");
+    let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+}
+
+#[test]
+fn all_that_an_agent_reports_counts_and_both_pages_have_it() {
+    let mut reported = of_agents(include_str!("../../../../docs/reliability.md"));
+    let mut on_page = of_agents(include_str!("../../../../docs/health.md"));
+    // The one is among the host's own, the other is the host's word on a report.
+    assert!(reported.remove(AGENT_READY) && on_page.remove("ReportWhole"));
+    assert_eq!((&reported, reported.len()), (&on_page, 13));
+    for kind in reported {
+        let (cluster, mut observed) = well();
+        let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
+        view.report.conditions.push(said(kind, ConditionStatus::False, "Bad"));
+        let mut expected = vec!["ControlPlaneReady=False PartNotHealthy", "NodesHealthy=False NotWell"];
+        expected.retain(|line| PARTS.contains(&kind) || line.starts_with("NodesHealthy"));
+        assert_eq!(untrue(&cluster, &observed), expected, "{kind}");
+    }
+}
+
+#[test]
+fn an_alarm_of_etcd_is_told_of_the_control_plane() {
+    let (cluster, mut observed) = well();
+    let alarm = wire::condition("EtcdReady", ConditionStatus::False, "Unhealthy", "ALARM NOSPACE", time(0));
+    let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
+    view.report.conditions.push(alarm.clone());
+    let all = of_cluster(&cluster, None, &observed, time(0));
+    assert_eq!(message(&all, "ControlPlaneReady"), "node control: EtcdReady: ALARM NOSPACE");
+    // Of what is not known nothing is claimed, and a worker has no such parts.
+    let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
+    view.report.conditions = vec![said("EtcdReady", ConditionStatus::Unknown, "NoManifest")];
+    let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
+    view.report.conditions.push(alarm);
+    let all = of_cluster(&cluster, None, &observed, time(0));
+    assert_eq!(message(&all, "ControlPlaneReady"), "");
 }
 
 #[test]
