@@ -1,29 +1,38 @@
 //! Carries out a change to the host. Everything was decided before; each change is one idempotent side effect, so a
 //! kill between any two of them only means that the next run does the rest.
 
-use host_hypervisor::Hypervisor;
 use host_hypervisor::change::{HostChange, HostOp, Outcome};
 use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::crash;
-use crate::events::{EventLog, NewEvent};
+use super::shared::Shared;
+use crate::events::NewEvent;
+use crate::records::OperationRecord;
+use crate::trace::spans;
 
-/// Executes one change.
+/// Executes one change; of an operation, it is part of its trace.
 pub async fn execute_change(
-    hypervisor: &dyn Hypervisor,
-    events: &EventLog,
+    shared: &Shared,
+    operation: Option<&OperationRecord>,
     cluster: &str,
     change: &HostChange,
 ) -> Result<(), Failure> {
     let name = change.op.name();
     crash::point(&format!("before-{name}"));
-    let outcome = hypervisor.execute(&change.op).await?;
+    let begun = jiff::Timestamp::now();
+    let result = shared.hypervisor.execute(&change.op).await;
+    if let Some(operation) = operation {
+        let now = jiff::Timestamp::now();
+        shared.tracer.tell(|| spans::host_change(&operation.id, change, (begun, now), result.as_ref().err()));
+    }
+    let outcome = result?;
     crash::point(&format!("after-{name}"));
     if outcome == Outcome::Done
         && let Some(kind) = event_type(&change.op)
     {
-        events
+        shared
+            .events
             .record(NewEvent {
                 cluster: cluster.to_owned(),
                 object: format!("{} {}", change.kind, change.name),

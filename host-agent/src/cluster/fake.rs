@@ -27,6 +27,7 @@ use crate::nodes::machines::RunningMachines;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
 use crate::records::{self, Begun, ClusterRecord, NewGeneration, OperationRecord, Records};
+use crate::trace::Tracer;
 
 /// Longest wait for what a task does at its next look.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -104,6 +105,7 @@ impl FakeHostAgent {
             turns: HostTurns::default(),
             node_ports: tokio::sync::Mutex::default(),
             operations: watch::Sender::new(BTreeMap::new()),
+            tracer: Tracer::default(),
             config,
         });
         Self { shared, hypervisor, store, _dir: dir }

@@ -370,6 +370,11 @@ impl Manager {
         Ok(status)
     }
 
+    /// The live status of every cluster that has a task, which are all that can be read.
+    pub fn watches(&self) -> Vec<watch::Receiver<control::ClusterStatus>> {
+        self.lock().values().filter(|handle| !handle.is_gone()).map(|handle| handle.status.clone()).collect()
+    }
+
     /// A kubeconfig with a fresh administrator certificate.
     pub async fn kubeconfig(&self, name: &str) -> Result<String, RequestError> {
         let record = self.find(name).await?;

@@ -18,6 +18,7 @@ use crate::events::EventLog;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
 use crate::records::{OperationRecord, OperationState, RecordError, Records};
+use crate::trace::Tracer;
 use crate::wire;
 
 /// Operations that have ended and are kept in memory, for those who watch them.
@@ -51,6 +52,8 @@ pub struct Shared {
     pub node_ports: tokio::sync::Mutex<()>,
     /// Operations by id, as last published; of those that have ended the last.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
+    /// Where traces of operations go.
+    pub tracer: Tracer,
 }
 
 impl Shared {

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use super::refusals::{OTHER_RELEASE, Refusals};
 use super::registry::{LogLost, LogSender, NodeRegistry};
 use super::service::first_message;
+use super::traffic::Traffic;
 
 /// Forwards until either end has enough.
 pub(super) async fn push(
@@ -39,13 +40,14 @@ pub(super) async fn push(
     let frames = tokio_stream::iter(first).chain(frames);
     tokio::select! {
         // Both are cancel-safe to end here: the stream ends with either of them.
-        result = forward(refusals, node_id, frames, &reader) => result,
+        result = forward(registry.traffic(), refusals, node_id, frames, &reader) => result,
         () = reader.closed() => Ok(()),
     }
 }
 
 /// Sending waits for the reader, and not reading frames makes HTTP/2 hold the agent back.
 async fn forward(
+    traffic: &Traffic,
     refusals: &Refusals,
     node_id: &str,
     mut frames: impl Stream<Item = Result<LogFrame, Status>> + Unpin,
@@ -56,6 +58,7 @@ async fn forward(
         let (last, status) = match frame {
             Ok(frame) => match excess(&frame) {
                 None => {
+                    traffic.log_frame(&frame);
                     if reader.send(Ok(frame)).await.is_err() {
                         return Ok(());
                     }

@@ -2,6 +2,7 @@
 //!
 //! - [`registry`]: the state of every node, shared by the cluster tasks and the services
 //! - [`changes`]: the way of what changes to the event log, bounded; `caps`: how much a node can say of itself
+//! - [`traffic`]: how much they send
 //! - [`machines`]: whether the VM behind a node runs, for the join authority
 //! - [`node_events`]: reports as events
 //! - [`service`]: the gRPC services that node agents call; `log_push`: their logs; `refusals`: who is refused, and how
@@ -20,3 +21,4 @@ pub mod node_events;
 mod refusals;
 pub mod registry;
 pub mod service;
+pub mod traffic;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::caps::{cut_hello, cut_report};
 use super::changes::ChangeSender;
+use super::traffic::Traffic;
 
 /// Frames in flight between a node's log stream and its reader.
 const LOG_FRAMES: usize = 4;
@@ -77,6 +78,7 @@ pub struct NodeRegistry {
     logs: Mutex<HashMap<String, (String, LogSender)>>,
     version: watch::Sender<u64>,
     changes: ChangeSender,
+    traffic: Traffic,
 }
 
 /// An open session. Dropping it disconnects the node unless a newer session took its place.
@@ -146,6 +148,7 @@ impl LogReader {
 impl Drop for LogReader {
     fn drop(&mut self) {
         lock(&self.registry.logs).remove(&self.stream_id);
+        self.registry.traffic.log_closed();
     }
 }
 
@@ -162,12 +165,18 @@ impl NodeRegistry {
             logs: Mutex::default(),
             version: watch::Sender::new(0),
             changes,
+            traffic: Traffic::default(),
         })
     }
 
     /// Counts up with every change of any node.
     pub fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// How much all nodes have sent.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// What is known of a node.
@@ -252,6 +261,7 @@ impl NodeRegistry {
             log_requests,
         };
         drop(nodes);
+        self.traffic.session_opened();
         self.tell(node_id, NodeChange::Connected(Box::new(hello)));
         guard
     }
@@ -270,6 +280,7 @@ impl NodeRegistry {
         let stream_id = uuid::Uuid::new_v4().to_string();
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
         lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
+        self.traffic.log_opened();
         let reader = LogReader {
             registry: Arc::clone(self),
             stream_id: stream_id.clone(),

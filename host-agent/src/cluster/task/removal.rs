@@ -212,7 +212,7 @@ impl ClusterTask {
                 return Ok(false);
             }
             self.refuse_overdue(cluster, operation, &changes[done..]).await?;
-            execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
+            execute_change(&self.shared, operation, &cluster.name, change).await?;
         }
         Ok(true)
     }
