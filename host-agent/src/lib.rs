@@ -8,6 +8,7 @@
 //! - [`config`]: the daemon's own configuration
 //! - [`alone`]: one host agent per state directory; [`startup`]: what one says that cannot use its records
 //! - [`logs`]: the logs of a cluster's nodes as one stream
+//! - [`metrics`]: what Prometheus is told; [`trace`]: what an OpenTelemetry collector is
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
 //! - [`wire`]: conversions to wire types
@@ -22,8 +23,10 @@ pub mod kubernetes;
 #[cfg(test)]
 mod log_lines;
 pub mod logs;
+pub mod metrics;
 pub mod nodes;
 pub mod pki;
 pub mod records;
 pub mod startup;
+pub mod trace;
 pub mod wire;

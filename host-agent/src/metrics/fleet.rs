@@ -51,17 +51,17 @@ impl Fleet {
         self.clusters += 1;
         let cluster = status.name.as_str();
         for condition in &status.conditions {
-            let key = labels([("cluster", cluster), ("condition", &condition.r#type)]);
+            let key = labels([("cluster", cluster), ("condition", condition.r#type.as_str())]);
             self.cluster_conditions.get_or_create(&key).set(number(condition));
         }
         for node in &status.nodes {
-            self.nodes.get_or_create(&labels([("cluster", cluster), ("phase", &node.phase)])).inc();
+            self.nodes.get_or_create(&labels([("cluster", cluster), ("phase", node.phase.as_str())])).inc();
             self.add_node(cluster, node);
         }
     }
 
     fn add_node(&self, cluster: &str, node: &NodeStatus) {
-        let key = labels([("cluster", cluster), ("node", &node.name)]);
+        let key = labels([("cluster", cluster), ("node", node.name.as_str())]);
         let mut other = None;
         for condition in &node.conditions {
             let number = number(condition);
@@ -85,7 +85,7 @@ impl Fleet {
     }
 
     fn set_condition(&self, cluster: &str, node: &NodeStatus, kind: &str, number: f64) {
-        let key = labels([("cluster", cluster), ("node", &node.name), ("condition", kind)]);
+        let key = labels([("cluster", cluster), ("node", node.name.as_str()), ("condition", kind)]);
         self.node_conditions.get_or_create(&key).set(number);
     }
 
@@ -94,9 +94,10 @@ impl Fleet {
         if operation.state() != OperationState::Running {
             return;
         }
-        self.running.get_or_create(&labels([("kind", &operation.kind)])).inc();
+        let kind = operation.kind.as_str();
+        self.running.get_or_create(&labels([("kind", kind)])).inc();
         if let Some(started) = operation.started {
-            let key = labels([("cluster", &operation.cluster_name), ("kind", &operation.kind)]);
+            let key = labels([("cluster", operation.cluster_name.as_str()), ("kind", kind)]);
             self.started.get_or_create(&key).set(wire::moment(started).as_millisecond() as f64 / 1e3);
         }
     }

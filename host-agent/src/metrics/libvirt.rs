@@ -1,6 +1,5 @@
 //! A hypervisor whose calls are measured.
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;

@@ -46,11 +46,13 @@ pub struct Meters {
 
 impl Default for Meters {
     fn default() -> Self {
+        let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
+        let operation_seconds: fn() -> Histogram = || Histogram::new(OPERATION_SECONDS);
         Self {
-            libvirt_calls: Family::new_with_constructor(|| Histogram::new(CALL_SECONDS)),
+            libvirt_calls: Family::new_with_constructor(call_seconds),
             libvirt_errors: Family::default(),
             operations: Family::default(),
-            operation_durations: Family::new_with_constructor(|| Histogram::new(OPERATION_SECONDS)),
+            operation_durations: Family::new_with_constructor(operation_seconds),
         }
     }
 }

@@ -34,9 +34,9 @@ pub async fn follow(
 
 impl Meters {
     fn operation(&self, ended: &Ended) {
-        let key = labels([("kind", &ended.kind), ("result", ended.result)]);
+        let key = labels([("kind", ended.kind.as_str()), ("result", ended.result)]);
         self.operations.get_or_create(&key).inc();
-        let key = labels([("kind", &ended.kind)]);
+        let key = labels([("kind", ended.kind.as_str())]);
         self.operation_durations.get_or_create(&key).observe(ended.seconds);
     }
 }

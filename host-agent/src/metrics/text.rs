@@ -127,8 +127,8 @@ fn counter(number: u64) -> Counter {
 
 fn sizes(label: &'static str, sizes: &[(&'static str, u64)]) -> Family<Labels, Value> {
     let family = Family::<Labels, Value>::default();
-    for (name, bytes) in sizes {
-        family.get_or_create(&labels([(label, name)])).set(*bytes as f64);
+    for &(name, bytes) in sizes {
+        family.get_or_create(&labels([(label, name)])).set(bytes as f64);
     }
     family
 }
