@@ -44,9 +44,8 @@ const HEADER_LINES: usize = 32;
 const BIND_PAUSE: Duration = Duration::from_secs(30);
 
 /// What prometheus-client writes.
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Makes the text; `None` where that broke off.
 type Source = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
@@ -212,10 +211,10 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     response(status, PLAIN, text + "\n")
 }
 
-fn response(status: StatusCode, kind: HeaderValue, text: String) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
