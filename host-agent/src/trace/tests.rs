@@ -64,7 +64,13 @@ async fn spans_reach_a_collector_under_the_operations_id() {
     assert_eq!((span.name.as_str(), span.trace_id.as_slice()), ("Booting", id.as_bytes().as_slice()));
     assert_eq!(span.parent_span_id, &id.as_bytes()[8..]);
     assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (10_000_000_000, 20_000_000_000));
-    assert_eq!(tracer.counts(), SpanCounts { made: 1, sent: 1 });
+    // The answer is on its way.
+    let counted = async {
+        while tracer.counts() != (SpanCounts { made: 1, sent: 1 }) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("it counts as sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

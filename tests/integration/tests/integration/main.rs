@@ -4,6 +4,7 @@
 //! - `root`: runs a test again as root where it is not
 //! - `control_roles`: who may call what on the control socket
 //! - `logs`: logs of agents that die and come back
+//! - `metrics`: who may read them, and where
 //! - `node_port`: what a node certificate opens, and what it does not
 //!
 //! What needs VMs, or a libvirtd, is in `tests/lab`.
@@ -16,5 +17,6 @@
 mod control_roles;
 mod host;
 mod logs;
+mod metrics;
 mod node_port;
 mod root;
