@@ -49,7 +49,7 @@ fn who_has_a_role_reads_them_and_nobody_else() -> Result<()> {
 async fn a_port_serves_them_where_one_is_configured() -> Result<()> {
     let host = Host::start(&Setup { config: "metrics_listen = \"127.0.0.1:0\"\n", ..Setup::default() })?;
     // Which port the kernel has given is in the log.
-    let address = wait_for("the port of the metrics", async || {
+    let address = wait_for("the port of the metrics", || async {
         let log = std::fs::read_to_string(host.file("host-agent.log"))?;
         let line = log.lines().find(|line| line.contains("serving metrics"));
         let word = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
