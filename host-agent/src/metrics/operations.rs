@@ -216,8 +216,8 @@ mod tests {
         assert!(names(follower.look(&published(running(both("Booting", "VM"))), at(102))).is_empty());
         let news = follower.look(&published(running(both("Ready", "Booting"))), at(120));
         assert_eq!(names(news), ["Booting", "VM"]);
-        let news = follower.look(&published(ended(Some("NODE-SILENT"), 150, both("Ready", "Booting"))), at(151));
-        assert_eq!(names(news), ["Booting", "up"]);
+        let end = ended(Some("NODE-SILENT"), 150, both("Ready", "Booting"));
+        assert_eq!(names(follower.look(&published(end), at(151))), ["Booting", "up"]);
         assert!(follower.phases.is_empty());
     }
 }

@@ -37,7 +37,8 @@ impl Process {
     pub(super) fn register(self, registry: &mut Registry) {
         let cpu = Counter::<f64, AtomicU64>::default();
         cpu.inc_by(self.cpu_seconds);
-        registry.register_with_unit("process_cpu", "Time that the processors spent on it", Unit::Seconds, cpu);
+        let help = "Time that the processors spent on it";
+        registry.register_with_unit("process_cpu", help, Unit::Seconds, cpu);
         let memory = value(self.resident_bytes);
         registry.register_with_unit("process_resident_memory", "Memory that it holds", Unit::Bytes, memory);
         registry.register("process_open_fds", "File descriptors that it holds", value(self.open_fds));

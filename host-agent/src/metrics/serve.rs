@@ -182,7 +182,8 @@ fn decide<B>(request: &Request<B>, access: Access) -> Result<(), (StatusCode, St
         }
         // A page in a browser of this host must not read them by a name of its own that leads here.
         Access::Loopback if !is_meant(request) => {
-            return Err((StatusCode::FORBIDDEN, "ask by the address, as 127.0.0.1, or as localhost".to_owned()));
+            let why = "ask by the address, as 127.0.0.1, or as localhost";
+            return Err((StatusCode::FORBIDDEN, why.to_owned()));
         }
         _ => {}
     }

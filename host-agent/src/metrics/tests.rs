@@ -94,9 +94,10 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
         let bare = ends.iter().find_map(|end| name.strip_suffix(end));
         let key = [name, bare.unwrap_or(name)].into_iter().find(|name| families.contains_key(*name));
         let (_, labels) = key.and_then(|key| families.get_mut(key)).expect(line);
-        let inside = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map(|(inside, _)| inside);
-        let names = inside.into_iter().flat_map(|inside| inside.split(',')).filter_map(|it| it.split_once('='));
-        labels.extend(names.map(|(name, _)| name.to_owned()).filter(|name| name != "le"));
+        let inside = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'));
+        let pairs = inside.into_iter().flat_map(|(inside, _)| inside.split(','));
+        let names = pairs.filter_map(|pair| pair.split_once('=')).map(|(name, _)| name);
+        labels.extend(names.filter(|name| *name != "le").map(str::to_owned));
     }
     families
 }
@@ -147,7 +148,8 @@ async fn names_are_as_prometheus_wants_them() {
     let text = everything().await;
     assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
     for (name, (kind, labels)) in families(&text) {
-        let is_word = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        let is_word =
+            |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         assert!(is_word(&name) && labels.iter().all(|label| is_word(label)), "{name}: {labels:?}");
         let help = format!("# HELP {name} ");
         assert!(text.lines().any(|line| line.starts_with(&help) && line.len() > help.len() + 5), "{name}");
@@ -316,8 +318,8 @@ async fn of_a_cluster_that_is_gone_nothing_is_left() {
     let gone = async {
         loop {
             let text = scrape().await;
-            let is_counted = text.contains("k8s_myhome_operations_ended_total{kind=\"down\",result=\"succeeded\"} 1\n");
-            if is_counted && text.contains("k8s_myhome_clusters 0.0\n") {
+            let ended = "k8s_myhome_operations_ended_total{kind=\"down\",result=\"succeeded\"} 1\n";
+            if text.contains(ended) && text.contains("k8s_myhome_clusters 0.0\n") {
                 return text;
             }
             tokio::task::yield_now().await;

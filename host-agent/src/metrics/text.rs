@@ -79,8 +79,8 @@ pub(super) fn encode(meters: &Meters, reading: Reading) -> String {
     it.register("sessions_opened", "Sessions that node agents have opened", counter(sent.sessions));
     it.register("log_streams", "Streams of logs that are open now", value(sent.log_streams));
     it.register("log_lines", "Lines of logs that nodes have sent", counter(sent.log_lines));
-    let bytes = counter(sent.log_bytes);
-    it.register_with_unit("log_received", "Text of the lines of logs that nodes have sent", Unit::Bytes, bytes);
+    let help = "Text of the lines of logs that nodes have sent";
+    it.register_with_unit("log_received", help, Unit::Bytes, counter(sent.log_bytes));
     let ended = meters.operations.clone();
     it.register("operations_ended", "Operations that have ended since the host agent began", ended);
     let durations = meters.operation_durations.clone();

@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use tokio::net::TcpListener;

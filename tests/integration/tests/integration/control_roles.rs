@@ -137,7 +137,14 @@ fn users_reach_a_host_agent_that_is_closed_to_them() -> Result<()> {
         let permissions = std::fs::metadata(host.file(name))?.permissions();
         Ok(format!("{:o}", permissions.mode() & 0o777))
     };
-    let paths = ["run", "run/api.sock", "run/metrics.sock", "run/k8s-host-agent.pid", "state", "state/k8s-myhome.db"];
+    let paths = [
+        "run",
+        "run/api.sock",
+        "run/metrics.sock",
+        "run/k8s-host-agent.pid",
+        "state",
+        "state/k8s-myhome.db",
+    ];
     let modes = paths.map(mode).into_iter().collect::<Result<Vec<String>>>()?;
     ensure!(modes == ["755", "666", "666", "600", "700", "600"], "{paths:?}: {modes:?}");
     let answers = call_as(&host, 61999, 61999)?;
