@@ -268,8 +268,7 @@ async fn every_metric_that_the_dashboard_asks_for_exists() {
 #[tokio::test]
 async fn a_failed_call_of_libvirt_counts_as_one() {
     let meters = Meters::default();
-    let hypervisor = Arc::new(FakeHypervisor::default());
-    let libvirt = Measured::new(hypervisor.clone(), meters.clone());
+    let libvirt = Measured::new(Arc::new(FakeHypervisor::default()), meters.clone());
     let pool = host_pool(&crate::config::HostConfig::default());
     libvirt.observe(&pool).await.expect("it answers");
     let nobody = host_hypervisor::change::DomainRef {

@@ -96,6 +96,7 @@ fn excess(frame: &LogFrame) -> Option<String> {
 mod tests {
     use super::*;
     use crate::nodes::changes::changes;
+    use crate::nodes::traffic::Sent;
     use k8sctl_proto::node::v1::{Hello, LogLine, LogSelector, LogUnknown};
     use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
     use tokio::time::{Instant, timeout};
@@ -132,6 +133,11 @@ mod tests {
         assert!(last.lines.is_empty() && last.error.contains("4097 lines at once"), "{}", last.error);
         assert!(last.error.contains("then `k8sctl down` and `k8sctl up`"), "{}", last.error);
         assert!(reader.frames.recv().await.is_none());
+        // What is refused does not count.
+        let sent = Sent { sessions: 1, log_streams: 1, log_lines: LOG_FRAME_LINES as u64, log_bytes: 0 };
+        assert_eq!(registry.traffic().sent(), sent);
+        drop(reader);
+        assert_eq!(registry.traffic().sent(), Sent { log_streams: 0, ..sent });
     }
 
     #[tokio::test]
