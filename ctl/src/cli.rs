@@ -13,9 +13,11 @@ use k8sctl_types::event::EventType;
 use crate::moment;
 use crate::output::Format;
 
+mod dashboard;
 mod health;
 mod logs;
 
+pub use dashboard::DashboardArgs;
 pub use health::{HealthArgs, NodeDescribeArgs, NodeVerb};
 pub use logs::{LogSource, LogsArgs, PodName};
 
@@ -145,6 +147,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show a cluster: nodes, conditions, plugins, what runs and what failed last
     Status(StatusArgs),
+    /// Look at a cluster as a whole, live: in the terminal, or in a browser
+    Dashboard(DashboardArgs),
     /// Say whether a cluster is well, by its conditions; or wait until it is
     Health(HealthArgs),
     /// One node at a time

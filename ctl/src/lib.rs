@@ -5,6 +5,7 @@
 //!                      │                 │
 //!                      │◄── messages ────┘
 //!                      ├─► view      what is shown, as documented serde structs
+//!                      ├─► dashboard a cluster as a whole, live: in the terminal or in a browser
 //!                      ├─► progress  a running operation: live on a terminal, plain lines off it
 //!                      └─► terminal  colours, and control characters of strangers made visible
 //! ```
@@ -16,6 +17,7 @@
 //! - [`spec_file`]: the user's file and the mistakes in it
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
+//! - [`dashboard`]: what is known of a cluster, and the two ways to look at it
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
 //! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
 //! - [`ended`], [`exit`]: how a run ends
@@ -25,6 +27,7 @@
 pub mod agent;
 pub mod cli;
 pub mod consent;
+pub mod dashboard;
 pub mod ended;
 pub mod exit;
 pub mod kubeconfig;

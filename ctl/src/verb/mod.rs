@@ -2,6 +2,7 @@
 
 mod bundle;
 mod completion;
+mod dashboard;
 mod doctor;
 mod down;
 mod events;
@@ -14,7 +15,7 @@ mod node;
 mod operation;
 mod plan;
 mod plugin;
-mod status;
+pub(crate) mod status;
 mod up;
 mod version;
 
@@ -30,6 +31,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<Exit, Ended> {
         Verb::Down(args) => down::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Status(args) => status::run(context, &args).await,
+        Verb::Dashboard(args) => dashboard::run(context, &args).await,
         Verb::Health(args) => health::run(context, &args).await,
         Verb::Node(verb) => node::run(context, verb).await,
         Verb::Events(args) => events::run(context, &args).await,

@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, En
     Ok(Exit::Ok)
 }
 
-pub(super) async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
+pub(crate) async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
     let request = WatchStatusRequest { cluster_name: name.to_owned(), watch: true };
     Ok(agent.clusters().watch_status(request).await?.into_inner())
 }
