@@ -1,7 +1,5 @@
 //! `k8sctl dashboard`: everything of a cluster at once, live, in the terminal or in a browser.
 
-use std::path::Path;
-
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
@@ -38,7 +36,7 @@ fn on_a_terminal(context: &Context, name: Option<&str>) -> Result<(), Ended> {
     let (reason, next) = if context.format.is_structured() {
         let reason = "it is drawn for people and has no JSON or YAML";
         (reason, format!("programs get the same from: {}", watch(&["-o", "json"])))
-    } else if context.out.tty && Path::new("/dev/tty").exists() {
+    } else if context.out.tty {
         return Ok(());
     } else {
         let reason = "standard output is no terminal that can be drawn on";
