@@ -161,7 +161,7 @@ async fn a_page_hears_what_changes() {
 }
 
 #[tokio::test]
-async fn pages_and_connections_have_an_end() {
+async fn so_many_pages_look_and_no_more() {
     let served = Served::new().await;
     let mut watching = Vec::new();
     for _ in 0..WATCHERS {
@@ -187,23 +187,31 @@ async fn pages_and_connections_have_an_end() {
         }
     };
     timeout(DEADLINE, again).await.expect("a place");
+}
 
-    // Those that ask for nothing hold all places.
-    drop(watching);
+#[tokio::test]
+async fn so_many_connect_and_no_more() {
+    let served = Served::new().await;
+    // Those that ask for nothing hold all places until their time is up.
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {
         idle.push(served.send(b"GET / HT").await);
     }
-    let refused = async {
+    let mut further = TcpStream::connect(("127.0.0.1", served.port)).await.expect("it connects");
+    let read = timeout(HEAD_TIMEOUT / 2, further.read(&mut [0; 1])).await.expect("it is hung up on at once");
+    assert!(!matches!(read, Ok(1..)), "{read:?}");
+    // A place that is given back is one for somebody else.
+    drop(idle);
+    let again = async {
         loop {
-            let mut stream = TcpStream::connect(("127.0.0.1", served.port)).await.expect("it connects");
-            // A connection that is hung up on may also be told by an error.
-            if !matches!(stream.read(&mut [0; 1]).await, Ok(1..)) {
+            let mut stream = served.send(served.head("GET", "/").as_bytes()).await;
+            let mut first = [0; 12];
+            if stream.read_exact(&mut first).await.is_ok() {
                 break;
             }
         }
     };
-    timeout(DEADLINE, refused).await.expect("it is hung up on");
+    timeout(DEADLINE, again).await.expect("a place");
 }
 
 #[tokio::test]
