@@ -128,6 +128,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store),
         turns: HostTurns::default(),
         node_ports: tokio::sync::Mutex::default(),
+        handshakes: Arc::default(),
         operations: watch::Sender::new(BTreeMap::new()),
         config,
     });

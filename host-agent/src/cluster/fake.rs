@@ -103,6 +103,7 @@ impl FakeHostAgent {
             plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store.clone()),
             turns: HostTurns::default(),
             node_ports: tokio::sync::Mutex::default(),
+            handshakes: Arc::default(),
             operations: watch::Sender::new(BTreeMap::new()),
             config,
         });

@@ -9,6 +9,7 @@ use host_hypervisor::Hypervisor;
 use host_pki::join::JoinAuthority;
 use host_plugins::PluginHost;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_rpc::pace::Pace;
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
@@ -49,6 +50,8 @@ pub struct Shared {
     pub turns: HostTurns,
     /// Held while a cluster chooses the port that its node agents dial: it sees those of the others.
     pub node_ports: tokio::sync::Mutex<()>,
+    /// When handshakes begin at the node ports, all of them together.
+    pub handshakes: Arc<Pace>,
     /// Operations by id, as last published; of those that have ended the last.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
 }

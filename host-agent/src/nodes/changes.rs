@@ -17,8 +17,8 @@ use super::registry::NodeChange;
 const BURST: u32 = 300;
 /// Lines of one node a minute after that: they push older events out of the log.
 const PER_MINUTE: u32 = 30;
-/// Nodes with an allowance of their own.
-const NODES: usize = 4096;
+/// Nodes with an allowance of their own: those of eight clusters, each as large as one can be.
+const NODES: usize = 8192;
 /// Lines of all nodes on their way.
 const QUEUE: usize = 8192;
 /// How often it is asked what was left out.

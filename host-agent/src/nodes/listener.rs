@@ -87,8 +87,13 @@ impl NodeListener {
         let owner: Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
         let nodes = Arc::new(RwLock::new(addresses(cluster)));
         let known = Arc::clone(&nodes);
-        let is_known = move |ip| known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip);
-        let incoming = incoming(listener, config, owner, is_known);
+        // At a port on loopback nobody but this machine dials, from any of its addresses.
+        let is_local = address.ip().is_loopback();
+        let is_known = move |ip: IpAddr| {
+            (is_local && ip.is_loopback())
+                || known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+        };
+        let incoming = incoming(listener, config, owner, Arc::clone(&shared.handshakes), is_known);
         let serve = router.serve_with_incoming_shutdown(incoming, async {
             // Resolves when the listener is dropped.
             let _ = closed.await;
