@@ -47,6 +47,10 @@ pub struct Simulation {
     pub fail_always: Vec<String>,
     /// How it logs.
     pub logs: SimulatedLog,
+    /// Between two changes of its health; none unless given.
+    pub change_every: Option<Duration>,
+    /// Steps and log begin anew with each start: nothing of them is on the disk. For thousands on one machine.
+    pub in_memory: bool,
 }
 
 /// The log of a simulated agent: lines that count, one after the other.
@@ -127,6 +131,7 @@ impl From<Arguments> for Config {
                     pause: Duration::from_micros(arguments.simulate_log_pause_us),
                     bytes: arguments.simulate_log_bytes,
                 },
+                ..Simulation::default()
             })
         } else {
             Steps::Real

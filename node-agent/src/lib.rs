@@ -47,9 +47,9 @@ use k8sctl_proto::node::v1::ConditionStatus;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use bootstrap::Bootstrap;
 use bootstrap::identity::Store;
 use bootstrap::port::RealSecretPort;
+use bootstrap::{Bootstrap, Dialer};
 use config::{Config, Steps};
 use converge::Converge;
 use converge::simulated::{self, NoJournal};
@@ -57,6 +57,7 @@ use converge::step::{Journal, RealJournal};
 use dial::RealDialer;
 use durable::Root;
 use logs::LogSources;
+use logs::simulated::SimulatedLogs;
 use repair::{Repairs, Surroundings};
 use service::Claims;
 use session::Session;
@@ -64,6 +65,11 @@ use status::Board;
 
 /// Runs the agent until `shutdown`, or until the host removes the node.
 pub async fn run(config: Config, shutdown: CancellationToken) {
+    run_with(config, Arc::new(RealDialer), shutdown).await;
+}
+
+/// The same with another way to the host agent.
+pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: CancellationToken) {
     let board = Board::default();
     let root = Root::new(&config.root);
     let (desired, wanted) = watch::channel(session::remembered::load(&config.state_dir));
@@ -76,11 +82,22 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         Steps::Simulated(simulation) => (
             simulated::steps(simulation, config.state_dir.join("simulated")),
             Arc::new(NoJournal),
-            Arc::new(logs::simulated::SimulatedLogs::kept(&config.state_dir, simulation.logs)),
+            Arc::new(if simulation.in_memory {
+                SimulatedLogs::fresh(simulation.logs)
+            } else {
+                SimulatedLogs::kept(&config.state_dir, simulation.logs)
+            }),
         ),
     };
-    match config.steps {
-        Steps::Simulated(_) => health::simulate(&board),
+    let mut changing = None;
+    match &config.steps {
+        Steps::Simulated(simulation) => {
+            health::simulate(&board);
+            if let Some(every) = simulation.change_every {
+                let changes = health::simulate_changes(board.clone(), every);
+                changing = Some(k8sctl_rpc::task::spawn("simulated-health", changes));
+            }
+        }
         Steps::Real => {
             // Not while the node joins: that needs the processor first. Ends by itself; what it has not done by then
             // only costs time.
@@ -108,15 +125,17 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         .woken_by(wake);
     let converging = k8sctl_rpc::task::spawn("converge", converge.run());
 
-    let dialer = Arc::new(RealDialer);
     let bootstrap = Bootstrap::new(
         Store::new(&config.state_dir),
         Box::new(RealSecretPort::new(&config.port)),
-        dialer.clone(),
+        Arc::clone(&dialer),
         config.machine.clone(),
         config.step_clock,
     );
     let offset = clock::Offset::default();
     Session { bootstrap, dialer, desired, board, logs, offset, config, shutdown }.run().await;
     converging.abort();
+    if let Some(changing) = changing {
+        changing.abort();
+    }
 }

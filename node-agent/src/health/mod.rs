@@ -22,7 +22,9 @@ pub mod process;
 pub mod resources;
 pub mod unit;
 
-use k8sctl_proto::node::v1::ConditionStatus::True;
+use std::time::Duration;
+
+use k8sctl_proto::node::v1::ConditionStatus::{False, True};
 use k8sctl_proto::node::v1::{DesiredState, NodeRole, Target};
 use tokio::sync::watch;
 
@@ -55,6 +57,18 @@ pub fn simulate(board: &Board) {
     agent_is_ready(board);
     for kind in ["ContainerdReady", "KubeletReady", "DiskOK", "MemoryOK"] {
         board.condition(kind, True, "Simulated", "");
+    }
+}
+
+/// Changes the simulated memory pressure again and again; the first time is anywhere within that long.
+pub async fn simulate_changes(board: Board, every: Duration) {
+    let mut pause = every.mul_f64(rand::random_range(0.0..=1.0));
+    loop {
+        for status in [False, True] {
+            tokio::time::sleep(pause).await;
+            board.condition("MemoryOK", status, "Simulated", "");
+            pause = every;
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct SimulatedLogs {
 
 impl Default for SimulatedLogs {
     fn default() -> Self {
-        Self::new(now(), SimulatedLog::default())
+        Self::fresh(SimulatedLog::default())
     }
 }
 
@@ -51,6 +51,11 @@ impl SimulatedLogs {
     /// A log that began at this moment.
     pub fn new(began: Micros, log: SimulatedLog) -> Self {
         Self { began, log: SimulatedLog { pause: log.pause.max(Duration::from_micros(1)), ..log } }
+    }
+
+    /// A log that begins now.
+    pub fn fresh(log: SimulatedLog) -> Self {
+        Self::new(now(), log)
     }
 
     /// A log that goes on where the agent is started again with the same directory.

@@ -68,6 +68,8 @@ struct Server {
     address: SocketAddr,
     ca: Authority,
     certificate: Arc<ServerCertificate>,
+    /// Who has asked.
+    seen: Arc<Mutex<Vec<SocketAddr>>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -89,14 +91,15 @@ async fn server_with(addresses: &[IpAddr], pace: Arc<Pace>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = oneshot::channel::<()>();
-    let service =
-        JoinServiceServer::new(Echo(Arc::default())).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
+    let seen = Arc::<Mutex<Vec<SocketAddr>>>::default();
+    let service = JoinServiceServer::new(Echo(Arc::clone(&seen)))
+        .max_decoding_message_size(limits::JOIN_DECODE_BYTES);
     let incoming = tls::incoming(listener, config, owner, pace, move |address| known.contains(&address));
     let serve = limits::server()
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
     k8sctl_rpc::task::spawn("server", serve);
-    Server { address, ca, certificate, _stop: stop }
+    Server { address, ca, certificate, seen, _stop: stop }
 }
 
 async fn ask(channel: tonic::transport::Channel, request: JoinRequest) -> Result<Vec<u8>, Status> {
@@ -129,6 +132,20 @@ async fn the_wrong_server_is_refused() {
     let error =
         tls::connect(&address, "host.other.internal", &server.ca.der, None).await.expect_err("another name");
     assert!(matches!(error, TlsError::Handshake { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_peer_dials_from_the_address_that_it_is_given() {
+    let node = IpAddr::from([127, 0, 7, 9]);
+    let server = server().await;
+    let address = server.address.to_string();
+    let (channel, _) =
+        tls::connect_from(node, &address, NAME, &server.ca.der, None).await.expect("connects");
+    ask(channel, JoinRequest::default()).await.expect("answers");
+    assert_eq!(server.seen.lock().expect("no panic").iter().map(SocketAddr::ip).collect::<Vec<_>>(), [node]);
+    let foreign = IpAddr::from([192, 0, 2, 1]);
+    let error = tls::connect_from(foreign, &address, NAME, &server.ca.der, None).await;
+    assert!(matches!(error.map(|_| ()), Err(TlsError::Connect { .. })), "it is not this machine's");
 }
 
 #[tokio::test]

@@ -97,8 +97,9 @@ pub fn server_config(
 pub type Owner = fn(&CertificateDer<'_>) -> Option<String>;
 
 /// Accepts on `listener` until the stream is dropped. Handshakes begin at `pace` and run beside each other, bounded in
-/// number and time; one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so many connections.
-/// Until a certificate is shown an address may hold so many, and all addresses that `is_known` does not know together.
+/// number and time; one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so
+/// many connections. Until a certificate is shown an address may hold so many, and all addresses that `is_known` does
+/// not know together.
 pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
