@@ -47,7 +47,6 @@ impl Machines for RunningMachines {
         if seen.as_ref().filter(is_fresh).is_some_and(|it| is_running(&it.host, node_id, machine_uuid)) {
             return true;
         }
-        let at = Instant::now();
         let host = match self.hypervisor.observe(&self.pool).await {
             Ok(host) => host,
             Err(failure) => {
@@ -56,7 +55,7 @@ impl Machines for RunningMachines {
             }
         };
         let runs = is_running(&host, node_id, machine_uuid);
-        *seen = Some(Seen { at, version, host });
+        *seen = Some(Seen { at: Instant::now(), version, host });
         runs
     }
 }
