@@ -5,7 +5,7 @@
 //! - [`host`]: the host agent, a process of its own that can be ended and started again
 //! - [`cluster`]: files of clusters of any size
 //! - [`agents`]: all node agents, in this process; [`dialer`]: each from an address of its own, and how often they dial
-//! - [`control`]: what is asked of the host agent; [`ctl`]: `k8sctl` itself
+//! - [`control`]: what is asked of the host agent; [`k8sctl`]: the command itself
 //! - [`process`]: what a process costs; [`descriptors`]: how many files it may have open
 //! - [`pipe`]: TLS with nothing around it, to measure against
 //! - [`root`]: the host agent's socket is root's
@@ -20,10 +20,10 @@
 pub mod agents;
 pub mod cluster;
 pub mod control;
-pub mod ctl;
 pub mod descriptors;
 pub mod dialer;
 pub mod host;
+pub mod k8sctl;
 pub mod pipe;
 pub mod process;
 pub mod root;
