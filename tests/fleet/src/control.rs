@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8sctl_proto::control::v1::cluster_service_client::ClusterServiceClient;
-use k8sctl_proto::control::v1::{ApplyRequest, ClusterStatus, SpecFile, WatchStatusRequest};
+use k8sctl_proto::control::v1::{ApplyRequest, ApplyResponse, ClusterStatus, SpecFile, WatchStatusRequest};
 use k8sctl_rpc::unix::connect_unix;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
@@ -13,6 +13,8 @@ use tonic::transport::Channel;
 use crate::cluster::Cluster;
 use crate::host::Host;
 use crate::wait_for;
+
+type Client = ClusterServiceClient<Channel>;
 
 /// Room for the status of a thousand nodes.
 const DECODE_BYTES: usize = 64 * 1024 * 1024;
@@ -36,8 +38,9 @@ impl Control {
     pub fn apply(&self, host: &Host, cluster: &Cluster) -> Result<()> {
         let spec = Some(SpecFile { name: "cluster.toml".to_owned(), text: cluster.text() });
         let request = ApplyRequest { spec, allow_destructive: true, ..ApplyRequest::default() };
-        let applied =
-            self.call(host, async |mut client| Ok(client.apply(request).await?.into_inner()))?;
+        let applied = self.call(host, async move |mut client: Client| -> Result<ApplyResponse> {
+            Ok(client.apply(request).await?.into_inner())
+        })?;
         ensure!(!applied.operation_id.is_empty(), "{} was not begun: {:?}", cluster.name(), applied.diagnostics);
         Ok(())
     }
@@ -45,7 +48,7 @@ impl Control {
     /// What the host agent knows of a cluster.
     pub fn status(&self, host: &Host, cluster: &Cluster) -> Result<ClusterStatus> {
         let request = WatchStatusRequest { cluster_name: cluster.name(), watch: false };
-        self.call(host, async |mut client| {
+        self.call(host, async move |mut client: Client| -> Result<ClusterStatus> {
             let mut answers = client.watch_status(request).await?.into_inner();
             answers.message().await?.and_then(|answer| answer.status).context("a status")
         })
@@ -60,7 +63,9 @@ impl Control {
                 return Ok(Some(Some(failure)));
             }
             let ready = status.nodes.iter().filter(|node| node.phase == "Ready").count();
-            ensure!(status.operation_id.is_empty(), "{ready} of {} are", status.nodes.len());
+            let all = cluster.nodes().len();
+            // What is published may be of the time before the operation.
+            ensure!(status.operation_id.is_empty() && ready == all, "{ready} of {all} are");
             Ok(Some(None))
         })?;
         match failed {
@@ -87,13 +92,13 @@ impl Control {
     fn call<T>(
         &self,
         host: &Host,
-        call: impl AsyncFnOnce(ClusterServiceClient<Channel>) -> Result<T>,
+        call: impl AsyncFnOnce(Client) -> Result<T>,
     ) -> Result<T> {
         let socket = host.socket();
         self.runtime.block_on(async {
             let answer = async {
                 let channel = connect_unix(&socket).await?;
-                call(ClusterServiceClient::new(channel).max_decoding_message_size(DECODE_BYTES)).await
+                call(Client::new(channel).max_decoding_message_size(DECODE_BYTES)).await
             };
             tokio::time::timeout(CALL, answer).await.context("the host agent does not answer")?
         })
