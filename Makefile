@@ -69,11 +69,21 @@ test:
 lab-test:
 	@$(lab_tests)
 
-bench:
-	@$(LAB)/with-sudo $(LAB)/prepare
-	$(RUST)
-	cargo bench -p lab-tests --no-run
-	$(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
+# A lab, and all that it needs, only for those that measure real VMs.
+bench: deps
+	@$(RUST)
+	status=0
+	suites=" $$(cargo run --quiet --package bench-figures -- $(BENCH) | tr '\n' ' ')"
+	if [[ $$suites == *" fleet "* ]]; then
+	  cargo bench -p fleet-tests --no-run
+	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
+	fi
+	if [[ $$suites == *" lab "* ]]; then
+	  $(LAB)/with-sudo $(LAB)/prepare
+	  cargo bench -p lab-tests --no-run
+	  $(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH) || status=$$?
+	fi
+	exit "$$status"
 
 lint:
 	@$(LAB)/deps lab || echo "lint: goes on with what is there" >&2

@@ -3,7 +3,7 @@
 //!
 //! - [`figure`]: a figure, and whether it keeps to its limits
 //! - [`suite`]: which program has which benches, and which figures they give
-//! - [`run`]: a program's benches, one after the other, and [`run::FILE`]
+//! - [`mod@run`]: a program's benches, one after the other, and [`run::FILE`]
 //!
 //! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs, and
 //! given as a ratio of medians ([`median`]).

@@ -17,7 +17,7 @@ use fleet_tests::{k8sctl, process, wait_for};
 use node_agent::config::Simulation;
 
 /// How many agents, and the names of their figures.
-const SIZES: [Size; 4] = [
+static SIZES: [Size; 4] = [
     Size {
         agents: 10,
         resident: "agent-resident-10",
@@ -90,7 +90,7 @@ struct Measured {
 pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()> {
     let most = std::env::var("BENCH_AGENTS").ok().filter(|text| !text.is_empty());
     let most: usize = most.map_or(Ok(usize::MAX), |text| text.parse()).context("BENCH_AGENTS")?;
-    let mut reference = None;
+    let mut reference: Option<(f64, f64)> = None;
     for size in SIZES.iter().filter(|size| size.agents <= most) {
         let measured = measure(programs, size, figures)?;
         println!(

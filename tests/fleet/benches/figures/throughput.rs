@@ -35,7 +35,7 @@ pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()
     let logs = [log(10, 0), log(LONG_LINES, LONG), log(USUAL_LINES, USUAL)];
     let (host, _fleet, cluster) = super::small(programs, &logs)?;
     let nodes = cluster.nodes();
-    let (long, usual) = (["logs", &nodes[1]], ["logs", &nodes[2]]);
+    let (long, usual) = (["logs", nodes[1].as_str()], ["logs", nodes[2].as_str()]);
 
     // The first time everything is fetched from the disk, and memory that is kept is taken.
     k8sctl::time(&host, &usual, DEADLINE)?;
