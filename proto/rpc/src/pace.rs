@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limits::{HANDSHAKES_APART, HANDSHAKE_PATIENCE};
+use crate::limits::{HANDSHAKE_PATIENCE, HANDSHAKES_APART};
 
 /// Turns, in the order in which they are asked for. One for all listeners of a program.
 #[derive(Debug)]

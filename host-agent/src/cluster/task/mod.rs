@@ -41,9 +41,9 @@ const RESYNC: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(50);
 /// While nobody waits for an operation, looks at a large cluster take no more than one part in so many of a processor,
 /// however much changes in it.
-const REST: u32 = 10;
+const REST: u32 = 30;
 /// Longest rest between two looks.
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(3);
 
 /// How others reach a cluster's task.
 #[derive(Clone, Debug)]
@@ -417,7 +417,7 @@ mod tests {
     #[test]
     fn looks_that_take_long_are_rarer_unless_somebody_waits() {
         let rest = |millis, is_awaited| rest_after(Duration::from_millis(millis), is_awaited).as_millis();
-        assert_eq!([1, 5, 30, 100, 5_000].map(|took| rest(took, false)), [50, 50, 300, 1_000, 1_000]);
+        assert_eq!([1, 5, 30, 100, 5_000].map(|took| rest(took, false)), [50, 150, 900, 3_000, 3_000]);
         assert_eq!([1, 5_000].map(|took| rest(took, true)), [50, 50]);
     }
 }
