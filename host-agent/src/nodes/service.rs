@@ -24,8 +24,6 @@ use super::refusals::{OTHER_RELEASE, Refusals};
 use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
 use crate::wire;
 
-/// The session protocol that this host agent speaks.
-pub const PROTOCOL: u32 = 1;
 /// How often an agent is told the host's time.
 const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
 /// The first few times, so that one message that was held up on its way does not tell it wrong for long.
