@@ -106,6 +106,16 @@ pub struct Arguments {
     /// Boot id instead of the kernel's.
     #[arg(long, hide = true)]
     boot_id: Option<String>,
+    /// Be the guard of a new agent's trial, and no agent.
+    #[arg(long, hide = true)]
+    guard: bool,
+}
+
+impl Arguments {
+    /// Whether this process is to be a guard.
+    pub fn is_guard(&self) -> bool {
+        self.guard
+    }
 }
 
 impl From<Arguments> for Config {

@@ -13,6 +13,7 @@
 //! - [`converge`]: the loop and what a step is; [`steps`]: the real ones
 //! - [`status`]: the board between those who know and the session; [`health`]: conditions; [`systemd`]: units
 //! - [`repair`]: what the agent puts right by itself; [`service`]: containerd and the kubelet, and who works on them
+//! - [`replace`]: the agent's own program, replaced where the host wants another one
 //! - [`logs`]: log streams
 //! - [`probe`], [`kubeconfig`]: asking this node's kubelet and API server
 //! - [`warm`]: programs started once before they are needed
@@ -33,6 +34,7 @@ pub mod logs;
 pub mod machine;
 pub mod probe;
 pub mod repair;
+pub mod replace;
 pub mod retry;
 pub mod service;
 pub mod session;
@@ -58,6 +60,7 @@ use dial::RealDialer;
 use durable::Root;
 use logs::LogSources;
 use repair::{Repairs, Surroundings};
+use replace::Replacements;
 use service::Claims;
 use session::Session;
 use status::Board;
@@ -108,6 +111,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         .woken_by(wake);
     let converging = k8sctl_rpc::task::spawn("converge", converge.run());
 
+    // A simulated agent shares its program with others.
+    let replacements = match config.steps {
+        Steps::Real => replace::start(&root, &config.state_dir, &board).await,
+        Steps::Simulated(_) => Replacements::default(),
+    };
     let dialer = Arc::new(RealDialer);
     let bootstrap = Bootstrap::new(
         Store::new(&config.state_dir),
@@ -117,6 +125,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) {
         config.step_clock,
     );
     let offset = clock::Offset::default();
-    Session { bootstrap, dialer, desired, board, logs, offset, config, shutdown }.run().await;
+    Session { bootstrap, dialer, desired, board, logs, offset, replacements, config, shutdown }.run().await;
     converging.abort();
 }

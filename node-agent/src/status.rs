@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8sctl_proto::node::v1::{
-    Condition, ConditionStatus, Evidence, Repair, StatusReport, StepState, StepStatus,
+    AgentReplacement, Condition, ConditionStatus, Evidence, Repair, StatusReport, StepState, StepStatus,
 };
 use tokio::sync::watch;
 
@@ -85,6 +85,15 @@ impl Board {
         self.0.send_if_modified(|report| {
             let modified = report.repairs != repairs;
             report.repairs = repairs.to_vec();
+            modified
+        });
+    }
+
+    /// The last replacement of the agent's program.
+    pub fn replacement(&self, replacement: AgentReplacement) {
+        self.0.send_if_modified(|report| {
+            let modified = report.replacement.as_ref() != Some(&replacement);
+            report.replacement = Some(replacement);
             modified
         });
     }

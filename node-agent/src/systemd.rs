@@ -19,6 +19,7 @@ trait Manager {
     fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn subscribe(&self) -> zbus::Result<()>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     #[zbus(property(emits_changed_signal = "false"))]
     fn system_state(&self) -> zbus::Result<String>;
@@ -134,6 +135,13 @@ impl Systemd {
         let failed = |source| SystemdError::Act { act: "start", unit, source };
         let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
         manager.start_unit(unit, "replace").await.map(drop).map_err(failed)
+    }
+
+    /// Begins to start a unit anew, which it ends first; does not wait for it.
+    pub async fn restart(&self, unit: &'static str) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Act { act: "restart", unit, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        manager.restart_unit(unit, "replace").await.map(drop).map_err(failed)
     }
 
     /// Ends a unit's main process with SIGKILL.

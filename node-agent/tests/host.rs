@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
-    AgentMessage, ConditionStatus, DesiredState, Goodbye, HostMessage, JoinRequest, JoinResponse, LogFrame,
-    LogLine, LogSelector, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
+    AgentMessage, ConditionStatus, DesiredState, FetchAgentRequest, FetchAgentResponse, Goodbye, HostMessage,
+    JoinRequest, JoinResponse, LogFrame, LogLine, LogSelector, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
     StartLogStream, StepState, Target, agent_message, host_message,
 };
 use k8sctl_rpc::limits;
@@ -31,6 +31,7 @@ use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::logs::simulated::SimulatedLogs;
 use node_agent::logs::{Frames, LogError, LogSources};
 use node_agent::machine::Machine;
+use node_agent::replace::Replacements;
 use node_agent::session::Session;
 use node_agent::status::Board;
 use tokio::sync::{mpsc, watch};
@@ -168,6 +169,15 @@ impl NodeService for Services {
             drop(sender);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type FetchAgentStream = Pin<Box<dyn futures::Stream<Item = Result<FetchAgentResponse, Status>> + Send>>;
+
+    async fn fetch_agent(
+        &self,
+        _: Request<FetchAgentRequest>,
+    ) -> Result<Response<Self::FetchAgentStream>, Status> {
+        Err(Status::not_found("this host has no other agent"))
     }
 
     async fn renew_certificate(
@@ -323,6 +333,7 @@ fn start_with(host: &Arc<Host>, dir: &Path, logs: Arc<dyn LogSources>, board: Bo
         board,
         logs,
         offset: clock::Offset::default(),
+        replacements: Replacements::default(),
         config,
         shutdown: shutdown.clone(),
     };
@@ -373,7 +384,7 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     let mut agent = start(&host, dir.path());
     let first = agent.heard.recv().await.expect("a message").message;
     let Some(agent_message::Message::Hello(hello)) = first else { panic!("{first:?}") };
-    assert_eq!((hello.protocol, hello.machine_uuid.as_str()), (1, "uuid-1"));
+    assert_eq!((hello.protocol, hello.protocol_minor, hello.machine_uuid.as_str()), (1, 1, "uuid-1"));
     agent
         .hear(|message| match message {
             agent_message::Message::Status(report) => {

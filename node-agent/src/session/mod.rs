@@ -16,6 +16,7 @@ use k8sctl_proto::node::v1::{
     AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StartLogStream, StatusReport,
     agent_message,
 };
+use k8sctl_types::protocol;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,6 +29,7 @@ use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
 use crate::clock;
 use crate::config::Config;
 use crate::logs::LogSources;
+use crate::replace::Replacements;
 use crate::retry::{self, Backoff};
 use crate::status::Board;
 
@@ -103,6 +105,8 @@ pub struct Session {
     pub logs: Arc<dyn LogSources>,
     /// What the clock is off, kept here.
     pub offset: clock::Offset,
+    /// Hears which program the host wants.
+    pub replacements: Replacements,
     /// The agent's settings.
     pub config: Config,
     /// Asks the session to end.
@@ -301,9 +305,12 @@ impl Session {
 
     /// Acts on a message; `Some` ends the session.
     fn receive(&self, message: HostMessage, identity: &Identity, host: &mut Host) -> Option<End> {
-        match message.message? {
+        let message = message.message?;
+        self.replacements.heard();
+        match message {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
+                self.replacements.want(desired.agent.as_ref(), &host.channel);
                 let modified = self.desired.send_if_modified(|known| {
                     let modified = known.as_ref() != Some(&desired);
                     if modified {
@@ -316,6 +323,10 @@ impl Session {
                 }
             }
             FromHost::StartLogStream(start) => self.start_logs(host, start),
+            FromHost::ReplaceAgent(program) => {
+                tracing::warn!("this agent is too old for its host, which wants another one to run");
+                self.replacements.want(Some(&program), &host.channel);
+            }
             FromHost::HostTime(time) => {
                 self.compare_clock(time.now.as_ref(), &mut host.clock_offset);
                 // By the clock that it was compared with, which may have been set.
@@ -399,6 +410,8 @@ impl Session {
             boot_id: self.config.machine.boot_id.clone(),
             machine_uuid: self.config.machine.machine_uuid.clone(),
             facts: Some(self.facts()),
+            protocol_minor: protocol::NODE.minor,
+            program_sha256: self.replacements.running().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -453,6 +466,7 @@ mod tests {
             board: Board::default(),
             logs: Arc::new(SimulatedLogs::default()),
             offset: clock::Offset::default(),
+            replacements: Replacements::default(),
             config: Config {
                 port,
                 state_dir: dir.to_owned(),

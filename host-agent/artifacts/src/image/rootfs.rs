@@ -110,8 +110,9 @@ const MASKED_GENERATORS: [&str; 12] = [
 ];
 
 /// Started at boot: `(wanting unit, unit, directory of the unit)`.
-const WANTED: [(&str, &str, &str); 7] = [
+const WANTED: [(&str, &str, &str); 8] = [
     ("multi-user.target.wants", "k8s-node-agent.service", "/etc/systemd/system"),
+    ("multi-user.target.wants", "k8s-node-agent-guard.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-grow-root.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-power-button.timer", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-resolv.path", "/etc/systemd/system"),
@@ -154,6 +155,7 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         file!("etc/systemd/networkd.conf.d/k8s-myhome.conf", 0o644, "networkd.conf"),
         file!("etc/systemd/network/10-nic.network", 0o644, "10-nic.network"),
         file!("etc/systemd/system/k8s-node-agent.service", 0o644, "k8s-node-agent.service"),
+        file!("etc/systemd/system/k8s-node-agent-guard.service", 0o644, "k8s-node-agent-guard.service"),
         file!("etc/systemd/system/containerd.service", 0o644, "containerd.service"),
         file!("etc/systemd/system/kubelet.service", 0o644, "kubelet.service"),
         file!("etc/systemd/system/kubelet.service.d/10-kubeadm.conf", 0o644, "10-kubeadm.conf"),
