@@ -105,7 +105,11 @@ fn vm_running(node: &NodeRecord, observed: &Observed) -> Verdict {
 
 /// In a session what the agent says of itself.
 fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
-    match observed.agents.get(&node.id).filter(|view| view.hello.is_some()) {
+    let view = observed.agents.get(&node.id);
+    if let Some(reason) = view.filter(|view| !view.connected).and_then(|view| view.refused.as_deref()) {
+        return bad("Refused", reason);
+    }
+    match view.filter(|view| view.hello.is_some()) {
         None => unknown("NeverSeen", "its agent has not called home"),
         Some(view) if !view.connected => bad("NoSession", "its agent has no session"),
         Some(view) => match condition(&view.report.conditions, AGENT_READY) {

@@ -1,7 +1,9 @@
 //! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
 //! is cut before it is kept, and marked as cut.
 
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport};
+use k8sctl_proto::node::v1::{
+    AgentReplacement, Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport,
+};
 
 /// Steps, and conditions, of a report. An agent of this release has six steps and fourteen conditions at most.
 const ITEMS: usize = 64;
@@ -48,6 +50,9 @@ pub(super) fn cut_report(report: &mut StatusReport) {
     if let Some(facts) = &mut report.facts {
         cut_facts(facts);
     }
+    if let Some(replacement) = &mut report.replacement {
+        cut_replacement(replacement);
+    }
     if steps > ITEMS || conditions > ITEMS || repairs > REPAIRS {
         report.conditions.push(Condition {
             r#type: WHOLE.to_owned(),
@@ -64,7 +69,12 @@ pub(super) fn cut_report(report: &mut StatusReport) {
 
 /// Cuts an agent's first message.
 pub(super) fn cut_hello(hello: &mut Hello) {
-    for text in [&mut hello.agent_version, &mut hello.boot_id, &mut hello.machine_uuid] {
+    for text in [
+        &mut hello.agent_version,
+        &mut hello.boot_id,
+        &mut hello.machine_uuid,
+        &mut hello.program_sha256,
+    ] {
         cut_head(text, NAME);
     }
     if let Some(facts) = &mut hello.facts {
@@ -76,6 +86,14 @@ fn cut_facts(facts: &mut NodeFacts) {
     for text in [&mut facts.kernel, &mut facts.os, &mut facts.hostname] {
         cut_head(text, TEXT);
     }
+}
+
+/// Cuts what an agent says of its own replacement.
+pub(super) fn cut_replacement(replacement: &mut AgentReplacement) {
+    for text in [&mut replacement.attempt, &mut replacement.sha256] {
+        cut_head(text, NAME);
+    }
+    cut_head(&mut replacement.message, TEXT);
 }
 
 fn cut_repair(repair: &mut Repair) {

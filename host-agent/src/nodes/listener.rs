@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::agent_file::AgentFile;
 use super::gate::GateLayer;
 use super::service::NodeSessions;
 use crate::cluster::shared::Shared;
@@ -76,7 +77,9 @@ impl NodeListener {
             .map_err(|error| tls_failure(&error))?;
 
         let join = JoinServer::new(Arc::clone(&shared.authority));
-        let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
+        let agent_file = AgentFile::new(&shared.config.node_agent);
+        let sessions =
+            NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority), agent_file);
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
             .layer(GateLayer::default())

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8sctl_proto::node::v1::{
-    Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
+    AgentProgram, Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::caps::{cut_hello, cut_report};
 use super::changes::ChangeSender;
+
+mod agents;
 
 /// Frames in flight between a node's log stream and its reader.
 const LOG_FRAMES: usize = 4;
@@ -29,6 +31,8 @@ pub struct NodeView {
     pub last_seen: Option<jiff::Timestamp>,
     /// When the first session since the VM's start opened.
     pub joined: Option<jiff::Timestamp>,
+    /// Why its agent was refused a session, until it has one.
+    pub refused: Option<String>,
 }
 
 /// A change worth an event.
@@ -52,6 +56,8 @@ pub enum NodeChange {
 #[derive(Debug)]
 struct Entry {
     desired: watch::Sender<Option<DesiredState>>,
+    /// The program that its agent shall be; a part of every desired state.
+    agent: Option<AgentProgram>,
     view: NodeView,
     /// Counts sessions, so that the end of an old one does not disconnect a new one. The old one hears of it.
     session: watch::Sender<u64>,
@@ -62,6 +68,7 @@ impl Default for Entry {
     fn default() -> Self {
         Self {
             desired: watch::Sender::new(None),
+            agent: None,
             view: NodeView::default(),
             session: watch::Sender::new(0),
             log_requests: None,
@@ -184,6 +191,7 @@ impl NodeRegistry {
     pub fn set_desired(&self, node_id: &str, mut desired: DesiredState) {
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
+        desired.agent.clone_from(&entry.agent);
         entry.desired.send_if_modified(|current| {
             desired.generation = current.as_ref().map_or_else(first_generation, |state| state.generation);
             if current.as_ref() == Some(&desired) {
@@ -241,6 +249,7 @@ impl NodeRegistry {
             entry.view.joined = Some(now);
         }
         entry.view.connected = true;
+        entry.view.refused = None;
         entry.view.last_seen = Some(now);
         entry.view.hello = Some(hello.clone());
         let guard = SessionGuard {

@@ -27,7 +27,8 @@ impl FakeUnits {
     }
 
     fn called(&self, call: &'static str) {
-        self.calls.send(call).expect("the test listens");
+        // Some tests do not listen.
+        let _ = self.calls.send(call);
     }
 }
 
@@ -141,7 +142,7 @@ async fn a_new_agent_that_has_a_session_stays() {
 async fn one_that_has_none_goes_and_the_old_one_tells_of_it() {
     let machine = Machine::new();
     let (units, mut calls) = FakeUnits::new(|| {});
-    machine.begin(1, Arc::clone(&units), &mut calls).await;
+    machine.begin(3, Arc::clone(&units), &mut calls).await;
     machine.guard(&units).await;
     let disk = machine.look();
     assert_eq!((disk.program.as_ref(), disk.trial), (Some(&machine.old), None));
@@ -155,7 +156,7 @@ async fn one_that_has_none_goes_and_the_old_one_tells_of_it() {
     let old = start_with(machine.places.clone(), units, board.clone(), Some(machine.old.clone()));
     until(&board, |report| state(report) == Some(ReplacementState::RolledBack)).await;
     let message = board.subscribe().borrow().replacement.as_ref().map(|it| it.message.clone());
-    assert_eq!(message.as_deref(), Some("it had no session within 1 s"));
+    assert_eq!(message.as_deref(), Some("it had no session within 3 s"));
     drop(old);
 }
 
