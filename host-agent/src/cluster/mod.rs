@@ -12,9 +12,11 @@
 //! - [`status`]: pure: what `status` shows of it, and what of that is told as events
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change
+//! - [`agents`]: gives nodes this host's node agent
 //! - [`turns`]: one cluster after the other changes the host
 //! - [`crash`]: points at which tests end the process
 
+pub mod agents;
 mod conditions;
 mod consent;
 pub mod crash;

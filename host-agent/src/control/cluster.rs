@@ -8,8 +8,10 @@ use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
 use super::{Reply, broken, events, refused, stream, stream_of, to_its_end};
+use crate::cluster::agents::AgentUpgrade;
 use crate::cluster::manager::{Manager, RequestError};
 use crate::logs::LogReaders;
+use crate::nodes::agent_file::AgentFile;
 use crate::records::RecordError;
 use crate::wire;
 
@@ -21,11 +23,13 @@ const LOG_RESPONSES: usize = 2;
 pub(super) struct Clusters {
     manager: Arc<Manager>,
     log_readers: LogReaders,
+    /// Held by whoever replaces agents.
+    upgrade: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Clusters {
     pub(super) fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, log_readers: LogReaders::default() }
+        Self { manager, log_readers: LogReaders::default(), upgrade: Arc::default() }
     }
 }
 
@@ -201,6 +205,21 @@ impl ClusterService for Clusters {
         let logs = self.log_readers.open(&self.manager, request.into_inner()).await?;
         let reply = stream_of("stream-logs", LOG_RESPONSES, |sender| logs.run(sender));
         Ok(Response::new(reply))
+    }
+
+    type UpgradeAgentsStream = Reply<control::UpgradeAgentsResponse>;
+
+    async fn upgrade_agents(
+        &self,
+        request: Request<control::UpgradeAgentsRequest>,
+    ) -> Result<Response<Self::UpgradeAgentsStream>, Status> {
+        let control::UpgradeAgentsRequest { cluster_name, node_names, session_deadline } = request.into_inner();
+        let session = session_deadline.and_then(|it| Duration::try_from(it).ok());
+        let (shared, record) = (self.manager.shared(), self.manager.find(&cluster_name).await?);
+        let file = AgentFile::new(&self.manager.config().node_agent);
+        let alone = Arc::clone(&self.upgrade);
+        let upgrade = AgentUpgrade::plan(shared, &record, &node_names, session, &file, alone).await?;
+        Ok(Response::new(stream("upgrade-agents", |sender| upgrade.run(sender))))
     }
 }
 

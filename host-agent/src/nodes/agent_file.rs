@@ -1,6 +1,5 @@
 //! The node agent that this host has (`node_agent` of the configuration), and its way to nodes that shall be it.
 
-use std::io::{Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use host_artifacts::digest::sha256_file;
@@ -27,7 +26,7 @@ impl AgentFile {
     /// What it is now: digest and size.
     pub async fn look(&self) -> Result<AgentProgram, Failure> {
         let path = self.0.clone();
-        let looked = spawn_blocking(move || {
+        let looked = spawn_blocking(move || -> std::io::Result<_> {
             let size_bytes = std::fs::metadata(&path)?.len();
             Ok(AgentProgram { sha256: sha256_file(&path)?, size_bytes, ..AgentProgram::default() })
         });
@@ -39,10 +38,9 @@ impl AgentFile {
     pub(super) async fn open(&self, sha256: &str) -> Result<tokio::fs::File, Status> {
         let (path, expected) = (self.0.clone(), sha256.to_owned());
         let opened = spawn_blocking(move || -> std::io::Result<_> {
-            let mut file = std::fs::File::open(&path)?;
+            let file = std::fs::File::open(&path)?;
             // One that is put into its place from now on is another file.
             let digest = sha256_file(Path::new(&format!("/proc/self/fd/{}", fd(&file))))?;
-            file.seek(SeekFrom::Start(0))?;
             Ok((digest == expected).then_some(file))
         });
         match opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
@@ -79,8 +77,10 @@ pub(super) async fn send(
         let mut chunk = Vec::with_capacity(CHUNK);
         let mut limited = (&mut file).take(CHUNK as u64);
         if let Err(error) = limited.read_to_end(&mut chunk).await {
-            // A log that ends early must not look whole: the digest tells, and this says why.
-            let _ = chunks.send(Err(Status::data_loss(error.to_string()))).await;
+            let next = "the node's agent stays as it is; `k8sctl upgrade agents` tries again";
+            let failure = Failure::new("NODE-AGENT-FILE", "node agent of this host", error.to_string(), next);
+            // The node may be gone.
+            let _ = chunks.send(Err(status(&failure))).await;
             return Err(error);
         }
         if chunk.is_empty() || chunks.send(Ok(FetchAgentResponse { chunk })).await.is_err() {

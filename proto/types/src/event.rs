@@ -69,6 +69,10 @@ event_types! {
     RepairFailed,
     /// a node's agent tried too often, and rests
     RepairGaveUp,
+    /// a node's agent was replaced by the host's
+    AgentReplaced,
+    /// a node's agent was to be replaced, and is not
+    AgentNotReplaced,
     /// so many others were left out, since there were too many at once
     EventsLeftOut,
     /// a VM was defined

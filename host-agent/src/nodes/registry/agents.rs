@@ -2,7 +2,7 @@
 
 use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement};
 
-use super::{Entry, NodeRegistry, first_generation, lock};
+use super::{Entry, NodeRegistry, lock};
 use crate::nodes::caps::cut_replacement;
 
 impl NodeRegistry {
@@ -15,7 +15,7 @@ impl NodeRegistry {
         desired.send_if_modified(|current| {
             let Some(state) = current.as_mut().filter(|state| state.agent != agent) else { return false };
             state.agent = agent;
-            state.generation = state.generation.max(first_generation()) + 1;
+            state.generation += 1;
             true
         });
     }
