@@ -15,9 +15,11 @@ use crate::output::Format;
 
 mod health;
 mod logs;
+mod upkeep;
 
 pub use health::{HealthArgs, NodeDescribeArgs, NodeVerb};
 pub use logs::{LogSource, LogsArgs, PodName};
+pub use upkeep::{SupportBundleArgs, UpgradeAgentsArgs, UpgradeVerb};
 
 /// Turns this host into a home Kubernetes platform: `k8sctl up`, and `k8sctl status` to look at it.
 #[derive(Debug, Parser)]
@@ -167,6 +169,11 @@ pub enum Verb {
     /// Platform services on a running cluster
     #[command(subcommand)]
     Plugin(PluginVerb),
+    /// Bring what runs in the nodes up to what this host has
+    #[command(subcommand)]
+    Upgrade(UpgradeVerb),
+    /// Gather all that somebody who is to help would ask for into one file, without secrets
+    SupportBundle(SupportBundleArgs),
     /// Print a completion script: source <(k8sctl completion bash)
     Completion(CompletionArgs),
     /// Show the versions of k8sctl and of the host agent

@@ -15,7 +15,9 @@ mod operation;
 mod plan;
 mod plugin;
 mod status;
+mod support_bundle;
 mod up;
+mod upgrade;
 mod version;
 
 use crate::cli::{Cli, Verb};
@@ -39,6 +41,8 @@ pub async fn run(context: &Context, cli: Cli) -> Result<Exit, Ended> {
         Verb::Bundle(verb) => bundle::run(context, verb).await,
         Verb::Image(verb) => image::run(context, verb).await,
         Verb::Plugin(verb) => plugin::run(context, verb).await,
+        Verb::Upgrade(verb) => upgrade::run(context, verb).await,
+        Verb::SupportBundle(args) => support_bundle::run(context, args).await,
         Verb::Completion(args) => completion::run(context, &args),
         Verb::Version { client } => version::run(context, client).await,
         Verb::Help(args) => help::run(context, &args),

@@ -7,12 +7,14 @@
 //! - `operation`: plans, operations, diagnostics, failures
 //! - `record`: events, log lines
 //! - `artifact`: bundles, images, plugins, checks, versions
+//! - `upkeep`: replaced agents, support bundles
 
 mod artifact;
 mod cluster;
 mod health;
 mod operation;
 mod record;
+mod upkeep;
 
 pub use artifact::{BundleView, CheckView, ImageView, OfferView, PluginView, ProgramView, VersionView};
 pub use cluster::{ClusterView, ConditionView, EvidenceView, FactsView, NodeView, RepairView, StepView};
@@ -21,6 +23,7 @@ pub use operation::{
     ChangeView, DiagnosticView, FailureView, OperationView, PlanView, ProgressView, is_trial_notice,
 };
 pub use record::{EventView, LogView};
+pub use upkeep::{PartView, SupportBundleView, UpgradeView};
 
 use prost_types::Timestamp;
 

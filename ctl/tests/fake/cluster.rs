@@ -111,6 +111,15 @@ impl ClusterService for FakeHostAgent {
         Ok(Response::new(GetKubeconfigResponse { kubeconfig_yaml: answers.kubeconfig }))
     }
 
+    type UpgradeAgentsStream = Reply<UpgradeAgentsResponse>;
+    async fn upgrade_agents(
+        &self,
+        request: Request<UpgradeAgentsRequest>,
+    ) -> Result<Response<Self::UpgradeAgentsStream>, Status> {
+        let answers = self.called(request.into_inner())?;
+        Ok(Response::new(stream(answers.upgrades, answers.pace, false)))
+    }
+
     type StreamLogsStream = Reply<StreamLogsResponse>;
     async fn stream_logs(
         &self,

@@ -48,6 +48,8 @@ pub struct Answers {
     pub log_notices: Vec<control::LogNotice>,
     /// The first stream of logs breaks off after so many lines, as when the host agent dies.
     pub logs_lost_after: Option<usize>,
+    pub upgrades: Vec<control::UpgradeAgentsResponse>,
+    pub support: Vec<control::SupportPart>,
     pub kubeconfig: String,
     pub checks: Vec<control::Check>,
     pub bundles: Vec<control::Bundle>,

@@ -34,7 +34,6 @@ const FETCH: Duration = Duration::from_secs(12 * 60);
 const SLACK: Duration = Duration::from_secs(60);
 
 /// Which nodes get which agent. Held by one caller at a time.
-#[derive(Debug)]
 pub struct AgentUpgrade {
     shared: Arc<Shared>,
     cluster: String,
