@@ -10,6 +10,7 @@
 //! - [`logs`]: the logs of a cluster's nodes as one stream
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
+//! - [`support`]: what only the host agent sees, for a support bundle
 //! - [`wire`]: conversions to wire types
 
 pub mod alone;
@@ -26,4 +27,5 @@ pub mod nodes;
 pub mod pki;
 pub mod records;
 pub mod startup;
+pub mod support;
 pub mod wire;

@@ -105,11 +105,12 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let registry = NodeRegistry::new(changes);
     let pki = PkiStore::new(config.state_dir.join("pki"));
     let records = Records::new(store.clone());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
+    let libvirt = Arc::new(RealHypervisor::start(HypervisorConfig {
         uri: config.libvirt_uri.clone(),
         console_dir: console_dir(&config),
         start_daemons: config.start_libvirt,
     })?);
+    let hypervisor: Arc<dyn Hypervisor> = libvirt.clone();
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_teller, joins) = join_events();
     let authority =
@@ -120,6 +121,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         records: records.clone(),
         events: event_log.clone(),
         hypervisor,
+        documents: libvirt,
         registry,
         images: ImageStore::new(&config.image_dir),
         bundles: BundleStore::new(&config.bundle_dir),

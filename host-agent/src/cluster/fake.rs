@@ -95,6 +95,7 @@ impl FakeHostAgent {
             records: Records::new(store.clone()),
             events: EventLog::open(store.clone(), config.event_retention).await.expect("a log"),
             hypervisor: hypervisor.clone(),
+            documents: hypervisor.clone(),
             registry: NodeRegistry::new(changes),
             images: ImageStore::new(&config.image_dir),
             bundles: BundleStore::new(&config.bundle_dir),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
-use host_hypervisor::Hypervisor;
+use host_hypervisor::{Documents, Hypervisor};
 use host_pki::join::JoinAuthority;
 use host_plugins::PluginHost;
 use k8sctl_proto::control::v1 as control;
@@ -33,6 +33,8 @@ pub struct Shared {
     pub events: EventLog,
     /// libvirt.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// libvirt's own documents, for support bundles.
+    pub documents: Arc<dyn Documents>,
     /// Node agents.
     pub registry: Arc<NodeRegistry>,
     /// Node images.

@@ -113,6 +113,24 @@ impl Records {
         self.store.call(move |c| select(c, "WHERE cluster_id = ?1 ORDER BY id DESC LIMIT 1", &id)).await
     }
 
+    /// The operations that are kept, the newest first: of one cluster, or of all and of those that are gone where the name
+    /// is empty. One that cannot be read back is told as that.
+    pub async fn operations(
+        &self,
+        cluster: &str,
+    ) -> Result<Vec<Result<OperationRecord, RecordError>>, RecordError> {
+        let cluster = cluster.to_owned();
+        self.store
+            .call(move |c| {
+                let ids: Vec<String> = c
+                    .prepare("SELECT id FROM operation WHERE ?1 = '' OR cluster = ?1 ORDER BY id DESC LIMIT ?2")?
+                    .query_map(params![cluster, KEPT_OF_GONE], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                Ok(ids.iter().filter_map(|id| select(c, "WHERE id = ?1", id).transpose()).collect())
+            })
+            .await
+    }
+
     /// Gives a running operation until then, where that is later than what it had. That operation, where it has changed.
     pub async fn extend_deadline(
         &self,

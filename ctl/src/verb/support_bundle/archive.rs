@@ -50,6 +50,7 @@ pub(super) struct Archive {
     path: PathBuf,
     root: String,
     created: Timestamp,
+    most: usize,
     left: usize,
     parts: Vec<PartView>,
 }
@@ -69,7 +70,8 @@ impl Archive {
         let temporary = tempfile::Builder::new().prefix(".k8sctl-support-").tempfile_in(dir).map_err(unusable)?;
         let file = temporary.as_file().try_clone().map_err(unusable)?;
         let tar = tar::Builder::new(zstd::Encoder::new(file, LEVEL).map_err(unusable)?);
-        Ok(Self { tar, temporary, root, created, left: TOTAL_BYTES, parts: Vec::new(), path })
+        let (most, left) = (PART_BYTES, TOTAL_BYTES);
+        Ok(Self { tar, temporary, root, created, most, left, parts: Vec::new(), path })
     }
 
     /// Adds a part, or that it could not be had.
@@ -88,7 +90,7 @@ impl Archive {
         }
         if let Some(content) = &part.content {
             let clean = redact(content);
-            let kept = end_of(&clean, PART_BYTES.min(self.left));
+            let kept = end_of(&clean, self.most.min(self.left));
             (view.size_bytes, view.cut) = (Some(kept.len() as u64), kept.len() < clean.len());
             self.left -= kept.len();
             self.write(&view.path, kept.as_bytes())?;
@@ -203,7 +205,8 @@ mod tests {
         archive.add(Part::new("../../etc/passwd", Ok("x".to_owned()))).expect("added");
         let missing = Failure::new("KUBERNETES-API", "cluster home", format!("token={CANARY}"), "wait");
         archive.add(Part::new("pods.json", Err(missing))).expect("added");
-        let long = format!("first\n{}", "y\n".repeat(PART_BYTES / 2));
+        archive.most = 1000;
+        let long = format!("first\n{}", "y\n".repeat(500));
         archive.add(Part::new("long.txt", Ok(long))).expect("added");
         assert!(!path.exists(), "it is not there before it is whole");
         let view = archive.finish().expect("finished");
@@ -214,7 +217,7 @@ mod tests {
         let files = read(&path);
         assert_eq!(files["a/b.txt"], "password: (redacted)\nline\n");
         assert_eq!(files["__/__/etc/passwd"], "x");
-        assert!(files["long.txt"].len() <= PART_BYTES && files["long.txt"].starts_with("y\n"));
+        assert!(files["long.txt"].len() == 998 && files["long.txt"].starts_with("y\n"));
         assert!(!files.contains_key("pods.json"));
         assert!(files.values().all(|text| !text.contains(CANARY)), "a secret got out");
         let manifest: serde_json::Value = serde_json::from_str(&files["manifest.json"]).expect("JSON");
@@ -231,14 +234,13 @@ mod tests {
     fn all_of_it_is_bounded() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut archive = Archive::begin(Some(&dir.path().join("b"))).expect("begun");
-        let part = "z\n".repeat(PART_BYTES / 2);
-        for number in 0..TOTAL_BYTES / PART_BYTES + 2 {
-            archive.add(Part::new(format!("{number}"), Ok(part.clone()))).expect("added");
+        archive.left = 1000;
+        for number in 0..4 {
+            archive.add(Part::new(format!("{number}"), Ok("z\n".repeat(200)))).expect("added");
         }
         let view = archive.finish().expect("finished");
-        let sizes: u64 = view.parts.iter().filter_map(|part| part.size_bytes).sum();
-        assert!(sizes <= TOTAL_BYTES as u64, "{sizes}");
-        assert!(view.parts.last().expect("parts").cut);
+        let sizes: Vec<_> = view.parts.iter().map(|part| (part.size_bytes, part.cut)).collect();
+        assert_eq!(sizes, [(Some(400), false), (Some(400), false), (Some(198), true), (Some(0), true)]);
     }
 
     #[test]

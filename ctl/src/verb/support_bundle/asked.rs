@@ -155,7 +155,7 @@ pub(super) async fn logs(agent: &Agent, cluster: &str, nodes: &[String], lines: 
                         LogSource::Apiserver,
                         LogSource::ControllerManager,
                         LogSource::Scheduler,
-                    ],
+                    ][..],
                 ),
             ] {
                 let path = format!("clusters/{cluster}/nodes/{node}/{name}.log");

@@ -47,14 +47,20 @@ pub(super) fn files(settings: &Settings) -> Part {
 /// The host agent's configuration.
 pub(super) fn config(settings: &Settings) -> Part {
     let path = settings.config.as_deref().unwrap_or(Path::new("/etc/k8s-myhome/host-agent.toml"));
-    Part::new("client/host-agent.toml", fs::read_to_string(path).map_err(|error| unreadable(path, &error)))
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && settings.config.is_none() => {
+            Ok("# There is none: all keys have their defaults.\n".to_owned())
+        }
+        text => text.map_err(|error| unreadable(path, &error)),
+    };
+    Part::new("client/host-agent.toml", text)
 }
 
 /// What systemd says of the host agent and of libvirt's daemons.
 pub(super) async fn units() -> Part {
     let mut text = String::new();
     for unit in [UNIT].iter().chain(&LIBVIRT) {
-        let show = ["show", unit, "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"];
+        let show = ["show", *unit, "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"];
         let said = match Program::new("systemctl", DEADLINE).args(show).run().await {
             Ok(said) => said,
             Err(error) => format!("{}\n", k8sctl_rpc::chain(&error)),
@@ -74,7 +80,10 @@ pub(super) async fn log(settings: &Settings) -> Vec<Part> {
         let next = "run it with sudo, or as a member of the group adm or systemd-journal";
         Failure::new("HOST-SUPPORT-PART", "journal of the host agent", k8sctl_rpc::chain(&error).to_string(), next)
     });
-    vec![Part::new("client/host-agent.log", file), Part::new("client/host-agent.journal.txt", journal)]
+    let parts = [Part::new("client/host-agent.log", file), Part::new("client/host-agent.journal.txt", journal)];
+    // It logs into one of them.
+    let has_one = parts.iter().any(|part| part.content.is_some());
+    parts.into_iter().filter(|part| part.content.is_some() || !has_one).collect()
 }
 
 fn tail(path: &Path) -> io::Result<String> {
