@@ -91,6 +91,9 @@ pub(super) const KEPT: u32 = 20;
 /// Those of clusters that are gone, of all of them together.
 pub(super) const KEPT_OF_GONE: u32 = 100;
 
+/// Those that are listed at once.
+const LISTED: u32 = 1000;
+
 const COLUMNS: &str =
     "id, cluster_id, cluster, kind, generation, state, started, deadline, finished, failure, agreed";
 
@@ -124,7 +127,7 @@ impl Records {
             .call(move |c| {
                 let ids: Vec<String> = c
                     .prepare("SELECT id FROM operation WHERE ?1 = '' OR cluster = ?1 ORDER BY id DESC LIMIT ?2")?
-                    .query_map(params![cluster, KEPT_OF_GONE], |row| row.get(0))?
+                    .query_map(params![cluster, LISTED], |row| row.get(0))?
                     .collect::<Result<_, _>>()?;
                 Ok(ids.iter().filter_map(|id| select(c, "WHERE id = ?1", id).transpose()).collect())
             })

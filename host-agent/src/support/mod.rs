@@ -72,9 +72,13 @@ pub async fn collect(manager: Arc<Manager>, cluster: String, deadline: Option<Du
         collector.part(&path("consoles.txt"), consoles).await;
         match timeout_at(collector.until(), manager.cluster_access(&cluster.name)).await {
             Ok(Ok(access)) => {
-                collector.part(&path("kubernetes/nodes.json"), kubernetes::nodes(&access.client)).await;
-                collector.part(&path("kubernetes/pods.json"), kubernetes::pods(&access.client)).await;
-                collector.part(&path("kubernetes/events.json"), kubernetes::events(&access.client)).await;
+                let [nodes, pods, events] = ["nodes", "pods", "events"].map(|it| path(&format!("kubernetes/{it}.json")));
+                // Of an API that does not answer each takes all of its time.
+                tokio::join!(
+                    collector.part(&nodes, kubernetes::nodes(&access.client)),
+                    collector.part(&pods, kubernetes::pods(&access.client)),
+                    collector.part(&events, kubernetes::events(&access.client)),
+                );
             }
             Ok(Err(error)) => {
                 let failure = kubernetes::unreachable(cluster, &error);

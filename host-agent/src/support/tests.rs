@@ -7,7 +7,7 @@ use crate::cluster::fake::{FakeHostAgent, SPEC};
 
 const CANARY: &str = "kanarienvogel0123456789";
 
-async fn parts(agent: &FakeHostAgent, manager: &Arc<Manager>) -> BTreeMap<String, SupportPart> {
+async fn parts(manager: &Arc<Manager>) -> BTreeMap<String, SupportPart> {
     let (sender, mut receiver) = mpsc::channel(4);
     let collect = collect(Arc::clone(manager), String::new(), None, sender);
     let read = async {
@@ -20,7 +20,6 @@ async fn parts(agent: &FakeHostAgent, manager: &Arc<Manager>) -> BTreeMap<String
     };
     let (ended, parts) = tokio::join!(collect, read);
     ended.expect("to its end");
-    assert!(agent.shared.config.simulated_kubernetes);
     parts
 }
 
@@ -39,7 +38,7 @@ async fn all_that_there_is_comes_without_secrets_and_the_rest_is_named() {
     agent.hypervisor.host().documents =
         vec![Document { kind: "domain", name: "worker".to_owned(), xml }];
     let manager = agent.start().await;
-    let parts = parts(&agent, &manager).await;
+    let parts = parts(&manager).await;
 
     for (path, part) in &parts {
         assert!(!part.content.contains(CANARY), "{path}: {}", part.content);
@@ -68,7 +67,7 @@ async fn a_libvirt_that_is_away_is_one_part_that_is_missing() {
     agent.shared.records.finish_operation(&begun.id, None).await.expect("writes");
     agent.hypervisor.host().unreachable = true;
     let manager = agent.start().await;
-    let parts = parts(&agent, &manager).await;
+    let parts = parts(&manager).await;
     assert_eq!(parts["libvirt"].failure.as_ref().map(|it| it.id.as_str()), Some("LIBVIRT-UNREACHABLE"));
     assert!(parts["clusters/home/spec.json"].failure.is_none());
 }
