@@ -34,6 +34,7 @@ use node_agent::machine::Machine;
 use node_agent::replace::Replacements;
 use node_agent::session::Session;
 use node_agent::status::Board;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -405,6 +406,38 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     let number = |text: &String| text.strip_prefix("simulated line ")?.parse::<u64>().ok();
     let numbers: Vec<u64> = texts.iter().filter_map(number).collect();
     assert_eq!(numbers, (numbers[0]..numbers[0] + 3).collect::<Vec<_>>(), "{texts:?}");
+    agent.shutdown.cancel();
+    tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
+}
+
+/// What a host agent of protocol 1.0 wrote.
+fn recorded(text: &str) -> HostMessage {
+    let digits: String = text.split_whitespace().collect();
+    let bytes = hex::decode(digits).expect("hexadecimal");
+    let message = HostMessage::decode(bytes.as_slice()).expect("it is read");
+    assert_eq!(message.encode_to_vec(), bytes, "read whole");
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorded_host_of_the_version_before_is_understood() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let host = host(3600);
+    *host.desired.lock().expect("lock") = vec![
+        recorded(include_str!("../../proto/tests/frozen/node-1.0/desired.hex")),
+        recorded(include_str!("../../proto/tests/frozen/node-1.0/host_time.hex")),
+    ];
+    listen(&host, dir.path()).await;
+    let mut agent = start(&host, dir.path());
+    agent
+        .hear(|message| match message {
+            agent_message::Message::Status(report) => {
+                let done = report.steps.iter().all(|step| step.state() == StepState::Done);
+                (report.observed_generation == 4 && done && report.steps.len() == 6).then_some(())
+            }
+            agent_message::Message::Hello(_) => None,
+        })
+        .await;
     agent.shutdown.cancel();
     tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
 }

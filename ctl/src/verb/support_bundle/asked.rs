@@ -48,7 +48,7 @@ fn late(what: &str) -> Failure {
         "HOST-SUPPORT-PART",
         what,
         "it did not come in time",
-        "look with `k8sctl status` whether it is well; `k8sctl support-bundle --deadline TIME` gives it longer",
+        "look with `k8sctl status` whether it is well; `k8sctl support-bundle --deadline 10m` gives it longer",
     )
 }
 

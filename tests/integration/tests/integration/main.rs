@@ -5,6 +5,7 @@
 //! - `control_roles`: who may call what on the control socket
 //! - `logs`: logs of agents that die and come back
 //! - `node_port`: what a node certificate opens, and what it does not
+//! - `versions`: agents of other protocol versions, and one that is replaced
 //!
 //! What needs VMs, or a libvirtd, is in `tests/lab`.
 
@@ -18,3 +19,4 @@ mod host;
 mod logs;
 mod node_port;
 mod root;
+mod versions;
