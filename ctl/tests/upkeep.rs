@@ -153,6 +153,5 @@ async fn what_does_not_come_in_time_is_named_and_what_came_is_kept() {
     run.expect(0);
     let files = files(&path);
     assert!(files.contains_key("clusters/home/spec.json"), "it came before: {:?}", files.keys());
-    assert_eq!(missing(&files).get("host_gathered"), None);
     assert_eq!(missing(&files).get("host/gathered").map(String::as_str), Some("HOST-SUPPORT-PART"));
 }

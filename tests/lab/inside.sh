@@ -82,6 +82,8 @@ END
   elif [[ -e $kubectl ]]; then
     ln -s "$kubectl" "$LAB_DIR/bin/kubectl"
   fi
+  # A link, so that a test can put another agent there.
+  ln -s "$CACHE/dist/bin/k8s-node-agent" "$LAB_DIR/k8s-node-agent"
   cat >"$LAB_DIR/host-agent.toml" <<END
 state_dir = "$LAB_DIR/state"
 run_dir = "/run/k8s-myhome"
@@ -89,7 +91,7 @@ pool_dir = "$LAB_DIR/pool"
 image_dir = "$LAB_DIR/images"
 bundle_dir = "$LAB_DIR/bundles"
 libvirt_uri = "qemu:///system"
-node_agent = "$CACHE/dist/bin/k8s-node-agent"
+node_agent = "$LAB_DIR/k8s-node-agent"
 plugin_dir = "$CACHE/dist/plugins"
 END
   export LAB_DIR LAB_REPO LAB_BUNDLE=$bundle

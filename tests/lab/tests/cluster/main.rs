@@ -2,11 +2,13 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs, events, health → containerd stops on a worker → plugin → a worker joins (the host agent
-//! killed twice) and leaves → the network is stopped under the VMs → strangers survive `down`.
+//! VMs → workload → again → logs, events, health → containerd stops on a worker → agents are replaced, bad ones go back
+//! (the power lost once) → support bundle → plugin → a worker joins (the host agent killed twice) and leaves → the network
+//! is stopped under the VMs → strangers survive `down`.
 
 mod inside;
 mod live;
+mod upgrade;
 mod workload;
 
 use std::time::{Duration, Instant};
@@ -55,6 +57,8 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     logs_and_events(lab)?;
     live::it_is_well(lab)?;
     live::conditions_and_logs_are_live(lab)?;
+    upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?;
+    upgrade::a_bundle_tells_of_all_of_it(lab)?;
     workload::plugin_comes_and_goes(lab)?;
     let agent = a_worker_joins_and_leaves(lab, &home, agent)?;
     vms_come_back_onto_their_network(lab, &home)?;
