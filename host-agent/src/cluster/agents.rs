@@ -148,6 +148,13 @@ impl AgentUpgrade {
         let (mut version, mut told) = (self.shared.registry.version(), String::new());
         loop {
             version.mark_unchanged();
+            if self.shared.registry.is_connected(&node.id).is_none() {
+                return Standing::Failed {
+                    id: "NODE-NOT-CONNECTED",
+                    reason: "the node was removed".to_owned(),
+                    next_step: "nothing: it has no agent any more",
+                };
+            }
             let text = match judge(&self.shared.registry.view(&node.id), program) {
                 Standing::Going(text) => text,
                 standing => return standing,

@@ -10,6 +10,10 @@ impl NodeRegistry {
     /// from now on and in every later one.
     pub fn set_agent(&self, node_id: &str, agent: Option<AgentProgram>) {
         let mut nodes = lock(&self.nodes);
+        if agent.is_none() && !nodes.contains_key(node_id) {
+            // One that was removed is not to be known again.
+            return;
+        }
         let Entry { desired, agent: wanted, .. } = nodes.entry(node_id.to_owned()).or_default();
         wanted.clone_from(&agent);
         desired.send_if_modified(|current| {
