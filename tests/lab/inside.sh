@@ -83,7 +83,7 @@ END
     ln -s "$kubectl" "$LAB_DIR/bin/kubectl"
   fi
   # A link, so that a test can put another agent there.
-  ln -s "$CACHE/dist/bin/k8s-node-agent" "$LAB_DIR/k8s-node-agent"
+  ln -sfn "$CACHE/dist/bin/k8s-node-agent" "$LAB_DIR/k8s-node-agent"
   cat >"$LAB_DIR/host-agent.toml" <<END
 state_dir = "$LAB_DIR/state"
 run_dir = "/run/k8s-myhome"
