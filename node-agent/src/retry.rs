@@ -18,9 +18,10 @@ pub struct Policy {
 /// Getting a secret and a certificate: quick at first, the host agent is usually there already.
 pub const JOIN: Policy =
     Policy { name: "join", first: Duration::from_millis(100), longest: Duration::from_secs(5) };
-/// Dialling the session again.
+/// Dialling the session again. A host that is back is to be found within 15 s, whatever came of the try before: that may
+/// have its last packet on the way for 3 s more, and there is the handshake.
 pub const DIAL: Policy =
-    Policy { name: "dial", first: Duration::from_millis(200), longest: Duration::from_secs(10) };
+    Policy { name: "dial", first: Duration::from_millis(200), longest: Duration::from_secs(5) };
 /// Renewing the certificate, of which half the life is still left.
 pub const RENEW: Policy =
     Policy { name: "renew", first: Duration::from_secs(1), longest: Duration::from_secs(60) };

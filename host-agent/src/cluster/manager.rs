@@ -172,10 +172,7 @@ impl Manager {
                 let operation_id = Some(operation.id);
                 return Ok(Applied { warnings, operation_id, attached: true, no_changes: false });
             }
-            let ready = self.handle(record).status.borrow().conditions.iter().any(|condition| {
-                condition.r#type == "Ready"
-                    && condition.status() == k8sctl_proto::node::v1::ConditionStatus::True
-            });
+            let ready = status::leaves_nothing_to_ask_for(&self.handle(record).status.borrow());
             // An image that is gone keeps every look from its end until another one has taken its place.
             let is_same = record.spec == spec && record.image_id == image.id;
             if plan.changes.is_empty() && is_same && ready {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::{Condition, ConditionStatus};
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState};
 
 use super::conditions::{self, AGENT_READY, NODE_READY, READY, VM_RUNNING};
 use super::desired::ImageFacts;
@@ -95,6 +95,22 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
         joined: view.joined.map(wire::timestamp),
         repairs: view.report.repairs,
     }
+}
+
+/// What a node's agent repairs besides its steps, and rests from when it did so too often.
+const REPAIRED: [&str; 3] = ["ContainerdReady", "KubeletReady", "DiskOK"];
+
+/// Whether a person who asks for the cluster again asks for nothing. One whose nodes work may have an agent that rests
+/// from a repair: that ends with the next operation.
+pub fn leaves_nothing_to_ask_for(status: &control::ClusterStatus) -> bool {
+    let is = |conditions: &[Condition], kind: &str, wanted: ConditionStatus| {
+        conditions.iter().any(|it| it.r#type == kind && it.status() == wanted)
+    };
+    let may_rest = |node: &control::NodeStatus| {
+        node.steps.iter().any(|step| step.state() == StepState::Failed)
+            || REPAIRED.iter().any(|kind| is(&node.conditions, kind, ConditionStatus::False))
+    };
+    is(&status.conditions, READY, ConditionStatus::True) && !status.nodes.iter().any(may_rest)
 }
 
 /// What an agent said last, now that it says nothing.

@@ -1,11 +1,15 @@
 //! The event log: append-only, numbered, persistent, with retention.
 //!
 //! Readers get what is stored, then what comes, by number: a reader keeps the number behind the last one that it saw and
-//! asks for the next ones whenever the log's head moves, so there is neither gap nor duplicate.
+//! asks for the next ones whenever the log's head moves, so there is neither gap nor duplicate. What cannot be written,
+//! since the host's disk is full, waits in memory (`waiting`) until it can.
 
 mod selection;
 #[cfg(test)]
 mod tests;
+mod waiting;
+
+use std::sync::Arc;
 
 use host_store::{Schema, Store, StoreError};
 use k8sctl_proto::control::v1::Event;
@@ -14,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter
 use tokio::sync::watch;
 
 pub use selection::{Selection, Since};
+use waiting::{Unwritten, Waiting};
 
 use crate::wire;
 
@@ -67,6 +72,7 @@ pub struct EventLog {
     store: Store,
     head: watch::Sender<u64>,
     retention: u64,
+    waiting: Arc<tokio::sync::Mutex<Waiting>>,
 }
 
 impl EventLog {
@@ -78,10 +84,11 @@ impl EventLog {
                     .map_err(StoreError::from)
             })
             .await?;
-        Ok(Self { store, head: watch::Sender::new(head as u64), retention })
+        Ok(Self { store, head: watch::Sender::new(head as u64), retention, waiting: Arc::default() })
     }
 
-    /// Appends an event. A log that cannot be written is reported and does not stop the work it tells of.
+    /// Appends an event. One that cannot be written does not stop the work that it tells of, and is written as soon as
+    /// that is possible again.
     pub async fn record(&self, event: NewEvent) {
         self.append(event, None).await;
     }
@@ -92,9 +99,53 @@ impl EventLog {
     }
 
     async fn append(&self, event: NewEvent, told: Option<Told>) {
-        let (row, retention) = (event.clone(), as_number(self.retention));
-        let appended = self
-            .store
+        let mut waiting = self.waiting.lock().await;
+        waiting.add(Unwritten::new(event, told));
+        self.write(&mut waiting).await;
+        if waiting.needs_another_try() {
+            k8sctl_rpc::task::spawn("write-events", self.clone().write_later());
+        }
+    }
+
+    /// Writes what waits, in order, up to the first that cannot be written.
+    async fn write(&self, waiting: &mut Waiting) {
+        while let Some(mut unwritten) = waiting.next() {
+            match self.insert(unwritten.clone()).await {
+                Ok(None) => {}
+                Ok(Some(number)) => {
+                    unwritten.log();
+                    self.head.send_if_modified(|head| {
+                        let newer = number > *head;
+                        *head = number.max(*head);
+                        newer
+                    });
+                }
+                Err(error) => {
+                    unwritten.log();
+                    waiting.put_back(unwritten, &error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tries again until all is written.
+    async fn write_later(self) {
+        loop {
+            tokio::time::sleep(waiting::AGAIN).await;
+            let mut waiting = self.waiting.lock().await;
+            self.write(&mut waiting).await;
+            if waiting.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// Its number; `None` means: it was told before.
+    async fn insert(&self, unwritten: Unwritten) -> Result<Option<u64>, StoreError> {
+        let Unwritten { event, told, time, .. } = unwritten;
+        let retention = as_number(self.retention);
+        self.store
             .call(move |c| {
                 let t = c.transaction()?;
                 if let Some(told) = told
@@ -102,26 +153,12 @@ impl EventLog {
                 {
                     return Ok(None);
                 }
-                let number = insert(&t, &row)?;
+                let number = insert(&t, &event, time)?;
                 t.execute("DELETE FROM event WHERE number <= ?1", [number.saturating_sub(retention)])?;
                 t.commit()?;
                 Ok::<_, StoreError>(Some(number as u64))
             })
-            .await;
-        let Some(appended) = appended.transpose() else { return };
-        let NewEvent { cluster, object, kind, message, warning } = event;
-        // What it says may come out of a VM: it is not to look like lines of the host agent's.
-        tracing::info!(cluster.name = %cluster, object = %object, event = %kind, warning, detail = ?message, "event");
-        match appended {
-            Ok(number) => {
-                self.head.send_if_modified(|head| {
-                    let newer = number > *head;
-                    *head = number.max(*head);
-                    newer
-                });
-            }
-            Err(error) => tracing::error!(error = %k8sctl_rpc::chain(&error), "cannot store an event"),
-        }
+            .await
     }
 
     /// Forgets what a source has told, which will tell nothing any more. Its events stay.
@@ -224,13 +261,13 @@ fn is_news(c: &Connection, told: &Told) -> Result<bool, rusqlite::Error> {
 }
 
 /// The number that it has now.
-fn insert(c: &Connection, event: &NewEvent) -> Result<i64, rusqlite::Error> {
+fn insert(c: &Connection, event: &NewEvent, time: jiff::Timestamp) -> Result<i64, rusqlite::Error> {
     let NewEvent { cluster, object, kind, message, warning } = event;
     c.prepare_cached(
         "INSERT INTO event (time, cluster, object, type, message, warning) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![
-        selection::time_text(jiff::Timestamp::now()),
+        selection::time_text(time),
         cluster,
         object,
         kind.as_str(),

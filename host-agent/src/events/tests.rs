@@ -76,6 +76,62 @@ async fn only_the_last_are_kept() {
     assert_eq!(numbers(&log, &Selection::default()).await, (16..=26).collect::<Vec<_>>());
 }
 
+/// Gives the database no more room than it has, or all that it wants.
+fn set_room(log: &EventLog, has_room: bool) {
+    log.store
+        .call_blocking(|c| {
+            let pages: i64 = c.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let most = if has_room { i64::from(u32::MAX - 1) } else { pages };
+            c.query_row(&format!("PRAGMA max_page_count = {most}"), [], |row| row.get::<_, i64>(0))
+        })
+        .map(drop)
+        .expect("sets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_while_the_disk_is_full_is_told_in_order_when_it_is_not() {
+    let log = log_with(3, 10_000).await;
+    set_room(&log, false);
+    let mut head = log.head();
+    head.mark_unchanged();
+    // Each fills pages of its own; one that is told again is still told once.
+    let big = |name: &str| NewEvent { message: "x".repeat(20_000), ..of("full", name, EventType::StepFailed) };
+    for name in ["node b", "node c", "node c", "node d"] {
+        let told = Told { source: "s".to_owned(), mark: name.to_owned() };
+        log.record_once(big(name), told).await;
+    }
+    assert!(!head.has_changed().expect("the log lives"), "nothing is stored");
+    let before = jiff::Timestamp::now();
+    set_room(&log, true);
+    let all = head.wait_for(|head| *head == 6);
+    let all = tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("in time");
+    drop(all.expect("the log lives"));
+    let page = log.page(4, &Selection::default()).await.expect("reads");
+    let told: Vec<_> = page.events.iter().map(|event| event.object.as_str()).collect();
+    assert_eq!(told, ["node b", "node c", "node d"]);
+    let is_before = |event: &Event| {
+        let time = event.time.expect("it has one");
+        (time.seconds, time.nanos) <= (before.as_second(), before.subsec_nanosecond())
+    };
+    assert!(page.events.iter().all(is_before), "the times at which they happened");
+    log.record(of("full", "node e", EventType::StepDone)).await;
+    assert_eq!(*log.head().borrow(), 7);
+}
+
+#[test]
+fn of_too_many_the_first_wait_and_the_rest_is_counted() {
+    let mut waiting = Waiting::default();
+    for _ in 0..1003 {
+        waiting.add(Unwritten::new(of("a", "node a", EventType::StepFailed), None));
+    }
+    let all: Vec<_> = std::iter::from_fn(|| waiting.next()).map(|it| it.event).collect();
+    assert_eq!(all.len(), 1001);
+    let last = all.last().expect("there are some");
+    assert_eq!(last.kind, EventType::EventsLeftOut);
+    assert!(last.message.starts_with("3 more"), "{}", last.message);
+    assert!(waiting.next().is_none());
+}
+
 #[tokio::test]
 async fn tail_counts_what_fits() {
     let log = log_with(10, 100).await;

@@ -1,6 +1,6 @@
 //! What is shown of nodes, and what of it is told.
 
-use k8sctl_proto::node::v1::{Repair, StatusReport};
+use k8sctl_proto::node::v1::{Repair, StatusReport, StepStatus};
 
 use super::*;
 use crate::cluster::progress::VmView;
@@ -43,6 +43,27 @@ fn what_an_agent_said_last_is_not_known_any_more_when_its_session_ends() {
         status_of(AGENT_READY, &node_status(&cluster.nodes[0], &observed, time(60))),
         ConditionStatus::True
     );
+}
+
+/// Which `up` ends; Kubernetes may find all of it Ready meanwhile.
+#[test]
+fn a_node_whose_agent_may_rest_leaves_something_to_ask_for() {
+    let ready = |node: control::NodeStatus| {
+        let condition = wire::condition(READY, ConditionStatus::True, "AsDesired", "", time(20));
+        control::ClusterStatus { conditions: vec![condition], nodes: vec![node], ..Default::default() }
+    };
+    let node = |state: StepState, kind: &str, status: ConditionStatus| control::NodeStatus {
+        steps: vec![StepStatus { state: state.into(), ..StepStatus::default() }],
+        conditions: vec![wire::condition(kind, status, "x", "", time(20))],
+        ..control::NodeStatus::default()
+    };
+    use ConditionStatus::{False, True};
+    assert!(leaves_nothing_to_ask_for(&ready(node(StepState::Done, "DiskOK", True))));
+    // Nobody repairs that, and nobody rests from it.
+    assert!(leaves_nothing_to_ask_for(&ready(node(StepState::Done, "MemoryOK", False))));
+    assert!(!leaves_nothing_to_ask_for(&ready(node(StepState::Failed, "DiskOK", True))));
+    assert!(!leaves_nothing_to_ask_for(&ready(node(StepState::Done, "DiskOK", False))));
+    assert!(!leaves_nothing_to_ask_for(&control::ClusterStatus::default()));
 }
 
 #[test]
