@@ -117,6 +117,18 @@ start_libvirt() {
   timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
 }
 
+# libvirtd_now: the one that runs. Tests end the first one, and see it come back.
+libvirtd_now() {
+  local exe
+  for exe in /proc/[0-9]*/exe; do
+    if [[ $(readlink "$exe") == */libvirtd ]]; then
+      exe=${exe#/proc/}
+      printf '%s' "${exe%/exe}"
+      return
+    fi
+  done
+}
+
 # end PID WHAT: asks the process to end, then makes it.
 end() {
   gone "$1" && return
@@ -128,6 +140,7 @@ tear_down() {
   trap '' TERM
   set +e # every step runs, whatever came of those before it
   if [[ -s $agent_pid_file ]]; then end "$(<"$agent_pid_file")" "the host agent"; fi
+  libvirtd=$(libvirtd_now)
   if [[ -n $libvirtd ]] && ! gone "$libvirtd"; then
     local id
     for id in $(timeout 20 virsh --quiet list --uuid); do timeout 20 virsh --quiet destroy "$id" >/dev/null; done
