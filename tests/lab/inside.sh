@@ -10,7 +10,7 @@ set -euo pipefail
 LAB_DIR=$1
 shift
 agent_pid_file=/run/k8s-myhome/k8s-host-agent.pid
-command_pid='' virtlogd='' libvirtd='' is_set_up=''
+command_pid='' virtlogd='' is_set_up=''
 
 # Before anything else: process 1 hears no signal that it has no trap for. The mark
 # is there before a signal is, and stays.
@@ -112,7 +112,6 @@ start_libvirt() {
   virtlogd=$!
   wait_until 20 "virtlogd's socket" test -S /run/libvirt/virtlogd-sock
   setsid libvirtd >"$LAB_DIR/libvirtd.out" 2>&1 8>&- </dev/null &
-  libvirtd=$!
   wait_until 20 "libvirtd's socket" test -S /run/libvirt/libvirt-sock
   timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
 }
@@ -140,6 +139,7 @@ tear_down() {
   trap '' TERM
   set +e # every step runs, whatever came of those before it
   if [[ -s $agent_pid_file ]]; then end "$(<"$agent_pid_file")" "the host agent"; fi
+  local libvirtd
   libvirtd=$(libvirtd_now)
   if [[ -n $libvirtd ]] && ! gone "$libvirtd"; then
     local id

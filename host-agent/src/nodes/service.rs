@@ -26,8 +26,8 @@ use crate::wire;
 
 /// The session protocol that this host agent speaks.
 pub const PROTOCOL: u32 = 1;
-/// How often an agent is told the host's time.
-const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
+/// How often an agent is told the host's time: a clock that is ahead takes two messages, and is right within a minute.
+const HOST_TIME_INTERVAL: Duration = Duration::from_secs(25);
 /// The first few times, so that one message that was held up on its way does not tell it wrong for long.
 const FIRST_HOST_TIME_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_HOST_TIMES: u32 = 4;

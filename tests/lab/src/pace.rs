@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
+
 /// A worker's boot, from power-on until all is well, on a machine of which `docs/reliability.md` speaks.
 const USUAL: Duration = Duration::from_secs(30);
 /// A machine that is slower than this has a fault of its own.
@@ -37,6 +39,14 @@ impl Pace {
     pub fn boot(self) -> Duration {
         self.boot
     }
+}
+
+/// Prints how long something took, which must be within what it is allowed.
+pub fn within(what: &str, took: Duration, allowed: Duration) -> Result<()> {
+    let (took, allowed) = (took.as_secs_f64(), allowed.as_secs_f64());
+    println!("lab: {what}: {took:.1} s, at most {allowed:.1} s");
+    ensure!(took <= allowed, "{what}: took {took:.1} s, at most {allowed:.1} s are allowed");
+    Ok(())
 }
 
 #[cfg(test)]
