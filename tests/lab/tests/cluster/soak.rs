@@ -98,10 +98,7 @@ impl Soak<'_> {
         }
         println!("lab: {dealt} faults in {:.0} s", began.elapsed().as_secs_f64());
         self.nothing_is_left_over(&there, &held)?;
-        let numbers: Vec<u64> =
-            told::events_since(self.lab, before)?.iter().filter_map(|event| event["number"].as_u64()).collect();
-        let has_all = numbers.iter().copied().eq(before + 1..before + 1 + numbers.len() as u64);
-        ensure!(has_all, "events are missing: {numbers:?}");
+        told::has_no_gap(self.lab, before)?;
         Ok(self.agent)
     }
 
@@ -177,10 +174,11 @@ impl Soak<'_> {
         let noticed = wait_until("its agent has noticed", PATIENCE, || {
             self.told(before, node, "ConditionChanged", "DiskOK=False ")
         });
+        let full = told::last_event(self.lab);
         shell.run("rm /var/tmp/full")?;
         noticed?;
-        let noticed = told::last_event(self.lab)?;
-        since_now(|| self.told(noticed, node, "ConditionChanged", "DiskOK=True "))
+        let full = full?;
+        since_now(|| self.told(full, node, "ConditionChanged", "DiskOK=True "))
     }
 
     fn inventory(&self) -> Result<Inventory> {

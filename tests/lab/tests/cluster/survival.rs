@@ -181,9 +181,7 @@ pub fn host_agent_has_no_room(lab: &Lab, mut agent: Running, pace: Pace) -> Resu
     let there = Instant::now();
     wait_until("the events tell of every agent's return", 5 * MINUTE, || all_have_connected(lab, before))?;
     within("until the story is whole", there.elapsed(), pace.allow(ROOM))?;
-    let numbers = told::events_since(lab, before)?;
-    let numbers: Vec<u64> = numbers.iter().filter_map(|event| event["number"].as_u64()).collect();
-    ensure!(numbers.iter().copied().eq(before + 1..before + 1 + numbers.len() as u64), "{numbers:?}");
+    told::has_no_gap(lab, before)?;
     wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))?;
     agent.kill()?;
     small.write_back()?;

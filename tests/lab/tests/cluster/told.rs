@@ -21,6 +21,14 @@ pub fn events_since(lab: &Lab, number: u64) -> Result<Vec<Value>> {
     parsed(&k8sctl(lab, &["events", "--from", &(number + 1).to_string(), "-o", "json"])?)
 }
 
+/// The numbers of all events behind that one follow each other.
+pub fn has_no_gap(lab: &Lab, after: u64) -> Result<()> {
+    let numbers: Vec<u64> = events_since(lab, after)?.iter().filter_map(number).collect();
+    let expected = (after + 1..).take(numbers.len());
+    ensure!(numbers.iter().copied().eq(expected), "events are missing behind {after}: {numbers:?}");
+    Ok(())
+}
+
 fn parsed(printed: &str) -> Result<Vec<Value>> {
     printed.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
