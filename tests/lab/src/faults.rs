@@ -29,6 +29,8 @@ pub enum Fault {
     LibvirtdEnds,
     /// SIGKILL for the host agent.
     HostAgentKilled,
+    /// All VMs, libvirt and the host agent at once.
+    HostReboots,
 }
 
 /// How soon a fault is over.
@@ -42,7 +44,7 @@ pub enum Bound {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AgentKilled,
         Self::ContainerdStopped,
         Self::KubeletHangs,
@@ -52,6 +54,7 @@ impl Fault {
         Self::DiskFull,
         Self::LibvirtdEnds,
         Self::HostAgentKilled,
+        Self::HostReboots,
     ];
     /// Those that are over in less than a boot.
     pub const QUICK: [Self; 7] = [
@@ -76,6 +79,7 @@ impl Fault {
             Self::DiskFull => "a node's disk is full",
             Self::LibvirtdEnds => "libvirtd ends",
             Self::HostAgentKilled => "the host agent is killed",
+            Self::HostReboots => "the host is rebooted",
         }
     }
 
@@ -86,16 +90,16 @@ impl Fault {
             Self::ContainerdStopped | Self::LinkCut | Self::LibvirtdEnds => Bound::Seconds(15),
             Self::DiskFull => Bound::Seconds(20),
             Self::KubeletHangs | Self::ClockJumps => Bound::Seconds(60),
-            Self::VmEnds => Bound::Boots(1.5),
+            Self::VmEnds | Self::HostReboots => Bound::Boots(1.5),
         }
     }
 
     /// Whether it happens to a node, and not to the host.
     pub fn is_of_node(self) -> bool {
-        !matches!(self, Self::LibvirtdEnds | Self::HostAgentKilled)
+        !matches!(self, Self::LibvirtdEnds | Self::HostAgentKilled | Self::HostReboots)
     }
 
-    /// How long it may take on a machine of this pace, on which a clean boot of the VM takes so long.
+    /// How long it may take on a machine of this pace, on which a clean boot of what is to boot takes so long.
     pub fn deadline(self, pace: Pace, boot: Duration) -> Duration {
         match self.bound() {
             Bound::Seconds(seconds) => pace.allow(Duration::from_secs(seconds)),
@@ -201,7 +205,7 @@ mod tests {
     #[test]
     fn every_fault_comes_to_every_node_before_any_comes_again() {
         let mut deck = Deck::new(7, &Fault::ALL, 3);
-        let size = 7 * 3 + 2;
+        let size = 7 * 3 + 3;
         for _ in 0..4 {
             let dealt: Vec<Planned> = deck.by_ref().take(size).collect();
             for fault in Fault::ALL {

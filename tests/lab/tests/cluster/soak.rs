@@ -106,7 +106,9 @@ impl Soak<'_> {
     fn strike(&mut self, planned: Planned) -> Result<()> {
         let before = told::last_event(self.lab)?;
         let place = planned.node.unwrap_or_default();
-        let deadline = planned.fault.deadline(self.pace, self.boots[place]);
+        // Of the host all of them, one after the other.
+        let boot = planned.node.map_or_else(|| self.boots.iter().sum::<Duration>(), |place| self.boots[place]);
+        let deadline = planned.fault.deadline(self.pace, boot);
         let node = name(place);
         let took = match planned.fault {
             Fault::AgentKilled => {
@@ -129,6 +131,12 @@ impl Soak<'_> {
                 self.agent.kill()?;
                 self.agent = self.lab.host_agent(None)?;
                 since_now(|| survival::all_have_connected(self.lab, before))?
+            }
+            Fault::HostReboots => {
+                self.agent.kill()?;
+                let since = survival::host_goes_off(self.lab)?;
+                self.agent = self.lab.host_agent(None)?;
+                since_now(|| survival::all_are_back(self.lab, since))?
             }
         };
         within(planned.fault.name(), took, deadline)

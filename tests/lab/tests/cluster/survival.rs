@@ -92,6 +92,27 @@ pub fn libvirtd_is_restarted(lab: &Lab, pace: Pace) -> Result<()> {
     wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))
 }
 
+/// What of the host agent's does not run any more when the host goes off, without power: VMs, their network, libvirt, which
+/// knows nothing of a boot before. Gives when that was.
+pub fn host_goes_off(lab: &Lab) -> Result<jiff::Timestamp> {
+    for (node, ..) in NODES {
+        lab.run("virsh", &["destroy", node], MINUTE)?;
+    }
+    lab.run("virsh", &["net-destroy", "default"], MINUTE)?;
+    lab.end_libvirtd()?;
+    for driver in ["qemu", "network", "storage"] {
+        // Which it has where it has started something by itself in this boot.
+        let _ = std::fs::remove_file(format!("/run/libvirt/{driver}/autostarted"));
+    }
+    Ok(jiff::Timestamp::now())
+}
+
+/// Whether all nodes are well in VMs that were started since that moment.
+pub fn all_are_back(lab: &Lab, since: jiff::Timestamp) -> Result<bool> {
+    NODES.iter().try_for_each(|(node, ..)| told::is_back(lab, node, since).map(drop))?;
+    Ok(true)
+}
+
 /// Since when each VM runs, as the host agent has seen it.
 fn powered_on(lab: &Lab) -> Result<Vec<jiff::Timestamp>> {
     NODES.iter().map(|(name, ..)| told::moment(&told::node(lab, name)?["powered_on"])).collect()
