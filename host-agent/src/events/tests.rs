@@ -95,7 +95,10 @@ async fn what_happens_while_the_disk_is_full_is_told_in_order_when_it_is_not() {
     let mut head = log.head();
     head.mark_unchanged();
     // Each fills pages of its own; one that is told again is still told once.
-    let big = |name: &str| NewEvent { message: "x".repeat(20_000), ..of("full", name, EventType::StepFailed) };
+    let big = |name: &str| {
+        let small = of("full", name, EventType::StepFailed);
+        NewEvent { message: "x".repeat(20_000), ..small }
+    };
     for name in ["node b", "node c", "node c", "node d"] {
         let told = Told { source: "s".to_owned(), mark: name.to_owned() };
         log.record_once(big(name), told).await;

@@ -138,8 +138,9 @@ impl Deck {
     /// These faults, each to each of so many nodes, in the order that the seed gives.
     pub fn new(seed: u64, faults: &[Fault], nodes: usize) -> Self {
         let cards = |fault: Fault| -> Vec<Planned> {
-            let card = |node| Planned { fault, node, size: 0 };
-            if fault.is_of_node() { (0..nodes).map(|node| card(Some(node))).collect() } else { vec![card(None)] }
+            let all: Vec<Option<usize>> =
+                if fault.is_of_node() { (0..nodes).map(Some).collect() } else { vec![None] };
+            all.into_iter().map(|node| Planned { fault, node, size: 0 }).collect()
         };
         let all = faults.iter().copied().flat_map(cards).collect();
         Self { random: Random(seed), all, left: Vec::new() }

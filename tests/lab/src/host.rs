@@ -194,7 +194,8 @@ impl Held {
     pub fn parse(text: &str) -> Result<Self> {
         let (files, status) = text.split_once('\n').context("two parts")?;
         let number = |key: &str| -> Result<u64> {
-            let value = status.lines().find_map(|line| line.strip_prefix(key)).with_context(|| key.to_owned())?;
+            let value = status.lines().find_map(|line| line.strip_prefix(key));
+            let value = value.with_context(|| key.to_owned())?;
             value.trim().trim_end_matches(" kB").parse().with_context(|| format!("{key}{value}"))
         };
         Ok(Self {

@@ -69,22 +69,22 @@ const DRIFTS: [Drift; 5] = [
 pub fn nodes_mend_themselves(lab: &Lab, home: &str, pace: Pace) -> Result<()> {
     phase("drifts, a kubelet that hangs, and a file that cannot be put back");
     let before = told::last_event(lab)?;
-    let mut shells = [Shell::open(lab, CONTROL)?, Shell::open(lab, WORKERS[0])?, Shell::open(lab, WORKERS[1])?];
-    let [control, one, two] = &mut shells;
+    let mut control = Shell::open(lab, CONTROL)?;
+    let (mut one, mut two) = (Shell::open(lab, WORKERS[0])?, Shell::open(lab, WORKERS[1])?);
 
     // It is a place where something is mounted: nothing can be renamed to it.
     one.run(&format!("mount --bind {CNI} {CNI} && echo >>{CNI}"))?;
-    let hung = told::uptime(one)?;
+    let hung = told::uptime(&mut one)?;
     one.run("kill -STOP $(systemctl show -p MainPID --value kubelet)")?;
     let mut spoilt = Vec::new();
     for drift in &DRIFTS {
-        let shell = if drift.node == CONTROL { &mut *control } else { &mut *two };
+        let shell = if drift.node == CONTROL { &mut control } else { &mut two };
         spoilt.push(wall(shell)?);
         shell.run(drift.spoil)?;
     }
 
     for (drift, since) in DRIFTS.iter().zip(spoilt) {
-        let shell = if drift.node == CONTROL { &mut *control } else { &mut *two };
+        let shell = if drift.node == CONTROL { &mut control } else { &mut two };
         let what = format!("{}: `{}` is undone", drift.node, drift.spoil);
         wait_until(&what, 10 * MINUTE, || Ok(shell.try_run(drift.look)?.0 == 0))?;
         let mut repaired = None;
@@ -102,14 +102,13 @@ pub fn nodes_mend_themselves(lab: &Lab, home: &str, pace: Pace) -> Result<()> {
     wait_until("the kubelet's repair is told", 10 * MINUTE, || {
         told::has_told(lab, before, WORKERS[0], "RepairSucceeded", "kubelet: ")
     })?;
-    let judged = told::judgements(one, "KubeletReady")?;
+    let judged = told::judgements(&mut one, "KubeletReady")?;
     let noticed = told::judged_after(&judged, hung, false)?;
     within("until the kubelet that hangs is noticed", noticed, KUBELET_HEALED)?;
     let healed = told::judged_after(&judged, hung + noticed, true)? + noticed;
     within("until the kubelet answers again", healed, pace.allow(KUBELET_HEALED))?;
 
-    is_given_up(lab, home, one, before)?;
-    drop(shells);
+    is_given_up(lab, home, &mut one, before)?;
     wait_until("all nodes are Ready again", 10 * MINUTE, || {
         nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)
     })

@@ -24,6 +24,8 @@ const OF_HOST_AGENT: u64 = 32 << 10;
 const OF_NODE_AGENT: u64 = 8 << 10;
 /// What a clock may be off, in milliseconds.
 const IN_STEP: i128 = 2_000;
+/// As promised of the control plane's API, where its link was cut.
+const API_BACK: Duration = Duration::from_secs(60);
 /// A fault that is not over by then is not waited for any longer.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
@@ -94,7 +96,6 @@ impl Soak<'_> {
             let what = format!("fault {dealt}: {}, {node}", planned.fault.name());
             phase(&what);
             self.strike(planned).with_context(|| what.clone())?;
-            wait_until("all is well", PATIENCE, || told::is_well(self.lab)).with_context(|| what.clone())?;
         }
         println!("lab: {dealt} faults in {:.0} s", began.elapsed().as_secs_f64());
         self.nothing_is_left_over(&there, &held)?;
@@ -139,7 +140,16 @@ impl Soak<'_> {
                 since_now(|| survival::all_are_back(self.lab, since))?
             }
         };
-        within(planned.fault.name(), took, deadline)
+        let seen = Instant::now();
+        let deadline = if planned.fault == Fault::LinkCut && place == 0 {
+            // What its API says is seen again later.
+            within("until the agent that was cut off is back", took, deadline)?;
+            self.pace.allow(API_BACK)
+        } else {
+            deadline
+        };
+        wait_until("all is well", PATIENCE, || told::is_well(self.lab))?;
+        within(planned.fault.name(), took + seen.elapsed(), deadline)
     }
 
     /// How long after this command it is over.
@@ -167,7 +177,8 @@ impl Soak<'_> {
     }
 
     fn clock_jumps(&self, node: &str, planned: Planned) -> Result<Duration> {
-        let (seconds, sign) = (planned.between(120, 600), if planned.size.is_multiple_of(2) { "+" } else { "-" });
+        let seconds = planned.between(120, 600);
+        let sign = if planned.size.is_multiple_of(2) { "+" } else { "-" };
         let mut shell = Shell::open(self.lab, node)?;
         shell.run(&format!("date -s @$(($(date +%s) {sign} {seconds}))"))?;
         since_now(|| Ok(clock_off(&mut shell)?.abs() <= IN_STEP))
