@@ -76,7 +76,7 @@ bench:
 	cargo bench -p lab-tests --no-run
 	$(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
 
-# A VM's disk may go with the lab that a signal ends; the seed brings its faults again.
+# On a cluster of its own in a lab; the same seed brings the same faults in the same order.
 soak:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)

@@ -109,7 +109,7 @@ impl EventLog {
 
     /// Writes what waits, in order, up to the first that cannot be written.
     async fn write(&self, waiting: &mut Waiting) {
-        while let Some(mut unwritten) = waiting.next() {
+        while let Some(mut unwritten) = waiting.take_next() {
             match self.insert(unwritten.clone()).await {
                 Ok(None) => {}
                 Ok(Some(number)) => {

@@ -127,12 +127,12 @@ fn of_too_many_the_first_wait_and_the_rest_is_counted() {
     for _ in 0..1003 {
         waiting.add(Unwritten::new(of("a", "node a", EventType::StepFailed), None));
     }
-    let all: Vec<_> = std::iter::from_fn(|| waiting.next()).map(|it| it.event).collect();
+    let all: Vec<_> = std::iter::from_fn(|| waiting.take_next()).map(|it| it.event).collect();
     assert_eq!(all.len(), 1001);
     let last = all.last().expect("there are some");
     assert_eq!(last.kind, EventType::EventsLeftOut);
     assert!(last.message.starts_with("3 more"), "{}", last.message);
-    assert!(waiting.next().is_none());
+    assert!(waiting.take_next().is_none());
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl Waiting {
     }
 
     /// Takes out the one that is to be written next. Behind them all is how many there is no place for.
-    pub(super) fn next(&mut self) -> Option<Unwritten> {
+    pub(super) fn take_next(&mut self) -> Option<Unwritten> {
         if let Some(first) = self.queue.pop_front() {
             return Some(first);
         }
