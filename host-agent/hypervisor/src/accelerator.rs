@@ -67,8 +67,7 @@ pub fn detect() -> Accelerator {
     decide(device_opens(Path::new("/dev/kvm")), &cpuinfo)
 }
 
-/// How many processors of emulated VMs run at once, as many as this host has; 0 where there is no such bound to mind,
-/// since KVM's guests are told of what waits.
+/// How many processors of emulated VMs run at once, as many as this host has; 0 where VMs are not emulated.
 pub fn at_once() -> u32 {
     match detect() {
         Accelerator::Kvm => 0,
