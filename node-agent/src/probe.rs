@@ -166,6 +166,88 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     Some(Answer { status, body: bytes[end + 4..].to_vec() })
 }
 
+/// An API server on loopback, for tests.
+#[cfg(test)]
+pub mod fake {
+    use std::sync::{Mutex, PoisonError};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use rcgen::{CertificateParams, KeyPair};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// It answers while this lives.
+    pub struct Api {
+        /// Talks to it.
+        pub client: ApiClient,
+        asked: Arc<Mutex<Vec<String>>>,
+        server: tokio::task::AbortHandle,
+    }
+
+    impl Api {
+        /// The requests so far: `GET /healthz`.
+        pub fn asked(&self) -> Vec<String> {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+    }
+
+    impl Drop for Api {
+        fn drop(&mut self) {
+            self.server.abort();
+        }
+    }
+
+    /// One that answers everything with this status.
+    pub async fn api(status: u16) -> Api {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
+        let certificate = params.self_signed(&key).expect("signed");
+        let (pem, key_pem) = (certificate.pem(), key.serialize_pem());
+        let config = {
+            k8sctl_rpc::provider::install();
+            let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("a key");
+            let server = rustls::ServerConfig::builder().with_no_client_auth();
+            server.with_single_cert(vec![certificate.der().clone()], key).expect("a pair")
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let server = k8sctl_rpc::task::spawn("api", serve(listener, config, status, Arc::clone(&asked)));
+        let text = String::from_utf8(crate::kubeconfig::example(&pem, &key_pem)).expect("text");
+        // It is its own authority.
+        let text = text.replace(&STANDARD.encode("CA"), &STANDARD.encode(&pem));
+        let kubeconfig = Kubeconfig::parse(text.as_bytes()).expect("a kubeconfig");
+        let client = ApiClient::new(address, &kubeconfig).expect("credentials");
+        Api { client, asked, server }
+    }
+
+    async fn serve(
+        listener: TcpListener,
+        config: rustls::ServerConfig,
+        status: u16,
+        asked: Arc<Mutex<Vec<String>>>,
+    ) {
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"\r\n\r\n") && stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0)
+            {
+            }
+            let line = String::from_utf8_lossy(&seen).lines().next().unwrap_or_default().to_owned();
+            let request = line.trim_end_matches(" HTTP/1.0").to_owned();
+            asked.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            let answer = format!("HTTP/1.0 {status} Status\r\n\r\n{{}}");
+            // A client that has gone is not answered.
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;

@@ -24,6 +24,8 @@ const LAST: &str = "kubelet";
 const LONGEST: Duration = Duration::from_secs(30 * 60);
 /// Between two tries to reach systemd, which begins to answer a moment after this agent does.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Longest that one try may take: the bus itself sets no end to a call.
+const ONE_TRY: Duration = Duration::from_secs(25);
 /// Tries; then the node uses what it uses.
 const TRIES: u32 = 240;
 
@@ -57,12 +59,13 @@ fn is_done(report: &StatusReport) -> bool {
 /// The first `count` processors and no others.
 async fn bind(count: u32) {
     for _ in 0..TRIES {
-        match try_bind(count).await {
-            Ok(()) => {
+        match timeout(ONE_TRY, try_bind(count)).await {
+            Ok(Ok(())) => {
                 tracing::info!(count, "processors in use");
                 return;
             }
-            Err(error) => tracing::debug!(count, error = %k8sctl_rpc::chain(&error), "cannot bind"),
+            Ok(Err(error)) => tracing::debug!(count, error = %k8sctl_rpc::chain(&error), "cannot bind"),
+            Err(_) => tracing::debug!(count, "systemd does not answer"),
         }
         sleep(AGAIN).await;
     }

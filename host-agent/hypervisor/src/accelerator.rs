@@ -49,6 +49,15 @@ impl Accelerator {
         }
     }
 
+    /// Room for what QEMU has translated, in MiB: the most that it can use. Once its own 1024 are full, which a control
+    /// plane's `up` comes to, it throws all away and translates it again. libvirt before 8.0 passes over it.
+    pub fn translations_mib(self) -> Option<u64> {
+        match self {
+            Self::Kvm => None,
+            Self::Tcg => Some(2048),
+        }
+    }
+
     /// What a VM's kernel command line gets beyond the image's own. Emulation runs a guest in its own
     /// address space: the kernel's defences against leaks between address spaces cost a tenth of the boot there and
     /// defend nothing. And its time stamp counter is the host's, one for all virtual CPUs, but a kernel trusts that

@@ -26,6 +26,9 @@ pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 /// What the kubelet shows on its port, which it reads once, at its start.
 const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
+/// There while a running kubelet may show another certificate than the delivered one. On tmpfs: no kubelet outlives
+/// a boot.
+const SHOWS_ANOTHER: &str = "/run/k8s-myhome/kubelet-shows-another-certificate";
 /// The link that the kubelet turns when it rotates its certificate.
 const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
@@ -48,8 +51,8 @@ impl Files {
         is_pair(&current) && self.root.exists(certificate)
     }
 
-    /// A kubelet that runs shows a certificate that is not the delivered one.
-    fn serves_another(&self, plan: &Plan) -> Result<bool, StepError> {
+    /// Another certificate than the delivered one lies where the kubelet has read it.
+    fn is_renewed(&self, plan: &Plan) -> Result<bool, StepError> {
         let Some(delivered) = plan.files.iter().find(|file| file.path == SERVING) else { return Ok(false) };
         let current = self.root.read(SERVING).map_err(StepError::read(SERVING))?;
         Ok(current.is_some_and(|current| current != delivered.content))
@@ -116,6 +119,9 @@ impl Step for Files {
         if !self.link_is_right(&plan) {
             wrong.push(CURRENT.to_owned());
         }
+        if self.root.exists(SHOWS_ANOTHER) {
+            wrong.push("the kubelet shows its certificate of before".to_owned());
+        }
         Ok(Check::from_missing(wrong))
     }
 
@@ -135,13 +141,19 @@ impl Step for Files {
             symlink(name, &fresh).map_err(StepError::write(&fresh))?;
             std::fs::rename(&fresh, &link).map_err(StepError::write(&link))?;
         }
-        let serves_another = self.serves_another(&plan)?;
+        // Noted before the file is written, so that a kubelet is restarted though this agent is ended in between.
+        if self.is_renewed(&plan)? {
+            self.root.write(SHOWS_ANOTHER, b"", 0o600).map_err(StepError::write(SHOWS_ANOTHER))?;
+        }
         write_files(&self.root, &plan.files)?;
         if delivered {
             self.root.sync_dirs(&[KUBELET_PKI]).map_err(StepError::write(KUBELET_PKI))?;
         }
-        if serves_another && self.root.is_live() {
-            systemctl(&["try-restart", kubelet::UNIT]).await?;
+        if self.root.exists(SHOWS_ANOTHER) {
+            if self.root.is_live() {
+                systemctl(&["try-restart", kubelet::UNIT]).await?;
+            }
+            self.root.remove(SHOWS_ANOTHER).map_err(StepError::write(SHOWS_ANOTHER))?;
         }
         Ok(())
     }
@@ -269,17 +281,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_kubelet_shows_another_certificate_only_where_there_was_one() {
+    #[tokio::test]
+    async fn a_renewed_serving_certificate_is_noted_until_the_kubelet_is_restarted() {
         let fixture = fixture();
-        let says = |content: &[u8]| {
-            let plan = plan_files(&desired(&[(SERVING, content, 0o644)]).files).expect("planned");
-            fixture.step.serves_another(&plan).expect("looked at")
-        };
-        assert!(!says(b"first"));
-        fixture.root.write(SERVING, b"first", 0o644).expect("written");
-        assert!(!says(b"first"));
-        assert!(says(b"second"));
+        let [first, second] = [b"first", b"other"].map(|content| desired(&[(SERVING, content, 0o644)]));
+        let noted = || fixture.root.exists(SHOWS_ANOTHER);
+        let plan = |desired: &DesiredState| plan_files(&desired.files).expect("planned");
+        // A kubelet that has none yet reads the first one at its start.
+        assert!(!fixture.step.is_renewed(&plan(&first)).expect("looked at"));
+        fixture.settle(&first).await;
+        assert!(!fixture.step.is_renewed(&plan(&first)).expect("looked at"));
+        assert!(fixture.step.is_renewed(&plan(&second)).expect("looked at"));
+        fixture.settle(&second).await;
+        assert!(!noted());
+
+        // An agent that was ended behind the write: only the note tells that the kubelet is still to be restarted.
+        fixture.root.write(SHOWS_ANOTHER, b"", 0o600).expect("written");
+        fixture.settle(&second).await;
+        assert!(!noted());
+
+        // It is there before the file is: here the file cannot be written.
+        let blocked = desired(&[("/etc/kubernetes", b"", 0o600), (SERVING, b"third", 0o644)]);
+        std::fs::create_dir_all(fixture.root.path("/etc/kubernetes/pki")).expect("made");
+        fixture.step.apply(&blocked, &fixture.progress).await.expect_err("a directory is in the way");
+        assert!(noted());
+        assert_eq!(fixture.root.read(SERVING).expect("read"), Some(b"other".to_vec()));
     }
 
     #[tokio::test]

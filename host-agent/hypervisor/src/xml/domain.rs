@@ -60,7 +60,7 @@ struct DomainElement {
     uuid: String,
     metadata: Metadata,
     description: String,
-    memory: Memory,
+    memory: Size,
     vcpu: u32,
     os: Os,
     features: Features,
@@ -73,7 +73,7 @@ struct DomainElement {
 }
 
 #[derive(Serialize)]
-struct Memory {
+struct Size {
     #[serde(rename = "@unit")]
     unit: &'static str,
     #[serde(rename = "$text")]
@@ -103,6 +103,15 @@ struct OsType {
 struct Features {
     acpi: Empty,
     apic: Empty,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcg: Option<Translator>,
+}
+
+/// QEMU's translator.
+#[derive(Serialize)]
+struct Translator {
+    #[serde(rename = "tb-cache")]
+    cache: Size,
 }
 
 #[derive(Serialize)]
@@ -292,7 +301,7 @@ impl DomainPlan {
             uuid: self.uuid.clone(),
             metadata: Metadata::new(&self.owner, &self.uuid),
             description: self.description.clone(),
-            memory: Memory { unit: "KiB", value: self.memory_bytes / 1024 },
+            memory: Size { unit: "KiB", value: self.memory_bytes / 1024 },
             vcpu: self.vcpus,
             os: Os {
                 kind: OsType { arch: "x86_64", machine: "pc", value: "hvm" },
@@ -300,7 +309,14 @@ impl DomainPlan {
                 initrd: path(&self.initrd),
                 cmdline: self.cmdline.clone(),
             },
-            features: Features { acpi: Empty {}, apic: Empty {} },
+            features: Features {
+                acpi: Empty {},
+                apic: Empty {},
+                tcg: self
+                    .accelerator
+                    .translations_mib()
+                    .map(|value| Translator { cache: Size { unit: "MiB", value } }),
+            },
             cpu: Cpu::of(self.accelerator),
             clock: Clock { offset: "utc" },
             on_poweroff: "destroy",

@@ -14,6 +14,7 @@ mod renewed;
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -202,17 +203,15 @@ async fn upload_early(observer: &Observer<'_>) {
     }
 }
 
-/// The work, and for as long as it lasts something beside it.
+/// The work, and beside it something that ends with it at the latest. What is dropped then is a kubeadm that only
+/// reads on this node; its process is ended.
 async fn with<T>(work: impl Future<Output = T>, beside: impl Future<Output = ()>) -> T {
-    let beside = async {
-        beside.await;
-        std::future::pending().await
-    };
-    // What is dropped with the work's end is a kubeadm that only reads on this node; it is ended then.
+    let mut work = pin!(work);
     tokio::select! {
-        result = work => result,
-        never = beside => never,
+        result = &mut work => return result,
+        () = beside => {}
     }
+    work.await
 }
 
 /// Runs kubeadm and shows what it says, `[kubelet-start] Starting the kubelet`, as progress.

@@ -235,6 +235,7 @@ fn not_ready(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::fake;
 
     #[test]
     fn failing_checks_are_the_reason() {
@@ -287,6 +288,22 @@ mod tests {
             |status| serde_json::json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
         assert!(is_ready(&node("True")));
         assert!(!is_ready(&node("Unknown")) && !is_ready(&Value::Null));
+    }
+
+    #[tokio::test]
+    async fn objects_are_taken_once_the_namespace_is_there_or_hidden() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (root, desired) = (Root::new(dir.path()), DesiredState::default());
+        let version = "1.20.2".parse().expect("a version");
+        for (status, takes) in
+            [(200, true), (403, true), (404, false), (401, false), (500, false), (503, false)]
+        {
+            let api = fake::api(status).await;
+            let observer =
+                Observer { root: &root, desired: &desired, version: &version, api: api.client.clone() };
+            assert_eq!(observer.takes_objects().await, takes, "{status}");
+            assert_eq!(api.asked(), ["GET /api/v1/namespaces/kube-system"]);
+        }
     }
 
     #[test]
