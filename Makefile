@@ -5,6 +5,7 @@
 #   make down    takes it away again; asks first, and with YES=1 does not
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
+#   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
@@ -37,7 +38,7 @@ cargo test --release -p lab-tests --no-run
 $(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
 endef
 
-.PHONY: help deps build up down test lab-test bench lint
+.PHONY: help deps build up down test lab-test bench soak lint
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -69,11 +70,28 @@ test:
 lab-test:
 	@$(lab_tests)
 
-bench:
+# A lab, and all that it needs, only for those that measure real VMs.
+bench: deps
+	@$(RUST)
+	status=0
+	suites=" $$(cargo run --quiet --package bench-figures -- $(BENCH) | tr '\n' ' ')"
+	if [[ $$suites == *" fleet "* ]]; then
+	  cargo bench -p fleet-tests --no-run
+	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
+	fi
+	if [[ $$suites == *" lab "* ]]; then
+	  $(LAB)/with-sudo $(LAB)/prepare
+	  cargo bench -p lab-tests --no-run
+	  $(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH) || status=$$?
+	fi
+	exit "$$status"
+
+# On a cluster of its own in a lab; the same seed brings the same faults in the same order.
+soak:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)
-	cargo bench -p lab-tests --no-run
-	$(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
+	cargo test --release -p lab-tests --no-run
+	$(LAB)/with-sudo $(LAB)/run cargo test --release --offline -p lab-tests --test cluster -- --ignored --nocapture half_an_hour
 
 lint:
 	@$(LAB)/deps lab || echo "lint: goes on with what is there" >&2

@@ -139,6 +139,15 @@ pub mod styles {
     pub const STRONG: Style = Style::new().bold();
     /// Names of sources, links.
     pub const NAME: Style = AnsiColor::Cyan.on_default();
+    /// Of the nodes in a log, one after the other.
+    pub const NODES: [Style; 6] = [
+        AnsiColor::Cyan.on_default(),
+        AnsiColor::Green.on_default(),
+        AnsiColor::Magenta.on_default(),
+        AnsiColor::Blue.on_default(),
+        AnsiColor::BrightCyan.on_default(),
+        AnsiColor::BrightMagenta.on_default(),
+    ];
     /// Cannot be missed.
     pub const BOX: Style =
         AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();

@@ -8,14 +8,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use k8sctl_types::failure::Failure;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::fake::{Answers, FakeHostAgent};
+
+/// Longest that something takes which takes a moment.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A directory, and in it a served socket and a home.
 pub struct Bench {
@@ -88,6 +94,25 @@ impl Bench {
             tokio::task::yield_now().await;
         }
         finish(self.command(args)).await
+    }
+
+    /// Runs what goes on for ever until it has printed so many lines, and ends it then.
+    pub async fn follow(&self, args: &[&str], count: usize) -> Run {
+        while !self.path("api.sock").exists() {
+            tokio::task::yield_now().await;
+        }
+        let mut command = self.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut out = String::new();
+        while out.lines().count() < count {
+            let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
+            out.push_str(&line.expect("it goes on"));
+            out.push('\n');
+        }
+        child.kill().await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        Run { code: -1, out, err: String::from_utf8(output.stderr).unwrap() }
     }
 
     pub async fn json(&self, args: &[&str]) -> serde_json::Value {

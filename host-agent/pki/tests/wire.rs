@@ -15,8 +15,8 @@ use k8sctl_proto::node::v1::join_service_server::JoinServiceServer;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
-    AgentMessage, HostMessage, JoinResponse, LogFrame, PushLogsResponse, RenewCertificateRequest,
-    RenewCertificateResponse,
+    AgentMessage, FetchAgentRequest, FetchAgentResponse, HostMessage, JoinResponse, LogFrame,
+    PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
 };
 use k8sctl_rpc::status::failure_from;
 use k8sctl_rpc::tls::{self, Identity, ServerCertificate};
@@ -55,6 +55,17 @@ impl NodeService for Sessions {
             certificate_der: signed.certificate_der,
             not_after: None,
         }))
+    }
+
+    type FetchAgentStream = ReceiverStream<Result<FetchAgentResponse, Status>>;
+
+    async fn fetch_agent(
+        &self,
+        request: Request<FetchAgentRequest>,
+    ) -> Result<Response<Self::FetchAgentStream>, Status> {
+        authenticated_node(&self.0, &request).await?;
+        let (_, receiver) = tokio::sync::mpsc::channel(1);
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn push_logs(

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod cluster;
+mod events;
 mod host;
 mod plugins;
 pub mod roles;
@@ -43,7 +44,7 @@ pub async fn serve(
     k8sctl_rpc::limits::server()
         .layer(guard)
         .add_service(HostServiceServer::new(host::Host { manager: Arc::clone(&manager) }))
-        .add_service(ClusterServiceServer::new(cluster::Clusters { manager: Arc::clone(&manager) }))
+        .add_service(ClusterServiceServer::new(cluster::Clusters::new(Arc::clone(&manager))))
         .add_service(ImageServiceServer::new(artifacts::Images { manager: Arc::clone(&manager) }))
         .add_service(BundleServiceServer::new(artifacts::Bundles { manager: Arc::clone(&manager) }))
         .add_service(PluginServiceServer::new(plugins::Plugins { manager }))
@@ -65,7 +66,17 @@ where
     F: FnOnce(mpsc::Sender<Result<T, Status>>) -> Fut,
     Fut: Future<Output = Result<(), Status>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(OUTBOUND);
+    stream_of(name, OUTBOUND, work)
+}
+
+/// The same, with room for so many messages.
+fn stream_of<T, F, Fut>(name: &'static str, room: usize, work: F) -> Reply<T>
+where
+    T: Send + 'static,
+    F: FnOnce(mpsc::Sender<Result<T, Status>>) -> Fut,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(room);
     let work = work(sender.clone());
     k8sctl_rpc::task::spawn(name, async move {
         if let Err(error) = work.await {
@@ -106,7 +117,7 @@ async fn forward<T>(
 }
 
 /// What the client must mend.
-fn refused(failure: &Failure) -> Status {
+pub(crate) fn refused(failure: &Failure) -> Status {
     status(Code::FailedPrecondition, failure)
 }
 

@@ -20,6 +20,7 @@ use k8sctl_command::{CommandError, Output, Program};
 
 use crate::converge::step::{Step, StepError};
 use crate::durable::Root;
+use crate::service::Claims;
 
 /// Pause between two looks at something that is about to become true.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -28,15 +29,15 @@ const SHORT: Duration = Duration::from_secs(60);
 /// Longest that starting a unit may take.
 const UNIT_START: Duration = Duration::from_secs(11 * 60);
 
-/// All real steps.
-pub fn real(root: &Root) -> Vec<Box<dyn Step>> {
+/// All real steps. Those that start and stop units claim them meanwhile.
+pub fn real(root: &Root, claims: &Claims) -> Vec<Box<dyn Step>> {
     vec![
         Box::new(host_os::HostOs::new(root.clone())),
-        Box::new(containerd::Containerd::new(root.clone())),
+        Box::new(containerd::Containerd::new(root.clone(), claims.clone())),
         Box::new(cni::Cni::new(root.clone())),
-        Box::new(files::Files::new(root.clone())),
-        Box::new(kubeadm::Kubeadm::new(root.clone())),
-        Box::new(kubelet::Kubelet::new(root.clone())),
+        Box::new(files::Files::new(root.clone(), claims.clone())),
+        Box::new(kubeadm::Kubeadm::new(root.clone(), claims.clone())),
+        Box::new(kubelet::Kubelet::new(root.clone(), claims.clone())),
     ]
 }
 

@@ -25,11 +25,19 @@ pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// HTTP/2 window of a stream: what a peer may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2 window of a connection, which all its streams share.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 3 * 1024 * 1024;
 /// Log streams that a node agent has open on the connection of its session. Their readers may stop reading.
-pub const LOG_STREAMS: usize = 8;
+pub const LOG_STREAMS: usize = 24;
 // Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
 const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+// A log stream waits for its response until its end: some calls must be left for the session and renewals.
+const _: () = assert!(LOG_STREAMS + 8 <= CONCURRENT_REQUESTS && LOG_STREAMS + 8 <= CALLS_PER_NODE);
+/// Readers of logs of one host agent, each of any number of nodes.
+pub const LOG_READERS: usize = 64;
+/// Longest cursor of a log, in bytes: some hundred for the journal and for each container.
+pub const LOG_CURSOR_BYTES: usize = 64 * 1024;
+/// Units and pods that one request for logs names.
+pub const LOG_NAMES: usize = 64;
 /// Lines of a frame of a log. An empty line takes two bytes on the wire and some seventy in memory.
 pub const LOG_FRAME_LINES: usize = 4096;
 /// Streams reset by the peer before they were accepted, before the connection is closed.
@@ -46,6 +54,13 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take, by the listener.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the beginnings of two TLS handshakes, of all listeners of a program together: 45 a second. Each takes the host
+/// about a millisecond of a processor, and after its restart all agents come at once.
+pub const HANDSHAKES_APART: Duration = Duration::from_millis(22);
+/// How long a connection may wait for its handshake to begin; one that would wait longer is closed.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(8);
+// Whoever waits is still there when its turn comes.
+const _: () = assert!(HANDSHAKE_PATIENCE.as_millis() + 1_000 < CONNECT_TIMEOUT.as_millis());
 /// Pause after the system refused to accept, for example without free file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections without client certificate, handshakes included, from one address; further ones are closed.

@@ -1,65 +1,30 @@
-//! The measured figures: `make bench`, or one of them by `make bench BENCH=name`, the name of a bench or of a figure.
-//! Runs inside of a lab.
-//!
-//! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs,
-//! and given as a ratio of medians. Every figure also goes to `target/bench/figures.json`; one over its limit
-//! ([`lab_tests::figure`]) ends the run badly, when all are written.
+//! The measured figures of real VMs: `make bench`, or one of them by `make bench BENCH=name`, the name of a bench or of a
+//! figure. Runs inside of a lab. What is done with figures is in [`bench_figures`].
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error, Result, ensure};
-use lab_tests::figure::{self, Figure};
+use anyhow::{Context as _, Result};
+use bench_figures::{Figure, Suite, median, pairs, results};
 use lab_tests::vm::Shell;
 use lab_tests::{Lab, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DEADLINE: Duration = Duration::from_secs(30 * 60);
-/// Pairs of baseline and up; `BENCH_PAIRS` in the environment sets another number.
-const PAIRS: usize = 3;
-/// The results, where cargo's own files are and where they are looked for.
-const FILE: &str = "figures.json";
-
-/// Measures and adds its figures.
-type Bench = fn(&Lab, &mut Vec<Figure>) -> Result<()>;
 
 fn main() -> Result<()> {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let benches = figure::benches(&wanted).map_err(Error::msg)?;
     let lab = Lab::here()?;
-    let files = [results()?.join(FILE), lab.repo("target/bench").join(FILE)];
-    // What an earlier run measured is not taken for this one's, should it fail.
-    for file in files.iter().filter(|file| file.exists()) {
-        fs::remove_file(file)?;
-    }
-    let mut figures = Vec::new();
-    let mut ended = Ok(());
-    for name in benches {
-        println!("bench {name}");
-        let bench: Bench = match name {
-            "up" => bench_up,
-            _ => bench_running,
-        };
-        ended = bench(&lab, &mut figures).with_context(|| format!("bench {name}"));
-        if ended.is_err() {
-            break;
-        }
-    }
-    write_figures(&files, &figures)?;
-    let verdicts: Vec<_> = figures.iter().filter_map(Figure::verdict).collect();
-    verdicts.iter().for_each(|(line, _)| println!("{line}"));
-    ended?;
-    let over = verdicts.iter().filter(|(_, is_within)| !is_within).count();
-    ensure!(over == 0, "{over} of the figures are over their limits");
-    Ok(())
+    bench_figures::run(Suite::Lab, &lab.repo(""), &lab, |name| match name {
+        "up" => bench_up,
+        _ => bench_running,
+    })
 }
 
 /// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.
 fn bench_up(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
-    let pairs = std::env::var("BENCH_PAIRS").ok().filter(|text| !text.is_empty());
-    let pairs = pairs.map_or(Ok(PAIRS), |text| text.parse())?;
+    let pairs = pairs()?;
     let (mut baselines, mut ups) = (Vec::new(), Vec::new());
     for pair in 1..=pairs {
         let baseline = baseline(lab)?;
@@ -216,38 +181,4 @@ fn node_agent_resident(lab: &Lab, node: &str) -> Result<f64> {
     let read = "awk '/^VmRSS:/ { print $2 }' \
                 /proc/$(systemctl show -p MainPID --value k8s-node-agent)/status";
     Ok(Shell::open(lab, node)?.number(read)? as f64 / 1024.0)
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The directory of the results, `bench` under cargo's target directory.
-fn results() -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let dir = target.join("bench");
-    fs::create_dir_all(&dir)?;
-    Ok(dir)
-}
-
-fn write_figures(files: &[PathBuf], figures: &[Figure]) -> Result<()> {
-    println!("{:<26} {:>10} {:<4} {:>10} {:>7}", "figure", "value", "", "baseline", "ratio");
-    let mut lines = Vec::new();
-    for figure in figures {
-        let (Figure { name, value, unit, baseline }, ratio) = (figure, figure.ratio());
-        let text =
-            |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.2}"));
-        println!("{name:<26} {value:>10.2} {unit:<4} {:>10} {:>7}", text(*baseline), text(ratio));
-        lines.push(
-            json!({ "name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": ratio }),
-        );
-    }
-    let text = serde_json::to_string_pretty(&lines)?;
-    for file in files {
-        fs::create_dir_all(file.parent().context("a directory")?)?;
-        fs::write(file, &text)?;
-        println!("written to {}", file.display());
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
 use host_hypervisor::change::HostChange;
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
@@ -16,7 +17,7 @@ use crate::cluster::execute::execute_change;
 use crate::cluster::planning::teardown;
 use crate::cluster::turns::Turn;
 use crate::kubernetes::Remaining;
-use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord, RecordError};
 
 /// How long a node's pods have to leave.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
@@ -109,7 +110,7 @@ impl ClusterTask {
             self.shared.revoke(&node.id).await.map_err(Trouble::Passing)?;
             self.event(
                 &format!("node {}", node.name),
-                "NodeDrained",
+                EventType::NodeDrained,
                 "its pods have left, Kubernetes forgot it",
                 false,
             )
@@ -129,12 +130,18 @@ impl ClusterTask {
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
             // Of a VM that was undefined by hand nobody has removed it.
             remove_consoles(&console_dir(&self.shared.config), std::slice::from_ref(node));
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
             self.starts.forget(&node.name);
-            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
-                .await;
+            self.event(
+                &format!("node {}", node.name),
+                EventType::NodeRemoved,
+                "its VM and disk are gone",
+                false,
+            )
+            .await;
         }
         self.wake.notify_one();
         Ok(())
@@ -172,11 +179,14 @@ impl ClusterTask {
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
+        for node in &cluster.nodes {
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
+        }
         let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
         self.event(
             &format!("cluster {}", cluster.name),
-            "ClusterRemoved",
+            EventType::ClusterRemoved,
             "all that was ours is gone",
             false,
         )
@@ -202,7 +212,7 @@ impl ClusterTask {
                 return Ok(false);
             }
             self.refuse_overdue(cluster, operation, &changes[done..]).await?;
-            execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
+            execute_change(&self.shared, operation, &cluster.name, change).await?;
         }
         Ok(true)
     }

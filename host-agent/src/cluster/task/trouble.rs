@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::report::progress_lines;
@@ -84,7 +85,7 @@ impl ClusterTask {
         if progress::missing(cluster, observed).is_none() {
             self.event(
                 &format!("cluster {}", cluster.name),
-                "OperationSucceeded",
+                EventType::OperationSucceeded,
                 "all is as the file says",
                 false,
             )
@@ -147,7 +148,7 @@ impl ClusterTask {
         operation: &OperationRecord,
         failure: &Failure,
     ) {
-        self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
+        self.event(&failure.object, EventType::OperationFailed, &failure.to_string(), true).await;
         let ended = OperationRecord {
             state: OperationState::Failed(failure.clone()),
             finished: Some(jiff::Timestamp::now()),
