@@ -94,9 +94,12 @@ async fn open(world: &World, ca: &NodeCa) -> Port {
     let serve = limits::server()
         .add_service(join.max_decoding_message_size(limits::JOIN_DECODE_BYTES))
         .add_service(NodeServiceServer::new(Sessions(Arc::clone(&world.authority))))
-        .serve_with_incoming_shutdown(tls::incoming(listener, config, owner, |_| false), async {
-            drop(stopped.await);
-        });
+        .serve_with_incoming_shutdown(
+            tls::incoming(listener, config, owner, Arc::default(), |_| false),
+            async {
+                drop(stopped.await);
+            },
+        );
     task::spawn("node-port", serve);
     Port { address, _stop: stop }
 }

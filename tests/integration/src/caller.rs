@@ -3,8 +3,8 @@
 //!
 //! `integration-caller SOCKET UID GID --http`: becomes that user, asks for the metrics, and prints the answer.
 //!
-//! Started by the tests of the control socket and of the metrics, because a process has one user: the kernel's word on it is what is
-//! tested. Which methods there are it takes from the table that the build makes of the `.proto` files.
+//! Started by the tests of the control socket and of the metrics, because a process has one user: the kernel's word on
+//! it is what is tested. Which methods there are it takes from the table that the build makes of the `.proto` files.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
