@@ -7,7 +7,7 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, events, refused, stream, stream_of, to_its_end};
+use super::{NEWEST, Reply, broken, events, refused, stream, stream_of, to_its_end};
 use crate::cluster::agents::AgentUpgrade;
 use crate::cluster::manager::{Manager, RequestError};
 use crate::logs::LogReaders;
@@ -123,7 +123,7 @@ impl ClusterService for Clusters {
         let manager = Arc::clone(&self.manager);
         let mut operations = manager.operations();
         let first = manager.operation(&id).await?;
-        let reply = stream("watch-operation", |sender| async move {
+        let reply = stream_of("watch-operation", NEWEST, |sender| async move {
             let (mut last, mut operation) = (None, first);
             loop {
                 if Some(&operation) != last.as_ref() {
@@ -162,7 +162,7 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let request = request.into_inner();
         let mut status = self.manager.status(&request.cluster_name).await?;
-        let reply = stream("watch-status", |sender| async move {
+        let reply = stream_of("watch-status", NEWEST, |sender| async move {
             loop {
                 let snapshot = status.borrow_and_update().clone();
                 let response = control::WatchStatusResponse { status: Some(snapshot) };

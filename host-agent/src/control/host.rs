@@ -8,9 +8,11 @@ use k8sctl_proto::control::v1::{
     CollectSupportRequest, CollectSupportResponse, DoctorRequest, DoctorResponse, GetVersionRequest,
     GetVersionResponse,
 };
+use k8sctl_types::failure::Failure;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, stream_of};
+use super::{Reply, refused, stream_of};
 use crate::cluster::manager::Manager;
 use crate::support;
 
@@ -19,10 +21,20 @@ const PROTOCOL: u32 = 1;
 /// Parts of a support bundle on their way to one client; each may be large.
 const PARTS: usize = 2;
 
+/// Support bundles that are gathered at a time: each reads logs, consoles and the API of every cluster.
+const COLLECTIONS: usize = 2;
+
 /// See [`HostService`].
 #[derive(Debug)]
 pub(super) struct Host {
-    pub(super) manager: Arc<Manager>,
+    manager: Arc<Manager>,
+    collections: Arc<Semaphore>,
+}
+
+impl Host {
+    pub(super) fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, collections: Arc::new(Semaphore::new(COLLECTIONS)) }
+    }
 }
 
 #[tonic::async_trait]
@@ -52,8 +64,21 @@ impl HostService for Host {
             self.manager.find(&cluster_name).await?;
         }
         let deadline = deadline.and_then(|it| Duration::try_from(it).ok());
+        let place = Arc::clone(&self.collections).try_acquire_owned().map_err(|_| {
+            let reason = format!("{COLLECTIONS} support bundles are being gathered already");
+            refused(&Failure::new(
+                "HOST-BUSY",
+                "host agent",
+                reason,
+                "wait until they are there, then run it again",
+            ))
+        })?;
         let manager = Arc::clone(&self.manager);
-        let work = |sender| support::collect(manager, cluster_name, deadline, sender);
+        let work = |sender| async move {
+            let collected = support::collect(manager, cluster_name, deadline, sender).await;
+            drop(place);
+            collected
+        };
         Ok(Response::new(stream_of("collect-support", PARTS, work)))
     }
 }

@@ -32,6 +32,8 @@ use crate::control::roles::{OPERATOR_GROUP, peer_role};
 
 /// Connections of the socket, and of the port; further ones are closed.
 const CONNECTIONS: usize = 16;
+/// Connections of the socket of users without a role, besides: they are only told so, and take no place of the others.
+const STRANGERS: usize = 4;
 /// How long the header of a request may take.
 const HEADER_TIME: Duration = Duration::from_secs(3);
 /// How long all of a connection may take, an answer that is read slowly included.
@@ -77,10 +79,12 @@ pub fn start(config: &HostConfig, exporter: Arc<Exporter>) -> Result<(), UnixErr
 }
 
 async fn serve_socket(mut incoming: unix::Incoming, reader_group: Option<String>, source: Source) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let (readers, strangers) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(STRANGERS)));
     while let Some(Ok(connection)) = incoming.next().await {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let access = Access::Role(peer_role(&connection.connect_info(), reader_group.as_deref()));
+        let role = peer_role(&connection.connect_info(), reader_group.as_deref());
+        let places = if role == Role::Unspecified { &strangers } else { &readers };
+        let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
+        let access = Access::Role(role);
         let source = Arc::clone(&source);
         k8sctl_rpc::task::spawn("metrics-reader", async move {
             converse(connection, access, source).await;

@@ -13,7 +13,8 @@ use k8sctl_proto::node::v1::{
     LogFrame, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse, agent_message,
     host_message,
 };
-use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
+use k8sctl_rpc::limits::{FETCHES_PER_NODE, FIRST_MESSAGE_TIMEOUT};
+use k8sctl_rpc::places::Places;
 use k8sctl_types::protocol::{self, Fit, Protocol};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -50,12 +51,15 @@ pub struct NodeSessions {
     pub authority: Arc<JoinAuthority>,
     agent_file: AgentFile,
     refusals: Refusals,
+    /// Programs on their way, by node: of each some chunks are kept.
+    fetches: Places<String>,
 }
 
 impl NodeSessions {
     /// Sessions of the nodes in `registry`, for those whom `authority` knows. `agent_file` is what their agents can be made.
     pub fn new(registry: Arc<NodeRegistry>, authority: Arc<JoinAuthority>, agent_file: AgentFile) -> Self {
-        Self { registry, authority, agent_file, refusals: Refusals::default() }
+        let fetches = Places::new(FETCHES_PER_NODE);
+        Self { registry, authority, agent_file, refusals: Refusals::default(), fetches }
     }
 
     /// What is to become of an agent by the protocol that it speaks.
@@ -163,9 +167,22 @@ impl NodeService for NodeSessions {
                 UPGRADE,
             ));
         }
+        // Before the file is read, which takes a processor.
+        let Some(place) = self.fetches.take(identity.node_id.clone()) else {
+            return Err(self.refusals.refuse(
+                Code::ResourceExhausted,
+                &identity.node_id,
+                "its agent is being sent the program that it asks for already",
+                "wait: the node agent asks again by itself",
+            ));
+        };
         let file = self.agent_file.open(asked).await?;
         let (chunks, receiver) = mpsc::channel(OUTBOUND);
-        k8sctl_rpc::task::spawn("send-agent", agent_file::send(file, chunks));
+        k8sctl_rpc::task::spawn("send-agent", async move {
+            let sent = agent_file::send(file, chunks).await;
+            drop(place);
+            sent
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
