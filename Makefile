@@ -6,6 +6,7 @@
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
+#   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
@@ -38,7 +39,7 @@ cargo test --release -p lab-tests --no-run
 $(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
 endef
 
-.PHONY: help deps build up down test lab-test bench soak lint
+.PHONY: help deps build up down test lab-test bench soak fuzz lint
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -92,6 +93,13 @@ soak:
 	$(RUST)
 	cargo test --release -p lab-tests --no-run
 	$(LAB)/with-sudo $(LAB)/run cargo test --release --offline -p lab-tests --test cluster -- --ignored --nocapture half_an_hour
+
+# The test of make test, for longer; no VM and no lab. The same seed sends the same.
+fuzz: deps
+	@$(RUST)
+	cargo test --release -p fleet-tests --test malformed --no-run
+	export FUZZ_SECONDS=$${FUZZ_SECONDS:-600}
+	$(LAB)/with-sudo cargo test --release --offline -p fleet-tests --test malformed -- --nocapture
 
 lint:
 	@$(LAB)/deps lab || echo "lint: goes on with what is there" >&2

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use node_agent::bootstrap::identity::{Identity, Store};
 use node_agent::config::{Config, Simulation, Steps};
 use node_agent::machine::Machine;
 use tempfile::TempDir;
@@ -98,6 +99,12 @@ impl Fleet {
         let agent = node_agent::run_with(config, dialer, self.stop.clone());
         k8sctl_rpc::task::spawn(format!("agent-{node}"), agent);
         Ok(())
+    }
+
+    /// Who a node is, once its agent has joined.
+    pub fn identity(&self, node: &str) -> Result<Identity> {
+        let store = Store::new(self.dir.path().join(node).join("state"));
+        store.load()?.with_context(|| format!("{node} has not joined"))
     }
 
     /// How many agents there are.

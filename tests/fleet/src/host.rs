@@ -3,13 +3,15 @@
 //! Its libvirt is the test driver, which lives in the host agent's own process: it has as much memory as it is told, and
 //! with the host agent's end it forgets its VMs. Agents that have joined do not need them.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::wait_for;
@@ -38,22 +40,46 @@ pub struct Programs {
 pub struct Host {
     dir: TempDir,
     programs: Programs,
+    log_filter: &'static str,
     agent: Child,
+}
+
+/// What differs from host to host.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    /// Further lines of the configuration.
+    pub config: &'a str,
+    /// What it logs.
+    pub log_filter: &'static str,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        // A line for each of thousands of nodes is none of what is measured.
+        Self { config: "", log_filter: "warn" }
+    }
 }
 
 impl Host {
     /// Starts a host agent without clusters and waits until its socket answers.
     pub fn start(programs: &Programs) -> Result<Self> {
+        Self::start_with(programs, &Setup::default())
+    }
+
+    /// The same, with a difference.
+    pub fn start_with(programs: &Programs, setup: &Setup) -> Result<Self> {
         // Short, for sockets: their paths have a hundred characters.
         let dir = tempfile::Builder::new().prefix("fleet-").tempdir()?;
+        // Other users must get as far as the sockets.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         for part in ["channels", "images", "bundles", "plugins", "pool"] {
             fs::create_dir(dir.path().join(part))?;
         }
         fs::write(dir.path().join("libvirt.xml"), MACHINE)?;
-        fs::write(dir.path().join("host-agent.toml"), config_text(&dir))?;
+        fs::write(dir.path().join("host-agent.toml"), config_text(&dir) + setup.config)?;
         install_image(&dir)?;
-        let agent = spawn(programs, &dir)?;
-        let mut host = Self { dir, programs: programs.clone(), agent };
+        let agent = spawn(programs, &dir, setup.log_filter)?;
+        let mut host = Self { dir, programs: programs.clone(), log_filter: setup.log_filter, agent };
         host.wait_for_socket()?;
         Ok(host)
     }
@@ -62,8 +88,29 @@ impl Host {
     pub fn restart(&mut self) -> Result<()> {
         self.agent.kill()?;
         self.agent.wait()?;
-        self.agent = spawn(&self.programs, &self.dir)?;
+        self.agent = spawn(&self.programs, &self.dir, self.log_filter)?;
         self.wait_for_socket()
+    }
+
+    /// It is the process that it was, and no task of it has panicked.
+    pub fn is_sound(&mut self) -> Result<()> {
+        if let Some(status) = self.agent.try_wait()? {
+            bail!("the host agent ended with {status}:\n{}", self.log());
+        }
+        let log = self.whole_log();
+        let panics: Vec<&str> = log.lines().filter(|line| line.contains("panicked")).take(SHOWN).collect();
+        ensure!(panics.is_empty(), "the host agent panicked:\n{}", panics.join("\n"));
+        Ok(())
+    }
+
+    /// Where the metrics are served. The kernel has given the port, and the host agent logs it as information.
+    pub fn metrics_port(&self) -> Result<SocketAddr> {
+        wait_for("the port of the metrics is logged", START, || {
+            let log = self.whole_log();
+            let line = log.lines().find(|line| line.contains("serving metrics"));
+            let word = line.and_then(|line| line.split("address=").nth(1)?.split_whitespace().next());
+            Ok(word.and_then(|word| word.parse().ok()))
+        })
     }
 
     /// Process id of the host agent.
@@ -93,10 +140,14 @@ impl Host {
 
     /// The end of the host agent's log.
     pub fn log(&self) -> String {
-        let log = fs::read(self.file("host-agent.log")).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
+        let log = self.whole_log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    }
+
+    fn whole_log(&self) -> String {
+        let log = fs::read(self.file("host-agent.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     fn wait_for_socket(&mut self) -> Result<()> {
@@ -125,15 +176,14 @@ impl Drop for Host {
     }
 }
 
-fn spawn(programs: &Programs, dir: &TempDir) -> Result<Child> {
+fn spawn(programs: &Programs, dir: &TempDir, log_filter: &str) -> Result<Child> {
     let log = File::options().create(true).append(true).open(dir.path().join("host-agent.log"))?;
     Command::new("sh")
         .args(["-c", BEGIN, "sh"])
         .arg(&programs.host_agent)
         .arg("--config")
         .arg(dir.path().join("host-agent.toml"))
-        // A line for each of thousands of nodes is none of what is measured.
-        .env("K8SCTL_LOG", "warn")
+        .env("K8SCTL_LOG", log_filter)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -9,8 +9,10 @@
 //! - [`process`]: what a process costs; [`descriptors`]: how many files it may have open
 //! - [`pipe`]: TLS with nothing around it, to measure against
 //! - [`root`]: the host agent's socket is root's
+//! - [`malformed`]: what others send to the host agent meanwhile
 //!
-//! `tests/fleet.rs` is the small fleet of `make test`, `benches/figures` the large ones of `make bench`.
+//! `tests/fleet.rs` is the small fleet of `make test`, `tests/malformed.rs` one among malformed traffic, `benches/figures`
+//! the large ones of `make bench`.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,6 +26,7 @@ pub mod descriptors;
 pub mod dialer;
 pub mod host;
 pub mod k8sctl;
+pub mod malformed;
 pub mod pipe;
 pub mod process;
 pub mod root;

@@ -23,6 +23,11 @@ pub fn forget_peak(pid: u32) -> Result<()> {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak of the memory")
 }
 
+/// How many files it has open.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
 /// Time on a processor since its start, of all its threads.
 pub fn processor(pid: u32) -> Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -66,5 +71,6 @@ mod tests {
         let pid = std::process::id();
         assert!(resident(pid).expect("read") > 0 && peak(pid).expect("read") > 0);
         processor(pid).expect("read");
+        assert!(descriptors(pid).expect("read") > 2);
     }
 }
