@@ -67,6 +67,9 @@ use service::Claims;
 use session::Session;
 use status::Board;
 
+/// The steps that are done since the machine was booted. On tmpfs.
+const STEPS_DONE: &str = "/run/k8s-myhome/steps-done";
+
 /// Runs the agent until `shutdown`, or until the host removes the node.
 pub async fn run(config: Config, shutdown: CancellationToken) {
     run_with(config, Arc::new(RealDialer), shutdown).await;
@@ -126,9 +129,12 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
         }
     }
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");
-    let converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone())
+    let mut converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone())
         .with_repairs(repairs)
         .woken_by(wake);
+    if let Steps::Real = config.steps {
+        converge = converge.keeping_done(root.path(STEPS_DONE));
+    }
     let converging = k8sctl_rpc::task::spawn("converge", converge.run());
 
     // A simulated agent shares its program with others.
