@@ -46,8 +46,12 @@ impl Screen {
         }
     }
 
-    /// Draws a frame over the last one, of the size that the terminal has by now.
+    /// Draws a frame over the last one, of the size that the terminal has by now. A terminal that was given back, since
+    /// another task panicked, is not drawn on any more.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        if !IS_TAKEN.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the terminal was given back after a panic"));
+        }
         self.terminal.draw(draw)?;
         Ok(())
     }
