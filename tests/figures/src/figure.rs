@@ -57,6 +57,14 @@ static LIMITS: [(&str, Limit); 27] = [
     ("follow-latency-lab", Limit::Most(650.0)),
 ];
 
+/// The most that a figure of this name may be, in its unit, where that is promised.
+pub fn most(name: &str) -> Option<f64> {
+    LIMITS.iter().find_map(|(of, limit)| match limit {
+        Limit::Most(most) if *of == name => Some(*most),
+        _ => None,
+    })
+}
+
 impl Figure {
     /// The value in terms of the baseline.
     pub fn ratio(&self) -> Option<f64> {
