@@ -44,6 +44,7 @@ pub mod steps;
 pub mod systemd;
 pub mod warm;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use k8sctl_proto::node::v1::ConditionStatus;
@@ -53,13 +54,14 @@ use tokio_util::sync::CancellationToken;
 use bootstrap::identity::Store;
 use bootstrap::port::RealSecretPort;
 use bootstrap::{Bootstrap, Dialer};
-use config::{Config, Steps};
+use config::{Config, Simulation, Steps};
 use converge::Converge;
 use converge::simulated::{self, NoJournal};
 use converge::step::{Journal, RealJournal};
 use dial::RealDialer;
 use durable::Root;
 use logs::LogSources;
+use logs::real::RealLogs;
 use logs::simulated::SimulatedLogs;
 use repair::{Repairs, Surroundings};
 use replace::Replacements;
@@ -83,17 +85,11 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
     let (repairs, claims) = (Repairs::open(&config.state_dir, board.clone()), Claims::default());
     let wake = Arc::<Notify>::default();
     let (steps, journal, logs): (_, Arc<dyn Journal>, Arc<dyn LogSources>) = match &config.steps {
-        Steps::Real => {
-            (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(logs::real::RealLogs::default()))
-        }
+        Steps::Real => (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(RealLogs::default())),
         Steps::Simulated(simulation) => (
             simulated::steps(simulation, config.state_dir.join("simulated")),
             Arc::new(NoJournal),
-            Arc::new(if simulation.in_memory {
-                SimulatedLogs::fresh(simulation.logs)
-            } else {
-                SimulatedLogs::kept(&config.state_dir, simulation.logs)
-            }),
+            simulated_logs(simulation, &config.state_dir),
         ),
     };
     let mut changing = None;
@@ -154,5 +150,14 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
     converging.abort();
     if let Some(changing) = changing {
         changing.abort();
+    }
+}
+
+/// The log of an agent that has no machine of its own.
+fn simulated_logs(simulation: &Simulation, state_dir: &Path) -> Arc<dyn LogSources> {
+    match &simulation.journal {
+        Some(directory) => Arc::new(RealLogs::of_journal(directory)),
+        None if simulation.in_memory => Arc::new(SimulatedLogs::fresh(simulation.logs)),
+        None => Arc::new(SimulatedLogs::kept(state_dir, simulation.logs)),
     }
 }

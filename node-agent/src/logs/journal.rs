@@ -6,7 +6,8 @@
 //! journalctl selects by unit and finds the place to begin; times are its coarse filter only, since what it takes for
 //! times differs between its releases. The exact one is [`super::filter`].
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use k8sctl_types::logs::merge::Micros;
@@ -24,6 +25,30 @@ const ERROR_LIMIT: u64 = 4 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// How much earlier than asked for journalctl begins and how much later it ends, in seconds.
 const MARGIN: i64 = 2;
+
+/// Which journal is read, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journalctl {
+    /// The program.
+    pub program: PathBuf,
+    /// A directory with files of a journal. `None` means: this machine's own journal.
+    pub directory: Option<PathBuf>,
+}
+
+impl Journalctl {
+    /// This machine's own journal, by this program.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), directory: None }
+    }
+
+    /// The argument that names the journal, where it is not this machine's.
+    fn directory_argument(&self) -> Option<OsString> {
+        let directory = self.directory.as_ref()?;
+        let mut argument = OsString::from("--directory=");
+        argument.push(directory);
+        Some(argument)
+    }
+}
 
 /// Where to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,13 +127,15 @@ pub struct Reading {
 
 impl Reading {
     /// Starts it.
-    pub fn start(program: &Path, query: &Query, matches: &[String]) -> Result<Self, LogError> {
+    pub fn start(journalctl: &Journalctl, query: &Query, matches: &[String]) -> Result<Self, LogError> {
+        let program: &Path = &journalctl.program;
         let start = |source| LogError::Start { program: program.display().to_string(), source };
         #[expect(
             clippy::disallowed_methods,
             reason = "Program keeps the whole output; this one may never end"
         )]
         let mut child = Command::new(program)
+            .args(journalctl.directory_argument())
             .args(query.arguments(matches))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -168,10 +195,15 @@ pub struct Tail {
 }
 
 /// Finds the last `lines` entries that pass the filter, or all where there are fewer, without keeping them.
-pub async fn tail(program: &Path, matches: &[String], filter: &Filter, lines: u64) -> Result<Tail, LogError> {
+pub async fn tail(
+    journalctl: &Journalctl,
+    matches: &[String],
+    filter: &Filter,
+    lines: u64,
+) -> Result<Tail, LogError> {
     let start = Start::Time(filter.since);
     let query = Query { start: start.clone(), until: filter.until, follow: false, reverse: true };
-    let mut reading = Reading::start(program, &query, matches)?;
+    let mut reading = Reading::start(journalctl, &query, matches)?;
     let mut found = Tail { start, lines: 0 };
     while let Some(entries) = reading.next().await? {
         for entry in entries {
@@ -190,9 +222,9 @@ pub async fn tail(program: &Path, matches: &[String], filter: &Filter, lines: u6
 }
 
 /// Whether the journal has any entry of these.
-pub async fn has_entries(program: &Path, matches: &[String]) -> Result<bool, LogError> {
+pub async fn has_entries(journalctl: &Journalctl, matches: &[String]) -> Result<bool, LogError> {
     let query = Query { start: Start::Last(1), until: None, follow: false, reverse: false };
-    Ok(Reading::start(program, &query, matches)?.next().await?.is_some())
+    Ok(Reading::start(journalctl, &query, matches)?.next().await?.is_some())
 }
 
 impl From<&JournalPosition> for Start {

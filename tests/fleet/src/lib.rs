@@ -8,6 +8,7 @@
 //! - [`control`]: what is asked of the host agent; [`k8sctl`]: the command itself
 //! - [`process`]: what a process costs; [`descriptors`]: how many files it may have open
 //! - [`pipe`]: TLS with nothing around it, to measure against
+//! - [`journal`]: a journal for an agent to read, and how fast that is read without us
 //! - [`root`]: the host agent's socket is root's
 //!
 //! `tests/fleet.rs` is the small fleet of `make test`, `benches/figures` the large ones of `make bench`.
@@ -23,9 +24,11 @@ pub mod control;
 pub mod descriptors;
 pub mod dialer;
 pub mod host;
+pub mod journal;
 pub mod k8sctl;
 pub mod pipe;
 pub mod process;
+mod program;
 pub mod root;
 
 use std::thread;

@@ -1,6 +1,5 @@
 //! The lines of one stream: read from journal and files, merged, sent.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogUnknown, log_unknown};
@@ -13,7 +12,7 @@ use super::super::cursor::{Cursor, FilePosition, JournalPosition};
 use super::super::export::Entry;
 use super::super::filter::{Filter, stamp};
 use super::super::frames::{Batch, Frames};
-use super::super::journal::{self, Query, Reading, Start};
+use super::super::journal::{self, Journalctl, Query, Reading, Start};
 use super::super::pods::{Begin, Pods};
 use super::super::wanted::{Containers, Wanted};
 use super::{LogError, now};
@@ -63,7 +62,7 @@ enum Wake {
 
 /// See the module.
 pub struct Flow<'a> {
-    journalctl: PathBuf,
+    journalctl: Journalctl,
     wanted: Wanted,
     filter: Filter,
     /// Entries of the journal before this moment do not pass: nothing else says where to go on.
@@ -92,7 +91,7 @@ pub struct Flow<'a> {
 impl<'a> Flow<'a> {
     /// Nothing is read yet.
     pub fn open(
-        journalctl: PathBuf,
+        journalctl: Journalctl,
         wanted: Wanted,
         filter: Filter,
         pods: Pods,

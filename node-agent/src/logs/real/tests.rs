@@ -13,7 +13,11 @@ use super::*;
 use crate::clock::Offset;
 
 const JOURNALCTL: &str = r#"#!/bin/sh
-file=$(dirname "$0")/journal
+folder=$(dirname "$0")
+for argument in "$@"; do
+  case $argument in --directory=*) folder=${argument#--directory=} ;; esac
+done
+file=$folder/journal
 at=0 lines= reverse= follow=
 for argument in "$@"; do
   case $argument in
@@ -81,7 +85,11 @@ impl Node {
 
     fn logs(&self) -> RealLogs {
         let path = |name: &str| self.dir.path().join(name);
-        RealLogs { journalctl: path("journalctl"), systemctl: path("systemctl"), pods: path("pods") }
+        RealLogs {
+            journalctl: Journalctl::new(path("journalctl")),
+            systemctl: path("systemctl"),
+            pods: path("pods"),
+        }
     }
 
     async fn try_read(&self, selector: LogSelector) -> Result<Vec<LogFrame>, LogError> {
@@ -337,8 +345,27 @@ async fn a_journal_that_cannot_be_read_says_why() {
     std::fs::write(node.dir.path().join("journal.broken"), "").expect("written");
     let error = node.try_read(LogSelector::default()).await.expect_err("it is broken");
     assert_eq!(error.to_string(), "journalctl failed: the journal is broken");
-    let gone = RealLogs { journalctl: "/nonexistent/journalctl".into(), ..node.logs() };
+    let gone = RealLogs { journalctl: Journalctl::new("/nonexistent/journalctl"), ..node.logs() };
     let (sender, _sent) = mpsc::channel(1);
     let error = gone.read(LogSelector::default(), &mut Frames::new(sender, Offset::default())).await;
     assert_eq!(error.expect_err("it is not there").to_string(), "cannot start /nonexistent/journalctl");
+}
+
+#[tokio::test]
+async fn a_journal_that_lies_in_a_directory_is_read_there() {
+    let (node, other) = (Node::new(), Node::new());
+    node.journal(TEN, "of this machine");
+    other.journal(TEN, "of the directory");
+    let directory = other.dir.path().to_owned();
+    let journalctl = Journalctl { directory: Some(directory), ..node.logs().journalctl };
+    let (sender, mut sent) = mpsc::channel(100);
+    let mut frames = Frames::new(sender, Offset::default());
+    let logs = RealLogs { journalctl, ..node.logs() };
+    logs.read(LogSelector::default(), &mut frames).await.expect("read");
+    drop(frames);
+    let mut all = Vec::new();
+    while let Some(frame) = sent.recv().await {
+        all.push(frame);
+    }
+    assert_eq!(texts(&all), ["of the directory"]);
 }
