@@ -35,8 +35,8 @@ RUST := . $(LAB)/common.sh
 # needs none.
 define lab_tests
 $(RUST)
-cargo test --release -p lab-tests --no-run
-$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
+cargo test -p lab-tests --no-run
+$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
 endef
 
 .PHONY: help deps build up down test lab-test bench plot soak lint
@@ -64,7 +64,7 @@ test:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)
 	cargo test --workspace --exclude lab-tests --no-run
-	cargo test --release -p lab-tests --no-run
+	cargo test -p lab-tests --no-run
 	$(LAB)/with-sudo $(LAB)/cargo-test --workspace --exclude lab-tests --no-fail-fast
 	$(lab_tests)
 
