@@ -279,7 +279,13 @@ impl LogStream {
                 self.go_away(input, reason);
                 self.await_event(input, receiver);
             }
-            Some(NodeEvent::Ended) => self.end(input),
+            Some(NodeEvent::Ended) => {
+                // It knows all that it did not say to be unknown, also where no line of that passes.
+                if !std::mem::replace(&mut self.nodes[input].has_answered, true) {
+                    self.asked.answer(&[]);
+                }
+                self.end(input);
+            }
             Some(NodeEvent::Failed(reason, why)) => {
                 self.end(input);
                 if self.nodes.len() > 1 {
