@@ -121,8 +121,10 @@ pub struct Reading {
     stdout: BufReader<ChildStdout>,
     stderr: ChildStderr,
     parser: Parser,
-    /// Left out if it is the first.
+    /// Left out: it is the first, unless the journal does not have it any more.
     left_out: Option<String>,
+    /// The journal does not have it any more.
+    missed: Option<String>,
 }
 
 impl Reading {
@@ -151,7 +153,13 @@ impl Reading {
             _ => None,
         };
         let stdout = BufReader::with_capacity(READ_BYTES, stdout);
-        Ok(Self { child, stdout, stderr, parser: Parser::default(), left_out })
+        Ok(Self { child, stdout, stderr, parser: Parser::default(), left_out, missed: None })
+    }
+
+    /// The entry behind which it was to begin, where the journal does not have it any more; told once, with the first
+    /// entries or the end.
+    pub fn missed(&mut self) -> Option<String> {
+        self.missed.take()
     }
 
     /// The next entries, one at least; `None` when it has ended well. Cancel-safe.
@@ -167,9 +175,13 @@ impl Reading {
             let length = bytes.len();
             self.stdout.consume(length);
             if let Some(first) = entries.first()
-                && self.left_out.take().is_some_and(|left_out| left_out == first.cursor)
+                && let Some(left_out) = self.left_out.take()
             {
-                entries.remove(0);
+                if left_out == first.cursor {
+                    entries.remove(0);
+                } else {
+                    self.missed = Some(left_out);
+                }
             }
             if !entries.is_empty() {
                 return Ok(Some(entries));
@@ -179,10 +191,17 @@ impl Reading {
         // What it cannot say does not matter when it ended well.
         let _ = (&mut self.stderr).take(ERROR_LIMIT).read_to_string(&mut says).await;
         if self.child.wait().await.map_err(read)?.success() {
+            self.missed = self.missed.take().or_else(|| self.left_out.take());
             return Ok(None);
         }
         Err(LogError::Failed { program: "journalctl".to_owned(), says: says.trim().to_owned() })
     }
+}
+
+/// When the entry of a cursor was written, in microseconds since 1970.
+pub fn moment_of(cursor: &str) -> Option<Micros> {
+    let hex = cursor.split(';').find_map(|part| part.strip_prefix("t="))?;
+    Micros::from_str_radix(hex, 16).ok()
 }
 
 /// The last entries that pass.
@@ -240,6 +259,13 @@ impl From<&JournalPosition> for Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cursor_tells_when_its_entry_was_written() {
+        let cursor = "s=6c0e;i=4f;b=9b1d;m=1a2b;t=60a24181e4000;x=5e";
+        assert_eq!(moment_of(cursor), Some(0x6_0a24_181e_4000));
+        assert_eq!((moment_of("s=1;i=2"), moment_of("t=x"), moment_of("")), (None, None, None));
+    }
 
     #[test]
     fn a_query_becomes_arguments() {

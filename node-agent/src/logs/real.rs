@@ -60,11 +60,14 @@ impl RealLogs {
 #[async_trait]
 impl LogSources for RealLogs {
     async fn read(&self, selector: LogSelector, frames: &mut Frames) -> Result<(), LogError> {
-        let filter = Filter::of(&selector)?;
+        let mut filter = Filter::of(&selector)?;
         let cursor = match selector.after_cursor.as_str() {
             "" => None,
             text => Some(text.parse::<Cursor>()?),
         };
+        if let Some(cursor) = &cursor {
+            filter.since = cursor.since;
+        }
         let units = self.unknown_units(&selector).await?;
         let wanted = Wanted::of(&selector)?;
         let pods = Pods::new(self.pods.clone(), wanted.containers.clone());
