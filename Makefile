@@ -5,6 +5,7 @@
 #   make down    takes it away again; asks first, and with YES=1 does not
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
+#   make plot    docs/performance-scale.svg, from what make bench has measured
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
 #   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
@@ -35,11 +36,11 @@ RUST := . $(LAB)/common.sh
 # needs none.
 define lab_tests
 $(RUST)
-cargo test --release -p lab-tests --no-run
-$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --release -p lab-tests --offline --no-fail-fast
+cargo test -p lab-tests --no-run
+$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
 endef
 
-.PHONY: help deps build up down test lab-test bench soak fuzz lint
+.PHONY: help deps build up down test lab-test bench plot soak fuzz lint
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -64,7 +65,7 @@ test:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)
 	cargo test --workspace --exclude lab-tests --no-run
-	cargo test --release -p lab-tests --no-run
+	cargo test -p lab-tests --no-run
 	$(LAB)/with-sudo $(LAB)/cargo-test --workspace --exclude lab-tests --no-fail-fast
 	$(lab_tests)
 
@@ -77,6 +78,7 @@ bench: deps
 	status=0
 	suites=" $$(cargo run --quiet --package bench-figures -- $(BENCH) | tr '\n' ' ')"
 	if [[ $$suites == *" fleet "* ]]; then
+	  $(LAB)/deps bench || echo "bench: goes on with what is there" >&2
 	  cargo bench -p fleet-tests --no-run
 	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
 	fi
@@ -86,6 +88,11 @@ bench: deps
 	  $(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH) || status=$$?
 	fi
 	exit "$$status"
+
+# Of the last make bench BENCH=scale of this checkout.
+plot: deps
+	@$(RUST)
+	cargo run --quiet --package bench-figures --bin bench-plot -- target/bench/figures.json docs/performance-scale.svg
 
 # On a cluster of its own in a lab; the same seed brings the same faults in the same order.
 soak:

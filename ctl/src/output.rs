@@ -48,8 +48,8 @@ pub fn item(context: &Context, value: &impl Serialize) -> io::Result<()> {
     }
 }
 
-/// Prints several of many results at once.
-pub fn items<T: Serialize>(context: &Context, values: impl IntoIterator<Item = T>) -> io::Result<()> {
+/// Several of many results as text, to be printed at once.
+pub fn items<T: Serialize>(context: &Context, values: impl IntoIterator<Item = T>) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     for value in values {
         match context.format {
@@ -60,11 +60,10 @@ pub fn items<T: Serialize>(context: &Context, values: impl IntoIterator<Item = T
             }
         }
     }
-    if text.is_empty() {
-        return Ok(());
+    if !text.is_empty() {
+        context.has_printed.set(true);
     }
-    context.has_printed.set(true);
-    context.out.raw(text)
+    Ok(text)
 }
 
 /// The document of a run that failed before it printed one: programs read standard output only.

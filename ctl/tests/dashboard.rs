@@ -57,16 +57,22 @@ async fn what_cannot_be_seen_at_all_is_told_at_once() {
     bench.run(&["dashboard", "--web", "--port", &port]).await.fails(1, &["error HOST-PORT: 127.0.0.1:"]);
 }
 
-/// Runs it in a terminal, types or sends something when it shows this, and gives the exit code and all that it wrote.
-async fn in_a_terminal(
-    bench: &Bench,
-    shows: &str,
-    end: Result<&'static [u8], Signal>,
-) -> (Option<i32>, String) {
+/// What happens to it.
+#[derive(Clone, Copy)]
+enum End {
+    Keys(&'static [u8]),
+    Signal(Signal),
+    /// Its terminal is gone.
+    Gone,
+}
+
+/// Runs it in a terminal, ends it when it shows this, and gives the exit code and all that it wrote.
+async fn in_a_terminal(bench: &Bench, shows: &str, end: End) -> (Option<i32>, String) {
     while !bench.path("api.sock").exists() {
         tokio::task::yield_now().await;
     }
-    let mut ours = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    let mut ours =
+        File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap());
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap();
@@ -77,7 +83,7 @@ async fn in_a_terminal(
         .open(std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())))
         .unwrap();
     tcsetwinsize(&ours, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    let mut command = bench.command(&["dashboard"]);
+    let mut command = bench.command_in_a_session(&["dashboard"]);
     command.env("TERM", "xterm-256color").stdin(theirs.try_clone().unwrap());
     command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
     let mut child = command.spawn().unwrap();
@@ -94,8 +100,9 @@ async fn in_a_terminal(
             said.extend_from_slice(&buffer[..count]);
             if !ended && String::from_utf8_lossy(&said).contains(&shows) {
                 match end {
-                    Ok(keys) => ours.write_all(keys).unwrap(),
-                    Err(signal) => kill_process(pid, signal).unwrap(),
+                    End::Keys(keys) => ours.write_all(keys).unwrap(),
+                    End::Signal(signal) => kill_process(pid, signal).unwrap(),
+                    End::Gone => break,
                 }
                 ended = true;
             }
@@ -113,11 +120,11 @@ const GIVEN_BACK: &str = "\x1b[?1049l";
 async fn in_a_terminal_it_shows_all_and_gives_the_screen_back() {
     let answers = Answers { status: vec![story::troubled_status()], ..lively() };
     for (end, code) in [
-        (Ok(&b"q"[..]), 0),
-        (Ok(&b"\x03"[..]), 130),
-        (Err(Signal::TERM), 130),
-        (Err(Signal::HUP), 130),
-        (Err(Signal::INT), 130),
+        (End::Keys(b"q"), 0),
+        (End::Keys(b"\x03"), 130),
+        (End::Signal(Signal::TERM), 130),
+        (End::Signal(Signal::HUP), 130),
+        (End::Signal(Signal::INT), 130),
     ] {
         let bench = Bench::new(answers.clone());
         // The line of a stranger, made visible.
@@ -131,6 +138,13 @@ async fn in_a_terminal_it_shows_all_and_gives_the_screen_back() {
         assert!(taken.is_some() && taken < given_back, "{said:?}");
         assert!(said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l"), "the cursor is back: {said:?}");
     }
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_gone_ends_it() {
+    let (status, said) = in_a_terminal(&Bench::new(lively()), "hello", End::Gone).await;
+    // It is told of that, or notices it while it draws.
+    assert!(matches!(status, Some(130 | 1)), "{status:?}: {said}");
 }
 
 /// Begins to serve; gives what runs, and the URL that was printed.

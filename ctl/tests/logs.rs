@@ -9,9 +9,13 @@
 mod fake;
 mod harness;
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use fake::{Answers, story};
 use harness::{Bench, finish};
-use k8sctl_proto::control::v1::LogNotice;
+use k8sctl_proto::control::v1::{ClusterLogLine, LogNotice};
+use k8sctl_proto::node::v1::LogLine;
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tokio::process::Command;
@@ -134,6 +138,27 @@ async fn a_follower_goes_on_where_it_was_when_the_host_agent_comes_back() {
     // Who does not follow is told.
     let bench = Bench::new(Answers { logs_lost_after: Some(1), ..story::answers() });
     bench.run(&["logs"]).await.fails(4, &["error HOST-AGENT-LOST"]);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_loses_nothing() {
+    let keepalive = Duration::from_secs(2);
+    // Far more than is on its way at once.
+    let line = |number: usize| ClusterLogLine {
+        node_name: "a".to_owned(),
+        line: Some(LogLine { text: format!("{number} {}", "x".repeat(4096)), ..LogLine::default() }),
+        late: false,
+    };
+    let logs = (0..500).map(line).collect();
+    let bench = Bench::new(Answers { logs, keepalive: Some(keepalive), ..story::answers() });
+    bench.run(&["version"]).await.expect(0);
+    let mut command = bench.command(&["logs", "--timestamps=false"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A pager whose user reads the first page.
+    tokio::time::sleep(3 * keepalive).await;
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 500);
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub struct Simulation {
     pub fail_always: Vec<String>,
     /// How it logs.
     pub logs: SimulatedLog,
+    /// Its log is the journal in this directory, read as a node's own is, and no simulated one.
+    pub journal: Option<PathBuf>,
     /// Between two changes of its health; none unless given.
     pub change_every: Option<Duration>,
     /// Steps and log begin anew with each start: nothing of them is on the disk. For thousands on one machine.

@@ -44,6 +44,7 @@ pub mod steps;
 pub mod systemd;
 pub mod warm;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use k8sctl_proto::node::v1::ConditionStatus;
@@ -53,19 +54,23 @@ use tokio_util::sync::CancellationToken;
 use bootstrap::identity::Store;
 use bootstrap::port::RealSecretPort;
 use bootstrap::{Bootstrap, Dialer};
-use config::{Config, Steps};
+use config::{Config, Simulation, Steps};
 use converge::Converge;
 use converge::simulated::{self, NoJournal};
 use converge::step::{Journal, RealJournal};
 use dial::RealDialer;
 use durable::Root;
 use logs::LogSources;
+use logs::real::RealLogs;
 use logs::simulated::SimulatedLogs;
 use repair::{Repairs, Surroundings};
 use replace::Replacements;
 use service::Claims;
 use session::Session;
 use status::Board;
+
+/// The steps that are done since the machine was booted. On tmpfs.
+const STEPS_DONE: &str = "/run/k8s-myhome/steps-done";
 
 /// Runs the agent until `shutdown`, or until the host removes the node.
 pub async fn run(config: Config, shutdown: CancellationToken) {
@@ -80,17 +85,11 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
     let (repairs, claims) = (Repairs::open(&config.state_dir, board.clone()), Claims::default());
     let wake = Arc::<Notify>::default();
     let (steps, journal, logs): (_, Arc<dyn Journal>, Arc<dyn LogSources>) = match &config.steps {
-        Steps::Real => {
-            (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(logs::real::RealLogs::default()))
-        }
+        Steps::Real => (steps::real(&root, &claims), Arc::new(RealJournal), Arc::new(RealLogs::default())),
         Steps::Simulated(simulation) => (
             simulated::steps(simulation, config.state_dir.join("simulated")),
             Arc::new(NoJournal),
-            Arc::new(if simulation.in_memory {
-                SimulatedLogs::fresh(simulation.logs)
-            } else {
-                SimulatedLogs::kept(&config.state_dir, simulation.logs)
-            }),
+            simulated_logs(simulation, &config.state_dir),
         ),
     };
     let mut changing = None;
@@ -126,9 +125,12 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
         }
     }
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");
-    let converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone())
+    let mut converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone())
         .with_repairs(repairs)
         .woken_by(wake);
+    if let Steps::Real = config.steps {
+        converge = converge.keeping_done(root.path(STEPS_DONE));
+    }
     let converging = k8sctl_rpc::task::spawn("converge", converge.run());
 
     // A simulated agent shares its program with others.
@@ -148,5 +150,14 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
     converging.abort();
     if let Some(changing) = changing {
         changing.abort();
+    }
+}
+
+/// The log of an agent that has no machine of its own.
+fn simulated_logs(simulation: &Simulation, state_dir: &Path) -> Arc<dyn LogSources> {
+    match &simulation.journal {
+        Some(directory) => Arc::new(RealLogs::of_journal(directory)),
+        None if simulation.in_memory => Arc::new(SimulatedLogs::fresh(simulation.logs)),
+        None => Arc::new(SimulatedLogs::kept(state_dir, simulation.logs)),
     }
 }

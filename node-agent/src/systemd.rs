@@ -4,9 +4,15 @@
 //! which zbus refuses. Used by health, by repair, which starts units and kills what hangs, and by
 //! [`crate::processors`].
 
+use std::io;
+use std::time::Duration;
+
 use futures::{Stream, StreamExt};
+use tokio::time::timeout;
 use zbus::{Connection, OwnedObjectPath, Variant};
 
+/// Longest that connecting, and each call, may take: the bus itself sets no end to them.
+const DEADLINE: Duration = Duration::from_secs(25);
 /// The signal that nothing can refuse.
 const SIGKILL: i32 = 9;
 
@@ -102,9 +108,14 @@ pub struct Systemd(Connection);
 impl Systemd {
     /// Connects.
     pub async fn connect() -> Result<Self, SystemdError> {
-        let connection = Connection::system().await.map_err(SystemdError::Connect)?;
-        let manager = ManagerProxy::new(&connection).await.map_err(SystemdError::Connect)?;
-        manager.subscribe().await.map_err(SystemdError::Connect)?;
+        let slow = |_| zbus::Error::from(io::Error::from(io::ErrorKind::TimedOut));
+        let connected = timeout(DEADLINE, Self::try_connect()).await;
+        connected.map_err(slow).flatten().map_err(SystemdError::Connect)
+    }
+
+    async fn try_connect() -> zbus::Result<Self> {
+        let connection = zbus::connection::Builder::system().method_timeout(DEADLINE).build().await?;
+        ManagerProxy::new(&connection).await?.subscribe().await?;
         Ok(Self(connection))
     }
 

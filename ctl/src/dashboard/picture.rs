@@ -1,6 +1,8 @@
 //! What is to be seen at a moment, in words and tones: made of the model, drawn by the terminal and by the page. Pure.
 //! Every text in it is fit to be shown.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -177,7 +179,12 @@ impl Picture {
         }
     }
 
-    /// Which of its nodes this is, for its colour.
+    /// Its nodes by name, each with its place, for their colours. There may be thousands of them.
+    pub fn places(&self) -> HashMap<&str, usize> {
+        self.nodes.iter().enumerate().map(|(place, node)| (node.name.as_str(), place)).collect()
+    }
+
+    /// Which of its nodes this one is.
     pub fn place_of(&self, node: &str) -> usize {
         self.nodes.iter().position(|known| known.name == node).unwrap_or_default()
     }

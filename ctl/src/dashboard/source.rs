@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8sctl_proto::control::v1::{GetVersionRequest, LogPosition, StreamLogsRequest, WatchOperationRequest};
 use k8sctl_proto::node::v1::LogSelector;
+use k8sctl_rpc::status::failure_from;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
@@ -94,10 +95,19 @@ async fn logs(agent: &Agent, cluster: &str, models: &watch::Sender<Model>) {
     let mut positions = BTreeMap::new();
     loop {
         let end = logs_once(agent, cluster, models, &mut positions).await;
+        if end.as_ref().is_err_and(ends_positions) {
+            positions.clear();
+        }
         let (reason, pause) = why(end);
         tell(models, News::Lost(Feed::Logs, reason));
         sleep(pause).await;
     }
+}
+
+/// Of a cluster that is gone they mean nothing in the next one of its name, and another host agent may know no such ones.
+fn ends_positions(status: &Status) -> bool {
+    let failure = failure_from(status);
+    failure.is_some_and(|failure| ["CLUSTER-UNKNOWN", "NODE-LOGS-REQUEST"].contains(&failure.id.as_str()))
 }
 
 async fn logs_once(

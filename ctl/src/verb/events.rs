@@ -87,6 +87,12 @@ async fn read(
                 let seen = response.event.as_ref().map_or(0, |event| event.number + 1);
                 request.from = response.next.max(seen).max(request.from);
                 request.tail = None;
+                if response.gone_before > 0 {
+                    let before = response.gone_before;
+                    context
+                        .err
+                        .line(format!("events before {before} are no longer kept: some may be missing"))?;
+                }
                 match response.event {
                     Some(event) => print(context, &event.into())?,
                     // All that was stored is here: what comes from now on fits whatever its time is.

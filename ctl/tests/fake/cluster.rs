@@ -96,8 +96,13 @@ impl ClusterService for FakeHostAgent {
         let broken = self.broken_after(request.follow);
         let next = answers.events.last().map_or(1, |event| event.number + 1);
         let events = answers.events.into_iter().filter(|event| event.number >= request.from);
-        let events = events.map(|event| StreamEventsResponse { next: event.number + 1, event: Some(event) });
-        let caught_up = request.follow.then_some(StreamEventsResponse { event: None, next });
+        let events = events.map(|event| StreamEventsResponse {
+            next: event.number + 1,
+            event: Some(event),
+            ..StreamEventsResponse::default()
+        });
+        let caught_up =
+            request.follow.then_some(StreamEventsResponse { next, ..StreamEventsResponse::default() });
         let messages = events.chain(caught_up).take(broken.unwrap_or(usize::MAX)).collect();
         let is_endless = answers.endless && request.follow && broken.is_none();
         Ok(Response::new(stream(messages, answers.pace, is_endless)))

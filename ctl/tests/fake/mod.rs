@@ -48,6 +48,8 @@ pub struct Answers {
     pub log_notices: Vec<control::LogNotice>,
     /// The first stream of logs breaks off after so many lines, as when the host agent dies.
     pub logs_lost_after: Option<usize>,
+    /// A client that says nothing for twice as long is taken for dead.
+    pub keepalive: Option<Duration>,
     pub upgrades: Vec<control::UpgradeAgentsResponse>,
     pub support: Vec<control::SupportPart>,
     pub kubeconfig: String,
@@ -76,7 +78,10 @@ impl FakeHostAgent {
     /// Serves on this socket until the task is dropped.
     pub async fn serve(self, socket: &Path) {
         let incoming = k8sctl_rpc::unix::listen(socket, |_| true).unwrap();
+        let keepalive = self.answers.lock().unwrap().keepalive;
         tonic::transport::Server::builder()
+            .http2_keepalive_interval(keepalive)
+            .http2_keepalive_timeout(keepalive)
             .add_service(HostServiceServer::new(self.clone()))
             .add_service(ClusterServiceServer::new(self.clone()))
             .add_service(ImageServiceServer::new(self.clone()))

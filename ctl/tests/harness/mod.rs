@@ -88,6 +88,17 @@ impl Bench {
         command
     }
 
+    /// The same, as the leader of a session of its own, whose terminal is its standard input: whoever runs the tests has
+    /// another one, of any size.
+    pub fn command_in_a_session(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setsid");
+        // It becomes the program: the process is the same.
+        command.args(["--ctty", env!("CARGO_BIN_EXE_k8sctl")]).args(args);
+        heeds_nothing(&mut command, self.dir.path());
+        command.env("K8SCTL_SOCKET", self.path("api.sock"));
+        command
+    }
+
     pub async fn run(&self, args: &[&str]) -> Run {
         // Lets the server begin to listen.
         while !self.path("api.sock").exists() {
@@ -135,11 +146,15 @@ impl Drop for Bench {
 /// `k8sctl` with nothing of this process's environment that it heeds.
 pub fn bare(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_k8sctl"));
+    heeds_nothing(&mut command, home);
+    command
+}
+
+fn heeds_nothing(command: &mut Command, home: &Path) {
     for name in ["K8SCTL_SOCKET", "K8SCTL_CONFIG", "K8SCTL_LOG", "KUBECONFIG", "NO_COLOR"] {
         command.env_remove(name);
     }
     command.env("HOME", home).stdin(Stdio::null()).kill_on_drop(true);
-    command
 }
 
 pub async fn finish(mut command: Command) -> Run {

@@ -245,6 +245,13 @@ fn judge(view: &NodeView, program: &AgentProgram) -> Standing {
     };
     match ours.state() {
         ReplacementState::Replaced if view.connected && runs => Standing::Done,
+        // Whose copy was gone cannot come back.
+        ReplacementState::RolledBack if runs => Standing::Failed {
+            id: "NODE-AGENT-NOT-BACK",
+            reason: format!("{}; it runs on", ours.message),
+            next_step: "see what it said with `k8sctl logs NODE --unit k8s-node-agent.service`, then run the command again \
+                        with an agent that is well",
+        },
         ReplacementState::RolledBack => Standing::Failed {
             id: "NODE-AGENT-ROLLED-BACK",
             reason: format!("{}; the agent before it is back", ours.message),

@@ -50,29 +50,36 @@ pub(super) async fn open(
             let start = log.tail_start(tail, from, &selection).await.map_err(|e| broken(&e))?;
             from = start.unwrap_or(stored + 1).max(from);
         }
-        let mut has_caught_up = false;
+        let (mut has_caught_up, mut gone_before) = (false, 0);
         loop {
             // Marked seen before reading, so that an event appended meanwhile wakes us again.
             head.borrow_and_update();
             let mut has_more = true;
             while has_more {
                 let page = log.page(from, &selection).await.map_err(|e| broken(&e))?;
+                // Retention was faster than the reader. Whoever begins with the oldest misses nothing.
+                if from > 0 && page.oldest > from {
+                    gone_before = page.oldest;
+                }
                 (from, has_more) = (page.next, page.has_more);
                 for event in page.events {
-                    let next = event.number + 1;
-                    if sender.send(Ok(StreamEventsResponse { event: Some(event), next })).await.is_err() {
+                    let (next, gone_before) = (event.number + 1, std::mem::take(&mut gone_before));
+                    let response = StreamEventsResponse { event: Some(event), next, gone_before };
+                    if sender.send(Ok(response)).await.is_err() {
                         return Ok(());
                     }
                 }
             }
-            if !request.follow {
-                return Ok(());
-            }
-            if !has_caught_up {
+            if gone_before > 0 || (request.follow && !has_caught_up) {
                 has_caught_up = true;
-                if sender.send(Ok(StreamEventsResponse { event: None, next: from })).await.is_err() {
+                let gone_before = std::mem::take(&mut gone_before);
+                let response = StreamEventsResponse { event: None, next: from, gone_before };
+                if sender.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }
+            }
+            if !request.follow {
+                return Ok(());
             }
             tokio::select! {
                 // Cancel-safe: an unseen change stays unseen.
@@ -211,6 +218,33 @@ mod tests {
             assert_eq!((next(reply).await, next(reply).await), (1202, 1203));
         }
         assert_eq!(next(&mut none).await, 1203);
+    }
+
+    #[tokio::test]
+    async fn who_comes_too_late_is_told_what_is_gone() {
+        let agent = FakeHostAgent::new().await;
+        let manager = agent.start().await;
+        let log = crate::events::EventLog::open(agent.store.clone(), 10).await.expect("opens");
+        for _ in 0..25 {
+            log.record(NewEvent {
+                cluster: "home".to_owned(),
+                object: "node worker".to_owned(),
+                kind: EventType::StepDone,
+                message: String::new(),
+                warning: false,
+            })
+            .await;
+        }
+        let gone = async |from: u64, types: &[&str]| {
+            let types = types.iter().map(|name| (*name).to_owned()).collect();
+            let request = StreamEventsRequest { from, types, ..StreamEventsRequest::default() };
+            let reply = open(&manager, request).await.expect("it is served");
+            reply.map(|response| response.expect("no failure").gone_before).collect::<Vec<_>>().await
+        };
+        let of_ten = |first| [vec![first], vec![0; 9]].concat();
+        assert_eq!(gone(3, &[]).await, of_ten(16));
+        assert_eq!(gone(3, &["StepFailed"]).await, [16], "where nothing fits, too");
+        assert_eq!((gone(0, &[]).await, gone(16, &[]).await), (of_ten(0), of_ten(0)));
     }
 
     #[tokio::test]

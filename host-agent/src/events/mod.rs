@@ -64,6 +64,8 @@ pub struct Page {
     pub next: u64,
     /// More that fits may be stored already.
     pub has_more: bool,
+    /// Number of the oldest event that is kept, whether it fits or not; 0 means: there is none.
+    pub oldest: u64,
 }
 
 /// The log. Clones share it.
@@ -187,18 +189,20 @@ impl EventLog {
             "SELECT number, time, cluster, object, type, message, warning FROM event
              WHERE {fits} ORDER BY number LIMIT ?"
         );
-        let events = self
+        let (events, oldest) = self
             .store
             .call(move |c| {
+                let oldest: Option<i64> =
+                    c.query_row("SELECT min(number) FROM event", [], |row| row.get(0))?;
                 let mut query = c.prepare_cached(&sql)?;
                 let rows = query.query_map(params_from_iter(values), event)?;
-                Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
+                Ok::<_, StoreError>((rows.collect::<Result<Vec<_>, _>>()?, oldest.unwrap_or_default()))
             })
             .await?;
         let behind_last = events.last().map_or(from, |event| event.number + 1);
         let has_more = events.len() == PAGE;
         let next = if has_more { behind_last } else { behind_last.max(head + 1) };
-        Ok(Page { events, next, has_more })
+        Ok(Page { events, next, has_more, oldest: oldest as u64 })
     }
 
     /// Number of the first of the last `count` events from `from` on that fit; `None` where none does.

@@ -69,6 +69,7 @@ async fn pages_follow_each_other_without_gap() {
 #[tokio::test]
 async fn only_the_last_are_kept() {
     let log = log_with(25, 10).await;
+    assert_eq!(log.page(3, &Selection::of_cluster("none")).await.expect("reads").oldest, 16);
     assert_eq!(numbers(&log, &Selection::default()).await, (16..=25).collect::<Vec<_>>());
     // Numbers go on after a restart, and a bound beyond all numbers keeps all.
     let log = EventLog::open(log.store, u64::MAX).await.expect("opens");

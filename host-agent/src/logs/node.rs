@@ -15,8 +15,11 @@ use crate::nodes::registry::{LogLost, LogReader, NodeRegistry, OpenLogsError, Pl
 
 /// Longest wait until a node that was asked for a log begins to push it.
 const ANSWER: Duration = Duration::from_secs(30);
-/// How long a reader who does not follow waits for a node that went away in the middle.
+/// How long a reader who does not follow waits for a node that went away in the middle, and one who named an end behind
+/// that.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait that is asked for.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Between two tries to ask an agent that has many requests before it.
 const BUSY: Duration = Duration::from_millis(100);
 const BUSY_TRIES: u32 = 100;
@@ -146,7 +149,7 @@ impl NodeLog {
 
     /// Waits until the node has a session; `false` when it was waited for long enough, `None` when it was removed.
     async fn connected(&mut self) -> Option<bool> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = self.deadline();
         let mut version = self.registry.version();
         loop {
             version.borrow_and_update();
@@ -163,18 +166,30 @@ impl NodeLog {
                     () = self.events.closed() => false,
                 }
             };
-            let goes_on = if self.selector.follow {
-                changed.await
-            } else {
-                match timeout_at(deadline, changed).await {
+            let goes_on = match deadline {
+                None => changed.await,
+                Some(deadline) => match timeout_at(deadline, changed).await {
                     Ok(goes_on) => goes_on,
                     Err(_) => return Some(false),
-                }
+                },
             };
             if !goes_on {
                 return None;
             }
         }
+    }
+
+    /// Until when the node is waited for; `None` means: as long as it takes.
+    fn deadline(&self) -> Option<Instant> {
+        let left = match &self.selector.until {
+            Some(until) if self.selector.follow => {
+                let left = until.seconds.saturating_mul(1_000_000).saturating_sub(self.clock.now());
+                Duration::from_micros(u64::try_from(left).unwrap_or_default()).min(FAR)
+            }
+            None if self.selector.follow => return None,
+            _ => Duration::ZERO,
+        };
+        Some(Instant::now() + left + PATIENCE)
     }
 
     /// Hands frames on and notes where to go on behind them.

@@ -13,6 +13,8 @@ use k8sctl_rpc::limits::LOG_CURSOR_BYTES;
 use serde::{Deserialize, Serialize};
 
 const VERSION: char = '1';
+/// Sources whose lines are counted; between two cursors an agent has a few. Of what one makes up, no more is kept.
+const SOURCES: usize = 1024;
 /// Of a node's cursor, and as much again for the counts.
 const LIMIT: usize = 4 * LOG_CURSOR_BYTES;
 
@@ -83,7 +85,11 @@ impl Tracker {
                 if let Some(position) = &mut self.position {
                     match position.given.get_mut(source) {
                         Some(given) => *given += 1,
-                        None => drop(position.given.insert(source.to_owned(), 1)),
+                        None => {
+                            if position.given.len() < SOURCES {
+                                position.given.insert(source.to_owned(), 1);
+                            }
+                        }
                     }
                 }
                 true
@@ -131,6 +137,15 @@ mod tests {
         for text in ["", "1", "1{}", "1{\"behind\":\"\"}", "2{\"behind\":\"c\"}", "1{\"behind\":1}", &long] {
             assert!(text.parse::<Position>().is_err(), "{}", &text[..text.len().min(20)]);
         }
+    }
+
+    #[test]
+    fn of_sources_that_are_made_up_not_all_are_kept() {
+        let mut tracker = Tracker::default();
+        tracker.frame(0, "c");
+        tracker.frame(2 * SOURCES, "");
+        assert!((0..2 * SOURCES).all(|number| tracker.line(&number.to_string())));
+        assert_eq!(tracker.position().expect("it has begun").given.len(), SOURCES);
     }
 
     /// Lines of two sources as a node has them, in the order of their numbers.

@@ -33,7 +33,7 @@ const WINDOW: Duration = Duration::from_millis(250);
 const LAG: Duration = Duration::from_millis(300);
 /// How long a reader who follows waits for a node that sends nothing while others have sent lines.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// A response is sent when it holds this many bytes of text.
+/// A response is sent when it holds this many bytes of text and names.
 const RESPONSE_BYTES: usize = 64 * 1024;
 /// Or this many lines.
 const RESPONSE_LINES: usize = 4096;
@@ -223,7 +223,7 @@ impl LogStream {
                     if !node.tracker.line(&item.source) {
                         continue;
                     }
-                    self.bytes += item.text.len();
+                    self.bytes += item.text.len() + item.source.len();
                     let node_name = node.name.clone();
                     self.response.lines.push(ClusterLogLine { node_name, line: Some(item), late });
                     if self.bytes >= RESPONSE_BYTES || self.response.lines.len() >= RESPONSE_LINES {
@@ -279,7 +279,13 @@ impl LogStream {
                 self.go_away(input, reason);
                 self.await_event(input, receiver);
             }
-            Some(NodeEvent::Ended) => self.end(input),
+            Some(NodeEvent::Ended) => {
+                // It knows all that it did not say to be unknown, also where no line of that passes.
+                if !std::mem::replace(&mut self.nodes[input].has_answered, true) {
+                    self.asked.answer(&[]);
+                }
+                self.end(input);
+            }
             Some(NodeEvent::Failed(reason, why)) => {
                 self.end(input);
                 if self.nodes.len() > 1 {

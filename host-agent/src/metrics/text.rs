@@ -1,11 +1,9 @@
 //! Everything that was read, as one text.
 
-use std::fmt::{self, Write as _};
 use std::sync::atomic::AtomicU64;
 
 use host_store::Usage;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -26,28 +24,11 @@ pub(super) type Value = Gauge<f64, AtomicU64>;
 /// A counter of seconds.
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Names and values.
-pub(super) type Labels = Vec<(&'static str, Label)>;
-
-/// A label's value, escaped: names come from a file that a person wrote, and prometheus-client writes values as they
-/// are.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Label(String);
-
-impl Label {
-    fn new(value: &str) -> Self {
-        Self(value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', "\\n"))
-    }
-}
-
-impl EncodeLabelValue for Label {
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), fmt::Error> {
-        encoder.write_str(&self.0)
-    }
-}
+/// Names and values. Names come from a file that a person wrote: prometheus-client escapes values since 0.25.2.
+pub(super) type Labels = Vec<(&'static str, String)>;
 
 pub(super) fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
-    pairs.into_iter().map(|(name, value)| (name, Label::new(value))).collect()
+    pairs.map(|(name, value)| (name, value.to_owned())).into()
 }
 
 /// All that is told besides what [`Meters`] count.

@@ -2,7 +2,7 @@
 //! bounded: the time until it says which log it is, and the size of each frame.
 
 use k8sctl_proto::node::v1::LogFrame;
-use k8sctl_rpc::limits::{LOG_CURSOR_BYTES, LOG_FRAME_LINES, LOG_NAMES};
+use k8sctl_rpc::limits::{LOG_CURSOR_BYTES, LOG_FRAME_LINES, LOG_NAMES, LOG_SOURCE_BYTES};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
@@ -82,8 +82,10 @@ async fn forward(
 
 /// What of a frame is more than an agent may send.
 fn excess(frame: &LogFrame) -> Option<String> {
+    let source = frame.lines.iter().map(|line| line.source.len()).max().unwrap_or_default();
     let bounds = [
         (frame.lines.len(), LOG_FRAME_LINES, "lines"),
+        (source, LOG_SOURCE_BYTES, "bytes of a source"),
         (frame.cursor.len(), LOG_CURSOR_BYTES, "bytes of a cursor"),
         // Units and pods.
         (frame.unknown.len(), 2 * LOG_NAMES, "names"),
@@ -168,6 +170,12 @@ mod tests {
         assert_eq!(excess(&within), None);
         let long = LogFrame { cursor: format!("{}c", within.cursor), ..LogFrame::default() };
         assert!(excess(&long).expect("too long").contains("65537 bytes of a cursor"), "{:?}", excess(&long));
+        let source = |bytes: usize| {
+            let line = LogLine { source: "s".repeat(bytes), ..LogLine::default() };
+            LogFrame { lines: vec![LogLine::default(), line], ..LogFrame::default() }
+        };
+        assert_eq!(excess(&source(LOG_SOURCE_BYTES)), None);
+        assert!(excess(&source(LOG_SOURCE_BYTES + 1)).expect("too long").contains("1025 bytes of a source"));
         let many = LogFrame { unknown: vec![LogUnknown::default(); 2 * LOG_NAMES + 1], ..within };
         assert!(excess(&many).is_some());
     }

@@ -40,8 +40,12 @@ pub(super) async fn own(config: &HostConfig) -> Result<String, Failure> {
 fn tail(path: &std::path::Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(TAIL)))?;
+    let begin = size.saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let text = String::from_utf8_lossy(&bytes);
+    // In half a line nobody knows a secret by its name.
+    let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
+    Ok(whole.to_owned())
 }

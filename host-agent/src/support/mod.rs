@@ -15,7 +15,7 @@ use std::time::Duration;
 use host_hypervisor::documents::Wanted;
 use k8sctl_proto::control::v1::{CollectSupportResponse, SupportPart};
 use k8sctl_types::failure::Failure;
-use k8sctl_types::redact::redact;
+use k8sctl_types::redact::{redact, redact_texts};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
@@ -165,7 +165,7 @@ fn cut(text: &str) -> &str {
 
 /// As a document for people.
 fn pretty(value: &serde_json::Value) -> String {
-    format!("{value:#}\n")
+    format!("{:#}\n", redact_texts(value))
 }
 
 #[cfg(test)]

@@ -88,6 +88,9 @@ pub(super) async fn consoles(shared: &Shared, cluster: &ClusterRecord) -> Result
     for node in &cluster.nodes {
         let tail = shared.hypervisor.console_tail(&domain_ref(cluster, node), CONSOLE_BYTES).await;
         let tail = tail.unwrap_or_else(|failure| failure.to_string());
+        // In half a line nobody knows a secret by its name.
+        let is_cut = tail.len() >= CONSOLE_BYTES;
+        let tail = if is_cut { tail.split_once('\n').map_or("", |(_, rest)| rest) } else { tail.as_str() };
         text.push_str(&format!("== {}\n{}\n", node.name, tail.trim_end()));
     }
     Ok(text)

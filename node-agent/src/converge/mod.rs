@@ -12,6 +12,7 @@ pub mod step;
 mod tests;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +21,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::repair::{Repairs, Rest};
 use crate::retry::{self, Backoff};
 use crate::status::{Board, Progress};
+use crate::{clock, durable};
 use step::{Check, Journal, Step, StepError};
 
 /// How often everything is checked again although nothing happened.
@@ -52,8 +53,10 @@ pub struct Converge {
     repairs: Repairs,
     /// Somebody has changed something.
     wake: Arc<Notify>,
-    /// The generation for which a step was done last, in this life of the agent.
+    /// The generation for which a step was done last.
     done: HashMap<&'static str, u64>,
+    /// Where that is kept; `None` means: nowhere.
+    done_file: Option<PathBuf>,
 }
 
 impl Converge {
@@ -66,7 +69,8 @@ impl Converge {
         shutdown: CancellationToken,
     ) -> Self {
         let (repairs, wake, done) = (Repairs::in_memory(board.clone()), Arc::default(), HashMap::new());
-        Self { steps: steps.into(), desired, board, journal, shutdown, repairs, wake, done }
+        let done_file = None;
+        Self { steps: steps.into(), desired, board, journal, shutdown, repairs, wake, done, done_file }
     }
 
     /// Counts and lists repairs together with those of others.
@@ -77,6 +81,18 @@ impl Converge {
     /// Is woken by this too.
     pub fn woken_by(self, wake: Arc<Notify>) -> Self {
         Self { wake, ..self }
+    }
+
+    /// Takes up which steps an agent before this one had done, and keeps it: what is so no more has drifted for this one
+    /// too. In a file that a boot removes, since a boot undoes some of it, and that is no drift.
+    pub fn keeping_done(mut self, file: PathBuf) -> Self {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        for step in self.steps.iter() {
+            let generation =
+                |line: &str| line.strip_prefix(step.name())?.strip_prefix(' ')?.parse::<u64>().ok();
+            self.done.extend(text.lines().find_map(generation).map(|generation| (step.name(), generation)));
+        }
+        Self { done_file: Some(file), ..self }
     }
 
     /// Runs until shutdown; a step in progress is dropped then, and begun again at the next start.
@@ -240,10 +256,13 @@ impl Converge {
         });
     }
 
-    /// It was done, and waits for others now: nothing here is undone by that.
+    /// It was done, perhaps by an agent before this one, and waits for others now: nothing here is undone by that.
     fn wait(&self, name: &str, why: String) {
         tracing::debug!(step = name, why, "step cannot be looked at");
         self.board.step(name, |status| {
+            if status.state() == StepState::Pending {
+                status.set_state(StepState::Done);
+            }
             if status.state() == StepState::Done {
                 status.message = why;
             }
@@ -259,7 +278,9 @@ impl Converge {
     }
 
     fn done(&mut self, name: &'static str, desired: &DesiredState) {
-        self.done.insert(name, desired.generation);
+        if self.done.insert(name, desired.generation) != Some(desired.generation) {
+            self.keep_done();
+        }
         self.board.step(name, |status| {
             status.attempts = 0;
             if status.state() == StepState::Done {
@@ -274,6 +295,15 @@ impl Converge {
             status.message = String::new();
             status.evidence = None;
         });
+    }
+
+    fn keep_done(&self) {
+        let Some(file) = &self.done_file else { return };
+        let text: String =
+            self.done.iter().map(|(name, generation)| format!("{name} {generation}\n")).collect();
+        if let Err(error) = durable::write(file, text.as_bytes(), 0o600) {
+            tracing::warn!(path = %file.display(), %error, "cannot keep which steps are done");
+        }
     }
 
     async fn fail(&self, step: &dyn Step, error: &StepError, progress: &Progress) {

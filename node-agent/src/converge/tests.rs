@@ -345,6 +345,46 @@ async fn what_others_have_listed_meanwhile_is_not_listed_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_is_started_again_knows_drift_and_rests_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let steps = [FakeStep::new("a"), FakeStep::new("b"), FakeStep::new("c")];
+    let repairs = Repairs::in_memory(Board::default());
+    let life = |generation: u64| {
+        let (board, shutdown) = (Board::default(), CancellationToken::new());
+        let (desired, receiver) = watch::channel(want(generation, Target::Member));
+        let steps = steps.iter().map(|step| Box::new(step.clone()) as Box<dyn Step>).collect();
+        let converge = Converge::new(steps, receiver, board.clone(), Arc::new(FakeJournal), shutdown)
+            .with_repairs(repairs.clone())
+            .keeping_done(dir.path().join("run/done"));
+        let task = k8sctl_rpc::task::spawn("converge", converge.run());
+        (desired, board.subscribe(), task)
+    };
+    let all_but_the_first = |report: &StatusReport| states(report).ends_with(&[StepState::Done; 2]);
+    let (_desired, mut report, task) = life(1);
+    report.wait_for(|report| states(report) == [StepState::Done; 3]).await.expect("the board lives");
+    task.abort();
+
+    // While nobody looked, one was undone, which was repaired too often before, and another one waits for others.
+    steps[0].break_it();
+    *steps[1].waits.lock().expect("not poisoned") = true;
+    while repairs.leave("a", "broken").is_ok() {
+        repairs.ended("a", "broken", "applied", Ok(()));
+    }
+    let (_desired, mut report, task) = life(1);
+    let now = report.wait_for(all_but_the_first).await.expect("the board lives").clone();
+    assert!(step(&now, "a").message.contains("repaired too often"), "{:?}", step(&now, "a"));
+    assert_eq!(step(&now, "b").message, "the API server is away");
+    assert_eq!(steps.each_ref().map(FakeStep::applies), [1; 3]);
+    task.abort();
+
+    // What another generation asks for is no repair.
+    *steps[1].waits.lock().expect("not poisoned") = false;
+    let (_desired, mut report, _task) = life(2);
+    report.wait_for(|report| states(report) == [StepState::Done; 3]).await.expect("the board lives");
+    assert_eq!(steps.each_ref().map(FakeStep::applies), [2, 1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_generation_interrupts_between_steps() {
     let (desired, _) = watch::channel(None);
     let desired = Arc::new(desired);

@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A file that has a successor is read so often to its end before that: the runtime opens the new one a moment before
 /// it leaves the old.
 const LAST_LOOKS: u32 = 2;
+/// So often the end is looked for again where a file is rotated away or packed meanwhile.
+const TAIL_TRIES: u32 = 3;
 
 /// A line that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,13 +87,23 @@ impl Container {
     /// So that at least the last `lines` that pass are read, and as many more as come before them in their file; with
     /// the number of those that pass.
     pub fn tail(dir: PathBuf, lines: u64, passes: impl Fn(&Read) -> bool) -> io::Result<(Self, u64)> {
+        for _ in 1..TAIL_TRIES {
+            match Self::tail_once(dir.clone(), lines, &passes) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {}
+                found => return found,
+            }
+        }
+        Self::tail_once(dir, lines, &passes)
+    }
+
+    fn tail_once(dir: PathBuf, lines: u64, passes: &impl Fn(&Read) -> bool) -> io::Result<(Self, u64)> {
         let all = segments(&dir)?;
         // From the newest file back; what an older one ends with may go on in a newer one.
         for (first, segment) in all.iter().enumerate().rev() {
             let mut counted = Self::from_segment(dir.clone(), segment)?;
             let (mut count, mut read) = (0, Vec::new());
             while counted.read(false, &mut read)? {
-                count += read.drain(..).filter(&passes).count() as u64;
+                count += read.drain(..).filter(passes).count() as u64;
             }
             if count >= lines || first == 0 {
                 return Ok((Self::from_segment(dir, segment)?, count));
@@ -155,9 +167,14 @@ impl Container {
 
     fn read_on(&mut self, live: bool, placed: &mut Vec<Read>) -> io::Result<bool> {
         let Some(open) = &mut self.open else {
-            let Some(Ok(first)) = segments(&self.dir)?.first().map(Segment::open) else { return Ok(false) };
-            self.switch(first);
-            return Ok(true);
+            let Some(first) = segments(&self.dir)?.into_iter().next() else { return Ok(false) };
+            return match first.open() {
+                Ok(first) => {
+                    self.switch(first);
+                    Ok(true)
+                }
+                Err(error) => Ok(is_moved(&error)),
+            };
         };
         let mut lines = Vec::new();
         let any = open.read(&mut self.joiner, &mut lines)?;
@@ -180,8 +197,10 @@ impl Container {
         if live && self.looks <= LAST_LOOKS {
             return Ok(false);
         }
-        // Gone again: the next look finds another.
-        let Ok(next) = next.open() else { return Ok(false) };
+        let next = match next.open() {
+            Ok(next) => next,
+            Err(error) => return Ok(is_moved(&error)),
+        };
         self.leave(placed);
         self.switch(next);
         Ok(true)
@@ -220,6 +239,12 @@ impl Container {
         self.position = FilePosition { device, inode, offset: 0, done: 0, nanos: self.position.nanos };
         self.open = Some(next);
     }
+}
+
+/// A file that was listed a moment ago and is not there was rotated away, packed or removed: the next look finds it
+/// under its new name, or another. What cannot be opened for another reason is nothing to wait for.
+fn is_moved(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 #[cfg(test)]

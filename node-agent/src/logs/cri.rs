@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use super::export::{TEXT_LIMIT, one_line};
 
-/// Bytes of whole lines that wait for one that began before them to end.
+/// Bytes of memory of whole lines that wait for one that began before them to end.
 const WAITING_LIMIT: usize = 256 * 1024;
 
 /// One line of the file.
@@ -68,11 +68,18 @@ struct Waiting {
     offset: u64,
 }
 
+impl Waiting {
+    /// Bytes of memory, about: of empty lines there may be any number.
+    fn cost(&self) -> usize {
+        self.text.len() + size_of::<Self>()
+    }
+}
+
 /// Makes lines of parts, in the order in which they began.
 #[derive(Debug, Default)]
 pub struct Joiner {
     waiting: VecDeque<Waiting>,
-    /// Bytes of those that are whole.
+    /// What those that are whole cost.
     bytes: usize,
     /// Time of the newest line; what has none takes it.
     newest: i64,
@@ -131,7 +138,7 @@ impl Joiner {
         it.is_cut |= kept < part.text.len();
         it.is_whole = part.is_last;
         if it.is_whole {
-            self.bytes += it.text.len();
+            self.bytes += it.cost();
         }
         if self.bytes > WAITING_LIMIT
             && let Some(first) = self.waiting.front_mut()
@@ -139,7 +146,7 @@ impl Joiner {
         {
             // Its end may never come.
             first.is_whole = true;
-            self.bytes += first.text.len();
+            self.bytes += first.cost();
         }
         self.take_whole(lines);
     }
@@ -149,7 +156,7 @@ impl Joiner {
         for it in &mut self.waiting {
             if !it.is_whole {
                 it.is_whole = true;
-                self.bytes += it.text.len();
+                self.bytes += it.cost();
             }
         }
         self.take_whole(lines);
@@ -158,7 +165,7 @@ impl Joiner {
     fn take_whole(&mut self, lines: &mut Vec<Line>) {
         while self.waiting.front().is_some_and(|it| it.is_whole) {
             let Some(it) = self.waiting.pop_front() else { return };
-            self.bytes -= it.text.len();
+            self.bytes -= it.cost();
             self.done += 1;
             // Where one is left, parts of both may be anywhere behind the place where nothing waited.
             let (offset, done) = if self.waiting.is_empty() { (self.end, 0) } else { (self.safe, self.done) };
@@ -256,6 +263,15 @@ mod tests {
         }
         assert_eq!((lines.len(), lines[0].text.as_str()), (59, "a"));
         assert!(!joiner.is_waiting());
+
+        // Lines without any text take memory too.
+        let (mut joiner, mut lines) = (Joiner::default(), Vec::new());
+        joiner.push(part(1, "stdout P a").trim_end().as_bytes(), 1, &mut lines);
+        let empty = part(2, "stderr F");
+        for end in 2..10_000 {
+            joiner.push(empty.trim_end().as_bytes(), end, &mut lines);
+        }
+        assert_eq!((lines.len(), joiner.bytes), (9_999, 0));
     }
 
     #[test]

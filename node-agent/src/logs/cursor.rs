@@ -24,6 +24,10 @@ pub struct Cursor {
     /// By directory of the container below the one of all pods: `NAMESPACE_POD_UID/CONTAINER`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub containers: BTreeMap<String, FilePosition>,
+    /// First moment of the request by this machine's clock, in microseconds since 1970, as long as older lines than that
+    /// may still be read. `None` means: all that is read passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
 }
 
 /// A place in the journal.
@@ -108,7 +112,7 @@ mod tests {
         let at = JournalPosition::At("s=1;i=2".to_owned());
         for journal in [None, Some(behind), Some(at), Some(JournalPosition::From(-5))] {
             let containers = [("default_web_uid/app".to_owned(), position)].into();
-            let cursor = Cursor { journal, containers };
+            let cursor = Cursor { journal, containers, since: Some(7) };
             assert_eq!(cursor.to_string().parse::<Cursor>().expect("it is one"), cursor);
         }
         let short = Cursor { journal: Some(JournalPosition::Behind("s=1".into())), ..Cursor::default() };

@@ -19,7 +19,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Of a request. Whoever goes on from a cursor has passed its first moment.
+    /// Of a request. Whoever goes on from a cursor has the first moment in there.
     pub fn of(selector: &LogSelector) -> Result<Self, LogError> {
         let goes_on = !selector.after_cursor.is_empty();
         Ok(Self {

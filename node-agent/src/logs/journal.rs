@@ -6,7 +6,8 @@
 //! journalctl selects by unit and finds the place to begin; times are its coarse filter only, since what it takes for
 //! times differs between its releases. The exact one is [`super::filter`].
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use k8sctl_types::logs::merge::Micros;
@@ -24,6 +25,30 @@ const ERROR_LIMIT: u64 = 4 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// How much earlier than asked for journalctl begins and how much later it ends, in seconds.
 const MARGIN: i64 = 2;
+
+/// Which journal is read, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journalctl {
+    /// The program.
+    pub program: PathBuf,
+    /// A directory with files of a journal. `None` means: this machine's own journal.
+    pub directory: Option<PathBuf>,
+}
+
+impl Journalctl {
+    /// This machine's own journal, by this program.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), directory: None }
+    }
+
+    /// The argument that names the journal, where it is not this machine's.
+    fn directory_argument(&self) -> Option<OsString> {
+        let directory = self.directory.as_ref()?;
+        let mut argument = OsString::from("--directory=");
+        argument.push(directory);
+        Some(argument)
+    }
+}
 
 /// Where to begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,19 +121,23 @@ pub struct Reading {
     stdout: BufReader<ChildStdout>,
     stderr: ChildStderr,
     parser: Parser,
-    /// Left out if it is the first.
+    /// Left out: it is the first, unless the journal does not have it any more.
     left_out: Option<String>,
+    /// The journal does not have it any more.
+    missed: Option<String>,
 }
 
 impl Reading {
     /// Starts it.
-    pub fn start(program: &Path, query: &Query, matches: &[String]) -> Result<Self, LogError> {
+    pub fn start(journalctl: &Journalctl, query: &Query, matches: &[String]) -> Result<Self, LogError> {
+        let program: &Path = &journalctl.program;
         let start = |source| LogError::Start { program: program.display().to_string(), source };
         #[expect(
             clippy::disallowed_methods,
             reason = "Program keeps the whole output; this one may never end"
         )]
         let mut child = Command::new(program)
+            .args(journalctl.directory_argument())
             .args(query.arguments(matches))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -124,7 +153,13 @@ impl Reading {
             _ => None,
         };
         let stdout = BufReader::with_capacity(READ_BYTES, stdout);
-        Ok(Self { child, stdout, stderr, parser: Parser::default(), left_out })
+        Ok(Self { child, stdout, stderr, parser: Parser::default(), left_out, missed: None })
+    }
+
+    /// The entry behind which it was to begin, where the journal does not have it any more; told once, with the first
+    /// entries or the end.
+    pub fn missed(&mut self) -> Option<String> {
+        self.missed.take()
     }
 
     /// The next entries, one at least; `None` when it has ended well. Cancel-safe.
@@ -140,9 +175,13 @@ impl Reading {
             let length = bytes.len();
             self.stdout.consume(length);
             if let Some(first) = entries.first()
-                && self.left_out.take().is_some_and(|left_out| left_out == first.cursor)
+                && let Some(left_out) = self.left_out.take()
             {
-                entries.remove(0);
+                if left_out == first.cursor {
+                    entries.remove(0);
+                } else {
+                    self.missed = Some(left_out);
+                }
             }
             if !entries.is_empty() {
                 return Ok(Some(entries));
@@ -152,10 +191,17 @@ impl Reading {
         // What it cannot say does not matter when it ended well.
         let _ = (&mut self.stderr).take(ERROR_LIMIT).read_to_string(&mut says).await;
         if self.child.wait().await.map_err(read)?.success() {
+            self.missed = self.missed.take().or_else(|| self.left_out.take());
             return Ok(None);
         }
         Err(LogError::Failed { program: "journalctl".to_owned(), says: says.trim().to_owned() })
     }
+}
+
+/// When the entry of a cursor was written, in microseconds since 1970.
+pub fn moment_of(cursor: &str) -> Option<Micros> {
+    let hex = cursor.split(';').find_map(|part| part.strip_prefix("t="))?;
+    Micros::from_str_radix(hex, 16).ok()
 }
 
 /// The last entries that pass.
@@ -168,10 +214,15 @@ pub struct Tail {
 }
 
 /// Finds the last `lines` entries that pass the filter, or all where there are fewer, without keeping them.
-pub async fn tail(program: &Path, matches: &[String], filter: &Filter, lines: u64) -> Result<Tail, LogError> {
+pub async fn tail(
+    journalctl: &Journalctl,
+    matches: &[String],
+    filter: &Filter,
+    lines: u64,
+) -> Result<Tail, LogError> {
     let start = Start::Time(filter.since);
     let query = Query { start: start.clone(), until: filter.until, follow: false, reverse: true };
-    let mut reading = Reading::start(program, &query, matches)?;
+    let mut reading = Reading::start(journalctl, &query, matches)?;
     let mut found = Tail { start, lines: 0 };
     while let Some(entries) = reading.next().await? {
         for entry in entries {
@@ -190,9 +241,9 @@ pub async fn tail(program: &Path, matches: &[String], filter: &Filter, lines: u6
 }
 
 /// Whether the journal has any entry of these.
-pub async fn has_entries(program: &Path, matches: &[String]) -> Result<bool, LogError> {
+pub async fn has_entries(journalctl: &Journalctl, matches: &[String]) -> Result<bool, LogError> {
     let query = Query { start: Start::Last(1), until: None, follow: false, reverse: false };
-    Ok(Reading::start(program, &query, matches)?.next().await?.is_some())
+    Ok(Reading::start(journalctl, &query, matches)?.next().await?.is_some())
 }
 
 impl From<&JournalPosition> for Start {
@@ -208,6 +259,13 @@ impl From<&JournalPosition> for Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cursor_tells_when_its_entry_was_written() {
+        let cursor = "s=6c0e;i=4f;b=9b1d;m=1a2b;t=60a24181e4000;x=5e";
+        assert_eq!(moment_of(cursor), Some(0x6_0a24_181e_4000));
+        assert_eq!((moment_of("s=1;i=2"), moment_of("t=x"), moment_of("")), (None, None, None));
+    }
 
     #[test]
     fn a_query_becomes_arguments() {

@@ -4,7 +4,7 @@
 //! the files are followed; a line waits there for others of this node that were written before it and are told of
 //! later, as long as the window is. Behind every frame stands where to go on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,9 +14,10 @@ use k8sctl_types::logs::merge::Micros;
 
 use super::cursor::Cursor;
 use super::filter::Filter;
+use super::journal::{self, Journalctl};
 use super::pods::Pods;
 use super::wanted::{self, Wanted};
-use super::{Frames, LogError, LogSources, journal};
+use super::{Frames, LogError, LogSources};
 use flow::Flow;
 
 mod flow;
@@ -29,8 +30,8 @@ const SYSTEMD_DEADLINE: Duration = Duration::from_secs(20);
 /// Where a node keeps its logs.
 #[derive(Clone, Debug)]
 pub struct RealLogs {
-    /// The program that reads the journal.
-    pub journalctl: PathBuf,
+    /// The journal.
+    pub journalctl: Journalctl,
     /// The program that asks systemd.
     pub systemctl: PathBuf,
     /// The directory of all pods' logs.
@@ -39,18 +40,34 @@ pub struct RealLogs {
 
 impl Default for RealLogs {
     fn default() -> Self {
-        Self { journalctl: "journalctl".into(), systemctl: "systemctl".into(), pods: "/var/log/pods".into() }
+        Self {
+            journalctl: Journalctl::new("journalctl"),
+            systemctl: "systemctl".into(),
+            pods: "/var/log/pods".into(),
+        }
+    }
+}
+
+impl RealLogs {
+    /// Of a journal that lies in a directory, and of no containers. Benches have journals that no VM has written.
+    pub fn of_journal(directory: &Path) -> Self {
+        let journalctl =
+            Journalctl { directory: Some(directory.to_owned()), ..Journalctl::new("journalctl") };
+        Self { journalctl, pods: directory.join("pods"), ..Self::default() }
     }
 }
 
 #[async_trait]
 impl LogSources for RealLogs {
     async fn read(&self, selector: LogSelector, frames: &mut Frames) -> Result<(), LogError> {
-        let filter = Filter::of(&selector)?;
+        let mut filter = Filter::of(&selector)?;
         let cursor = match selector.after_cursor.as_str() {
             "" => None,
             text => Some(text.parse::<Cursor>()?),
         };
+        if let Some(cursor) = &cursor {
+            filter.since = cursor.since;
+        }
         let units = self.unknown_units(&selector).await?;
         let wanted = Wanted::of(&selector)?;
         let pods = Pods::new(self.pods.clone(), wanted.containers.clone());

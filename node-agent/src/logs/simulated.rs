@@ -29,6 +29,8 @@ const POD: [&str; 3] = ["default", "simulated", "main"];
 const YIELD: u64 = 4096;
 /// Shortest sleep while following.
 const REST: Duration = Duration::from_millis(1);
+/// What lines are filled up with.
+const FILLING: &str = "................................................................";
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -91,12 +93,26 @@ impl SimulatedLogs {
     }
 
     fn text(&self, number: u64) -> String {
-        let mut text = format!("simulated line {number}");
-        if text.len() < self.log.bytes {
-            text.push(' ');
-            text.extend(std::iter::repeat_n('.', self.log.bytes.saturating_sub(text.len())));
+        let line = format!("simulated line {number}");
+        if line.len() >= self.log.bytes {
+            return line;
+        }
+        let mut text = String::with_capacity(self.log.bytes);
+        text.push_str(&line);
+        text.push(' ');
+        while text.len() < self.log.bytes {
+            let missing = self.log.bytes - text.len();
+            text.push_str(&FILLING[..missing.min(FILLING.len())]);
         }
         text
+    }
+
+    /// Number of the first line of this moment or a later one.
+    fn first(&self, since: Micros) -> u64 {
+        let (passed, pause) = (since.saturating_sub(self.began), self.pause());
+        let place = passed.div_euclid(pause) + Micros::from(passed.rem_euclid(pause) > 0);
+        let before = Micros::try_from(self.log.before).unwrap_or(Micros::MAX);
+        u64::try_from(before.saturating_add(place)).unwrap_or_default().max(1)
     }
 }
 
@@ -112,7 +128,7 @@ impl LogSources for SimulatedLogs {
         let mut newest = self.newest();
         let mut next = match (selector.after_cursor.as_str(), selector.tail) {
             ("", Some(tail)) => self.tail(&filter, newest, tail),
-            ("", None) => 1,
+            ("", None) => filter.since.map_or(1, |since| self.first(since)),
             (cursor, _) => number(cursor)?.saturating_add(1),
         };
         if sources.is_empty() {

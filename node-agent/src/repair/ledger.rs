@@ -24,6 +24,9 @@ struct Kept {
     /// Number of the newest ever.
     #[prost(uint64, tag = "2")]
     last: u64,
+    /// Number of the newest that does not count any more, since a person asked for everything anew.
+    #[prost(uint64, tag = "3")]
+    forgiven: u64,
 }
 
 /// The list and where it is kept.
@@ -46,7 +49,7 @@ impl Ledger {
         let kept = kept.unwrap_or_else(|| {
             tracing::warn!(path = %file.display(), "the list of repairs cannot be read, another one begins");
             // Above all numbers that there were: nobody repairs something every second.
-            Kept { repairs: Vec::new(), last: clock::now().seconds.unsigned_abs() }
+            Kept { last: clock::now().seconds.unsigned_abs(), ..Kept::default() }
         });
         Self { file: Some(file), kept }
     }
@@ -59,6 +62,20 @@ impl Ledger {
     /// All that are kept, oldest first.
     pub fn repairs(&self) -> &[Repair] {
         &self.kept.repairs
+    }
+
+    /// Those that count, oldest first.
+    pub fn counted(&self) -> &[Repair] {
+        let forgiven = self.kept.repairs.partition_point(|repair| repair.number <= self.kept.forgiven);
+        &self.kept.repairs[forgiven..]
+    }
+
+    /// Those so far count no more.
+    pub fn forgive(&mut self) {
+        if self.kept.forgiven != self.kept.last {
+            self.kept.forgiven = self.kept.last;
+            self.save();
+        }
     }
 
     /// Adds one: its number and its time are set here.

@@ -92,6 +92,8 @@ impl Limiter {
 
     /// Takes in a try of an earlier life of the agent. From the oldest to the newest.
     pub fn recall_try(&mut self, at: Instant, repaired: bool) {
+        // Whoever tries does not rest any more.
+        self.rests_until = None;
         self.tried.push_back(at);
         self.ended(repaired);
     }
@@ -154,6 +156,13 @@ mod tests {
         assert_eq!(limiter.ask(begun), Leave::Rest { left, begins: None });
         limiter.clear();
         assert_eq!(limiter.ask(begun), Leave::Go);
+        // Tries after a rest count, whether it was over by then or a person ended it.
+        for rested in [LIMIT.rest.as_secs() + 100, 100] {
+            let mut limiter = Limiter::new(LIMIT);
+            limiter.recall_rest(ago(rested));
+            (1..=3).rev().for_each(|second| limiter.recall_try(ago(second), false));
+            assert!(matches!(limiter.ask(begun), Leave::Rest { begins: Some(Why::Failures), .. }));
+        }
     }
 
     proptest! {

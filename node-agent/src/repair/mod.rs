@@ -86,7 +86,7 @@ impl Repairs {
     }
 
     fn of(ledger: Ledger, board: Board) -> Self {
-        let limiters = recall(ledger.repairs(), SystemTime::now(), now());
+        let limiters = recall(ledger.counted(), SystemTime::now(), now());
         board.repairs(ledger.repairs());
         Self(Arc::new(Mutex::new(Book { ledger, limiters, board })))
     }
@@ -129,7 +129,9 @@ impl Repairs {
 
     /// A person asked for everything anew: what was tried before does not count, and nobody rests any more.
     pub fn forgive(&self) {
-        self.book().limiters.values_mut().for_each(Limiter::clear);
+        let mut book = self.book();
+        book.limiters.values_mut().for_each(Limiter::clear);
+        book.ledger.forgive();
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -276,6 +278,10 @@ mod tests {
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect_err("it rests on");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1);
+        Repairs::open(dir.path(), Board::default()).forgive();
+        let board = Board::default();
+        Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect("a person has ended the rest");
+        assert_eq!(outcomes(&board).len(), USUAL.failures + 1, "and nothing is forgotten");
     }
 
     #[test]

@@ -26,8 +26,8 @@ const STAYS_STOPPED: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the machine has become a member, and whether a person has ended a rest.
 const SLICE: Duration = Duration::from_secs(5);
-/// Longest that one try may take.
-pub const LONGEST: Duration = Duration::from_secs(75);
+/// Longest that one try may take. On an emulated machine a kubelet comes up slowly, and that is no failure.
+pub const LONGEST: Duration = Duration::from_secs(120);
 
 /// Starts and ends units.
 #[async_trait]

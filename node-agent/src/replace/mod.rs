@@ -14,6 +14,7 @@ mod plan;
 mod units;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8sctl_command::CommandError;
 use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement, ReplacementState};
@@ -32,6 +33,8 @@ use units::{RealUnits, Units};
 
 /// How long a new agent may take until it has a session, unless the host says otherwise.
 const SESSION_SECONDS: u64 = 90;
+/// Between two looks at a trial: the guard works on it beside this process, and may end it, or die.
+const LOOK: Duration = Duration::from_secs(5);
 /// The longest that is taken from a host.
 const MOST_SECONDS: u64 = 60 * 60;
 
@@ -119,7 +122,8 @@ fn start_with(places: Places, units: Arc<dyn Units>, board: Board, running: Opti
     let replacements = Replacements { running: running.clone(), ..Replacements::default() };
     if let Some(running) = running {
         let asked = replacements.asked.subscribe();
-        let replacer = Replacer { files: Files::new(places), units, board, running, asked };
+        let is_on_trial = false;
+        let replacer = Replacer { files: Files::new(places), units, board, running, asked, is_on_trial };
         k8sctl_rpc::task::spawn("replace-agent", replacer.run());
     }
     replacements
@@ -136,6 +140,8 @@ struct Replacer {
     board: Board,
     running: String,
     asked: watch::Receiver<Asked>,
+    /// There was a trial at the last look.
+    is_on_trial: bool,
 }
 
 impl Replacer {
@@ -150,8 +156,13 @@ impl Replacer {
                     self.tell(wanted, ReplacementState::Failed, error);
                 }
             }
-            // Cancel-safe where it matters: a change that was not seen stays one.
-            if self.asked.changed().await.is_err() {
+            // Cancel-safe: a change that was not seen stays one.
+            let changed = self.asked.changed();
+            let changed = match self.is_on_trial {
+                true => tokio::time::timeout(LOOK, changed).await.unwrap_or(Ok(())),
+                false => changed.await,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -205,7 +216,9 @@ impl Replacer {
         });
         let (files, disk) = looked.await.map_err(|error| file(std::io::Error::other(error)))?;
         self.files = files;
-        disk.map_err(file)
+        let disk = disk.map_err(file)?;
+        self.is_on_trial = disk.trial.is_some();
+        Ok(disk)
     }
 
     /// What the disk says of the last trial.

@@ -165,6 +165,24 @@ async fn one_that_has_none_goes_and_the_old_one_tells_of_it() {
     drop(old);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_trial_is_told_though_nobody_asks() {
+    let machine = Machine::new();
+    let (units, mut calls) = FakeUnits::new(|| {});
+    machine.begin(60, Arc::clone(&units), &mut calls).await;
+    let board = Board::default();
+    let agent = start_with(machine.places.clone(), units, board.clone(), Some(machine.old.clone()));
+    agent.heard();
+    until(&board, |report| state(report) == Some(ReplacementState::OnTrial)).await;
+    let files = Files::new(machine.places.clone());
+    let trial = machine.look().trial.expect("it goes on");
+    let reason = Some("it had no session".to_owned());
+    let outcome = plan::Outcome { attempt: trial.attempt, new: trial.new, reason };
+    files.write_outcome(&outcome).expect("written");
+    files.clear().expect("cleared");
+    until(&board, |report| state(report) == Some(ReplacementState::RolledBack)).await;
+}
+
 #[tokio::test]
 async fn a_guard_that_finds_no_trial_ends() {
     let machine = Machine::new();

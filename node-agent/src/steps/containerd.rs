@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until};
+use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until, whether_starting_helps};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::service::{Claims, Service};
@@ -152,7 +152,7 @@ impl Step for Containerd {
             Ok(_) => Check::True,
             // Slow or hung: to start it again changes neither, and repair tells them apart.
             Err(error @ cri::CriError::Slow { .. }) => Check::Waits(k8sctl_rpc::chain(&error).to_string()),
-            Err(error) => Check::False(k8sctl_rpc::chain(&error).to_string()),
+            Err(error) => whether_starting_helps(UNIT, k8sctl_rpc::chain(&error).to_string()).await,
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::{run, systemctl, wait_until};
+use super::{run, systemctl, wait_until, whether_starting_helps};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::probe::{self, ProbeError};
@@ -86,7 +86,7 @@ impl Step for Kubelet {
         }
         match healthz(probe::DEADLINE).await {
             Healthz::Well => {}
-            Healthz::Unwell(why) => return Ok(Check::False(why)),
+            Healthz::Unwell(why) => return Ok(whether_starting_helps(UNIT, why).await),
             // Slow or hung: to start it again changes neither, and repair tells them apart.
             Healthz::Slow(why) => return Ok(Check::Waits(why)),
         }

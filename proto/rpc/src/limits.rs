@@ -44,6 +44,8 @@ pub const LOG_READERS: usize = 64;
 pub const LOG_CURSOR_BYTES: usize = 64 * 1024;
 /// Units and pods that one request for logs names.
 pub const LOG_NAMES: usize = 64;
+/// Longest name of what a line of a log is from: that of a unit, or of a container with its pod.
+pub const LOG_SOURCE_BYTES: usize = 1024;
 /// Lines of a frame of a log. An empty line takes two bytes on the wire and some seventy in memory.
 pub const LOG_FRAME_LINES: usize = 4096;
 /// Streams reset by the peer before they were accepted, before the connection is closed.

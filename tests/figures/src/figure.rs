@@ -25,7 +25,7 @@ enum Limit {
 }
 
 /// Of each figure of which something is promised.
-static LIMITS: [(&str, Limit); 24] = [
+static LIMITS: [(&str, Limit); 27] = [
     ("up-to-all-ready", Limit::MostRatio(0.90)),
     ("status", Limit::Most(50.0)),
     ("host-agent-resident", Limit::Most(64.0)),
@@ -46,12 +46,24 @@ static LIMITS: [(&str, Limit); 24] = [
     ("status-1000", Limit::Most(100.0)),
     ("log-throughput", Limit::LeastRatio(0.15)),
     ("log-host-agent-growth", Limit::Most(32.0)),
+    ("log-journal", Limit::LeastRatio(0.6)),
+    ("log-journal-socat", Limit::LeastRatio(1.0)),
     ("slow-readers-growth", Limit::Most(100.0)),
     ("slow-readers-cost", Limit::MostRatio(1.10)),
     ("follow-latency", Limit::Most(20.0)),
     // The window and 50 ms.
     ("follow-latency-merged", Limit::Most(300.0)),
+    // The window and 400 ms.
+    ("follow-latency-lab", Limit::Most(650.0)),
 ];
+
+/// The most that a figure of this name may be, in its unit, where that is promised.
+pub fn most(name: &str) -> Option<f64> {
+    LIMITS.iter().find_map(|(of, limit)| match limit {
+        Limit::Most(most) if *of == name => Some(*most),
+        _ => None,
+    })
+}
 
 impl Figure {
     /// The value in terms of the baseline.

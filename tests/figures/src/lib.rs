@@ -4,11 +4,13 @@
 //! - [`figure`]: a figure, and whether it keeps to its limits
 //! - [`suite`]: which program has which benches, and which figures they give
 //! - [`mod@run`]: a program's benches, one after the other, and [`run::FILE`]
+//! - [`plot`]: a picture of some of them
 //!
 //! Machines are shared and noisy: what can be is measured against a baseline in the same run, in alternating pairs, and
 //! given as a ratio of medians ([`median`]).
 
 pub mod figure;
+pub mod plot;
 pub mod run;
 pub mod suite;
 

@@ -20,7 +20,7 @@ pub struct Bench {
     pub figures: &'static [&'static str],
 }
 
-static BENCHES: [Bench; 5] = [
+static BENCHES: [Bench; 6] = [
     Bench { suite: Suite::Fleet, name: "follow", figures: &["follow-latency", "follow-latency-merged"] },
     Bench {
         suite: Suite::Fleet,
@@ -33,6 +33,7 @@ static BENCHES: [Bench; 5] = [
             "slow-readers-cost",
         ],
     },
+    Bench { suite: Suite::Fleet, name: "journal", figures: &["log-journal", "log-journal-socat"] },
     Bench {
         suite: Suite::Fleet,
         name: "scale",
@@ -67,6 +68,7 @@ static BENCHES: [Bench; 5] = [
             "status",
             "host-agent-resident",
             "node-agent-resident",
+            "follow-latency-lab",
         ],
     },
 ];
@@ -126,7 +128,7 @@ mod tests {
     fn a_bench_is_found_by_its_name_and_by_that_of_each_of_its_figures() {
         let of = |suite, names: &[&str]| benches(suite, &wanted(names));
         assert_eq!(of(Suite::Lab, &[]), Ok(vec!["up", "running"]));
-        assert_eq!(of(Suite::Fleet, &[]), Ok(vec!["follow", "throughput", "scale"]));
+        assert_eq!(of(Suite::Fleet, &[]), Ok(vec!["follow", "throughput", "journal", "scale"]));
         assert_eq!(of(Suite::Lab, &["up"]), Ok(vec!["up"]));
         assert_eq!(of(Suite::Lab, &["status"]), Ok(vec!["running"]));
         assert_eq!(

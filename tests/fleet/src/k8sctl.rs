@@ -1,17 +1,16 @@
 //! `k8sctl` against a fleet's host agent, as a user runs it.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::host::Host;
+use crate::program::Ended;
 
-/// Between two looks whether a program has ended: only how often, never whether.
-const LOOK: Duration = Duration::from_millis(1);
 /// Lines that were printed and are not yet looked at.
 const LINES: usize = 4_096;
 
@@ -22,16 +21,9 @@ fn command(host: &Host, args: &[&str]) -> Command {
     command
 }
 
-/// Ends a program when dropped.
-#[derive(Debug)]
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It has ended already, or ends now.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// As it is told of.
+fn name(args: &[&str]) -> String {
+    format!("k8sctl {}", args.join(" "))
 }
 
 /// Runs it to its end, which must be a good one; gives how long it took. What it prints goes nowhere, so that nobody is
@@ -40,29 +32,37 @@ pub fn time(host: &Host, args: &[&str], deadline: Duration) -> Result<Duration> 
     let began = Instant::now();
     let child = command(host, args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
     let mut running = Ended(child.context("cannot start k8sctl")?);
-    let status = loop {
-        if let Some(status) = running.0.try_wait()? {
-            break status;
+    running.wait(&name(args), deadline)?;
+    Ok(began.elapsed())
+}
+
+/// Runs it to its end, which must be a good one; gives how many lines it printed, none of which is kept.
+pub fn count_lines(host: &Host, args: &[&str], deadline: Duration) -> Result<u64> {
+    let child = command(host, args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Ended(child.context("cannot start k8sctl")?);
+    let stdout = running.0.stdout.take().context("its output")?;
+    // Beside, so that one that hangs is ended at the deadline, and its output with it.
+    let counter = thread::spawn(move || newlines(stdout));
+    running.wait(&name(args), deadline)?;
+    Ok(counter.join().map_err(|_| anyhow::anyhow!("the counter of lines panicked"))??)
+}
+
+fn newlines(mut from: impl Read) -> std::io::Result<u64> {
+    let (mut chunk, mut count) = (vec![0; 64 * 1024], 0);
+    loop {
+        let length = from.read(&mut chunk)?;
+        if length == 0 {
+            return Ok(count);
         }
-        ensure!(began.elapsed() < deadline, "`k8sctl {}` still runs after {deadline:?}", args.join(" "));
-        thread::sleep(LOOK);
-    };
-    let took = began.elapsed();
-    if !status.success() {
-        let mut said = String::new();
-        if let Some(mut stderr) = running.0.stderr.take() {
-            stderr.read_to_string(&mut said)?;
-        }
-        bail!("`k8sctl {}` ended with {status}: {said}", args.join(" "));
+        count += chunk[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
     }
-    Ok(took)
 }
 
 /// Runs it to its end, which must be a good one; gives what it printed.
 pub fn run(host: &Host, args: &[&str]) -> Result<String> {
     let output = command(host, args).output().context("cannot start k8sctl")?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "`k8sctl {}` ended with {}: {err}", args.join(" "), output.status);
+    ensure!(output.status.success(), "`{}` ended with {}: {err}", name(args), output.status);
     Ok(out.into_owned())
 }
 

@@ -8,6 +8,7 @@
 //! - [`control`]: what is asked of the host agent; [`k8sctl`]: the command itself
 //! - [`process`]: what a process costs; [`descriptors`]: how many files it may have open
 //! - [`pipe`]: TLS with nothing around it, to measure against
+//! - [`journal`]: a journal for an agent to read, and how fast that is read without us
 //! - [`root`]: the host agent's socket is root's
 //! - [`malformed`]: what others send to the host agent meanwhile
 //!
@@ -25,10 +26,12 @@ pub mod control;
 pub mod descriptors;
 pub mod dialer;
 pub mod host;
+pub mod journal;
 pub mod k8sctl;
 pub mod malformed;
 pub mod pipe;
 pub mod process;
+mod program;
 pub mod root;
 
 use std::thread;

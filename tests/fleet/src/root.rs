@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::{getegid, geteuid};
 
 /// Variables that a bench needs again: sudo drops them.
-const KEPT: [&str; 9] = [
+const KEPT: [&str; 10] = [
     "PATH",
     "HOME",
     "TMPDIR",
@@ -18,6 +18,7 @@ const KEPT: [&str; 9] = [
     "CARGO_TARGET_DIR",
     "BENCH_PAIRS",
     "BENCH_AGENTS",
+    "BENCH_JOURNAL_MIB",
 ];
 
 /// `true`: go on, this is root. `false`: the same was run as root, to a good end; what it wrote in `dirs` is the

@@ -6,6 +6,7 @@
 pub mod canary;
 pub mod faults;
 pub mod host;
+pub mod lines;
 pub mod pace;
 pub mod processes;
 pub mod simulated;

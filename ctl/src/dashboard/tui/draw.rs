@@ -89,13 +89,15 @@ pub fn draw(
         let rows = row.iter().map(|(_, it)| it.rows.len() + usize::from(it.head.is_some())).max();
         u16::try_from(rows.unwrap_or_default()).unwrap_or(u16::MAX).saturating_add(frame_rows)
     });
-    let heights =
-        plan_heights(&wanted.collect::<Vec<_>>(), body.height, rows.last() == Some(&vec![Pane::Logs]));
+    let has_logs = rows.last().is_some_and(|row| row[..] == [Pane::Logs]);
+    let heights = plan_heights(&wanted.collect::<Vec<_>>(), body.height, has_logs);
     let mut top = body.y;
     for (row, height) in contents.into_iter().zip(heights) {
-        let count = u16::try_from(row.len()).unwrap_or(1);
-        for ((pane, content), place) in row.into_iter().zip(0..) {
-            let (left, right) = (body.width * place / count, body.width * (place + 1) / count);
+        let count = row.len();
+        let edge =
+            |place: usize| u16::try_from(usize::from(body.width) * place / count).unwrap_or(body.width);
+        for (place, (pane, content)) in row.into_iter().enumerate() {
+            let (left, right) = (edge(place), edge(place + 1));
             let area = Rect::new(body.x + left, top, right - left, height);
             draw_pane(frame, area, (pane, content), lines, picture, sight, paint);
         }
@@ -201,7 +203,8 @@ pub(super) fn plan_heights(wanted: &[u16], body: u16, has_logs: bool) -> Vec<u16
         heights.pop();
     }
     let rest = if has_logs { body - (body / 3).max(LEAST).min(body) } else { body };
-    while heights.iter().sum::<u16>() > rest {
+    // Together they may be more than a height can be.
+    while heights.iter().map(|height| u32::from(*height)).sum::<u32>() > u32::from(rest) {
         let Some(highest) = (0..heights.len()).max_by_key(|place| heights[*place]) else { break };
         if heights[highest] > LEAST {
             heights[highest] -= 1;
@@ -308,10 +311,12 @@ fn nodes(picture: &Picture, paint: Paint) -> Vec<Vec<Line<'static>>> {
 }
 
 fn conditions(picture: &Picture, paint: Paint) -> Vec<Vec<Line<'static>>> {
+    let places = picture.places();
+    let place = |node: &str| places.get(node).copied().unwrap_or_default();
     let row = |one: &ConditionPicture| -> Vec<Line<'static>> {
         vec![
             paint.mark(one.tone).into(),
-            Span::styled(one.node.clone(), paint.node(picture.place_of(&one.node))).into(),
+            Span::styled(one.node.clone(), paint.node(place(&one.node))).into(),
             one.condition.clone().into(),
             Span::styled(one.status, paint.tone(one.tone)).into(),
             one.reason.clone().into(),

@@ -18,21 +18,26 @@ const SOURCE_WIDTH: usize = 10;
 /// Longest name of a node that others are aligned to.
 const NODE_WIDTH: usize = 24;
 
-/// The last lines that fit, or those up to the held one.
+/// The last lines that fit, or those up to the held one, which is then the last one that is shown.
 pub fn lines(
     log: &VecDeque<model::Line>,
     (width, height): (usize, usize),
-    sight: &Sight,
+    sight: &mut Sight,
     picture: &Picture,
     paint: Paint,
 ) -> Vec<Line<'static>> {
     let end = sight.held.map_or(log.len(), |held| log.partition_point(|line| line.number <= held));
     // Of what is held, the oldest may have left.
     let end = end.max(height.min(log.len()));
+    // From there the keys go on, and not from a line that is above the first one.
+    if let (Some(held), Some(last)) = (&mut sight.held, end.checked_sub(1).and_then(|place| log.get(place))) {
+        *held = last.number.max(*held);
+    }
+    let shift = sight.shift;
     let shown = log.range(end.saturating_sub(height)..end);
     let names = shown.clone().map(|line| Span::raw(line.node.as_str()).width());
     let names = names.max().unwrap_or_default().min(NODE_WIDTH);
-    shown.map(|one| line(one, width, names, sight.shift, picture, paint)).collect()
+    shown.map(|one| line(one, width, names, shift, picture, paint)).collect()
 }
 
 fn line(

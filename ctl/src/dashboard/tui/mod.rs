@@ -69,7 +69,7 @@ pub async fn run(
                 },
                 // Another size, or the terminal is looked at again.
                 Some(Ok(_)) => is_dirty = true,
-                Some(Err(error)) => return Err(error.into()),
+                Some(Err(error)) => return Err(no_screen(&error)),
                 None => return Ok(Exit::Ok),
             },
             _ = frames.tick(), if is_dirty => {
@@ -87,7 +87,7 @@ pub async fn run(
 
 fn no_screen(error: &io::Error) -> Ended {
     let next = "watch the cluster with: k8sctl status -w";
-    let reason = format!("the terminal cannot be drawn on: {error}");
+    let reason = format!("the terminal cannot be used: {error}");
     Ended::with(Exit::Usage, Failure::new("HOST-TERMINAL", "dashboard", reason, next))
 }
 

@@ -1,6 +1,7 @@
 //! The terminal, taken and given back: at the end, on an error, on a signal (which ends the loop) and on a panic.
 
 use std::io::{self, BufWriter, Stdout, stdout};
+use std::mem::ManuallyDrop;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +18,9 @@ static HOOK: Once = Once::new();
 
 /// See the module.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    /// Not dropped: it would write what is left of a frame onto the screen that stays, and of a terminal that is gone it
+    /// would panic.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>,
 }
 
 impl Screen {
@@ -38,7 +41,7 @@ impl Screen {
         let opened = execute!(stdout(), EnterAlternateScreen)
             .and_then(|()| Terminal::new(CrosstermBackend::new(BufWriter::new(stdout()))));
         match opened {
-            Ok(terminal) => Ok(Self { terminal }),
+            Ok(terminal) => Ok(Self { terminal: ManuallyDrop::new(terminal) }),
             Err(error) => {
                 give_back();
                 Err(error)
@@ -46,8 +49,12 @@ impl Screen {
         }
     }
 
-    /// Draws a frame over the last one, of the size that the terminal has by now.
+    /// Draws a frame over the last one, of the size that the terminal has by now. A terminal that was given back, since
+    /// another task panicked, is not drawn on any more.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        if !IS_TAKEN.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the terminal was given back after a panic"));
+        }
         self.terminal.draw(draw)?;
         Ok(())
     }

@@ -61,7 +61,7 @@ pub struct Sight {
     pub is_whole: bool,
     /// The rows above the first one that is shown, by pane. Drawing bounds them.
     pub scroll: [usize; 5],
-    /// The last line of the log that is shown; `None` means: whatever comes.
+    /// The last line of the log that is shown; `None` means: whatever comes. Drawing bounds it.
     pub held: Option<u64>,
     /// Columns of the log's lines that are passed over.
     pub shift: usize,

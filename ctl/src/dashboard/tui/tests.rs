@@ -126,6 +126,7 @@ fn heights_fill_the_screen_and_the_log_has_a_third() {
     assert_eq!(plan_heights(&[20, 30, 5, 2], 30, true), [8, 7, 5, 10]);
     assert_eq!(plan_heights(&[9, 9, 9, 2], 15, true), [4, 4, 0, 7]);
     assert_eq!(plan_heights(&[u16::MAX, u16::MAX, 2], 3, true), [0, 0, 3]);
+    assert_eq!(plan_heights(&[u16::MAX, u16::MAX, 2], u16::MAX, true), [21_845; 3]);
 }
 
 #[test]
@@ -140,7 +141,7 @@ fn what_is_old_is_marked_across_the_screen() {
     let old = " OLD  the host agent does not answer, for 15s: this is how it was 20s ago";
     assert_eq!(rows[1], old);
     let buffer = terminal.backend().buffer();
-    let cell = |x, y| buffer.cell((x, y)).expect("it is on the screen").modifier;
+    let cell = |x: u16, y: u16| buffer.cell((x, y)).expect("it is on the screen").modifier;
     assert!(cell(5, 1).contains(Modifier::REVERSED));
     let node = rows.iter().position(|row| row.contains("worker-1")).expect("it is still shown");
     assert!(cell(20, u16::try_from(node).expect("a row")).contains(Modifier::DIM));
@@ -194,6 +195,7 @@ fn held_lines_stay_while_others_come() {
     model.apply(lines(900, 1200), now());
     let gone = rows(&drawn(&model, &mut sight, (80, 24), PLAIN)).join("\n");
     has(&gone, &["<200>", "<219>"]);
+    assert_eq!(sight.held, Some(219), "keys go on from what is shown");
     sight.held = None;
     has(&rows(&drawn(&model, &mut sight, (80, 24), PLAIN)).join("\n"), &["<1199>"]);
     sight.shift = 4;

@@ -9,7 +9,8 @@
   const MARKS = { good: "✓", warn: "!", bad: "✗", plain: "" };
   const SIGNS = { good: " ✓", warn: " …", bad: " ✗", plain: " ·" };
   const byId = (id) => document.getElementById(id);
-  let nodes = [];
+  // Places of the nodes, for their colours.
+  let places = new Map();
   let heard = Date.now();
   let picture = null;
 
@@ -20,13 +21,28 @@
     return made;
   };
   const said = (tag, it) => element(tag, it.text, it.tone);
-  const hue = (node) => "n" + (Math.max(nodes.indexOf(node), 0) % 6);
+  const hue = (node) => "n" + ((places.get(node) || 0) % 6);
   const row = (...cells) => {
     const made = document.createElement("tr");
     made.append(...cells.map((cell) => (typeof cell === "string" ? element("td", cell) : cell)));
     return made;
   };
-  const fill = (id, rows) => byId(id).replaceChildren(...rows);
+  // What each row says. Rows that say the same stay: of a thousand nodes few change at a time, and what somebody marks in
+  // one of them stays marked.
+  const told = new WeakMap();
+  const fill = (id, all, make) => {
+    const body = byId(id);
+    const rows = Array.from(body.children);
+    all.forEach((one, place) => {
+      const text = JSON.stringify([one, one.node && hue(one.node)]);
+      if (place < rows.length && told.get(rows[place]) === text) return;
+      const made = make(one);
+      told.set(made, text);
+      if (place < rows.length) rows[place].replaceWith(made);
+      else body.append(made);
+    });
+    rows.slice(all.length).forEach((left) => left.remove());
+  };
 
   const steps = (all) => {
     const cell = document.createElement("td");
@@ -47,30 +63,30 @@
 
   const show = (it) => {
     picture = it;
-    nodes = it.nodes.map((node) => node.name);
+    places = new Map(it.nodes.map((node, place) => [node.name, place]));
     document.title = `${MARKS[it.verdict.tone]} ${it.cluster}`;
     byId("cluster").textContent = it.cluster;
     byId("kubernetes").textContent = it.kubernetes && `Kubernetes ${it.kubernetes}`;
     byId("verdict").textContent = `${MARKS[it.verdict.tone]} ${it.verdict.text}`;
     byId("verdict").className = it.verdict.tone;
-    fill("nodes", it.nodes.map((node) => {
+    fill("nodes", it.nodes, (node) => {
       const made = row(
         element("td", MARKS[node.tone], node.tone), element("td", node.name, hue(node.name)), node.role, node.ip,
         said("td", node.vm), said("td", node.phase), said("td", node.agent), node.age,
         element("td", node.untrue.join(", "), "warn"));
       made.title = node.message;
       return made;
-    }));
+    });
     byId("conditions-section").hidden = it.conditions.length === 0;
-    fill("conditions", it.conditions.map((one) => row(
+    fill("conditions", it.conditions, (one) => row(
       element("td", MARKS[one.tone], one.tone), element("td", one.node, one.node && hue(one.node)), one.condition,
-      element("td", one.status, one.tone), one.reason, one.since, one.message)));
+      element("td", one.status, one.tone), one.reason, one.since, one.message));
     byId("operation-section").hidden = !it.operation;
     if (it.operation) {
       byId("operation-title").textContent = it.operation.title.text;
       byId("operation-title").className = it.operation.title.tone;
-      fill("objects", it.operation.objects.map((one) => row(
-        element("td", MARKS[one.tone], one.tone), one.object, one.phase, one.age, steps(one.steps), one.message)));
+      fill("objects", it.operation.objects, (one) => row(
+        element("td", MARKS[one.tone], one.tone), one.object, one.phase, one.age, steps(one.steps), one.message));
     }
     byId("failure-section").hidden = !it.failure;
     if (it.failure) {
@@ -79,8 +95,8 @@
       byId("next").textContent = it.failure.next;
     }
     byId("plugins-section").hidden = it.plugins.length === 0;
-    fill("plugins", it.plugins.map((one) => row(
-      element("td", MARKS[one.state.tone], one.state.tone), one.name, one.version, said("td", one.state), one.message)));
+    fill("plugins", it.plugins, (one) => row(
+      element("td", MARKS[one.state.tone], one.state.tone), one.name, one.version, said("td", one.state), one.message));
     byId("logs-lost").textContent = it.logs_lost || "";
     showOld();
   };

@@ -114,7 +114,7 @@ impl Reader<'_> {
         self.is_away = false;
         loop {
             match stream.message().await {
-                Ok(Some(response)) => self.print(response)?,
+                Ok(Some(response)) => self.print(response).await?,
                 Ok(None) => return Ok(End::Whole),
                 Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
                 Err(status) => return Err(status.into()),
@@ -122,16 +122,19 @@ impl Reader<'_> {
         }
     }
 
-    fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
+    async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
         for notice in &response.notices {
             let node = context.err.paint(styles::WARN, visible(&notice.node_name));
             context.err.line(format!("{node}: {}", visible(&notice.message)))?;
         }
-        if context.format.is_structured() {
-            output::items(context, response.lines.into_iter().map(LogView::from))?;
-        } else if !response.lines.is_empty() {
-            context.out.raw(self.lines.text(&response.lines))?;
+        let text = if context.format.is_structured() {
+            output::items(context, response.lines.into_iter().map(LogView::from))?
+        } else {
+            self.lines.text(&response.lines).into_bytes()
+        };
+        if !text.is_empty() {
+            context.out.patiently(text).await?;
         }
         // Only now: what could not be printed is not behind.
         self.positions.extend(response.positions.into_iter().map(|it| (it.node_name, it.cursor)));

@@ -10,6 +10,7 @@ use k8sctl_proto::control::v1::{
 };
 use k8sctl_proto::node::v1::{LogSelector, LogSource};
 use k8sctl_types::failure::Failure;
+use k8sctl_types::redact::redact_texts;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
@@ -53,7 +54,8 @@ fn late(what: &str) -> Failure {
 }
 
 fn json(value: &impl Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value)
+    serde_json::to_value(value)
+        .map(|value| format!("{:#}\n", redact_texts(&value)))
         .map_err(|error| Failure::new("HOST-SUPPORT-PART", "support bundle", error.to_string(), "report it"))
 }
 
@@ -115,8 +117,8 @@ pub(super) async fn events(agent: &Agent, end: Instant) -> Part {
         let mut stream = agent.clusters().stream_events(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
             if let Some(event) = response.event {
-                let line = serde_json::to_string(&EventView::from(event)).unwrap_or_default();
-                let _ = writeln!(text, "{line}");
+                let line = serde_json::to_value(EventView::from(event)).unwrap_or_default();
+                let _ = writeln!(text, "{}", redact_texts(&line));
             }
         }
         Ok::<(), Status>(())

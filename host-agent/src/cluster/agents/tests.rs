@@ -59,6 +59,8 @@ fn a_node_is_done_when_the_new_agent_has_a_session_and_not_before() {
     }
     let back = judge(&view(true, OLD, report("one", ReplacementState::RolledBack, "no session")), &program);
     assert!(matches!(back, Standing::Failed { id: "NODE-AGENT-ROLLED-BACK", .. }), "{back:?}");
+    let stuck = judge(&view(true, "new", report("one", ReplacementState::RolledBack, "no copy")), &program);
+    assert!(matches!(stuck, Standing::Failed { id: "NODE-AGENT-NOT-BACK", .. }), "{stuck:?}");
 }
 
 /// What a client was told of each node last.

@@ -108,13 +108,9 @@ impl ClusterTask {
             }
             // Revoked before the VM goes: from here on its certificate opens nothing.
             self.shared.revoke(&node.id).await.map_err(Trouble::Passing)?;
-            self.event(
-                &format!("node {}", node.name),
-                EventType::NodeDrained,
-                "its pods have left, Kubernetes forgot it",
-                false,
-            )
-            .await;
+            let (object, kind) = (format!("node {}", node.name), EventType::NodeDrained);
+            let message = "its pods have left, Kubernetes forgot it";
+            self.end_event(&node.id, &object, kind, message, false).await;
         }
         self.host = None;
         if !self.converge_host(&cluster, image, Some(up)).await? {
@@ -131,17 +127,12 @@ impl ClusterTask {
             // Of a VM that was undefined by hand nobody has removed it.
             remove_consoles(&console_dir(&self.shared.config), std::slice::from_ref(node));
             self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
+            let (object, kind) = (format!("node {}", node.name), EventType::NodeRemoved);
+            self.end_event(&node.id, &object, kind, "its VM and disk are gone", false).await;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
             self.starts.forget(&node.name);
-            self.event(
-                &format!("node {}", node.name),
-                EventType::NodeRemoved,
-                "its VM and disk are gone",
-                false,
-            )
-            .await;
         }
         self.wake.notify_one();
         Ok(())
@@ -182,15 +173,11 @@ impl ClusterTask {
         for node in &cluster.nodes {
             self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
         }
+        // Told before the record goes: whoever is killed in between comes here again, and afterwards nobody would.
+        let (object, kind) = (format!("cluster {}", cluster.name), EventType::ClusterRemoved);
+        self.end_event(&cluster.id, &object, kind, "all that was ours is gone", false).await;
         let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
-        self.event(
-            &format!("cluster {}", cluster.name),
-            EventType::ClusterRemoved,
-            "all that was ours is gone",
-            false,
-        )
-        .await;
         // Perhaps another one than the look began with. No look follows that would tell of it.
         if let Some(ended) = ended {
             self.shared.publish_record(&ended, Vec::new());

@@ -9,10 +9,13 @@ use crate::cluster::conditions;
 use crate::cluster::desired::vm_of;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::cluster::status;
-use crate::events::NewEvent;
+use crate::events::{NewEvent, Told};
 use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
 use crate::records::{ClusterRecord, OperationKind, OperationRecord, OperationState, RecordError};
 use crate::wire;
+
+/// Under what the event log remembers which ends were told; no node has this id.
+const ENDS: &str = "ends";
 
 impl ClusterTask {
     pub(super) fn observed(&self, cluster: &ClusterRecord) -> Observed {
@@ -104,6 +107,27 @@ impl ClusterTask {
         let Some(before) = self.operation.clone().filter(|it| !self.shared.has_ended(&it.id)) else { return };
         let to = next.map_or(OperationKind::Up, |next| next.kind);
         self.shared.publish_end(&before.given_way(to, "another operation began")).await;
+    }
+
+    /// An end of something, whose id `of` is: told once, however often that is come to. It is come to again where the host
+    /// agent is killed, or cannot write, before that stands in the records.
+    pub(super) async fn end_event(
+        &self,
+        of: &str,
+        object: &str,
+        kind: EventType,
+        message: &str,
+        warning: bool,
+    ) {
+        let event = NewEvent {
+            cluster: self.name.clone(),
+            object: object.to_owned(),
+            kind,
+            message: message.to_owned(),
+            warning,
+        };
+        let told = Told { source: ENDS.to_owned(), mark: format!("{of} {kind}") };
+        self.shared.events.record_once(event, told).await;
     }
 
     pub(super) async fn event(&self, object: &str, kind: EventType, message: &str, warning: bool) {

@@ -484,6 +484,38 @@ async fn what_no_node_knows_is_an_error_and_what_one_knows_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_without_lines_that_pass_may_know_what_was_asked_for() {
+    let registry = registry();
+    let unknown =
+        LogUnknown { wanted: Some(log_unknown::Wanted::Unit(0)), message: "no unit frob.service".to_owned() };
+    let _not_here = FakeNode { unknown: vec![unknown], ..FakeNode::new(&registry, "a") }.start();
+    let mut session = registry.open_session("b", Hello::default());
+    connected(&registry, &["a"]).await;
+    let units = LogSelector { units: vec!["frob".to_owned()], ..LogSelector::default() };
+    let mut reader = Reader::default();
+    let stream = open(&registry, &["a", "b"], units, &reader);
+    // Its agent has nothing to say.
+    let end = async {
+        let start = session.log_requests.recv().await.expect("it is asked");
+        drop(registry.claim_logs("b", &start.stream_id).expect("it is waited for"));
+    };
+    let (_, failure) = tokio::join!(end, reader.read(stream, usize::MAX));
+    assert_eq!((failure, reader.lines.len()), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_who_named_an_end_does_not_wait_for_a_dead_node_for_ever() {
+    let registry = registry();
+    let mut reader = Reader::default();
+    let until = LogSelector { until: Some(stamp(now() + 60 * SECOND)), ..follow() };
+    let began = Instant::now();
+    let failure = reader.read(open(&registry, &["gone"], until, &reader), 1).await.expect("it is missing");
+    assert_eq!((failure.id.as_str(), failure.object.as_str()), ("NODE-NOT-CONNECTED", "node gone"));
+    assert!(began.elapsed() > Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(120), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nodes_that_join_are_read_too_and_removed_ones_end() {
     let registry = registry();
     let a = FakeNode::new(&registry, "a").start();

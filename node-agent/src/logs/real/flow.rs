@@ -1,6 +1,5 @@
 //! The lines of one stream: read from journal and files, merged, sent.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogUnknown, log_unknown};
@@ -13,7 +12,7 @@ use super::super::cursor::{Cursor, FilePosition, JournalPosition};
 use super::super::export::Entry;
 use super::super::filter::{Filter, stamp};
 use super::super::frames::{Batch, Frames};
-use super::super::journal::{self, Query, Reading, Start};
+use super::super::journal::{self, Journalctl, Query, Reading, Start};
 use super::super::pods::{Begin, Pods};
 use super::super::wanted::{Containers, Wanted};
 use super::{LogError, now};
@@ -63,7 +62,7 @@ enum Wake {
 
 /// See the module.
 pub struct Flow<'a> {
-    journalctl: PathBuf,
+    journalctl: Journalctl,
     wanted: Wanted,
     filter: Filter,
     /// Entries of the journal before this moment do not pass: nothing else says where to go on.
@@ -92,12 +91,13 @@ pub struct Flow<'a> {
 impl<'a> Flow<'a> {
     /// Nothing is read yet.
     pub fn open(
-        journalctl: PathBuf,
+        journalctl: Journalctl,
         wanted: Wanted,
         filter: Filter,
         pods: Pods,
         frames: &'a mut Frames,
     ) -> Self {
+        let cursor = Cursor { since: filter.since, ..Cursor::default() };
         Self {
             journalctl,
             wanted,
@@ -109,7 +109,7 @@ impl<'a> Flow<'a> {
             frames,
             merge: Merge::new(WINDOW, Duration::ZERO),
             inputs: Vec::new(),
-            cursor: Cursor::default(),
+            cursor,
             batch: Batch::default(),
             flushed: Instant::now(),
             skip: 0,
@@ -224,16 +224,7 @@ impl<'a> Flow<'a> {
 
     async fn load(&mut self, input: usize) -> Result<(), LogError> {
         match self.inputs[input] {
-            Input::Journal => match &mut self.reading {
-                Some(reading) => match reading.next().await? {
-                    Some(entries) => self.take_entries(input, entries),
-                    None => {
-                        self.reading = None;
-                        self.merge.set(input, State::Ended);
-                    }
-                },
-                None => self.merge.set(input, State::Ended),
-            },
+            Input::Journal => self.load_entries(input).await?,
             Input::Container(member) => {
                 let read = self.blocking(move |pods| {
                     let mut lines = Vec::new();
@@ -250,8 +241,44 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
+    async fn load_entries(&mut self, input: usize) -> Result<(), LogError> {
+        let Some(reading) = &mut self.reading else {
+            self.merge.set(input, State::Ended);
+            return Ok(());
+        };
+        let entries = reading.next().await?;
+        let missed = reading.missed();
+        if let Some(moment) = missed.as_deref().and_then(journal::moment_of) {
+            return self.begin_later(moment);
+        }
+        match entries {
+            Some(entries) => self.take_entries(input, entries),
+            None => {
+                self.reading = None;
+                self.merge.set(input, State::Ended);
+            }
+        }
+        Ok(())
+    }
+
+    /// The journal has lost the entry of this moment, behind which reading should begin. A VM without power loses its
+    /// last ones, and gives their numbers to the next ones: only by their time are these younger.
+    fn begin_later(&mut self, moment: Micros) -> Result<(), LogError> {
+        let later = moment.saturating_add(1);
+        tracing::info!("the journal has lost the entry to go on behind; it is read on by time");
+        self.journal_since = Some(later);
+        self.cursor.journal = Some(JournalPosition::From(later));
+        let start = Start::Time(Some(later));
+        let query = Query { start, until: self.filter.until, follow: false, reverse: false };
+        self.reading = Some(Reading::start(&self.journalctl, &query, &self.wanted.matches())?);
+        Ok(())
+    }
+
     /// Sends what comes until nobody receives, or until the last moment has passed.
     pub async fn live(&mut self) -> Result<(), LogError> {
+        // Older lines than that have all been read, whatever becomes of the clock.
+        self.filter.since = None;
+        self.cursor.since = None;
         // All that was read has been sent; what did not pass is behind too.
         if let Some(last) = self.last.take() {
             self.cursor.journal = Some(JournalPosition::Behind(last));

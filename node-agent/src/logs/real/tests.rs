@@ -8,16 +8,21 @@ use std::path::Path;
 use k8sctl_proto::node::v1::{LogFrame, LogSource, PodLogs};
 use tokio::sync::mpsc;
 
+use super::super::cursor::JournalPosition;
 use super::super::filter::stamp;
 use super::*;
 use crate::clock::Offset;
 
 const JOURNALCTL: &str = r#"#!/bin/sh
-file=$(dirname "$0")/journal
+folder=$(dirname "$0")
+for argument in "$@"; do
+  case $argument in --directory=*) folder=${argument#--directory=} ;; esac
+done
+file=$folder/journal
 at=0 lines= reverse= follow=
 for argument in "$@"; do
   case $argument in
-    --cursor=s=*) at=${argument#--cursor=s=} ;;
+    --cursor=s=*) at=${argument#--cursor=s=}; at=${at%%;*} ;;
     --lines=*) lines=${argument#--lines=} ;;
     --reverse) reverse=1 ;;
     --follow) follow=1 ;;
@@ -81,7 +86,11 @@ impl Node {
 
     fn logs(&self) -> RealLogs {
         let path = |name: &str| self.dir.path().join(name);
-        RealLogs { journalctl: path("journalctl"), systemctl: path("systemctl"), pods: path("pods") }
+        RealLogs {
+            journalctl: Journalctl::new(path("journalctl")),
+            systemctl: path("systemctl"),
+            pods: path("pods"),
+        }
     }
 
     async fn try_read(&self, selector: LogSelector) -> Result<Vec<LogFrame>, LogError> {
@@ -232,6 +241,48 @@ async fn reading_goes_on_before_the_first_of_the_last_lines() {
 }
 
 #[tokio::test]
+async fn lines_before_the_first_moment_are_left_out_also_when_reading_goes_on() {
+    let node = Node::new();
+    node.pod(TEN, "old");
+    node.journal(TEN + 5 * SECOND, "j");
+    node.pod(TEN + 6 * SECOND, "p");
+    let since = LogSelector { since: Some(stamp(TEN + 3 * SECOND)), ..both() };
+    for selector in [since.clone(), LogSelector { tail: Some(5), ..since }] {
+        let frames = node.read(selector.clone()).await;
+        assert_eq!(texts(&frames), ["j", "p"]);
+        // It broke off before the first line.
+        let again = LogSelector { after_cursor: frames[0].cursor.clone(), ..selector };
+        assert_eq!(texts(&node.read(again.clone()).await), ["j", "p"]);
+        let mut follower = node.follow(again);
+        assert_eq!(follower.caught_up().await, ["j", "p"]);
+        assert!(!follower.cursor.contains("since"), "{}", follower.cursor);
+    }
+}
+
+#[tokio::test]
+async fn behind_an_entry_that_the_journal_has_lost_reading_goes_on_by_time() {
+    let node = Node::new();
+    for second in 0..4 {
+        node.journal(TEN + second * SECOND, &format!("j{second}"));
+    }
+    let behind = |at: u32, moment: Micros| {
+        let entry = format!("s={at};i=1;t={moment:x};x=0");
+        let cursor = Cursor { journal: Some(JournalPosition::Behind(entry)), ..Cursor::default() };
+        LogSelector { after_cursor: cursor.to_string(), ..LogSelector::default() }
+    };
+    // Others have its number, or none has got so far again.
+    for at in [0, 1_000_000] {
+        let selector = behind(at, TEN + SECOND);
+        assert_eq!(texts(&node.read(selector.clone()).await), ["j2", "j3"]);
+        assert_eq!(node.follow(selector).caught_up().await, ["j2", "j3"]);
+    }
+    let mut follower = node.follow(behind(1_000_000, TEN + 9 * SECOND));
+    assert_eq!(follower.caught_up().await, [""; 0]);
+    node.journal(TEN + 10 * SECOND, "new");
+    assert_eq!(follower.next(1).await, ["new"]);
+}
+
+#[tokio::test]
 async fn a_follower_gets_every_line_once_also_when_it_goes_on() {
     let node = Node::new();
     node.journal(TEN, "j0");
@@ -337,8 +388,27 @@ async fn a_journal_that_cannot_be_read_says_why() {
     std::fs::write(node.dir.path().join("journal.broken"), "").expect("written");
     let error = node.try_read(LogSelector::default()).await.expect_err("it is broken");
     assert_eq!(error.to_string(), "journalctl failed: the journal is broken");
-    let gone = RealLogs { journalctl: "/nonexistent/journalctl".into(), ..node.logs() };
+    let gone = RealLogs { journalctl: Journalctl::new("/nonexistent/journalctl"), ..node.logs() };
     let (sender, _sent) = mpsc::channel(1);
     let error = gone.read(LogSelector::default(), &mut Frames::new(sender, Offset::default())).await;
     assert_eq!(error.expect_err("it is not there").to_string(), "cannot start /nonexistent/journalctl");
+}
+
+#[tokio::test]
+async fn a_journal_that_lies_in_a_directory_is_read_there() {
+    let (node, other) = (Node::new(), Node::new());
+    node.journal(TEN, "of this machine");
+    other.journal(TEN, "of the directory");
+    let directory = other.dir.path().to_owned();
+    let journalctl = Journalctl { directory: Some(directory), ..node.logs().journalctl };
+    let (sender, mut sent) = mpsc::channel(100);
+    let mut frames = Frames::new(sender, Offset::default());
+    let logs = RealLogs { journalctl, ..node.logs() };
+    logs.read(LogSelector::default(), &mut frames).await.expect("read");
+    drop(frames);
+    let mut all = Vec::new();
+    while let Some(frame) = sent.recv().await {
+        all.push(frame);
+    }
+    assert_eq!(texts(&all), ["of the directory"]);
 }

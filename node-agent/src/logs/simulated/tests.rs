@@ -38,7 +38,12 @@ async fn lines_are_selected_by_place_time_and_text() {
     let logs = old(20);
     let time = |number| Some(stamp(logs.time(number)));
     let between = LogSelector { since: time(3), until: time(5), ..LogSelector::default() };
-    assert_eq!(numbers(&read(logs, between).await), [3, 4, 5]);
+    let frames = read(logs, between.clone()).await;
+    assert_eq!(numbers(&frames), [3, 4, 5]);
+    let again = LogSelector { after_cursor: frames[0].cursor.clone(), ..between };
+    assert_eq!(numbers(&read(logs, again).await), [3, 4, 5]);
+    let just_behind = LogSelector { since: Some(stamp(logs.time(3) + 1)), ..LogSelector::default() };
+    assert_eq!(numbers(&read(logs, just_behind).await), (4..=20).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 //!
 //! - `scale`: what agents cost, from ten to thousands; `BENCH_AGENTS` in the environment sets another most
 //! - `throughput`: how fast logs are, and what slow readers of them cost others
+//! - `journal`: how fast a node's journal is; `BENCH_JOURNAL_MIB` in the environment sets its size
 //! - `follow`: how late a followed line is
 
 mod follow;
+mod journal;
 mod scale;
 mod throughput;
 
@@ -38,18 +40,25 @@ fn main() -> Result<()> {
     bench_figures::run(Suite::Fleet, &repo, &programs, |name| match name {
         "scale" => scale::bench,
         "throughput" => throughput::bench,
+        "journal" => journal::bench,
         _ => follow::bench,
     })
 }
 
 /// A host agent with one small cluster whose agents log like this, each its own way.
 fn small(programs: &Programs, logs: &[SimulatedLog]) -> Result<(Host, Fleet, Cluster)> {
+    let simulation = |logs: &SimulatedLog| Simulation { logs: *logs, ..Simulation::default() };
+    small_of(programs, &logs.iter().map(simulation).collect::<Vec<_>>())
+}
+
+/// The same of agents that are simulated like this.
+fn small_of(programs: &Programs, simulations: &[Simulation]) -> Result<(Host, Fleet, Cluster)> {
     let (host, control) = (Host::start(programs)?, Control::new()?);
-    let cluster = Cluster::new(0, logs.len());
+    let cluster = Cluster::new(0, simulations.len());
     control.apply(&host, &cluster)?;
-    let mut fleet = Fleet::new(logs.len())?;
-    for (node, logs) in cluster.nodes().iter().zip(logs) {
-        let simulation = Simulation { logs: *logs, in_memory: true, ..Simulation::default() };
+    let mut fleet = Fleet::new(simulations.len())?;
+    for (node, simulation) in cluster.nodes().iter().zip(simulations) {
+        let simulation = Simulation { in_memory: true, ..simulation.clone() };
         fleet.start(&host, std::slice::from_ref(node), &simulation)?;
     }
     control.wait_ready(&host, &cluster, READY).with_context(|| host.log())?;

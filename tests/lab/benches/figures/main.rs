@@ -1,6 +1,8 @@
 //! The measured figures of real VMs: `make bench`, or one of them by `make bench BENCH=name`, the name of a bench or of a
 //! figure. Runs inside of a lab. What is done with figures is in [`bench_figures`].
 
+mod follow;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -122,7 +124,7 @@ fn down(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What a running cluster costs: time to join, `status`, memory of the two agents.
+/// What a running cluster costs: time to join, `status`, memory of the two agents, and how late its lines are.
 fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
     forget_kubeconfig(lab)?;
     lab.run("k8sctl", &["up", "-f", &home(lab), "--yes"], DEADLINE)?;
@@ -167,12 +169,14 @@ fn bench_running(lab: &Lab, figures: &mut Vec<Figure>) -> Result<()> {
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kib: f64 = rss.trim().trim_end_matches(" kB").parse()?;
     figures.push(Figure { name: "host-agent-resident", value: kib / 1024.0, unit: "MiB", baseline: None });
+    let names: Vec<&str> = nodes.iter().filter_map(|node| node["name"].as_str()).collect();
     let mut agents = Vec::new();
-    for node in nodes {
-        agents.push(node_agent_resident(lab, node["name"].as_str().context("a name")?)?);
+    for name in &names {
+        agents.push(node_agent_resident(lab, name)?);
     }
     let largest = agents.into_iter().fold(0.0, f64::max);
     figures.push(Figure { name: "node-agent-resident", value: largest, unit: "MiB", baseline: None });
+    figures.push(follow::latency(lab, &names)?);
     down(lab)
 }
 
