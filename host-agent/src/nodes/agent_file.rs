@@ -107,7 +107,7 @@ mod tests {
         // Another one takes its place meanwhile.
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, "another").expect("writes");
-        let (sender, mut chunks) = mpsc::channel(1);
+        let (sender, mut chunks) = mpsc::channel::<Result<FetchAgentResponse, Status>>(1);
         let read = async {
             let mut all = Vec::new();
             while let Some(chunk) = chunks.recv().await {

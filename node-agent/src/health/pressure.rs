@@ -19,6 +19,10 @@ pub struct Pressure(Option<AsyncFd<File>>);
 
 impl Pressure {
     /// Sets it.
+    #[expect(
+        deprecated,
+        reason = "the same without a promise to the compiler; a File's descriptor is its own"
+    )]
     pub fn watch(file: &Path) -> Self {
         let set = || {
             let mut file = OpenOptions::new().read(true).write(true).open(file)?;

@@ -75,6 +75,10 @@ struct Watcher {
 }
 
 impl Watcher {
+    #[expect(
+        deprecated,
+        reason = "the same without a promise to the compiler; an OwnedFd's descriptor is its own"
+    )]
     fn open() -> std::io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self { inotify: AsyncFd::new(inotify)?, files: HashMap::new() })

@@ -152,7 +152,10 @@ impl Step for Containerd {
             Ok(_) => Check::True,
             // Slow or hung: to start it again changes neither, and repair tells them apart.
             Err(error @ cri::CriError::Slow { .. }) => Check::Waits(k8sctl_rpc::chain(&error).to_string()),
-            Err(error) => whether_starting_helps(UNIT, k8sctl_rpc::chain(&error).to_string()).await,
+            Err(error) => {
+                let why = k8sctl_rpc::chain(&error).to_string();
+                whether_starting_helps(UNIT, why).await
+            }
         })
     }
 

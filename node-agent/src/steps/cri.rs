@@ -146,7 +146,8 @@ impl Cri {
             let socket = socket.clone();
             async move { UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        let connecting = Endpoint::from_static("http://cri.invalid").connect_with_connector(connector);
+        let endpoint = Endpoint::from_static("http://cri.invalid");
+        let connecting = endpoint.connect_with_connector(connector);
         let channel = timeout(deadline, connecting).await.map_err(|_| CriError::Slow { deadline })?;
         Ok(Self { grpc: Grpc::new(channel.map_err(CriError::Connect)?), deadline })
     }

@@ -129,17 +129,6 @@ impl ClusterTask {
         let told = Told { source: ENDS.to_owned(), mark: format!("{of} {kind}") };
         self.shared.events.record_once(event, told).await;
     }
-
-    pub(super) async fn event(&self, object: &str, kind: EventType, message: &str, warning: bool) {
-        let event = NewEvent {
-            cluster: self.name.clone(),
-            object: object.to_owned(),
-            kind,
-            message: message.to_owned(),
-            warning,
-        };
-        self.shared.events.record(event).await;
-    }
 }
 
 pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Vec<control::Progress> {
