@@ -76,8 +76,7 @@ impl From<&ClusterView> for HealthView {
         }
         let has_bad_nodes = !problems.is_empty();
         let whole = untrue(&cluster.conditions).filter(|one| !(has_bad_nodes && only_sums_up(one)));
-        let (notices, whole): (Vec<_>, Vec<_>) =
-            whole.map(|one| problem(None, one)).partition(|one| is_for_good(one));
+        let (notices, whole): (Vec<_>, Vec<_>) = whole.map(|one| problem(None, one)).partition(is_for_good);
         problems.extend(whole);
         Self {
             cluster_name: cluster.name.clone(),

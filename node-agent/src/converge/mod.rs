@@ -210,7 +210,7 @@ impl Converge {
         let applied = self.apply(step, desired, progress).await;
         // Where a service was meant, repair may have been at it meanwhile, and has listed it then.
         if self.repairs.newest(name) == listed {
-            let result = applied.as_ref().map(|()| ()).map_err(|error| k8sctl_rpc::chain(error).to_string());
+            let result = applied.as_ref().copied().map_err(|error| k8sctl_rpc::chain(error).to_string());
             self.repairs.ended(name, &why, &format!("ran step {name} again"), result);
         }
         applied

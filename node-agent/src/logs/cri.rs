@@ -64,8 +64,6 @@ struct Waiting {
     is_whole: bool,
     text: Vec<u8>,
     is_cut: bool,
-    /// Where its first part begins.
-    offset: u64,
 }
 
 impl Waiting {
@@ -127,7 +125,6 @@ impl Joiner {
                     is_whole: false,
                     text: Vec::new(),
                     is_cut: false,
-                    offset,
                 });
                 let Some(last) = self.waiting.back_mut() else { return };
                 last

@@ -1,7 +1,7 @@
 //! The node port before TLS is there: garbage, first messages that are cut, changed or never finished, and certificates
 //! that no authority has signed.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use super::conversation::{Conversation, Heard, is_patience};
