@@ -308,7 +308,7 @@ mod tests {
     async fn objects_are_taken_once_the_namespace_is_there_or_hidden() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (root, desired) = (Root::new(dir.path()), DesiredState::default());
-        let version = "1.20.2".parse().expect("a version");
+        let version = "v1.20.2".parse().expect("a version");
         for (status, takes) in
             [(200, true), (403, true), (404, false), (401, false), (500, false), (503, false)]
         {
