@@ -5,6 +5,9 @@
 #   make down    takes it away again; asks first, and with YES=1 does not
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
+#   make plot    docs/performance-scale.svg, from what make bench has measured
+#   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
+#   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
@@ -37,7 +40,7 @@ cargo test -p lab-tests --no-run
 $(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
 endef
 
-.PHONY: help deps build up down test lab-test bench lint
+.PHONY: help deps build up down test lab-test bench plot soak fuzz lint
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -69,11 +72,41 @@ test:
 lab-test:
 	@$(lab_tests)
 
-bench:
+# A lab, and all that it needs, only for those that measure real VMs.
+bench: deps
+	@$(RUST)
+	status=0
+	suites=" $$(cargo run --quiet --package bench-figures -- $(BENCH) | tr '\n' ' ')"
+	if [[ $$suites == *" fleet "* ]]; then
+	  $(LAB)/deps bench || echo "bench: goes on with what is there" >&2
+	  cargo bench -p fleet-tests --no-run
+	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
+	fi
+	if [[ $$suites == *" lab "* ]]; then
+	  $(LAB)/with-sudo $(LAB)/prepare
+	  cargo bench -p lab-tests --no-run
+	  $(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH) || status=$$?
+	fi
+	exit "$$status"
+
+# Of the last make bench BENCH=scale of this checkout.
+plot: deps
+	@$(RUST)
+	cargo run --quiet --package bench-figures --bin bench-plot -- target/bench/figures.json docs/performance-scale.svg
+
+# On a cluster of its own in a lab; the same seed brings the same faults in the same order.
+soak:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)
-	cargo bench -p lab-tests --no-run
-	$(LAB)/with-sudo $(LAB)/run cargo bench --offline -p lab-tests -- $(BENCH)
+	cargo test --release -p lab-tests --no-run
+	$(LAB)/with-sudo $(LAB)/run cargo test --release --offline -p lab-tests --test cluster -- --ignored --nocapture half_an_hour
+
+# The test of make test, for longer; no VM and no lab. The same seed sends the same.
+fuzz: deps
+	@$(RUST)
+	cargo test --release -p fleet-tests --test malformed --no-run
+	export FUZZ_SECONDS=$${FUZZ_SECONDS:-600}
+	$(LAB)/with-sudo cargo test --release --offline -p fleet-tests --test malformed -- --nocapture
 
 lint:
 	@$(LAB)/deps lab || echo "lint: goes on with what is there" >&2

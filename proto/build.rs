@@ -1,9 +1,12 @@
-//! Generates the wire types, and the table of roles from the `role` option of each control method.
+//! Generates the wire types, the table of roles from the `role` option of each control method, and the shapes by which
+//! parts of messages are counted.
 //!
 //! A control method without a role ends the build: nobody can add a call and forget who may make it.
 
 #[path = "build/role_table.rs"]
 mod role_table;
+#[path = "build/shapes.rs"]
+mod shapes;
 
 use std::path::Path;
 use std::{env, fs};
@@ -18,7 +21,7 @@ const FILES: [&str; 4] = [
 ];
 
 fn main() {
-    for file in FILES.iter().chain(&["build.rs", "build/role_table.rs"]) {
+    for file in FILES.iter().chain(&["build.rs", "build/role_table.rs", "build/shapes.rs"]) {
         println!("cargo::rerun-if-changed={file}");
     }
     let mut compiler = protox::Compiler::new(["."]).expect("the proto directory is readable");
@@ -28,8 +31,11 @@ fn main() {
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let roles = role_table(&compiler.descriptor_pool()).unwrap_or_else(|missing| panic!("{missing}"));
     fs::write(Path::new(&out).join("roles.rs"), roles).expect("OUT_DIR is writable");
+    let shapes = shapes::shapes(&compiler.descriptor_pool());
+    fs::write(Path::new(&out).join("shapes.rs"), shapes).expect("OUT_DIR is writable");
 
     tonic_prost_build::configure()
+        .codec_path("crate::codec::BoundedCodec")
         .compile_fds(compiler.file_descriptor_set())
         .expect("the descriptors generate");
 }

@@ -3,13 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory as _, FromArgMatches as _};
 use clap::{Parser, Subcommand, ValueEnum, ValueHint};
 use host_artifacts::fetch::DEFAULT_RELEASE;
 use host_artifacts::fetch::releases::supported;
+use k8sctl_types::event::EventType;
 
+use crate::moment;
 use crate::output::Format;
+
+mod dashboard;
+mod health;
+mod logs;
+mod upkeep;
+
+pub use dashboard::DashboardArgs;
+pub use health::{HealthArgs, NodeDescribeArgs, NodeVerb};
+pub use logs::{LogSource, LogsArgs, PodName};
+pub use upkeep::{SupportBundleArgs, UpgradeAgentsArgs, UpgradeVerb};
 
 /// Turns this host into a home Kubernetes platform: `k8sctl up`, and `k8sctl status` to look at it.
 #[derive(Debug, Parser)]
@@ -137,9 +149,16 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Show a cluster: nodes, conditions, plugins, what runs and what failed last
     Status(StatusArgs),
+    /// Look at a cluster as a whole, live: in the terminal, or in a browser
+    Dashboard(DashboardArgs),
+    /// Say whether a cluster is well, by its conditions; or wait until it is
+    Health(HealthArgs),
+    /// One node at a time
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Show what happened, to a cluster or to all of them
     Events(EventsArgs),
-    /// Show the logs of a node
+    /// Show the logs of the nodes, merged by time
     Logs(LogsArgs),
     /// Get a cluster's administrator kubeconfig
     Kubeconfig(KubeconfigArgs),
@@ -154,6 +173,11 @@ pub enum Verb {
     /// Platform services on a running cluster
     #[command(subcommand)]
     Plugin(PluginVerb),
+    /// Bring what runs in the nodes up to what this host has
+    #[command(subcommand)]
+    Upgrade(UpgradeVerb),
+    /// Gather all that somebody who is to help would ask for into one file, without secrets
+    SupportBundle(SupportBundleArgs),
     /// Print a completion script: source <(k8sctl completion bash)
     Completion(CompletionArgs),
     /// Show the versions of k8sctl and of the host agent
@@ -251,42 +275,23 @@ pub struct EventsArgs {
     /// Begin with this event's number
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub from: u64,
-    /// Only the last N
+    /// Begin at this moment: 10m (ago), 2h, 1d, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment::past)]
+    pub since: Option<jiff::Timestamp>,
+    /// Only the last N that fit
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
-}
-
-/// `logs`.
-#[derive(Args, Debug)]
-pub struct LogsArgs {
-    /// Name of the node
-    #[arg(value_parser = named())]
-    pub node: String,
-    /// Name of the cluster [default: the only one]
+    /// Only of this node, its VM and its disk
     #[arg(long, value_name = "NAME", value_parser = named())]
-    pub cluster: Option<String>,
-    /// Where from [default: kubelet,containerd,agent]
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub source: Vec<LogSource>,
-    /// Go on with the lines that come
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Only the last N lines
-    #[arg(long, value_name = "N")]
-    pub tail: Option<u64>,
+    pub node: Option<String>,
+    /// Only of these types, like NodeJoined,StepFailed
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    #[arg(value_parser = event_types(), hide_possible_values = true)]
+    pub types: Vec<String>,
 }
 
-/// Where log lines come from.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum LogSource {
-    /// The kubelet.
-    Kubelet,
-    /// The container runtime.
-    Containerd,
-    /// The node agent.
-    Agent,
-    /// The kernel of the VM.
-    Kernel,
+fn event_types() -> PossibleValuesParser {
+    PossibleValuesParser::new(EventType::ALL.iter().map(|one| one.as_str()))
 }
 
 /// `kubeconfig`.
@@ -434,6 +439,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::full_command().debug_assert();
+    }
+
+    #[test]
+    fn event_types_are_those_that_there_are() {
+        let types = |given: &str| {
+            let matches = Cli::full_command().try_get_matches_from(["k8sctl", "events", "--type", given]);
+            Some(matches.ok()?.subcommand()?.1.get_many::<String>("types")?.cloned().collect::<Vec<_>>())
+        };
+        assert_eq!(types("NodeJoined,StepFailed"), Some(vec!["NodeJoined".into(), "StepFailed".into()]));
+        for wrong in ["NodeJoinde", "nodejoined", "NodeJoined,", ""] {
+            assert_eq!(types(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -25,6 +25,10 @@ pub enum Exit {
     NoConsent = 6,
     /// `plan --exit-code` found changes.
     Changes = 7,
+    /// `health` found something wrong.
+    Unhealthy = 8,
+    /// `health --wait` waited in vain.
+    TimedOut = 9,
     /// Ctrl-C; a running operation goes on.
     Interrupted = 130,
     /// Whoever read the output went away.
@@ -52,6 +56,8 @@ mod tests {
             Exit::Denied,
             Exit::NoConsent,
             Exit::Changes,
+            Exit::Unhealthy,
+            Exit::TimedOut,
             Exit::Interrupted,
             Exit::ReaderGone,
         ];

@@ -5,6 +5,7 @@
 //!                      │                 │
 //!                      │◄── messages ────┘
 //!                      ├─► view      what is shown, as documented serde structs
+//!                      ├─► dashboard a cluster as a whole, live: in the terminal or in a browser
 //!                      ├─► progress  a running operation: live on a terminal, plain lines off it
 //!                      └─► terminal  colours, and control characters of strangers made visible
 //! ```
@@ -12,9 +13,11 @@
 //! - [`cli`]: every verb and flag
 //! - [`verb`]: one file per verb
 //! - [`agent`]: the connection to the host agent, and how one is started
+//! - [`moment`]: times as people write them
 //! - [`spec_file`]: the user's file and the mistakes in it
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
+//! - [`dashboard`]: what is known of a cluster, and the two ways to look at it
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
 //! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
 //! - [`ended`], [`exit`]: how a run ends
@@ -24,9 +27,11 @@
 pub mod agent;
 pub mod cli;
 pub mod consent;
+pub mod dashboard;
 pub mod ended;
 pub mod exit;
 pub mod kubeconfig;
+pub mod moment;
 pub mod output;
 pub mod progress;
 pub mod spec_file;

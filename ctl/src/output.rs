@@ -48,6 +48,24 @@ pub fn item(context: &Context, value: &impl Serialize) -> io::Result<()> {
     }
 }
 
+/// Several of many results as text, to be printed at once.
+pub fn items<T: Serialize>(context: &Context, values: impl IntoIterator<Item = T>) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for value in values {
+        match context.format {
+            Format::Yaml => text.extend_from_slice(format!("---\n{}", as_yaml(&value)?).as_bytes()),
+            _ => {
+                serde_json::to_writer(&mut text, &value)?;
+                text.push(b'\n');
+            }
+        }
+    }
+    if !text.is_empty() {
+        context.has_printed.set(true);
+    }
+    Ok(text)
+}
+
 /// The document of a run that failed before it printed one: programs read standard output only.
 pub fn error(context: &Context, failure: &Failure) -> io::Result<()> {
     #[derive(Serialize)]

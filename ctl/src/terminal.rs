@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anstyle::Style;
+use rustix::fs::FileType;
 
 use crate::agent::Source;
 use crate::cli::{Cli, ColorChoice};
@@ -117,6 +118,29 @@ impl Printer {
         }
     }
 
+    /// Writes text as it is, and lets what else runs on this thread go on while its reader takes his time: a connection
+    /// that says nothing for half a minute is closed.
+    pub async fn patiently(&self, text: Vec<u8>) -> io::Result<()> {
+        let printer = *self;
+        if printer.is_quick() {
+            return printer.raw(text);
+        }
+        tokio::task::spawn_blocking(move || printer.raw(text)).await.map_err(io::Error::other)?
+    }
+
+    /// Nobody is waited for: it goes into a file, or nowhere.
+    fn is_quick(&self) -> bool {
+        let (stat, is_terminal) = match self.stream {
+            Stream::Out => (rustix::fs::fstat(io::stdout()), io::stdout().is_terminal()),
+            Stream::Err => (rustix::fs::fstat(io::stderr()), io::stderr().is_terminal()),
+        };
+        stat.is_ok_and(|stat| match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => true,
+            FileType::CharacterDevice => !is_terminal,
+            _ => false,
+        })
+    }
+
     /// The text in this style, where colours are wanted.
     pub fn paint(&self, style: Style, text: impl Display) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
@@ -139,6 +163,15 @@ pub mod styles {
     pub const STRONG: Style = Style::new().bold();
     /// Names of sources, links.
     pub const NAME: Style = AnsiColor::Cyan.on_default();
+    /// Of the nodes in a log, one after the other.
+    pub const NODES: [Style; 6] = [
+        AnsiColor::Cyan.on_default(),
+        AnsiColor::Green.on_default(),
+        AnsiColor::Magenta.on_default(),
+        AnsiColor::Blue.on_default(),
+        AnsiColor::BrightCyan.on_default(),
+        AnsiColor::BrightMagenta.on_default(),
+    ];
     /// Cannot be missed.
     pub const BOX: Style =
         AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();
@@ -149,7 +182,7 @@ pub mod styles {
 pub fn visible(text: &str) -> String {
     let hides = |c: char| {
         (c.is_control() && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
     };
     if !text.contains(hides) {
         return text.to_owned();

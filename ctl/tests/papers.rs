@@ -9,10 +9,11 @@ use clap::error::ErrorKind;
 use ctl::cli::Cli;
 
 /// First words of the ids of all rooms.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "AUTH",
     "BUNDLE",
     "CLUSTER",
+    "EVENT",
     "HOST",
     "IMAGE",
     "JOIN",
@@ -202,14 +203,20 @@ fn commands_of_the_code(source: &str) -> Vec<Command> {
 
 /// Commands without backticks: behind a colon, a comma or an "or"; or a string that begins as one.
 fn plain_commands(line: &str) -> Vec<&str> {
-    let verbs: Vec<_> =
-        Cli::full_command().get_subcommands().map(|verb| format!("k8sctl {}", verb.get_name())).collect();
+    let command = Cli::full_command();
+    let verbs = command.get_subcommands().map(|verb| (format!("k8sctl {}", verb.get_name()), verb));
+    let verbs: Vec<_> = verbs.map(|(words, verb)| (words, verb.has_subcommands())).collect();
+    // A verb with verbs of its own has one behind it: else it is a name that begins like a command.
+    let begins = |command: &str, (words, has_more): &(String, bool)| {
+        let rest = command.strip_prefix(words.as_str()).map(str::trim_start);
+        rest.is_some_and(|rest| !has_more || !rest.starts_with(char::is_uppercase))
+    };
     let found = line.match_indices("k8sctl ").filter_map(|(at, _)| {
         let (before, command) = (line[..at].trim_end(), &line[at..]);
         let is_behind =
             [":", ",", " or"].iter().any(|end| before.ends_with(end)) && line[..at].ends_with(' ');
         // Other strings begin with our name, too.
-        let is_string = before.ends_with('"') && verbs.iter().any(|verb| command.starts_with(verb));
+        let is_string = before.ends_with('"') && verbs.iter().any(|verb| begins(command, verb));
         let end = command.find(['"', ',', ';', '`', '\\']).unwrap_or(command.len());
         (is_behind || is_string).then(|| command[..end].trim_end().trim_end_matches('.'))
     });
@@ -266,10 +273,11 @@ fn every_next_step_is_taken() {
 
 #[test]
 fn commands_are_found_and_wrong_ones_noticed() {
-    let paper = "See `k8sctl\nevents -f`, `k8sctl logs`.\n\n```\n$ k8sctl status -w\n k8sctl ──gRPC\n```\n| x | `k8sctl logs` |\n";
+    let paper = "See `k8sctl\nevents -f`, `k8sctl bundle verify`.\n\n```\n$ k8sctl status -w\n k8sctl ──gRPC\n```\n| x | `k8sctl bundle verify` |\n";
     let found = commands(paper);
     let words: Vec<_> = found.iter().map(|command| command.words.as_str()).collect();
-    assert_eq!(words, ["k8sctl events -f", "k8sctl logs", "k8sctl status -w", "k8sctl logs"]);
+    let verify = "k8sctl bundle verify";
+    assert_eq!(words, ["k8sctl events -f", verify, "k8sctl status -w", verify]);
     let taken: Vec<_> = found.iter().map(|command| parse(command).is_ok()).collect();
     // Naming a verb in a sentence is well; a table must say all of it.
     assert_eq!(taken, [true, true, true, false]);
@@ -283,6 +291,7 @@ fn commands_are_found_and_wrong_ones_noticed() {
             &["k8sctl status -w", "k8sctl events -f"],
         ),
         (r#"format!("k8sctl down {name}")"#, &["k8sctl down {name}"]),
+        (r#"format!("k8sctl node describe {name}")"#, &["k8sctl node describe {name}"]),
         (r#"format!("k8sctl node CA {cluster_id}")"#, &[]),
         (r#""it is neither beside k8sctl nor on the PATH""#, &[]),
         (r#""a daemon: `k8sctl status` shows it""#, &[]),

@@ -11,6 +11,8 @@ use k8sctl_types::config_file;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+mod telemetry;
+
 /// Where the configuration lies unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/k8s-myhome/host-agent.toml";
 
@@ -21,7 +23,7 @@ pub struct HostConfig {
     /// Database and certificate authorities. Mode 0700.
     #[serde(deserialize_with = "config_file::absolute")]
     pub state_dir: PathBuf,
-    /// `api.sock` and the pid file. Emptied by a reboot.
+    /// `api.sock`, `metrics.sock` and the pid file. Emptied by a reboot.
     #[serde(deserialize_with = "config_file::absolute")]
     pub run_dir: PathBuf,
     /// Directory of the libvirt pool: disks, kernels, initrds.
@@ -59,11 +61,18 @@ pub struct HostConfig {
     /// A VM whose agent has not called home for so long fails the operation: `"15m"`.
     #[serde(with = "duration")]
     pub silence_deadline: Duration,
-    /// Events kept.
+    /// Events kept, the last ones.
     #[serde(deserialize_with = "at_least_one")]
     pub event_retention: u64,
     /// Members of this group may look. Unset means: nobody but operators and admins.
     pub reader_group: Option<String>,
+    /// Serve the metrics at this loopback address, to everybody on the host. Unset means: on their socket alone.
+    #[serde(deserialize_with = "telemetry::loopback_if_any")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Send traces of operations to the OpenTelemetry collector at this URL, `"http://127.0.0.1:4317"`. Unset means:
+    /// nowhere.
+    #[serde(deserialize_with = "telemetry::endpoint_if_any")]
+    pub trace_endpoint: Option<String>,
 }
 
 impl Default for HostConfig {
@@ -87,6 +96,8 @@ impl Default for HostConfig {
             silence_deadline: Duration::from_secs(15 * 60),
             event_retention: 100_000,
             reader_group: None,
+            metrics_listen: None,
+            trace_endpoint: None,
         }
     }
 }
@@ -159,6 +170,16 @@ impl HostConfig {
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join("api.sock")
+    }
+
+    /// The socket of the metrics.
+    pub fn metrics_socket(&self) -> PathBuf {
+        self.run_dir.join("metrics.sock")
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join("k8s-myhome.db")
     }
 
     /// Locked while the host agent of this state directory runs, wherever its socket is.

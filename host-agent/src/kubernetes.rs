@@ -65,6 +65,8 @@ pub struct KubernetesNode {
     pub ready: bool,
     /// Reason and message of the Ready condition.
     pub why: String,
+    /// When the Ready condition last changed its status.
+    pub since: Option<jiff::Timestamp>,
     /// `spec.podCIDR`.
     pub pod_cidr: Option<String>,
     /// This host agent has begun to drain it.
@@ -436,6 +438,7 @@ fn node_view(node: &Node) -> KubernetesNode {
                 format!("{}: {}", part(&condition.reason), part(&condition.message))
             },
         ),
+        since: ready.and_then(|condition| Some(condition.last_transition_time.as_ref()?.0)),
         pod_cidr: spec.and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty()),
         draining: node.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(DRAINING)),
     }

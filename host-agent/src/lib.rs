@@ -7,8 +7,11 @@
 //!
 //! - [`config`]: the daemon's own configuration
 //! - [`alone`]: one host agent per state directory; [`startup`]: what one says that cannot use its records
+//! - [`logs`]: the logs of a cluster's nodes as one stream
+//! - [`metrics`]: what Prometheus is told; [`trace`]: what an OpenTelemetry collector is
 //! - [`pki`]: certificate authorities of each cluster, on disk
 //! - [`doctor`]: what the host must provide
+//! - [`support`]: what only the host agent sees, for a support bundle
 //! - [`wire`]: conversions to wire types
 
 pub mod alone;
@@ -20,8 +23,12 @@ pub mod events;
 pub mod kubernetes;
 #[cfg(test)]
 mod log_lines;
+pub mod logs;
+pub mod metrics;
 pub mod nodes;
 pub mod pki;
 pub mod records;
 pub mod startup;
+pub mod support;
+pub mod trace;
 pub mod wire;

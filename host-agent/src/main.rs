@@ -19,10 +19,13 @@ use host_agent::cluster::shared::Shared;
 use host_agent::cluster::turns::HostTurns;
 use host_agent::config::{ConfigError, HostConfig};
 use host_agent::events::EventLog;
+use host_agent::metrics::libvirt::Measured;
+use host_agent::metrics::{Exporter, Meters, operations, serve};
 use host_agent::nodes::registry::NodeRegistry;
 use host_agent::pki::PkiStore;
 use host_agent::records::Records;
 use host_agent::startup::{record_failure, store_failure};
+use host_agent::trace::Tracer;
 use host_agent::{control, events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
@@ -96,7 +99,7 @@ fn start(args: &Args) -> anyhow::Result<()> {
 
 async fn run(config: HostConfig) -> anyhow::Result<()> {
     let schemas = [records::SCHEMA, events::SCHEMA, host_pki::join::SCHEMA, host_plugins::SCHEMA];
-    let database = config.state_dir.join("k8s-myhome.db");
+    let database = config.database();
     let unusable = |error: &StoreError| store_failure(&database, error);
     let store = Store::open(&database, &schemas).map_err(|error| unusable(&error))?;
     let event_log =
@@ -105,30 +108,36 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let registry = NodeRegistry::new(changes);
     let pki = PkiStore::new(config.state_dir.join("pki"));
     let records = Records::new(store.clone());
-    let hypervisor: Arc<dyn Hypervisor> = Arc::new(RealHypervisor::start(HypervisorConfig {
+    let libvirt = Arc::new(RealHypervisor::start(HypervisorConfig {
         uri: config.libvirt_uri.clone(),
         console_dir: console_dir(&config),
         start_daemons: config.start_libvirt,
     })?);
+    let meters = Meters::default();
+    let hypervisor: Arc<dyn Hypervisor> = Arc::new(Measured::new(libvirt.clone(), meters.clone()));
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_teller, joins) = join_events();
     let authority =
         JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines).with_events(join_teller);
     let authority = authority.with_points(crash::point);
     let authority = Arc::new(authority);
+    let tracer = start_tracer(config.trace_endpoint.as_deref());
     let shared = Arc::new(Shared {
         records: records.clone(),
         events: event_log.clone(),
         hypervisor,
+        documents: libvirt,
         registry,
         images: ImageStore::new(&config.image_dir),
         bundles: BundleStore::new(&config.bundle_dir),
         pki,
         authority,
-        plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store),
+        plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store.clone()),
         turns: HostTurns::default(),
         node_ports: tokio::sync::Mutex::default(),
+        handshakes: Arc::default(),
         operations: watch::Sender::new(BTreeMap::new()),
+        tracer: tracer.clone(),
         config,
     });
     k8sctl_rpc::task::spawn(
@@ -137,7 +146,12 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     );
     k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
+    k8sctl_rpc::task::spawn(
+        "operation-metrics",
+        operations::follow(shared.operations.subscribe(), meters.clone(), tracer.clone()),
+    );
     let manager = Manager::start(shared).await.map_err(|error| record_failure(&database, &error))?;
+    serve::start(manager.config(), Exporter::new(Arc::clone(&manager), store, meters))?;
 
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
@@ -161,7 +175,17 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     if tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::info!("open calls were cut; their operations go on at the next start");
     }
+    tracer.stop().await;
     Ok(())
+}
+
+/// Traces are no reason not to start.
+fn start_tracer(endpoint: Option<&str>) -> Tracer {
+    let Some(endpoint) = endpoint else { return Tracer::default() };
+    Tracer::start(endpoint).unwrap_or_else(|error| {
+        tracing::error!(endpoint, %error, "no traces are sent");
+        Tracer::default()
+    })
 }
 
 /// A state directory that was there before is made as private as one that we make.

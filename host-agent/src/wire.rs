@@ -10,6 +10,12 @@ pub fn timestamp(time: jiff::Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
+/// A time from the wire; one that no clock shows becomes the first or the last that one does.
+pub fn moment(time: prost_types::Timestamp) -> jiff::Timestamp {
+    let bound = if time.seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::new(time.seconds, time.nanos).unwrap_or(bound)
+}
+
 /// A failure on the wire.
 pub fn failure(failure: &Failure) -> control::Failure {
     control::Failure {

@@ -1,13 +1,23 @@
 //! The machine's clock against the host's: how far off, and stepping it.
 //!
-//! Called by bootstrap (before certificates are judged) and by session (host time messages).
+//! Called by bootstrap (before certificates are judged), by session (host time messages) and by logs, whose times are
+//! the host's.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
 /// Differences up to this are left alone: a message under way for a moment looks like one.
 pub const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// So many host time messages are looked at together: the one that was least under way tells most.
+const SAMPLES: usize = 4;
+/// Offsets up to this cannot be told from the time that a message is under way, and count as none, in microseconds.
+const DEADBAND: i64 = 50_000;
+/// One that has changed by less stays what it is, so that a line has the same time each time it is read.
+const HYSTERESIS: i64 = 20_000;
 
 /// What the host's time says of the machine's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +58,53 @@ pub fn offset_millis(here: SystemTime, host: SystemTime) -> i64 {
     match here.duration_since(host) {
         Ok(ahead) => i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX),
         Err(behind) => -i64::try_from(behind.duration().as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+/// How far this machine's clock is off, as far as messages from the host tell: kept by the session, read by logs.
+/// Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Offset(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    last: VecDeque<i64>,
+    used: i64,
+}
+
+impl Offset {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Numbers only: what a panic leaves behind is sound.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the host's time, as it was when the message was sent, at this time here.
+    pub fn observe(&self, here: SystemTime, host: SystemTime) {
+        let off = match here.duration_since(host) {
+            Ok(ahead) => i64::try_from(ahead.as_micros()).unwrap_or(i64::MAX),
+            Err(behind) => -i64::try_from(behind.duration().as_micros()).unwrap_or(i64::MAX),
+        };
+        let mut known = self.lock();
+        known.last.push_back(off);
+        if known.last.len() > SAMPLES {
+            known.last.pop_front();
+        }
+        // What a message is under way makes this clock seem ahead, never behind.
+        let least = known.last.iter().copied().min().unwrap_or_default();
+        let seen = if least.abs() < DEADBAND { 0 } else { least };
+        if seen == 0 || seen.abs_diff(known.used) > HYSTERESIS as u64 {
+            known.used = seen;
+        }
+    }
+
+    /// The clock was set: it is off no more.
+    pub fn reset(&self) {
+        *self.lock() = Known::default();
+    }
+
+    /// In microseconds; positive when this clock is ahead.
+    pub fn micros(&self) -> i64 {
+        self.lock().used
     }
 }
 
@@ -127,5 +184,26 @@ mod tests {
         assert_eq!(judged(&[-2_100, 2_100])[1], Unsure);
         // All that waited while the VM was paused.
         assert_eq!(judged(&[90_000, 60_000, 30_000, 5]), [Unsure, Unsure, Unsure, InStep]);
+    }
+
+    #[test]
+    fn the_offset_is_that_of_the_message_that_was_least_under_way() {
+        let offset = Offset::default();
+        let host = UNIX_EPOCH + Duration::from_secs(1_000);
+        let mut seen = |micros: u64| {
+            offset.observe(host + Duration::from_micros(micros), host);
+            offset.micros()
+        };
+        assert_eq!(seen(900_000), 900_000);
+        assert_eq!(seen(700_000), 700_000);
+        assert_eq!(seen(690_000), 700_000, "as good as the same");
+        assert_eq!(seen(2_000_000), 700_000);
+        // The host's clock was set, or this one drifts: in the end that counts.
+        assert_eq!([800_000; 4].map(&mut seen), [700_000, 700_000, 800_000, 800_000]);
+        assert_eq!(seen(49_000), 0, "no more than a message takes");
+        offset.observe(host - Duration::from_millis(300), host);
+        assert_eq!(offset.micros(), -300_000);
+        offset.reset();
+        assert_eq!(offset.micros(), 0);
     }
 }

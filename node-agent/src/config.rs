@@ -45,6 +45,31 @@ pub struct Simulation {
     pub fail_once: Vec<String>,
     /// Steps whose every apply fails.
     pub fail_always: Vec<String>,
+    /// How it logs.
+    pub logs: SimulatedLog,
+    /// Its log is the journal in this directory, read as a node's own is, and no simulated one.
+    pub journal: Option<PathBuf>,
+    /// Between two changes of its health; none unless given.
+    pub change_every: Option<Duration>,
+    /// Steps and log begin anew with each start: nothing of them is on the disk. For thousands on one machine.
+    pub in_memory: bool,
+}
+
+/// The log of a simulated agent: lines that count, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct SimulatedLog {
+    /// Lines that are there when the agent is started for the first time.
+    pub before: u64,
+    /// Between two lines; at least a microsecond.
+    pub pause: Duration,
+    /// Length of a line; shorter ones are filled up.
+    pub bytes: usize,
+}
+
+impl Default for SimulatedLog {
+    fn default() -> Self {
+        Self { before: 10, pause: Duration::from_millis(100), bytes: 0 }
+    }
 }
 
 /// The command line of `k8s-node-agent`.
@@ -72,12 +97,31 @@ pub struct Arguments {
     /// A simulated step that always fails.
     #[arg(long, hide = true)]
     simulate_fail_always: Vec<String>,
+    /// Lines that a simulated log begins with.
+    #[arg(long, default_value_t = SimulatedLog::default().before, hide = true)]
+    simulate_log_lines: u64,
+    /// Microseconds between two lines of a simulated log.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..), hide = true)]
+    simulate_log_pause_us: u64,
+    /// Length of a line of a simulated log.
+    #[arg(long, default_value_t = 0, hide = true)]
+    simulate_log_bytes: usize,
     /// Machine UUID instead of the firmware's.
     #[arg(long, hide = true)]
     machine_uuid: Option<String>,
     /// Boot id instead of the kernel's.
     #[arg(long, hide = true)]
     boot_id: Option<String>,
+    /// Be the guard of a new agent's trial, and no agent.
+    #[arg(long, hide = true)]
+    guard: bool,
+}
+
+impl Arguments {
+    /// Whether this process is to be a guard.
+    pub fn is_guard(&self) -> bool {
+        self.guard
+    }
 }
 
 impl From<Arguments> for Config {
@@ -94,6 +138,12 @@ impl From<Arguments> for Config {
                 delay: Duration::from_millis(arguments.simulate_delay_ms),
                 fail_once: arguments.simulate_fail_once,
                 fail_always: arguments.simulate_fail_always,
+                logs: SimulatedLog {
+                    before: arguments.simulate_log_lines,
+                    pause: Duration::from_micros(arguments.simulate_log_pause_us),
+                    bytes: arguments.simulate_log_bytes,
+                },
+                ..Simulation::default()
             })
         } else {
             Steps::Real

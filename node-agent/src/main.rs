@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use node_agent::config::{Arguments, Config};
+use node_agent::durable::Root;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,13 @@ const GRACE: Duration = Duration::from_secs(5);
 async fn main() -> anyhow::Result<()> {
     k8sctl_rpc::provider::install();
     k8sctl_rpc::telemetry::init("k8s-node-agent");
-    let config = Config::from(Arguments::parse());
+    let arguments = Arguments::parse();
+    let is_guard = arguments.is_guard();
+    let config = Config::from(arguments);
+    if is_guard {
+        // A signal ends it at once: whatever it has done, the next one goes on from there.
+        return Ok(node_agent::replace::run_guard(&Root::new(&config.root), &config.state_dir).await?);
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = CancellationToken::new();

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 use crate::kubeconfig::Kubeconfig;
 
 /// Longest that one request may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest answer that is read.
 const LIMIT: u64 = 1024 * 1024;
 
@@ -41,10 +41,12 @@ pub enum ProbeError {
         source: std::io::Error,
     },
     /// Too slow.
-    #[error("no answer from {address} within {DEADLINE:?}")]
+    #[error("no answer from {address} within {deadline:?}")]
     Slow {
         /// Who was asked.
         address: SocketAddr,
+        /// How long it was waited for.
+        deadline: Duration,
     },
     /// Not HTTP.
     #[error("the answer of {address} is no HTTP")]
@@ -64,14 +66,20 @@ pub enum ProbeError {
 
 /// `GET` over plain HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> Result<Answer, ProbeError> {
+    get_within(address, path, DEADLINE).await
+}
+
+/// The same with another deadline.
+pub async fn get_within(address: SocketAddr, path: &str, deadline: Duration) -> Result<Answer, ProbeError> {
     let work = async {
         let stream = TcpStream::connect(address).await?;
         exchange(stream, &request("GET", address, path, "", b"")).await
     };
-    bounded(address, work).await
+    bounded(address, deadline, work).await
 }
 
-/// Talks to one API server with one kubeconfig's credentials.
+/// Talks over TLS to one API server with one kubeconfig's credentials, or without any to another part of a control
+/// plane.
 #[derive(Clone)]
 pub struct ApiClient {
     address: SocketAddr,
@@ -82,12 +90,7 @@ impl ApiClient {
     /// A client for the server at `address`, whose certificate must name that IP.
     pub fn new(address: SocketAddr, kubeconfig: &Kubeconfig) -> Result<Self, ProbeError> {
         let bad = |reason: String| ProbeError::Credentials { address, reason };
-        k8sctl_rpc::provider::install();
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&kubeconfig.ca_pem) {
-            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
+        let roots = roots(address, &kubeconfig.ca_pem)?;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&kubeconfig.certificate_pem).collect();
         let chain = chain.map_err(|error| bad(error.to_string()))?;
         let key =
@@ -96,6 +99,14 @@ impl ApiClient {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| bad(error.to_string()))?;
+        Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// A client without credentials, for one who tells everybody how it is. Its certificate must be of this authority
+    /// and name that IP.
+    pub fn anonymous(address: SocketAddr, ca_pem: &[u8]) -> Result<Self, ProbeError> {
+        let roots = roots(address, ca_pem)?;
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self { address, connector: TlsConnector::from(Arc::new(config)) })
     }
 
@@ -117,8 +128,19 @@ impl ApiClient {
             let stream = self.connector.connect(ServerName::from(self.address.ip()), stream).await?;
             exchange(stream, &request).await
         };
-        bounded(self.address, work).await
+        bounded(self.address, DEADLINE, work).await
     }
+}
+
+fn roots(address: SocketAddr, ca_pem: &[u8]) -> Result<rustls::RootCertStore, ProbeError> {
+    let bad = |reason: String| ProbeError::Credentials { address, reason };
+    k8sctl_rpc::provider::install();
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem) {
+        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 /// HTTP/1.0, so that the answer is neither chunked nor kept alive.
@@ -150,9 +172,11 @@ async fn exchange(
 
 async fn bounded(
     address: SocketAddr,
+    deadline: Duration,
     work: impl Future<Output = std::io::Result<Vec<u8>>>,
 ) -> Result<Answer, ProbeError> {
-    let answer = tokio::time::timeout(DEADLINE, work).await.map_err(|_| ProbeError::Slow { address })?;
+    let slow = |_| ProbeError::Slow { address, deadline };
+    let answer = tokio::time::timeout(deadline, work).await.map_err(slow)?;
     parse(&answer.map_err(|source| ProbeError::Io { address, source })?)
         .ok_or(ProbeError::Malformed { address })
 }
@@ -253,6 +277,52 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test]
+    async fn one_who_does_not_answer_is_slow_and_not_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let error = get_within(address, "/", Duration::from_millis(20)).await.expect_err("silence");
+        assert!(matches!(error, ProbeError::Slow { .. }), "{error:?}");
+        drop(listener);
+        let error = get(address, "/").await.expect_err("nobody listens");
+        assert!(matches!(error, ProbeError::Io { .. }), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_without_credentials_must_show_a_certificate_of_the_authority() {
+        let (pem, key) = crate::certificate::example(3600);
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        k8sctl_rpc::provider::install();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate], key).expect("a pair");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = async {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a client");
+                // One who does not trust it ends the handshake.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut seen).await.expect("a request");
+                }
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nok").await.expect("written");
+                break stream.shutdown().await.expect("ended");
+            }
+        };
+        let asked = async {
+            let (stranger, _) = crate::certificate::example(3600);
+            let stranger = ApiClient::anonymous(address, stranger.as_bytes()).expect("a client");
+            let error = stranger.get("/healthz").await.expect_err("refused");
+            assert!(matches!(error, ProbeError::Io { .. }), "{error:?}");
+            ApiClient::anonymous(address, pem.as_bytes()).expect("a client").get("/healthz").await
+        };
+        let (answer, ()) = tokio::join!(asked, server);
+        assert_eq!(answer.expect("an answer").body, b"ok");
+    }
 
     #[tokio::test]
     async fn an_answer_is_read_to_its_end() {

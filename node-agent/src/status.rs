@@ -1,10 +1,12 @@
 //! The board on which the agent's own tasks write what they know, and from which the session reports.
 //!
-//! Written by converge (steps) and health (conditions), read by session. It keeps, it does not judge.
+//! Written by converge (steps), health (conditions) and repair, read by session. It keeps, it does not judge.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, StatusReport, StepState, StepStatus};
+use k8sctl_proto::node::v1::{
+    AgentReplacement, Condition, ConditionStatus, Evidence, Repair, StatusReport, StepState, StepStatus,
+};
 use tokio::sync::watch;
 
 use crate::clock;
@@ -76,6 +78,29 @@ impl Board {
     /// What is known of a step.
     pub fn step_status(&self, name: &str) -> StepStatus {
         self.0.borrow().steps.iter().find(|step| step.name == name).cloned().unwrap_or_default()
+    }
+
+    /// The last repairs, oldest first.
+    pub fn repairs(&self, repairs: &[Repair]) {
+        self.0.send_if_modified(|report| {
+            let modified = report.repairs != repairs;
+            report.repairs = repairs.to_vec();
+            modified
+        });
+    }
+
+    /// The last replacement of the agent's program.
+    pub fn replacement(&self, replacement: AgentReplacement) {
+        self.0.send_if_modified(|report| {
+            let modified = report.replacement.as_ref() != Some(&replacement);
+            report.replacement = Some(replacement);
+            modified
+        });
+    }
+
+    /// Whether there is a condition of this type.
+    pub fn has_condition(&self, kind: &str) -> bool {
+        self.0.borrow().conditions.iter().any(|known| known.r#type == kind)
     }
 
     /// Sets one condition; `since` moves only when its status changes.

@@ -1,10 +1,20 @@
 //! Watches units over D-Bus: their state as a stream of changes, from systemd itself.
 //!
 //! Over the system bus, not over systemd's private socket: what comes there names a sender that is no unique name,
-//! which zbus refuses. Used by health and by [`crate::processors`]. Starting and stopping is the steps' business.
+//! which zbus refuses. Used by health, by repair, which starts units and kills what hangs, and by
+//! [`crate::processors`].
+
+use std::io;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use tokio::time::timeout;
 use zbus::{Connection, OwnedObjectPath, Variant};
+
+/// Longest that connecting, and each call, may take: the bus itself sets no end to them.
+const DEADLINE: Duration = Duration::from_secs(25);
+/// The signal that nothing can refuse.
+const SIGKILL: i32 = 9;
 
 /// systemd's manager object.
 #[zbus::proxy(
@@ -21,7 +31,17 @@ trait Manager {
         runtime: bool,
         properties: Vec<(&str, Variant<'_>)>,
     ) -> zbus::Result<()>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn system_state(&self) -> zbus::Result<String>;
+    fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<ListedUnit>>;
 }
+
+/// Name, description, load state, active state, sub state, followed unit, path, job, its type, its path.
+type ListedUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// One unit.
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
@@ -32,6 +52,13 @@ trait Unit {
     fn sub_state(&self) -> zbus::Result<String>;
 }
 
+/// What a unit is besides when it is a service.
+#[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1")]
+trait MainProcess {
+    #[zbus(property, name = "MainPID")]
+    fn main_pid(&self) -> zbus::Result<u32>;
+}
+
 /// What systemd says of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitState {
@@ -39,6 +66,8 @@ pub struct UnitState {
     pub active: String,
     /// `running`, `dead`, `auto-restart`, …
     pub sub: String,
+    /// Its main process; 0 means: none.
+    pub main_pid: u32,
 }
 
 /// systemd cannot be asked.
@@ -56,6 +85,20 @@ pub enum SystemdError {
         #[source]
         source: zbus::Error,
     },
+    /// A unit cannot be acted on.
+    #[error("systemd does not {act} {unit}")]
+    Act {
+        /// "start"
+        act: &'static str,
+        /// The unit.
+        unit: &'static str,
+        /// Why.
+        #[source]
+        source: zbus::Error,
+    },
+    /// It does not list its units.
+    #[error("systemd does not list failed units")]
+    List(#[source] zbus::Error),
 }
 
 /// A connection to systemd.
@@ -65,9 +108,14 @@ pub struct Systemd(Connection);
 impl Systemd {
     /// Connects.
     pub async fn connect() -> Result<Self, SystemdError> {
-        let connection = Connection::system().await.map_err(SystemdError::Connect)?;
-        let manager = ManagerProxy::new(&connection).await.map_err(SystemdError::Connect)?;
-        manager.subscribe().await.map_err(SystemdError::Connect)?;
+        let slow = |_| zbus::Error::from(io::Error::from(io::ErrorKind::TimedOut));
+        let connected = timeout(DEADLINE, Self::try_connect()).await;
+        connected.map_err(slow).flatten().map_err(SystemdError::Connect)
+    }
+
+    async fn try_connect() -> zbus::Result<Self> {
+        let connection = zbus::connection::Builder::system().method_timeout(DEADLINE).build().await?;
+        ManagerProxy::new(&connection).await?.subscribe().await?;
         Ok(Self(connection))
     }
 
@@ -90,6 +138,12 @@ impl Systemd {
             .build()
             .await
             .map_err(failed)?;
+        let service = MainProcessProxy::builder(&self.0)
+            .path(proxy.inner().path().to_owned())
+            .cache_properties(zbus::proxy::CacheProperties::No)
+            .build()
+            .await
+            .map_err(failed)?;
         let properties = zbus::proxy::Builder::<zbus::Proxy<'_>>::new(&self.0)
             .destination("org.freedesktop.systemd1")
             .path(proxy.inner().path().to_owned())
@@ -99,7 +153,41 @@ impl Systemd {
             .await
             .map_err(failed)?;
         let changes = properties.receive_signal("PropertiesChanged").await.map_err(failed)?.map(drop);
-        Ok(Watched { unit, proxy, changes: Box::pin(changes) })
+        Ok(Watched { unit, proxy, service, changes: Box::pin(changes) })
+    }
+
+    /// Begins to start a unit; does not wait for it.
+    pub async fn start(&self, unit: &'static str) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Act { act: "start", unit, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        manager.start_unit(unit, "replace").await.map(drop).map_err(failed)
+    }
+
+    /// Begins to start a unit anew, which it ends first; does not wait for it.
+    pub async fn restart(&self, unit: &'static str) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Act { act: "restart", unit, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        manager.restart_unit(unit, "replace").await.map(drop).map_err(failed)
+    }
+
+    /// Ends a unit's main process with SIGKILL.
+    pub async fn kill(&self, unit: &'static str) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Act { act: "kill", unit, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        manager.kill_unit(unit, "main", SIGKILL).await.map_err(failed)
+    }
+
+    /// Whether the machine is shutting down. Where that cannot be said, it is not.
+    pub async fn is_stopping(&self) -> bool {
+        let Ok(manager) = ManagerProxy::new(&self.0).await else { return false };
+        manager.system_state().await.is_ok_and(|state| state == "stopping")
+    }
+
+    /// Names of the units that have failed.
+    pub async fn failed_units(&self) -> Result<Vec<String>, SystemdError> {
+        let manager = ManagerProxy::new(&self.0).await.map_err(SystemdError::List)?;
+        let units = manager.list_units_filtered(&["failed"]).await.map_err(SystemdError::List)?;
+        Ok(units.into_iter().map(|unit| unit.0).collect())
     }
 }
 
@@ -107,6 +195,7 @@ impl Systemd {
 pub struct Watched {
     unit: &'static str,
     proxy: UnitProxy<'static>,
+    service: MainProcessProxy<'static>,
     changes: std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>,
 }
 
@@ -117,6 +206,7 @@ impl Watched {
         Ok(UnitState {
             active: self.proxy.active_state().await.map_err(failed)?,
             sub: self.proxy.sub_state().await.map_err(failed)?,
+            main_pid: self.service.main_pid().await.map_err(failed)?,
         })
     }
 

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
-    AgentMessage, ConditionStatus, DesiredState, Goodbye, HostMessage, JoinRequest, JoinResponse, LogFrame,
-    LogLine, LogSelector, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
-    StartLogStream, StepState, Target, agent_message, host_message,
+    AgentMessage, ConditionStatus, DesiredState, FetchAgentRequest, FetchAgentResponse, Goodbye, HostMessage,
+    JoinRequest, JoinResponse, LogFrame, LogLine, LogSelector, PushLogsResponse, RenewCertificateRequest,
+    RenewCertificateResponse, StartLogStream, StepState, Target, agent_message, host_message,
 };
 use k8sctl_rpc::limits;
 use node_agent::bootstrap::identity::{Identity, Store};
@@ -29,10 +29,12 @@ use node_agent::config::{Config, Simulation, Steps};
 use node_agent::converge::Converge;
 use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::logs::simulated::SimulatedLogs;
-use node_agent::logs::{LogError, LogSources};
+use node_agent::logs::{Frames, LogError, LogSources};
 use node_agent::machine::Machine;
+use node_agent::replace::Replacements;
 use node_agent::session::Session;
 use node_agent::status::Board;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -170,6 +172,15 @@ impl NodeService for Services {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
+    type FetchAgentStream = Pin<Box<dyn futures::Stream<Item = Result<FetchAgentResponse, Status>> + Send>>;
+
+    async fn fetch_agent(
+        &self,
+        _: Request<FetchAgentRequest>,
+    ) -> Result<Response<Self::FetchAgentStream>, Status> {
+        Err(Status::not_found("this host has no other agent"))
+    }
+
     async fn renew_certificate(
         &self,
         _: Request<RenewCertificateRequest>,
@@ -295,7 +306,7 @@ struct Agent {
 }
 
 fn start(host: &Arc<Host>, dir: &Path) -> Agent {
-    start_with(host, dir, Arc::new(SimulatedLogs), Board::default())
+    start_with(host, dir, Arc::new(SimulatedLogs::default()), Board::default())
 }
 
 fn start_with(host: &Arc<Host>, dir: &Path, logs: Arc<dyn LogSources>, board: Board) -> Agent {
@@ -322,6 +333,8 @@ fn start_with(host: &Arc<Host>, dir: &Path, logs: Arc<dyn LogSources>, board: Bo
         desired,
         board,
         logs,
+        offset: clock::Offset::default(),
+        replacements: Replacements::default(),
         config,
         shutdown: shutdown.clone(),
     };
@@ -372,7 +385,7 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     let mut agent = start(&host, dir.path());
     let first = agent.heard.recv().await.expect("a message").message;
     let Some(agent_message::Message::Hello(hello)) = first else { panic!("{first:?}") };
-    assert_eq!((hello.protocol, hello.machine_uuid.as_str()), (1, "uuid-1"));
+    assert_eq!((hello.protocol, hello.protocol_minor, hello.machine_uuid.as_str()), (1, 1, "uuid-1"));
     agent
         .hear(|message| match message {
             agent_message::Message::Status(report) => {
@@ -389,10 +402,42 @@ async fn a_session_says_hello_converges_and_streams_logs() {
         ids.push(frame.stream_id);
         texts.extend(frame.lines.into_iter().map(|line| line.text));
     }
-    assert_eq!(
-        (ids[0].as_str(), texts.as_slice()),
-        ("s1", ["simulated line 8", "simulated line 9", "simulated line 10"].map(str::to_owned).as_slice())
-    );
+    assert_eq!(ids[0], "s1");
+    let number = |text: &String| text.strip_prefix("simulated line ")?.parse::<u64>().ok();
+    let numbers: Vec<u64> = texts.iter().filter_map(number).collect();
+    assert_eq!(numbers, (numbers[0]..numbers[0] + 3).collect::<Vec<_>>(), "{texts:?}");
+    agent.shutdown.cancel();
+    tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
+}
+
+/// What a host agent of protocol 1.0 wrote.
+fn recorded(text: &str) -> HostMessage {
+    let digits: String = text.split_whitespace().collect();
+    let bytes = hex::decode(digits).expect("hexadecimal");
+    let message = HostMessage::decode(bytes.as_slice()).expect("it is read");
+    assert_eq!(message.encode_to_vec(), bytes, "read whole");
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorded_host_of_the_version_before_is_understood() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let host = host(3600);
+    *host.desired.lock().expect("lock") = vec![
+        recorded(include_str!("../../proto/tests/frozen/node-1.0/desired.hex")),
+        recorded(include_str!("../../proto/tests/frozen/node-1.0/host_time.hex")),
+    ];
+    listen(&host, dir.path()).await;
+    let mut agent = start(&host, dir.path());
+    agent
+        .hear(|message| match message {
+            agent_message::Message::Status(report) => {
+                let done = report.steps.iter().all(|step| step.state() == StepState::Done);
+                (report.observed_generation == 4 && done && report.steps.len() == 6).then_some(())
+            }
+            agent_message::Message::Hello(_) => None,
+        })
+        .await;
     agent.shutdown.cancel();
     tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
 }
@@ -402,9 +447,10 @@ struct Flood(Arc<AtomicU32>);
 
 #[async_trait]
 impl LogSources for Flood {
-    async fn read(&self, _: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError> {
-        let line = LogLine { text: "x".repeat(8 * 1024), ..LogLine::default() };
-        while lines.send(line.clone()).await.is_ok() {
+    async fn read(&self, _: LogSelector, frames: &mut Frames) -> Result<(), LogError> {
+        let lines = vec![LogLine { text: "x".repeat(8 * 1024), ..LogLine::default() }];
+        let frame = LogFrame { lines, ..LogFrame::default() };
+        while frames.send(frame.clone()).await {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
         Ok(())
@@ -443,7 +489,7 @@ async fn readers_of_logs_who_stop_hold_up_no_report_and_one_too_many_is_refused(
         }
     };
     let error = tokio::time::timeout(WAIT, refused).await.expect("told in time");
-    assert!(error.contains("8 log streams of this node are open already"), "{error}");
+    assert!(error.contains(&format!("{streams} log streams of this node are open already")), "{error}");
     // All that fits on the way is on the way.
     settled(&taken).await;
     assert!(taken.load(Ordering::SeqCst) > streams, "{taken:?}");

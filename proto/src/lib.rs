@@ -4,6 +4,7 @@
 //! - [`control`]: `k8sctl` and host agent
 //! - [`plugin`]: host agent and plugin process
 //! - [`roles`]: who may call which control method, read from the same files at build time
+//! - [`codec`]: prost, as all generated services use it; [`parts`]: how many parts a message may have
 
 #![allow(clippy::all, clippy::unwrap_used, missing_docs, rustdoc::all)]
 
@@ -39,4 +40,6 @@ pub mod plugin {
     }
 }
 
+pub mod codec;
+pub mod parts;
 pub mod roles;

@@ -10,7 +10,7 @@ set -euo pipefail
 LAB_DIR=$1
 shift
 agent_pid_file=/run/k8s-myhome/k8s-host-agent.pid
-command_pid='' virtlogd='' libvirtd='' is_set_up=''
+command_pid='' virtlogd='' is_set_up=''
 
 # Before anything else: process 1 hears no signal that it has no trap for. The mark
 # is there before a signal is, and stays.
@@ -82,6 +82,8 @@ END
   elif [[ -e $kubectl ]]; then
     ln -s "$kubectl" "$LAB_DIR/bin/kubectl"
   fi
+  # A link, so that a test can put another agent there.
+  ln -sfn "$CACHE/dist/bin/k8s-node-agent" "$LAB_DIR/k8s-node-agent"
   cat >"$LAB_DIR/host-agent.toml" <<END
 state_dir = "$LAB_DIR/state"
 run_dir = "/run/k8s-myhome"
@@ -89,7 +91,7 @@ pool_dir = "$LAB_DIR/pool"
 image_dir = "$LAB_DIR/images"
 bundle_dir = "$LAB_DIR/bundles"
 libvirt_uri = "qemu:///system"
-node_agent = "$CACHE/dist/bin/k8s-node-agent"
+node_agent = "$LAB_DIR/k8s-node-agent"
 plugin_dir = "$CACHE/dist/plugins"
 END
   export LAB_DIR LAB_REPO LAB_BUNDLE=$bundle
@@ -112,9 +114,20 @@ start_libvirt() {
   virtlogd=$!
   wait_until 20 "virtlogd's socket" test -S /run/libvirt/virtlogd-sock
   setsid libvirtd >"$LAB_DIR/libvirtd.out" 2>&1 8>&- </dev/null &
-  libvirtd=$!
   wait_until 20 "libvirtd's socket" test -S /run/libvirt/libvirt-sock
   timeout 30 virsh --quiet version >/dev/null || { cat "$LAB_DIR/libvirtd.out" >&2; die "libvirtd does not answer"; }
+}
+
+# libvirtd_now: the one that runs. Tests end the first one, and see it come back.
+libvirtd_now() {
+  local exe
+  for exe in /proc/[0-9]*/exe; do
+    if [[ $(readlink "$exe") == */libvirtd ]]; then
+      exe=${exe#/proc/}
+      printf '%s' "${exe%/exe}"
+      return
+    fi
+  done
 }
 
 # end PID WHAT: asks the process to end, then makes it.
@@ -128,6 +141,8 @@ tear_down() {
   trap '' TERM
   set +e # every step runs, whatever came of those before it
   if [[ -s $agent_pid_file ]]; then end "$(<"$agent_pid_file")" "the host agent"; fi
+  local libvirtd
+  libvirtd=$(libvirtd_now)
   if [[ -n $libvirtd ]] && ! gone "$libvirtd"; then
     local id
     for id in $(timeout 20 virsh --quiet list --uuid); do timeout 20 virsh --quiet destroy "$id" >/dev/null; done

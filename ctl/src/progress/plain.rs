@@ -92,6 +92,7 @@ mod tests {
             attempts: 1,
             started: None,
             finished: None,
+            evidence: None,
         };
         ProgressView {
             object: "w1".to_owned(),

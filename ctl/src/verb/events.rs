@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1::StreamEventsRequest;
 use k8sctl_rpc::status::failure_from;
+use prost_types::Timestamp;
 use tokio::time::sleep;
 
 use crate::agent::{self, Agent};
@@ -11,7 +12,7 @@ use crate::cli::EventsArgs;
 use crate::ended::{Ended, is_lost};
 use crate::exit::Exit;
 use crate::output;
-use crate::terminal::{Context, styles, visible};
+use crate::terminal::{Context, Printer, styles, visible};
 use crate::view::EventView;
 
 /// Between two tries to reach a host agent that went away.
@@ -24,6 +25,11 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
         from: args.from,
         follow: args.follow,
         tail: args.tail,
+        since: args
+            .since
+            .map(|since| Timestamp { seconds: since.as_second(), nanos: since.subsec_nanosecond() }),
+        node_name: args.node.clone().unwrap_or_default(),
+        types: args.types.clone(),
     };
     if let (true, Some(name)) = (args.follow, &args.name) {
         say_if_unknown(context, &agent, name).await?;
@@ -31,9 +37,10 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
     let mut is_away = false;
     loop {
         match read(context, &agent, &mut request, &mut is_away).await? {
-            End::Whole => return Ok(Exit::Ok),
+            End::Whole if !args.follow => return Ok(Exit::Ok),
             End::Lost(status) if !args.follow => return Err(status.into()),
-            End::Lost(_) => {
+            // Who follows is told of no end: the host agent's own has come.
+            End::Whole | End::Lost(_) => {
                 if !is_away {
                     context.err.line("the host agent went away; trying to reach it again")?;
                 }
@@ -76,11 +83,21 @@ async fn read(
     loop {
         match stream.message().await {
             Ok(Some(response)) => {
-                let Some(event) = response.event else { continue };
                 // Where to go on after an interruption.
-                request.from = event.number + 1;
+                let seen = response.event.as_ref().map_or(0, |event| event.number + 1);
+                request.from = response.next.max(seen).max(request.from);
                 request.tail = None;
-                print(context, &event.into())?;
+                if response.gone_before > 0 {
+                    let before = response.gone_before;
+                    context
+                        .err
+                        .line(format!("events before {before} are no longer kept: some may be missing"))?;
+                }
+                match response.event {
+                    Some(event) => print(context, &event.into())?,
+                    // All that was stored is here: what comes from now on fits whatever its time is.
+                    None => request.since = None,
+                }
             }
             Ok(None) => return Ok(End::Whole),
             Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
@@ -90,15 +107,19 @@ async fn read(
 }
 
 fn print(context: &Context, event: &EventView) -> std::io::Result<()> {
-    let out = &context.out;
     if context.format.is_structured() {
         return output::item(context, event);
     }
+    context.out.line(line(&context.out, event))
+}
+
+/// An event for a person.
+pub(super) fn line(out: &Printer, event: &EventView) -> String {
     let time = event.time.as_deref().map_or_else(|| "-".to_owned(), seconds);
     let style = if event.warning { styles::BAD } else { styles::NAME };
     let mark = if event.warning { "!" } else { " " };
     let cluster = event.cluster_name.as_deref().unwrap_or("-");
-    out.line(format!(
+    format!(
         "{} {}{} {:<10} {}: {}",
         out.paint(styles::DIM, format!("{:>6} {time}", event.number)),
         out.paint(style, mark),
@@ -106,7 +127,7 @@ fn print(context: &Context, event: &EventView) -> std::io::Result<()> {
         visible(cluster),
         out.paint(styles::STRONG, visible(&event.object)),
         visible(&event.message),
-    ))
+    )
 }
 
 /// Without the fraction of a second: `2026-11-24T04:11:50Z`.

@@ -25,6 +25,8 @@ const REDRAW: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How much of the last failure's evidence is shown: the table below it shall stay on the screen.
 const EVIDENCE_LINES: usize = 20;
+/// Conditions that a row of the table names; all of them are told below it.
+const NAMED: usize = 2;
 /// Back to the top, and clear what is below.
 const HOME: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
@@ -44,7 +46,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, En
     Ok(Exit::Ok)
 }
 
-async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
+pub(crate) async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
     let request = WatchStatusRequest { cluster_name: name.to_owned(), watch: true };
     Ok(agent.clusters().watch_status(request).await?.into_inner())
 }
@@ -158,7 +160,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     if let Some(operation) = &status.operation_id {
         field("operation", out.paint(styles::WARN, format!("{} is running", visible(operation))));
     }
-    for condition in status.conditions.iter().filter(|condition| condition.status != "True") {
+    for condition in untrue(&status.conditions) {
         field("condition", out.paint(styles::WARN, describe(condition)));
     }
     if let Some(failure) = &status.last_failure {
@@ -181,7 +183,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
         }
     }
     for node in &status.nodes {
-        for condition in untrue(node) {
+        for condition in untrue(&node.conditions) {
             lines.push(format!("  {}: {}", visible(&node.name), describe(condition)));
         }
     }
@@ -192,12 +194,17 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The conditions of a node that a person is told: of an agent without a session the one that says so, not each one that
-/// is therefore unknown.
-fn untrue(node: &NodeView) -> impl Iterator<Item = &ConditionView> {
-    let is_silence =
-        |one: &ConditionView| one.status == "Unknown" && one.reason.as_deref() == Some("NoSession");
-    node.conditions.iter().filter(move |one| one.status != "True" && !is_silence(one))
+/// The conditions that a person is told: of an agent without a session the one that says so, not each one that is
+/// therefore unknown.
+fn untrue(conditions: &[ConditionView]) -> impl Iterator<Item = &ConditionView> {
+    conditions.iter().filter(|one| one.status != "True" && !one.is_silence() && !is_said_elsewhere(one))
+}
+
+/// A column says it, or the nodes' own conditions do.
+fn is_said_elsewhere(condition: &ConditionView) -> bool {
+    let is_never_seen = condition.reason.as_deref() == Some("NeverSeen");
+    is_never_seen
+        || matches!(condition.r#type.as_str(), "VMRunning" | "VMsRunning" | "AgentsReady" | "NodesHealthy")
 }
 
 fn describe(condition: &ConditionView) -> String {
@@ -218,7 +225,10 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
     });
     for node in nodes {
         let good = |is_good: bool| if is_good { styles::GOOD } else { styles::WARN };
-        let untrue: Vec<_> = untrue(node).map(|one| one.r#type.as_str()).collect();
+        let untrue: Vec<_> = untrue(&node.conditions).map(|one| one.r#type.as_str()).collect();
+        let more = untrue.len().saturating_sub(NAMED);
+        let named = untrue[..untrue.len() - more].join(",");
+        let more = if more == 0 { String::new() } else { format!(" +{more}") };
         let age = |time: &Option<String>| seconds_since(time.as_deref()).map(duration);
         let agent = match (node.connected, age(&node.last_seen)) {
             (true, _) => styled(styles::GOOD, "connected"),
@@ -232,7 +242,7 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
             cell(&node.ip),
             styled(vm, &node.vm_state),
             styled(good(node.phase == "Ready"), &node.phase),
-            styled(styles::WARN, untrue.join(",")),
+            styled(styles::WARN, named + &more),
             agent,
             cell(age(&node.powered_on).unwrap_or_default()),
         ];

@@ -1,7 +1,7 @@
 //! A cluster's status.
 
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::{self as node, ConditionStatus, NodeRole, StepState};
+use k8sctl_proto::node::v1::{self as node, ConditionStatus, NodeRole, RepairOutcome, StepState};
 use serde::Serialize;
 
 use super::{FailureView, PluginView, text, time};
@@ -64,6 +64,8 @@ pub struct NodeView {
     pub conditions: Vec<ConditionView>,
     /// Steps in order.
     pub steps: Vec<StepView>,
+    /// The last repairs that its agent made or tried, oldest first.
+    pub repairs: Vec<RepairView>,
     /// What the agent sees of its machine; `null` until it called home.
     pub facts: Option<FactsView>,
 }
@@ -117,6 +119,47 @@ pub struct StepView {
     pub started: Option<String>,
     /// When it ended.
     pub finished: Option<String>,
+    /// What its last failed command left behind.
+    pub evidence: Option<EvidenceView>,
+}
+
+/// What a failed command left behind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvidenceView {
+    /// The command.
+    pub argv: Vec<String>,
+    /// `null` where a signal or its deadline ended it.
+    pub exit_status: Option<i32>,
+    /// Last lines of its output.
+    pub output_tail: Option<String>,
+    /// Last lines of the unit's journal.
+    pub journal_tail: Option<String>,
+}
+
+/// Something that an agent put right, or tried to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RepairView {
+    /// Counts up by one per repair of the node's disk.
+    pub number: u64,
+    /// When.
+    pub time: Option<String>,
+    /// `containerd`, `kubelet`, `disk`, or a step.
+    pub object: String,
+    /// What was wrong.
+    pub reason: Option<String>,
+    /// What was done.
+    pub action: Option<String>,
+    /// `repaired`, `failed`, `gave-up` or `unknown`
+    pub outcome: &'static str,
+    /// Why it failed, or until when the agent rests.
+    pub message: Option<String>,
+}
+
+impl ConditionView {
+    /// Nothing is known of it because its agent has no session, which is a condition of its own.
+    pub fn is_silence(&self) -> bool {
+        self.status == "Unknown" && self.reason.as_deref() == Some("NoSession")
+    }
 }
 
 impl From<control::ClusterStatus> for ClusterView {
@@ -158,6 +201,7 @@ impl From<control::NodeStatus> for NodeView {
             joined: time(wire.joined),
             conditions: wire.conditions.into_iter().map(Into::into).collect(),
             steps: wire.steps.into_iter().map(Into::into).collect(),
+            repairs: wire.repairs.into_iter().map(Into::into).collect(),
             facts: wire.facts.map(|facts| FactsView {
                 vcpus: facts.vcpus,
                 memory_bytes: facts.memory_bytes,
@@ -203,6 +247,31 @@ impl From<node::StepStatus> for StepView {
             attempts: wire.attempts,
             started: time(wire.started),
             finished: time(wire.finished),
+            evidence: wire.evidence.map(|evidence| EvidenceView {
+                argv: evidence.argv,
+                exit_status: evidence.exit_status,
+                output_tail: text(evidence.output_tail),
+                journal_tail: text(evidence.journal_tail),
+            }),
+        }
+    }
+}
+
+impl From<node::Repair> for RepairView {
+    fn from(wire: node::Repair) -> Self {
+        Self {
+            outcome: match wire.outcome() {
+                RepairOutcome::Repaired => "repaired",
+                RepairOutcome::Failed => "failed",
+                RepairOutcome::GaveUp => "gave-up",
+                RepairOutcome::Unspecified => "unknown",
+            },
+            number: wire.number,
+            time: time(wire.time),
+            object: wire.object,
+            reason: text(wire.reason),
+            action: text(wire.action),
+            message: text(wire.message),
         }
     }
 }

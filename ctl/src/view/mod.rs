@@ -2,22 +2,28 @@
 //! sizes in bytes; what is unknown is `null`. Fields are added, never renamed. Made of wire messages; nothing else
 //! may print a wire message.
 //!
-//! - `cluster`: status, nodes, conditions, steps
+//! - `cluster`: status, nodes, conditions, steps, repairs
+//! - `health`: what is wrong with a cluster
 //! - `operation`: plans, operations, diagnostics, failures
 //! - `record`: events, log lines
 //! - `artifact`: bundles, images, plugins, checks, versions
+//! - `upkeep`: replaced agents, support bundles
 
 mod artifact;
 mod cluster;
+mod health;
 mod operation;
 mod record;
+mod upkeep;
 
 pub use artifact::{BundleView, CheckView, ImageView, OfferView, PluginView, ProgramView, VersionView};
-pub use cluster::{ClusterView, ConditionView, FactsView, NodeView, StepView};
+pub use cluster::{ClusterView, ConditionView, EvidenceView, FactsView, NodeView, RepairView, StepView};
+pub use health::{HealthView, ProblemView};
 pub use operation::{
     ChangeView, DiagnosticView, FailureView, OperationView, PlanView, ProgressView, is_trial_notice,
 };
 pub use record::{EventView, LogView};
+pub use upkeep::{PartView, SupportBundleView, UpgradeView};
 
 use prost_types::Timestamp;
 
@@ -35,6 +41,12 @@ pub fn moment(stamp: Option<Timestamp>) -> Option<jiff::Timestamp> {
 pub fn seconds_since(then: Option<&str>) -> Option<i64> {
     let then: jiff::Timestamp = then?.parse().ok()?;
     Some(jiff::Timestamp::now().as_second() - then.as_second())
+}
+
+/// Seconds from one to the other; `None` where either is unknown.
+pub fn seconds_between(from: Option<&str>, to: Option<&str>) -> Option<i64> {
+    let (from, to): (jiff::Timestamp, jiff::Timestamp) = (from?.parse().ok()?, to?.parse().ok()?);
+    Some(to.duration_since(from).as_secs())
 }
 
 fn text(text: String) -> Option<String> {

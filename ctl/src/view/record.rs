@@ -1,7 +1,6 @@
 //! Events and log lines.
 
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1 as node;
 use serde::Serialize;
 
 use super::{text, time};
@@ -32,10 +31,12 @@ pub struct LogView {
     pub time: Option<String>,
     /// Name of the node.
     pub node: String,
-    /// `kubelet`, `containerd`, `agent` or `kernel`
+    /// `kubelet`, `etcd` and so on, a unit's name, or `NAMESPACE/POD/CONTAINER`
     pub source: String,
     /// The line as it is.
     pub text: String,
+    /// Lines before it are younger: it came too late to be put in order.
+    pub late: bool,
 }
 
 impl From<control::Event> for EventView {
@@ -52,9 +53,15 @@ impl From<control::Event> for EventView {
     }
 }
 
-impl LogView {
-    /// A line of this node.
-    pub fn of(node: &str, wire: node::LogLine) -> Self {
-        Self { time: time(wire.time), node: node.to_owned(), source: wire.source, text: wire.text }
+impl From<control::ClusterLogLine> for LogView {
+    fn from(wire: control::ClusterLogLine) -> Self {
+        let line = wire.line.unwrap_or_default();
+        Self {
+            time: time(line.time),
+            node: wire.node_name,
+            source: line.source,
+            text: line.text,
+            late: wire.late,
+        }
     }
 }

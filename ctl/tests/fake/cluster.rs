@@ -5,7 +5,7 @@ use k8sctl_proto::control::v1::*;
 use k8sctl_types::failure::Failure;
 use tonic::{Code, Request, Response, Status};
 
-use super::{FakeHostAgent, Reply, stream};
+use super::{FakeHostAgent, Reply, broken, stream};
 
 #[tonic::async_trait]
 impl ClusterService for FakeHostAgent {
@@ -44,7 +44,7 @@ impl ClusterService for FakeHostAgent {
         request: Request<WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let answers = self.called(request.into_inner())?;
-        let broken = self.answers.lock().unwrap().broken_after.take();
+        let broken = self.broken_after(true);
         let states = answers.operation.into_iter().take(broken.unwrap_or(usize::MAX));
         let states = states.map(|operation| WatchOperationResponse { operation: Some(operation) }).collect();
         Ok(Response::new(stream(states, answers.pace, answers.endless)))
@@ -68,10 +68,16 @@ impl ClusterService for FakeHostAgent {
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let request = request.into_inner();
         let answers = self.called(request.clone())?;
-        let wanted = if request.watch { usize::MAX } else { 1 };
+        if request.watch && answers.away > 0 {
+            self.answers.lock().unwrap().away -= 1;
+            return Err(Status::unavailable("nobody is there"));
+        }
+        let broken = self.broken_after(request.watch);
+        let wanted = if request.watch { broken.unwrap_or(usize::MAX) } else { 1 };
         let states = answers.status.into_iter().take(wanted);
         let states = states.map(|status| WatchStatusResponse { status: Some(status) }).collect();
-        Ok(Response::new(stream(states, answers.pace, answers.endless && request.watch)))
+        let is_endless = answers.endless && request.watch && broken.is_none();
+        Ok(Response::new(stream(states, answers.pace, is_endless)))
     }
 
     type StreamEventsStream = Reply<StreamEventsResponse>;
@@ -87,9 +93,19 @@ impl ClusterService for FakeHostAgent {
             let failure = Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), "there is none", next);
             return Err(k8sctl_rpc::status::status(Code::NotFound, &failure));
         }
+        let broken = self.broken_after(request.follow);
+        let next = answers.events.last().map_or(1, |event| event.number + 1);
         let events = answers.events.into_iter().filter(|event| event.number >= request.from);
-        let events = events.map(|event| StreamEventsResponse { event: Some(event) }).collect();
-        Ok(Response::new(stream(events, answers.pace, answers.endless && request.follow)))
+        let events = events.map(|event| StreamEventsResponse {
+            next: event.number + 1,
+            event: Some(event),
+            ..StreamEventsResponse::default()
+        });
+        let caught_up =
+            request.follow.then_some(StreamEventsResponse { next, ..StreamEventsResponse::default() });
+        let messages = events.chain(caught_up).take(broken.unwrap_or(usize::MAX)).collect();
+        let is_endless = answers.endless && request.follow && broken.is_none();
+        Ok(Response::new(stream(messages, answers.pace, is_endless)))
     }
 
     async fn get_kubeconfig(
@@ -100,6 +116,15 @@ impl ClusterService for FakeHostAgent {
         Ok(Response::new(GetKubeconfigResponse { kubeconfig_yaml: answers.kubeconfig }))
     }
 
+    type UpgradeAgentsStream = Reply<UpgradeAgentsResponse>;
+    async fn upgrade_agents(
+        &self,
+        request: Request<UpgradeAgentsRequest>,
+    ) -> Result<Response<Self::UpgradeAgentsStream>, Status> {
+        let answers = self.called(request.into_inner())?;
+        Ok(Response::new(stream(answers.upgrades, answers.pace, false)))
+    }
+
     type StreamLogsStream = Reply<StreamLogsResponse>;
     async fn stream_logs(
         &self,
@@ -107,8 +132,24 @@ impl ClusterService for FakeHostAgent {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         let request = request.into_inner();
         let follow = request.selector.as_ref().is_some_and(|selector| selector.follow);
+        let begin = request.positions.iter().map(|it| it.cursor.parse::<usize>().unwrap()).max();
         let answers = self.called(request)?;
-        let lines = answers.logs.into_iter().map(|line| StreamLogsResponse { lines: vec![line] }).collect();
-        Ok(Response::new(stream(lines, answers.pace, answers.endless && follow)))
+        let lost = self.answers.lock().unwrap().logs_lost_after.take();
+        let notices = StreamLogsResponse { notices: answers.log_notices, ..Default::default() };
+        let line = |(place, line): (usize, ClusterLogLine)| StreamLogsResponse {
+            positions: vec![LogPosition {
+                node_name: line.node_name.clone(),
+                cursor: (place + 1).to_string(),
+            }],
+            lines: vec![line],
+            ..Default::default()
+        };
+        let lines = answers.logs.into_iter().enumerate().skip(begin.unwrap_or(0)).map(line);
+        let all = std::iter::once(notices).chain(lines).take(lost.map_or(usize::MAX, |lines| lines + 1));
+        let mut replies = stream(all.collect(), answers.pace, answers.endless && follow && lost.is_none());
+        if lost.is_some() {
+            replies = broken(replies);
+        }
+        Ok(Response::new(replies))
     }
 }

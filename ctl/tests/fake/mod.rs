@@ -34,15 +34,24 @@ pub struct Answers {
     pub changed_plans: usize,
     /// What a watched operation looks like, one after the other.
     pub operation: Vec<Operation>,
-    /// The first watch ends after so many states, as when the host agent dies.
+    /// The first watch ends after so many messages, as when the host agent dies.
     pub broken_after: Option<usize>,
+    /// So many watches of a status find nobody.
+    pub away: usize,
     /// The stream stays open after the last state.
     pub endless: bool,
     /// Between two states.
     pub pace: Option<Duration>,
     pub status: Vec<control::ClusterStatus>,
     pub events: Vec<control::Event>,
-    pub logs: Vec<k8sctl_proto::node::v1::LogLine>,
+    pub logs: Vec<control::ClusterLogLine>,
+    pub log_notices: Vec<control::LogNotice>,
+    /// The first stream of logs breaks off after so many lines, as when the host agent dies.
+    pub logs_lost_after: Option<usize>,
+    /// A client that says nothing for twice as long is taken for dead.
+    pub keepalive: Option<Duration>,
+    pub upgrades: Vec<control::UpgradeAgentsResponse>,
+    pub support: Vec<control::SupportPart>,
     pub kubeconfig: String,
     pub checks: Vec<control::Check>,
     pub bundles: Vec<control::Bundle>,
@@ -69,7 +78,10 @@ impl FakeHostAgent {
     /// Serves on this socket until the task is dropped.
     pub async fn serve(self, socket: &Path) {
         let incoming = k8sctl_rpc::unix::listen(socket, |_| true).unwrap();
+        let keepalive = self.answers.lock().unwrap().keepalive;
         tonic::transport::Server::builder()
+            .http2_keepalive_interval(keepalive)
+            .http2_keepalive_timeout(keepalive)
             .add_service(HostServiceServer::new(self.clone()))
             .add_service(ClusterServiceServer::new(self.clone()))
             .add_service(ImageServiceServer::new(self.clone()))
@@ -78,6 +90,11 @@ impl FakeHostAgent {
             .serve_with_incoming(incoming)
             .await
             .unwrap();
+    }
+
+    /// After how many messages this stream ends, where it is the first that `goes_on`.
+    fn broken_after(&self, goes_on: bool) -> Option<usize> {
+        if goes_on { self.answers.lock().unwrap().broken_after.take() } else { None }
     }
 
     fn called(&self, call: impl std::fmt::Debug) -> Result<Answers, Status> {
@@ -107,6 +124,21 @@ fn stream<T: Send + 'static>(messages: Vec<T>, pace: Option<Duration>, endless: 
         if endless {
             sender.closed().await;
         }
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// The same stream, with the end of a connection that was lost.
+fn broken<T: Send + 'static>(replies: Reply<T>) -> Reply<T> {
+    let (sender, receiver) = mpsc::channel(1);
+    let mut replies = replies.into_inner();
+    tokio::spawn(async move {
+        while let Some(reply) = replies.recv().await {
+            if sender.send(reply).await.is_err() {
+                return;
+            }
+        }
+        let _ = sender.send(Err(Status::unavailable("lost"))).await;
     });
     ReceiverStream::new(receiver)
 }

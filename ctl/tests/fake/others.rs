@@ -23,6 +23,16 @@ impl HostService for FakeHostAgent {
         let answers = self.called(request.into_inner())?;
         Ok(Response::new(DoctorResponse { checks: answers.checks }))
     }
+
+    type CollectSupportStream = Reply<CollectSupportResponse>;
+    async fn collect_support(
+        &self,
+        request: Request<CollectSupportRequest>,
+    ) -> Result<Response<Self::CollectSupportStream>, Status> {
+        let answers = self.called(request.into_inner())?;
+        let parts = answers.support.into_iter().map(|part| CollectSupportResponse { part: Some(part) });
+        Ok(Response::new(stream(parts.collect(), answers.pace, answers.endless)))
+    }
 }
 
 #[tonic::async_trait]

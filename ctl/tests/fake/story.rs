@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use k8sctl_proto::control::v1::*;
 use k8sctl_proto::node::v1::{
-    Condition, ConditionStatus, LogLine, NodeFacts, NodeRole, StepState, StepStatus,
+    Condition, ConditionStatus, Evidence, LogLine, NodeFacts, NodeRole, Repair, RepairOutcome, StepState,
+    StepStatus,
 };
 use prost_types::Timestamp;
 
@@ -134,7 +135,7 @@ pub fn failure() -> Failure {
     }
 }
 
-fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
+pub fn condition(kind: &str, status: ConditionStatus, reason: &str, message: &str) -> Condition {
     let (reason, message) = (reason.to_owned(), message.to_owned());
     Condition { r#type: kind.to_owned(), status: status.into(), reason, message, since: ago(60) }
 }
@@ -171,7 +172,10 @@ pub fn status() -> ClusterStatus {
         generation: 3,
         kubernetes_version: "v1.29.0".to_owned(),
         image_id: "ab".repeat(32),
-        conditions: vec![condition("APIReady", ConditionStatus::True, "Answers", "")],
+        conditions: vec![
+            condition("Ready", ConditionStatus::True, "AllNodesReady", ""),
+            condition("KubernetesAPI", ConditionStatus::True, "Answers", ""),
+        ],
         nodes: NODES.iter().enumerate().map(node).collect(),
         plugins: vec![plugin("Ready")],
         ..Default::default()
@@ -185,8 +189,12 @@ pub fn troubled_status() -> ClusterStatus {
     status.kubernetes_version = "v1.20.2".to_owned();
     status.operation_id = OPERATION.to_owned();
     status.last_failure = Some(failure());
-    status.conditions =
-        vec![condition("ClusterDNS", ConditionStatus::False, "NotInBundle", "the bundle has no CoreDNS")];
+    let bad = ConditionStatus::False;
+    status.conditions = vec![
+        condition("Ready", bad, "NotAsDesired", "node k8s-worker-1: Disconnected: its agent has no session"),
+        condition("AgentsReady", bad, "NoSession", "k8s-worker-1: its agent has no session"),
+        condition("ClusterDNS", bad, "NotInBundle", "the bundle has no CoreDNS"),
+    ];
     let node = &mut status.nodes[1];
     node.phase = "Disconnected".to_owned();
     node.message = "its agent has no session".to_owned();
@@ -194,11 +202,46 @@ pub fn troubled_status() -> ClusterStatus {
     node.last_seen = ago(72);
     let silence = "its agent has no session";
     node.conditions = vec![
-        condition("DiskOK", ConditionStatus::False, "Full", "3 % free on /var\x1b[2J"),
-        condition("AgentReady", ConditionStatus::False, "NoSession", silence),
+        condition("DiskOK", bad, "Full", "3 % free on /var\x1b[2J"),
+        condition("AgentReady", bad, "NoSession", silence),
         condition("KubeletReady", ConditionStatus::Unknown, "NoSession", silence),
     ];
+    node.steps[3] = failed_step();
+    node.repairs = vec![
+        repair(16, RepairOutcome::Repaired, "restarted containerd.service", ""),
+        repair(17, RepairOutcome::GaveUp, "", "rests until 19:00\x1b[2J"),
+    ];
     status
+}
+
+fn failed_step() -> StepStatus {
+    let finished = ago(63);
+    StepStatus {
+        name: "kubeadm".to_owned(),
+        state: StepState::Failed.into(),
+        message: "kubeadm join failed".to_owned(),
+        attempts: 3,
+        started: finished.map(|time| Timestamp { seconds: time.seconds - 12, ..time }),
+        finished,
+        evidence: Some(Evidence {
+            argv: vec!["kubeadm".to_owned(), "join".to_owned()],
+            exit_status: Some(1),
+            output_tail: "[preflight] no\x1b[2J\n".to_owned(),
+            journal_tail: "kubelet says\n".to_owned(),
+        }),
+    }
+}
+
+fn repair(number: u64, outcome: RepairOutcome, action: &str, message: &str) -> Repair {
+    Repair {
+        number,
+        time: ago(125),
+        object: "containerd".to_owned(),
+        reason: "it does not run".to_owned(),
+        action: action.to_owned(),
+        outcome: outcome.into(),
+        message: message.to_owned(),
+    }
 }
 
 pub fn plugin(state: &str) -> PluginStatus {
@@ -234,8 +277,11 @@ fn check(id: &str, state: CheckState, message: &str, hint: &str) -> Check {
 
 /// All goes well.
 pub fn answers() -> Answers {
-    let line =
-        |source: &str, text: &str| LogLine { time: ago(1), source: source.to_owned(), text: text.to_owned() };
+    let line = |node: &str, source: &str, text: &str| ClusterLogLine {
+        node_name: node.to_owned(),
+        line: Some(LogLine { time: ago(1), source: source.to_owned(), text: text.to_owned() }),
+        late: false,
+    };
     Answers {
         clusters: vec!["home".to_owned()],
         plan: plan(),
@@ -247,7 +293,11 @@ pub fn answers() -> Answers {
             event(8, "node k8s-worker-1", "NodeJoined", "first session", false),
             event(9, "node k8s-worker-2", "StepFailed", "kubeadm: exit status 1", true),
         ],
-        logs: vec![line("kubelet", "started"), line("agent", "evil \x1b[31mred")],
+        logs: vec![
+            line("k8s-worker-1", "kubelet", "started"),
+            ClusterLogLine { late: true, ..line("k8s-worker-2", "kubelet", "started late") },
+            line("k8s-worker-1", "agent", "evil \x1b[31mred"),
+        ],
         kubeconfig: KUBECONFIG.to_owned(),
         checks: vec![
             check("libvirtd-running", CheckState::Ok, "libvirtd 9.0.0 answers", ""),

@@ -8,14 +8,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use k8sctl_types::failure::Failure;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::fake::{Answers, FakeHostAgent};
+
+/// Longest that something takes which takes a moment.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A directory, and in it a served socket and a home.
 pub struct Bench {
@@ -82,12 +88,42 @@ impl Bench {
         command
     }
 
+    /// The same, as the leader of a session of its own, whose terminal is its standard input: whoever runs the tests has
+    /// another one, of any size.
+    pub fn command_in_a_session(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setsid");
+        // It becomes the program: the process is the same.
+        command.args(["--ctty", env!("CARGO_BIN_EXE_k8sctl")]).args(args);
+        heeds_nothing(&mut command, self.dir.path());
+        command.env("K8SCTL_SOCKET", self.path("api.sock"));
+        command
+    }
+
     pub async fn run(&self, args: &[&str]) -> Run {
         // Lets the server begin to listen.
         while !self.path("api.sock").exists() {
             tokio::task::yield_now().await;
         }
         finish(self.command(args)).await
+    }
+
+    /// Runs what goes on for ever until it has printed so many lines, and ends it then.
+    pub async fn follow(&self, args: &[&str], count: usize) -> Run {
+        while !self.path("api.sock").exists() {
+            tokio::task::yield_now().await;
+        }
+        let mut command = self.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut out = String::new();
+        while out.lines().count() < count {
+            let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap();
+            out.push_str(&line.expect("it goes on"));
+            out.push('\n');
+        }
+        child.kill().await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        Run { code: -1, out, err: String::from_utf8(output.stderr).unwrap() }
     }
 
     pub async fn json(&self, args: &[&str]) -> serde_json::Value {
@@ -110,11 +146,15 @@ impl Drop for Bench {
 /// `k8sctl` with nothing of this process's environment that it heeds.
 pub fn bare(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_k8sctl"));
+    heeds_nothing(&mut command, home);
+    command
+}
+
+fn heeds_nothing(command: &mut Command, home: &Path) {
     for name in ["K8SCTL_SOCKET", "K8SCTL_CONFIG", "K8SCTL_LOG", "KUBECONFIG", "NO_COLOR"] {
         command.env_remove(name);
     }
     command.env("HOME", home).stdin(Stdio::null()).kill_on_drop(true);
-    command
 }
 
 pub async fn finish(mut command: Command) -> Run {

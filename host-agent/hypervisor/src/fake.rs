@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::adoption::{DhcpHost, DhcpRange};
 use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
+use crate::documents::{Document, Documents, Wanted};
 use crate::hypervisor::Hypervisor;
 use crate::observed::{
     DomainState, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedTap, ObservedVolume,
@@ -52,6 +53,8 @@ pub struct FakeHost {
     pub answering: BTreeMap<std::net::Ipv4Addr, String>,
     /// Names and runs of the domains that have the greater share of the processors.
     pub preferred: Vec<(String, u32)>,
+    /// What [`Documents::documents`] gives, whatever is wanted.
+    pub documents: Vec<Document>,
     /// libvirt is away.
     pub unreachable: bool,
     /// How often each op's effect was made, by name.
@@ -86,6 +89,15 @@ impl FakeHypervisor {
     /// Tells the watchers that something changed.
     pub fn notify(&self) {
         self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Documents for FakeHypervisor {
+    async fn documents(&self, _wanted: &Wanted) -> Result<Vec<Document>, Failure> {
+        let host = self.host();
+        host.reachable()?;
+        Ok(host.documents.clone())
     }
 }
 

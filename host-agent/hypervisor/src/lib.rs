@@ -16,7 +16,7 @@
 //! - [`xml`]: libvirt's documents as typed structs, and our ownership element
 //! - [`real`]: [`RealHypervisor`], libvirt through the `virt` crate
 //! - [`fake`]: [`FakeHypervisor`], a host in memory that fails or dies where a test wants it to
-//! - [`accelerator`], [`address`], [`doctor`]: what else a host can be asked
+//! - [`accelerator`], [`address`], [`doctor`], [`documents`]: what else a host can be asked
 //!
 //! Nothing that is not provably ours is changed or deleted; adopted networks are the one exception,
 //! and what was changed there is recorded and undone.
@@ -27,6 +27,7 @@ pub mod adoption;
 pub mod change;
 pub mod desired;
 pub mod doctor;
+pub mod documents;
 pub mod fake;
 pub mod hypervisor;
 pub mod observed;
@@ -34,6 +35,7 @@ pub mod plan;
 pub mod real;
 pub mod xml;
 
+pub use documents::Documents;
 pub use fake::FakeHypervisor;
 pub use hypervisor::Hypervisor;
 pub use real::RealHypervisor;

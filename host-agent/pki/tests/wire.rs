@@ -15,8 +15,8 @@ use k8sctl_proto::node::v1::join_service_server::JoinServiceServer;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::node_service_server::{NodeService, NodeServiceServer};
 use k8sctl_proto::node::v1::{
-    AgentMessage, HostMessage, JoinResponse, LogFrame, PushLogsResponse, RenewCertificateRequest,
-    RenewCertificateResponse,
+    AgentMessage, FetchAgentRequest, FetchAgentResponse, HostMessage, JoinResponse, LogFrame,
+    PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse,
 };
 use k8sctl_rpc::status::failure_from;
 use k8sctl_rpc::tls::{self, Identity, ServerCertificate};
@@ -57,6 +57,17 @@ impl NodeService for Sessions {
         }))
     }
 
+    type FetchAgentStream = ReceiverStream<Result<FetchAgentResponse, Status>>;
+
+    async fn fetch_agent(
+        &self,
+        request: Request<FetchAgentRequest>,
+    ) -> Result<Response<Self::FetchAgentStream>, Status> {
+        authenticated_node(&self.0, &request).await?;
+        let (_, receiver) = tokio::sync::mpsc::channel(1);
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     async fn push_logs(
         &self,
         request: Request<Streaming<LogFrame>>,
@@ -83,9 +94,12 @@ async fn open(world: &World, ca: &NodeCa) -> Port {
     let serve = limits::server()
         .add_service(join.max_decoding_message_size(limits::JOIN_DECODE_BYTES))
         .add_service(NodeServiceServer::new(Sessions(Arc::clone(&world.authority))))
-        .serve_with_incoming_shutdown(tls::incoming(listener, config, owner, |_| false), async {
-            drop(stopped.await);
-        });
+        .serve_with_incoming_shutdown(
+            tls::incoming(listener, config, owner, Arc::default(), |_| false),
+            async {
+                drop(stopped.await);
+            },
+        );
     task::spawn("node-port", serve);
     Port { address, _stop: stop }
 }

@@ -195,7 +195,8 @@ pub fn wire_role(role: Role) -> NodeRole {
     }
 }
 
-/// The whole desired state of one node, which dials `host_address`; its generation is counted by the registry.
+/// The whole desired state of one node, which dials `host_address`. The registry counts its generation and adds the
+/// program that its agent shall be.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
@@ -240,6 +241,7 @@ pub fn desired_state(
         spec_generation: cluster.generation,
         host_address,
         processors: accelerator::at_once(),
+        agent: None,
     }
 }
 

@@ -27,6 +27,7 @@ use crate::nodes::machines::RunningMachines;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
 use crate::records::{self, Begun, ClusterRecord, NewGeneration, OperationRecord, Records};
+use crate::trace::Tracer;
 
 /// Longest wait for what a task does at its next look.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -95,6 +96,7 @@ impl FakeHostAgent {
             records: Records::new(store.clone()),
             events: EventLog::open(store.clone(), config.event_retention).await.expect("a log"),
             hypervisor: hypervisor.clone(),
+            documents: hypervisor.clone(),
             registry: NodeRegistry::new(changes),
             images: ImageStore::new(&config.image_dir),
             bundles: BundleStore::new(&config.bundle_dir),
@@ -103,7 +105,9 @@ impl FakeHostAgent {
             plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store.clone()),
             turns: HostTurns::default(),
             node_ports: tokio::sync::Mutex::default(),
+            handshakes: Arc::default(),
             operations: watch::Sender::new(BTreeMap::new()),
+            tracer: Tracer::default(),
             config,
         });
         Self { shared, hypervisor, store, _dir: dir }

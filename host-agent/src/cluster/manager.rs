@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::{LogSelector, LogSource};
 use k8sctl_rpc::task::Supervisor;
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
 use tokio::sync::{Notify, watch};
@@ -20,7 +20,6 @@ use super::status;
 use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
-use crate::nodes::registry::{LogReader, OpenLogsError};
 use crate::records::{
     Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, RecordError,
 };
@@ -98,7 +97,7 @@ impl Manager {
             let event = NewEvent {
                 object: format!("cluster {}", cluster.name),
                 cluster: cluster.name,
-                kind: "RecordDamaged",
+                kind: EventType::RecordDamaged,
                 message: format!("{}; {}", failure.reason, failure.next_step),
                 warning: true,
             };
@@ -173,10 +172,7 @@ impl Manager {
                 let operation_id = Some(operation.id);
                 return Ok(Applied { warnings, operation_id, attached: true, no_changes: false });
             }
-            let ready = self.handle(record).status.borrow().conditions.iter().any(|condition| {
-                condition.r#type == "Ready"
-                    && condition.status() == k8sctl_proto::node::v1::ConditionStatus::True
-            });
+            let ready = status::leaves_nothing_to_ask_for(&self.handle(record).status.borrow());
             // An image that is gone keeps every look from its end until another one has taken its place.
             let is_same = record.spec == spec && record.image_id == image.id;
             if plan.changes.is_empty() && is_same && ready {
@@ -371,6 +367,11 @@ impl Manager {
         Ok(status)
     }
 
+    /// The live status of every cluster that has a task, which are all that can be read.
+    pub fn watches(&self) -> Vec<watch::Receiver<control::ClusterStatus>> {
+        self.lock().values().filter(|handle| !handle.is_gone()).map(|handle| handle.status.clone()).collect()
+    }
+
     /// A kubeconfig with a fresh administrator certificate.
     pub async fn kubeconfig(&self, name: &str) -> Result<String, RequestError> {
         let record = self.find(name).await?;
@@ -398,35 +399,15 @@ impl Manager {
         Ok(ClusterAccess { cluster_id: record.id.clone(), client, facts })
     }
 
-    /// Opens a log stream of a node.
-    pub async fn open_logs(
+    /// The nodes of a cluster, and its live status, in which those are that come later.
+    pub async fn members(
         &self,
-        cluster: &str,
-        node: &str,
-        selector: LogSelector,
-    ) -> Result<LogReader, RequestError> {
-        check_sources(node, &selector)?;
-        if !cluster.is_empty() {
-            self.find(cluster).await?;
-        }
-        let clusters = self.shared.records.clusters().await?;
-        let found = clusters
-            .iter()
-            .filter(|record| cluster.is_empty() || record.name == cluster)
-            .flat_map(|record| &record.nodes)
-            .find(|record| record.name == node);
-        let Some(found) = found else {
-            let names: Vec<&str> =
-                clusters.iter().flat_map(|record| &record.nodes).map(|node| node.name.as_str()).collect();
-            return Err(Failure::new(
-                "NODE-UNKNOWN",
-                format!("node {node}"),
-                "no cluster has a node of that name",
-                format!("the nodes are: {}", names.join(", ")),
-            )
-            .into());
-        };
-        Ok(self.shared.registry.open_logs(&found.id, selector).map_err(|error| no_logs(node, &error))?)
+        name: &str,
+    ) -> Result<(ClusterRecord, watch::Receiver<control::ClusterStatus>), RequestError> {
+        let record = self.find(name).await?;
+        let mut status = self.handle(&record).status;
+        status.mark_changed();
+        Ok((record, status))
     }
 
     /// What is to be removed has a name: an empty one is a slip, and not the only cluster.
@@ -460,36 +441,6 @@ impl Manager {
         };
         Err(Failure::new("CLUSTER-UNKNOWN", format!("cluster {name}"), reason, next).into())
     }
-}
-
-/// Why there is no log of a node, and what to do.
-fn no_logs(node: &str, error: &OpenLogsError) -> Failure {
-    let (id, next) = match error {
-        OpenLogsError::NotConnected => (
-            "NODE-NOT-CONNECTED",
-            "check it with `k8sctl status`; a node that is down keeps its logs until it is back",
-        ),
-        OpenLogsError::Busy => {
-            ("NODE-BUSY", "end one of the logs that are read of it, or try again in a moment")
-        }
-    };
-    Failure::new(id, format!("node {node}"), error.to_string(), next)
-}
-
-/// An agent reads by the sources that it knows: of the others it might make anything.
-fn check_sources(node: &str, selector: &LogSelector) -> Result<(), Failure> {
-    let known = |source: i32| LogSource::try_from(source).ok().filter(|it| *it != LogSource::Unspecified);
-    let Some(unknown) = selector.sources.iter().find(|source| known(**source).is_none()) else {
-        return Ok(());
-    };
-    let sources =
-        (1..).map_while(known).map(|source| format!("{} ({})", source.as_str_name(), source as i32));
-    Err(Failure::new(
-        "NODE-LOG-SOURCE",
-        format!("node {node}"),
-        format!("there is no log source {unknown}"),
-        format!("the sources are: {}", sources.collect::<Vec<_>>().join(", ")),
-    ))
 }
 
 fn deadline_from_now(deadline: Duration) -> jiff::Timestamp {

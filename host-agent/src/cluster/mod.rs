@@ -8,12 +8,16 @@
 //! - [`task`]: the one owner of one cluster: reads desired and observed, acts, publishes
 //! - [`desired`]: pure: what each VM and each node agent shall be
 //! - [`progress`]: pure: how far a cluster is, whether its operation has ended
+//! - `conditions`: pure: how the host itself judges nodes and the whole cluster
 //! - [`status`]: pure: what `status` shows of it, and what of that is told as events
 //! - [`fixed`]: pure: what of a cluster cannot change while it lives
 //! - [`execute`]: dumb: carries out one change
+//! - [`agents`]: gives nodes this host's node agent
 //! - [`turns`]: one cluster after the other changes the host
 //! - [`crash`]: points at which tests end the process
 
+pub mod agents;
+mod conditions;
 mod consent;
 pub mod crash;
 pub mod desired;

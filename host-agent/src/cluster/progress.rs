@@ -23,6 +23,8 @@ const STEP_ATTEMPTS: u32 = 3;
 pub const VM_UNKNOWN: &str = "unknown";
 /// The state of a VM that QEMU stopped.
 pub const VM_IO_ERROR: &str = "stopped by an I/O error";
+/// The phase of a node whose VM is being destroyed.
+pub const REMOVING: &str = "Removing";
 /// A VM that was started so often in a row, and does not run, fails the operation.
 const VM_STARTS: u32 = 5;
 
@@ -128,7 +130,7 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
             );
             return NodePhase::new("Draining", message);
         }
-        NodeState::Removing => return NodePhase::new("Removing", "destroying its VM"),
+        NodeState::Removing => return NodePhase::new(REMOVING, "destroying its VM"),
         NodeState::Present => {}
     }
     // A VM of which libvirt cannot tell is judged by its agent.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
-use host_hypervisor::Hypervisor;
+use host_hypervisor::{Documents, Hypervisor};
 use host_pki::join::JoinAuthority;
 use host_plugins::PluginHost;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_rpc::pace::Pace;
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
@@ -18,6 +19,7 @@ use crate::events::EventLog;
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
 use crate::records::{OperationRecord, OperationState, RecordError, Records};
+use crate::trace::Tracer;
 use crate::wire;
 
 /// Operations that have ended and are kept in memory, for those who watch them.
@@ -33,6 +35,8 @@ pub struct Shared {
     pub events: EventLog,
     /// libvirt.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// libvirt's own documents, for support bundles.
+    pub documents: Arc<dyn Documents>,
     /// Node agents.
     pub registry: Arc<NodeRegistry>,
     /// Node images.
@@ -49,8 +53,12 @@ pub struct Shared {
     pub turns: HostTurns,
     /// Held while a cluster chooses the port that its node agents dial: it sees those of the others.
     pub node_ports: tokio::sync::Mutex<()>,
+    /// When handshakes begin at the node ports, all of them together.
+    pub handshakes: Arc<Pace>,
     /// Operations by id, as last published; of those that have ended the last.
     pub operations: watch::Sender<BTreeMap<String, control::Operation>>,
+    /// Where traces of operations go.
+    pub tracer: Tracer,
 }
 
 impl Shared {

@@ -3,58 +3,23 @@
 use std::collections::HashMap;
 
 use k8sctl_proto::control::v1 as control;
-use k8sctl_proto::node::v1::{Condition, ConditionStatus};
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState};
 
-use super::progress::{self, Observed};
+use super::conditions::{self, AGENT_READY, NODE_READY, READY, VM_RUNNING};
+use super::desired::ImageFacts;
+use super::progress::{self, Observed, REMOVING};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
 use crate::wire;
 
 #[cfg(test)]
 mod tests;
 
-/// Whether a node's agent has a session and all that it needs.
-const AGENT_READY: &str = "AgentReady";
-/// What Kubernetes says of a node.
-const NODE_READY: &str = "NodeReady";
-/// Whether the whole cluster is as its spec says.
-const READY: &str = "Ready";
-
-/// Conditions of the whole cluster.
-pub fn cluster_conditions(
-    cluster: &ClusterRecord,
-    image: &super::desired::ImageFacts,
-    observed: &Observed,
-    now: jiff::Timestamp,
-) -> Vec<Condition> {
-    let missing = progress::missing(cluster, observed);
-    let (status, reason) = match &missing {
-        None => (ConditionStatus::True, "AllNodesReady"),
-        Some(_) => (ConditionStatus::False, "NotAsDesired"),
-    };
-    let missing = missing.map(|missing| missing.to_string()).unwrap_or_default();
-    let mut conditions = vec![wire::condition(READY, status, reason, missing, now)];
-    let (status, reason, message) = match observed.kubernetes.reachable {
-        true => (ConditionStatus::True, "Answers", String::new()),
-        false => (ConditionStatus::False, "NoAnswer", observed.kubernetes.error.clone()),
-    };
-    conditions.push(wire::condition("KubernetesAPI", status, reason, message, now));
-    if let Some(trouble) = &observed.trouble {
-        let message = trouble.to_string();
-        conditions.push(wire::condition("HostOK", ConditionStatus::False, &trouble.id, message, now));
-    }
-    if !image.coredns {
-        let message = "the bundle holds no CoreDNS: Services are reachable by address, not by name";
-        conditions.push(wire::condition("ClusterDNS", ConditionStatus::False, "NotInBundle", message, now));
-    }
-    conditions
-}
-
 /// What `status` shows of a cluster at which nobody has looked yet: its nodes, and nothing of how they are.
 pub fn first_status(cluster: &ClusterRecord) -> control::ClusterStatus {
-    let observed = Observed::default();
-    let facts = super::desired::ImageFacts::default();
-    let status = cluster_status(cluster, &observed, &facts, None, None, Vec::new());
-    control::ClusterStatus { conditions: Vec::new(), ..status }
+    let mut status = cluster_status(cluster, &Observed::default(), None, None, None, Vec::new());
+    status.conditions.clear();
+    status.nodes.iter_mut().for_each(|node| node.conditions.clear());
+    status
 }
 
 /// Tells of an operation for which nothing is done yet: what is done for it may take minutes. What was known of the nodes
@@ -75,11 +40,11 @@ pub fn announce(
     status.last_failure = None;
 }
 
-/// All that `status` shows.
+/// All that `status` shows; `image` is `None` where it cannot be read.
 pub fn cluster_status(
     cluster: &ClusterRecord,
     observed: &Observed,
-    image: &super::desired::ImageFacts,
+    image: Option<&ImageFacts>,
     running: Option<&OperationRecord>,
     last_failure: Option<control::Failure>,
     plugins: Vec<control::PluginStatus>,
@@ -92,7 +57,7 @@ pub fn cluster_status(
         kubernetes_version: cluster.kubernetes.clone(),
         image_id: cluster.image_id.clone(),
         trial_bundle: cluster.trial,
-        conditions: cluster_conditions(cluster, image, observed, now),
+        conditions: conditions::of_cluster(cluster, image, observed, now),
         nodes: cluster.nodes.iter().map(|node| node_status(node, observed, now)).collect(),
         operation_id: running.map(|operation| operation.id.clone()).unwrap_or_default(),
         last_failure: last_failure.filter(|_| running.is_none()),
@@ -104,11 +69,14 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
     let phase = progress::node_phase(node, observed);
     let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
     let vm = observed.vms.get(&node.id).cloned().unwrap_or_default();
+    let own = conditions::of_node(node, observed, now);
     let mut conditions = view.report.conditions;
+    // Whoever is root in the VM does not speak for the host.
+    conditions.retain(|theirs| own.iter().all(|ours| ours.r#type != theirs.r#type));
     if !view.connected {
         conditions.iter_mut().for_each(|condition| without_session(condition, now));
     }
-    conditions.push(node_ready(node, observed, now));
+    conditions.extend(own);
     control::NodeStatus {
         name: node.name.clone(),
         id: node.id.clone(),
@@ -125,31 +93,30 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
         agent_version: view.hello.map(|hello| hello.agent_version).unwrap_or_default(),
         powered_on: vm.powered_on.map(wire::timestamp),
         joined: view.joined.map(wire::timestamp),
+        repairs: view.report.repairs,
     }
+}
+
+/// What a node's agent repairs besides its steps, and rests from when it did so too often.
+const REPAIRED: [&str; 3] = ["ContainerdReady", "KubeletReady", "DiskOK"];
+
+/// Whether a person who asks for the cluster again asks for nothing. One whose nodes work may have an agent that rests
+/// from a repair: that ends with the next operation.
+pub fn leaves_nothing_to_ask_for(status: &control::ClusterStatus) -> bool {
+    let is = |conditions: &[Condition], kind: &str, wanted: ConditionStatus| {
+        conditions.iter().any(|it| it.r#type == kind && it.status() == wanted)
+    };
+    let may_rest = |node: &control::NodeStatus| {
+        node.steps.iter().any(|step| step.state() == StepState::Failed)
+            || REPAIRED.iter().any(|kind| is(&node.conditions, kind, ConditionStatus::False))
+    };
+    is(&status.conditions, READY, ConditionStatus::True) && !status.nodes.iter().any(may_rest)
 }
 
 /// What an agent said last, now that it says nothing.
 fn without_session(condition: &mut Condition, now: jiff::Timestamp) {
-    let is_agent = condition.r#type == AGENT_READY;
-    let status = if is_agent { ConditionStatus::False } else { ConditionStatus::Unknown };
     let message = "its agent has no session";
-    *condition = wire::condition(&condition.r#type, status, "NoSession", message, now);
-}
-
-/// What Kubernetes says of the node.
-fn node_ready(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> Condition {
-    let kind = NODE_READY;
-    match observed.kubernetes.nodes.get(&node.name) {
-        _ if !observed.kubernetes.reachable => {
-            let error = observed.kubernetes.error.clone();
-            wire::condition(kind, ConditionStatus::Unknown, "APINoAnswer", error, now)
-        }
-        None => {
-            wire::condition(kind, ConditionStatus::False, "NotRegistered", "Kubernetes does not know it", now)
-        }
-        Some(seen) if seen.ready => wire::condition(kind, ConditionStatus::True, "KubeletReady", "", now),
-        Some(seen) => wire::condition(kind, ConditionStatus::False, "KubeletNotReady", seen.why.clone(), now),
-    }
+    *condition = wire::condition(&condition.r#type, ConditionStatus::Unknown, "NoSession", message, now);
 }
 
 /// A condition whose status did not change keeps the time since when it holds.
@@ -162,24 +129,28 @@ pub fn keep_since(old: &[Condition], new: &mut [Condition]) {
     }
 }
 
-/// Conditions of nodes that no agent can tell of: what was known of each last.
+/// Conditions of nodes that the host judges, which no agent tells of: what was known of each last.
 #[derive(Clone, Debug, Default)]
 pub struct ToldConditions(HashMap<(String, &'static str), ConditionStatus>);
 
 impl ToldConditions {
-    /// What changed since the last call, with the name of its node. The first that is known of a node is no change, and
-    /// an API server that does not answer tells nothing.
-    pub fn changes<'a>(&mut self, nodes: &'a [control::NodeStatus]) -> Vec<(&'a str, &'a Condition)> {
+    /// What changed since the last call, with its node. The first that is known of a node is no change, and who does not
+    /// answer (an API server, libvirt) tells nothing.
+    pub fn changes<'a>(
+        &mut self,
+        nodes: &'a [control::NodeStatus],
+    ) -> Vec<(&'a control::NodeStatus, &'a Condition)> {
         self.0.retain(|(id, _), _| nodes.iter().any(|node| node.id == *id));
         let mut changes = Vec::new();
-        for node in nodes {
-            for kind in [AGENT_READY, NODE_READY] {
+        // Of one that is being removed nothing is expected.
+        for node in nodes.iter().filter(|node| node.phase != REMOVING) {
+            for kind in [VM_RUNNING, AGENT_READY, NODE_READY] {
                 let condition = node.conditions.iter().find(|condition| condition.r#type == kind);
                 let known = condition.filter(|it| it.status() != ConditionStatus::Unknown);
                 let Some(condition) = known else { continue };
                 let before = self.0.insert((node.id.clone(), kind), condition.status());
                 if before.is_some_and(|before| before != condition.status()) {
-                    changes.push((node.name.as_str(), condition));
+                    changes.push((node, condition));
                 }
             }
         }

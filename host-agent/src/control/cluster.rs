@@ -5,22 +5,32 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
-use k8sctl_types::failure::Failure;
-use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{Reply, broken, refused, stream, to_its_end};
+use super::{NEWEST, Reply, broken, events, refused, stream, stream_of, to_its_end};
+use crate::cluster::agents::AgentUpgrade;
 use crate::cluster::manager::{Manager, RequestError};
+use crate::logs::LogReaders;
+use crate::nodes::agent_file::AgentFile;
 use crate::records::RecordError;
 use crate::wire;
 
-/// Longest wait until a node that was asked for a log begins to push it.
-const LOGS_ANSWER: Duration = Duration::from_secs(30);
+/// Responses with lines of logs on their way to one slow client; each may be large.
+const LOG_RESPONSES: usize = 2;
 
 /// See [`ClusterService`].
 #[derive(Debug)]
 pub(super) struct Clusters {
-    pub(super) manager: Arc<Manager>,
+    manager: Arc<Manager>,
+    log_readers: LogReaders,
+    /// Held by whoever replaces agents.
+    upgrade: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Clusters {
+    pub(super) fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, log_readers: LogReaders::default(), upgrade: Arc::default() }
+    }
 }
 
 impl From<RequestError> for Status {
@@ -113,7 +123,7 @@ impl ClusterService for Clusters {
         let manager = Arc::clone(&self.manager);
         let mut operations = manager.operations();
         let first = manager.operation(&id).await?;
-        let reply = stream("watch-operation", |sender| async move {
+        let reply = stream_of("watch-operation", NEWEST, |sender| async move {
             let (mut last, mut operation) = (None, first);
             loop {
                 if Some(&operation) != last.as_ref() {
@@ -152,7 +162,7 @@ impl ClusterService for Clusters {
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
         let request = request.into_inner();
         let mut status = self.manager.status(&request.cluster_name).await?;
-        let reply = stream("watch-status", |sender| async move {
+        let reply = stream_of("watch-status", NEWEST, |sender| async move {
             loop {
                 let snapshot = status.borrow_and_update().clone();
                 let response = control::WatchStatusResponse { status: Some(snapshot) };
@@ -175,47 +185,7 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        let request = request.into_inner();
-        let log = self.manager.events().clone();
-        if !request.cluster_name.is_empty() && !request.follow {
-            // A cluster that is gone still has its events; one that never was is a slip of the pen.
-            let has_events = log.tail_start(1, &request.cluster_name).await.map_err(|e| broken(&e))? != 0;
-            if !has_events {
-                self.manager.find(&request.cluster_name).await?;
-            }
-        }
-        let reply = stream("stream-events", |sender| async move {
-            let mut head = log.head();
-            let mut from = request.from;
-            if let Some(tail) = request.tail {
-                let start = log.tail_start(tail, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                from = if start == 0 { *head.borrow() + 1 } else { start.max(from) };
-            }
-            loop {
-                // Marked seen before reading, so that an event appended meanwhile wakes us again.
-                head.borrow_and_update();
-                loop {
-                    let page = log.page(from, &request.cluster_name).await.map_err(|e| broken(&e))?;
-                    let Some(last) = page.last() else { break };
-                    from = last.number + 1;
-                    for event in page {
-                        let response = control::StreamEventsResponse { event: Some(event) };
-                        if sender.send(Ok(response)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
-                if !request.follow {
-                    return Ok(());
-                }
-                tokio::select! {
-                    // Cancel-safe: an unseen change stays unseen.
-                    changed = head.changed() => if changed.is_err() { return Ok(()) },
-                    () = sender.closed() => return Ok(()),
-                }
-            }
-        });
-        Ok(Response::new(reply))
+        Ok(Response::new(events::open(&self.manager, request.into_inner()).await?))
     }
 
     async fn get_kubeconfig(
@@ -232,48 +202,31 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
-        let request = request.into_inner();
-        let selector = request.selector.unwrap_or_default();
-        let mut reader = self.manager.open_logs(&request.cluster_name, &request.node_name, selector).await?;
-        let node = request.node_name;
-        let reply = stream("stream-logs", |sender: mpsc::Sender<_>| async move {
-            let failed = |reason: String| {
-                let next = format!("check the node with `k8sctl status`, then try again: k8sctl logs {node}");
-                refused(&Failure::new("NODE-LOGS", format!("node {node}"), reason, next))
-            };
-            let mut unanswered = std::pin::pin!(tokio::time::sleep(LOGS_ANSWER));
-            let mut is_due = false;
-            loop {
-                let frame = tokio::select! {
-                    // Cancel-safe: recv takes a frame only when it returns it.
-                    frame = reader.frames.recv() => frame,
-                    () = sender.closed() => return Ok(()),
-                    () = &mut unanswered, if !is_due => {
-                        is_due = true;
-                        if reader.is_unclaimed() {
-                            return Err(failed(format!("its agent has not answered within {LOGS_ANSWER:?}")));
-                        }
-                        continue;
-                    }
-                };
-                let Some(frame) = frame else { return Ok(()) };
-                if !frame.error.is_empty() {
-                    return Err(failed(frame.error));
-                }
-                if sender.send(Ok(control::StreamLogsResponse { lines: frame.lines })).await.is_err() {
-                    return Ok(());
-                }
-            }
-        });
+        let logs = self.log_readers.open(&self.manager, request.into_inner()).await?;
+        let reply = stream_of("stream-logs", LOG_RESPONSES, |sender| logs.run(sender));
         Ok(Response::new(reply))
+    }
+
+    type UpgradeAgentsStream = Reply<control::UpgradeAgentsResponse>;
+
+    async fn upgrade_agents(
+        &self,
+        request: Request<control::UpgradeAgentsRequest>,
+    ) -> Result<Response<Self::UpgradeAgentsStream>, Status> {
+        let control::UpgradeAgentsRequest { cluster_name, node_names, session_deadline } =
+            request.into_inner();
+        let session = session_deadline.and_then(|it| Duration::try_from(it).ok());
+        let (shared, record) = (self.manager.shared(), self.manager.find(&cluster_name).await?);
+        let file = AgentFile::new(&self.manager.config().node_agent);
+        let alone = Arc::clone(&self.upgrade);
+        let upgrade = AgentUpgrade::plan(shared, &record, &node_names, session, &file, alone).await?;
+        Ok(Response::new(stream("upgrade-agents", |sender| upgrade.run(sender))))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt as _, StreamExt as _};
-    use k8sctl_proto::node::v1::LogSelector;
-    use k8sctl_rpc::status::failure_from;
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -286,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_asked_for_is_done_though_the_client_is_gone() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
+        let clusters = Clusters::new(agent.start().await);
         let spec = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
         cut(clusters.apply(Request::new(control::ApplyRequest {
             spec: Some(spec),
@@ -299,38 +252,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn log_sources_that_there_are_not_are_refused_and_the_others_named() {
-        let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
-        let ask = |sources: Vec<i32>| {
-            let selector = Some(LogSelector { sources, ..LogSelector::default() });
-            let node_name = "k8s-worker-1".to_owned();
-            let request =
-                control::StreamLogsRequest { node_name, selector, ..control::StreamLogsRequest::default() };
-            clusters.stream_logs(Request::new(request))
-        };
-        let refused = async |sources: Vec<i32>| {
-            let Err(status) = ask(sources).await else { panic!("there is no such node") };
-            failure_from(&status).expect("a failure")
-        };
-        for sources in [vec![0], vec![99], vec![1, -1]] {
-            let failure = refused(sources).await;
-            assert_eq!(
-                (failure.id.as_str(), failure.object.as_str()),
-                ("NODE-LOG-SOURCE", "node k8s-worker-1")
-            );
-            assert!(failure.next_step.contains("LOG_SOURCE_KUBELET (1)"), "{failure:?}");
-            assert!(failure.next_step.contains("LOG_SOURCE_KERNEL (4)"), "{failure:?}");
-        }
-        for sources in [vec![], vec![1, 2, 3, 4]] {
-            assert_eq!(refused(sources).await.id, "NODE-UNKNOWN");
-        }
-    }
-
-    #[tokio::test]
     async fn the_end_of_what_is_published_no_more_is_in_the_records() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters { manager: agent.start().await };
+        let clusters = Clusters::new(agent.start().await);
         let begun = agent.begin(agent.generation(SPEC).await).await;
         agent.shared.publish_record(&begun, Vec::new());
         let request = control::WatchOperationRequest { operation_id: begun.id.clone() };

@@ -1,20 +1,40 @@
-//! Versions and the host's own health.
+//! Versions, the host's own health, and what only the host agent sees for a support bundle.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8sctl_proto::control::v1::host_service_server::HostService;
-use k8sctl_proto::control::v1::{DoctorRequest, DoctorResponse, GetVersionRequest, GetVersionResponse};
+use k8sctl_proto::control::v1::{
+    CollectSupportRequest, CollectSupportResponse, DoctorRequest, DoctorResponse, GetVersionRequest,
+    GetVersionResponse,
+};
+use k8sctl_types::failure::Failure;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use super::{Reply, refused, stream_of};
 use crate::cluster::manager::Manager;
+use crate::support;
 
 /// Control protocol of this host agent.
 const PROTOCOL: u32 = 1;
+/// Parts of a support bundle on their way to one client; each may be large.
+const PARTS: usize = 2;
+
+/// Support bundles that are gathered at a time: each reads logs, consoles and the API of every cluster.
+const COLLECTIONS: usize = 2;
 
 /// See [`HostService`].
 #[derive(Debug)]
 pub(super) struct Host {
-    pub(super) manager: Arc<Manager>,
+    manager: Arc<Manager>,
+    collections: Arc<Semaphore>,
+}
+
+impl Host {
+    pub(super) fn new(manager: Arc<Manager>) -> Self {
+        Self { manager, collections: Arc::new(Semaphore::new(COLLECTIONS)) }
+    }
 }
 
 #[tonic::async_trait]
@@ -30,5 +50,35 @@ impl HostService for Host {
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Result<Response<DoctorResponse>, Status> {
         let checks = crate::doctor::check(self.manager.shared()).await;
         Ok(Response::new(DoctorResponse { checks }))
+    }
+
+    type CollectSupportStream = Reply<CollectSupportResponse>;
+
+    async fn collect_support(
+        &self,
+        request: Request<CollectSupportRequest>,
+    ) -> Result<Response<Self::CollectSupportStream>, Status> {
+        let CollectSupportRequest { cluster_name, deadline } = request.into_inner();
+        if !cluster_name.is_empty() {
+            // What is misspelt would look like a cluster of which there is nothing.
+            self.manager.find(&cluster_name).await?;
+        }
+        let deadline = deadline.and_then(|it| Duration::try_from(it).ok());
+        let place = Arc::clone(&self.collections).try_acquire_owned().map_err(|_| {
+            let reason = format!("{COLLECTIONS} support bundles are being gathered already");
+            refused(&Failure::new(
+                "HOST-BUSY",
+                "host agent",
+                reason,
+                "wait until they are there, then run it again",
+            ))
+        })?;
+        let manager = Arc::clone(&self.manager);
+        let work = |sender| async move {
+            let collected = support::collect(manager, cluster_name, deadline, sender).await;
+            drop(place);
+            collected
+        };
+        Ok(Response::new(stream_of("collect-support", PARTS, work)))
     }
 }

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod cluster;
+mod events;
 mod host;
 mod plugins;
 pub mod roles;
@@ -18,6 +19,7 @@ use k8sctl_proto::control::v1::host_service_server::HostServiceServer;
 use k8sctl_proto::control::v1::image_service_server::ImageServiceServer;
 use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
 use k8sctl_proto::roles::Role;
+use k8sctl_rpc::limits;
 use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +30,8 @@ use crate::cluster::manager::Manager;
 
 /// Messages on their way to one slow client.
 const OUTBOUND: usize = 16;
+/// The same of a state, of which the newest is what a client wants.
+const NEWEST: usize = 1;
 
 /// Serves until `shutdown` resolves and open calls have ended.
 pub async fn serve(
@@ -40,13 +44,18 @@ pub async fn serve(
     let incoming = k8sctl_rpc::unix::listen(socket, move |peer| {
         roles::peer_role(peer, reader_group.as_deref()) != Role::Unspecified
     })?;
-    k8sctl_rpc::limits::server()
+    let host = HostServiceServer::new(host::Host::new(Arc::clone(&manager)));
+    let clusters = ClusterServiceServer::new(cluster::Clusters::new(Arc::clone(&manager)));
+    let images = ImageServiceServer::new(artifacts::Images { manager: Arc::clone(&manager) });
+    let bundles = BundleServiceServer::new(artifacts::Bundles { manager: Arc::clone(&manager) });
+    let plugins = PluginServiceServer::new(plugins::Plugins { manager });
+    limits::server()
         .layer(guard)
-        .add_service(HostServiceServer::new(host::Host { manager: Arc::clone(&manager) }))
-        .add_service(ClusterServiceServer::new(cluster::Clusters { manager: Arc::clone(&manager) }))
-        .add_service(ImageServiceServer::new(artifacts::Images { manager: Arc::clone(&manager) }))
-        .add_service(BundleServiceServer::new(artifacts::Bundles { manager: Arc::clone(&manager) }))
-        .add_service(PluginServiceServer::new(plugins::Plugins { manager }))
+        .add_service(host.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))
+        .add_service(clusters.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))
+        .add_service(images.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))
+        .add_service(bundles.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))
+        .add_service(plugins.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
     Ok(())
@@ -65,7 +74,17 @@ where
     F: FnOnce(mpsc::Sender<Result<T, Status>>) -> Fut,
     Fut: Future<Output = Result<(), Status>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(OUTBOUND);
+    stream_of(name, OUTBOUND, work)
+}
+
+/// The same, with room for so many messages.
+fn stream_of<T, F, Fut>(name: &'static str, room: usize, work: F) -> Reply<T>
+where
+    T: Send + 'static,
+    F: FnOnce(mpsc::Sender<Result<T, Status>>) -> Fut,
+    Fut: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(room);
     let work = work(sender.clone());
     k8sctl_rpc::task::spawn(name, async move {
         if let Err(error) = work.await {
@@ -106,7 +125,7 @@ async fn forward<T>(
 }
 
 /// What the client must mend.
-fn refused(failure: &Failure) -> Status {
+pub(crate) fn refused(failure: &Failure) -> Status {
     status(Code::FailedPrecondition, failure)
 }
 

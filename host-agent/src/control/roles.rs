@@ -1,5 +1,6 @@
 //! Who may call what on the control socket. The rule of each method comes from the `.proto` files; the role of
-//! a caller comes from the kernel. What has no rule is refused.
+//! a caller comes from the kernel. What has no rule is refused. Each user has so many calls at a time: of those whose
+//! messages do not end, what has come is kept.
 
 use std::ffi::CString;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,8 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response};
 use k8sctl_proto::roles::{Role, required_role};
 use k8sctl_rpc::allowance::Allowance;
+use k8sctl_rpc::limits;
+use k8sctl_rpc::places::Places;
 use k8sctl_rpc::unix::PeerCredentials;
 use k8sctl_types::failure::Failure;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
@@ -36,12 +39,14 @@ const PATH_BYTES: usize = 128;
 pub struct RoleLayer {
     reader_group: Option<String>,
     warnings: Warnings,
+    /// Calls that wait for their response to begin, by user.
+    calls: Places<u32>,
 }
 
 impl RoleLayer {
     /// `reader_group` is the configured group whose members may look.
     pub fn new(reader_group: Option<String>) -> Self {
-        Self { reader_group, warnings: Warnings::default() }
+        Self { reader_group, warnings: Warnings::default(), calls: Places::new(limits::CALLS_PER_USER) }
     }
 }
 
@@ -49,7 +54,12 @@ impl<S> Layer<S> for RoleLayer {
     type Service = RoleService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RoleService { inner, reader_group: self.reader_group.clone(), warnings: self.warnings.clone() }
+        RoleService {
+            inner,
+            reader_group: self.reader_group.clone(),
+            warnings: self.warnings.clone(),
+            calls: self.calls.clone(),
+        }
     }
 }
 
@@ -59,6 +69,7 @@ pub struct RoleService<S> {
     inner: S,
     reader_group: Option<String>,
     warnings: Warnings,
+    calls: Places<u32>,
 }
 
 impl<S, B> Service<Request<B>> for RoleService<S>
@@ -81,14 +92,25 @@ where
         let peer = request.extensions().get::<PeerCredentials>().cloned();
         let role =
             peer.as_ref().map_or(Role::Unspecified, |peer| peer_role(peer, self.reader_group.as_deref()));
-        match decide(&path, role) {
-            Ok(()) => self.inner.call(request).boxed(),
-            Err(failure) => {
-                self.warnings.tell(&path, peer.map(|peer| peer.uid));
-                let status = k8sctl_rpc::status::status(Code::PermissionDenied, &failure);
-                ready(Ok(status.into_http())).boxed()
-            }
+        let uid = peer.map(|peer| peer.uid);
+        if let Err(failure) = decide(&path, role) {
+            self.warnings.tell(&path, uid);
+            let status = k8sctl_rpc::status::status(Code::PermissionDenied, &failure);
+            return ready(Ok(status.into_http())).boxed();
         }
+        // Whom the kernel does not name has no role, and did not get here.
+        let uid = uid.unwrap_or(u32::MAX);
+        let Some(place) = self.calls.take(uid) else {
+            let status = k8sctl_rpc::status::status(Code::ResourceExhausted, &busy(uid));
+            return ready(Ok(status.into_http())).boxed();
+        };
+        let answer = self.inner.call(request);
+        async move {
+            // Until the response begins: what follows is only sent, and waits for its reader.
+            let _place = place;
+            answer.await
+        }
+        .boxed()
     }
 }
 
@@ -148,6 +170,15 @@ pub fn decide(path: &str, role: Role) -> Result<(), Failure> {
         format!("it needs the role {}, you have {}", name(needed), name(role)),
         format!("run it as root, or have an administrator add you to the group {group}"),
     ))
+}
+
+fn busy(uid: u32) -> Failure {
+    Failure::new(
+        "HOST-BUSY",
+        format!("user {uid}"),
+        format!("{} of its calls wait for an answer already", limits::CALLS_PER_USER),
+        "wait for the other commands, or end them, then run it again",
+    )
 }
 
 fn name(role: Role) -> &'static str {
@@ -281,5 +312,33 @@ mod tests {
         assert_eq!(warnings.count(), BURST as usize + 3, "how many there were, and the new one");
         let lines = warnings.all();
         assert!(lines.iter().all(|line| line.len() < 256), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn a_user_has_so_many_calls_and_gets_their_places_back() {
+        type Answer = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>;
+        let unfinished =
+            |_: Request<()>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>();
+        let guard = RoleLayer::new(None);
+        let call = || -> Answer {
+            let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(()).expect("a request");
+            request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
+            // Each connection has a service of its own.
+            guard.layer(service_fn(unfinished)).call(request)
+        };
+        let waits = |answer: Answer| match answer.now_or_never() {
+            None => true,
+            Some(answer) => {
+                let answer = answer.expect("it cannot fail");
+                let status = tonic::Status::from_header_map(answer.headers()).expect("a status");
+                let failure = k8sctl_rpc::status::failure_from(&status).expect("a failure");
+                assert_eq!((status.code(), failure.id.as_str()), (Code::ResourceExhausted, "HOST-BUSY"));
+                false
+            }
+        };
+        let mut held: Vec<Answer> = (0..limits::CALLS_PER_USER).map(|_| call()).collect();
+        assert!(!waits(call()));
+        held.pop();
+        assert!(waits(call()), "one has ended");
     }
 }

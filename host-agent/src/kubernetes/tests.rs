@@ -59,6 +59,14 @@ fn a_node_without_conditions_is_not_ready() {
     assert!(!view.ready && view.why.contains("not reported"), "{view:?}");
 }
 
+#[test]
+fn the_nodes_own_time_is_kept() {
+    let ready = json!({ "type": "Ready", "status": "True", "lastTransitionTime": "2026-11-28T18:00:00Z" });
+    let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": [ready] } });
+    let view = node_view(&serde_json::from_value(node).expect("a node"));
+    assert!(view.ready && view.since == "2026-11-28T18:00:00Z".parse().ok(), "{view:?}");
+}
+
 #[tokio::test]
 async fn an_interruption_is_seen_and_healed() {
     let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" },

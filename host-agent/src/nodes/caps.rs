@@ -1,16 +1,22 @@
 //! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
 //! is cut before it is kept, and marked as cut.
 
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, Evidence, Hello, NodeFacts, StatusReport};
+use k8sctl_proto::node::v1::{
+    AgentReplacement, Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport,
+};
 
-/// Steps, and conditions, of a report. An agent of this release has seven of each at most.
+/// Steps, and conditions, of a report. An agent of this release has six steps and fourteen conditions at most.
 const ITEMS: usize = 64;
+/// Repairs of a report, the newest: as many as an agent of this release keeps.
+const REPAIRS: usize = 32;
 /// Words of a command line.
 const WORDS: usize = 64;
 /// Names, types and reasons, in bytes.
 const NAME: usize = 128;
 /// Messages and words, in bytes.
 const TEXT: usize = 2 * 1024;
+/// What is told of a repair, in bytes: twice what the agent keeps.
+const NOTE: usize = 1024;
 /// Last output of a command or a journal, in bytes: twice what the agent keeps.
 const TAIL: usize = 16 * 1024;
 const MARK: &str = "… (cut)";
@@ -19,12 +25,15 @@ const WHOLE: &str = "ReportWhole";
 
 /// Cuts a report.
 pub(super) fn cut_report(report: &mut StatusReport) {
-    let (steps, conditions) = (report.steps.len(), report.conditions.len());
+    let (steps, conditions, repairs) = (report.steps.len(), report.conditions.len(), report.repairs.len());
     report.steps.truncate(ITEMS);
     report.conditions.truncate(ITEMS);
+    // The last ones are the news.
+    report.repairs.drain(..repairs.saturating_sub(REPAIRS));
     // A new vector of the right size: what was cut would stay allocated.
     report.steps.shrink_to_fit();
     report.conditions.shrink_to_fit();
+    report.repairs.shrink_to_fit();
     for step in &mut report.steps {
         cut_head(&mut step.name, NAME);
         cut_head(&mut step.message, TEXT);
@@ -37,15 +46,22 @@ pub(super) fn cut_report(report: &mut StatusReport) {
         cut_head(&mut condition.reason, NAME);
         cut_head(&mut condition.message, TEXT);
     }
+    report.repairs.iter_mut().for_each(cut_repair);
     if let Some(facts) = &mut report.facts {
         cut_facts(facts);
     }
-    if steps > ITEMS || conditions > ITEMS {
+    if let Some(replacement) = &mut report.replacement {
+        cut_replacement(replacement);
+    }
+    if steps > ITEMS || conditions > ITEMS || repairs > REPAIRS {
         report.conditions.push(Condition {
             r#type: WHOLE.to_owned(),
             status: ConditionStatus::False.into(),
             reason: "TooMuch".to_owned(),
-            message: format!("{steps} steps and {conditions} conditions; the first {ITEMS} of each are kept"),
+            message: format!(
+                "{steps} steps, {conditions} conditions and {repairs} repairs; of each the first {ITEMS} are kept, \
+                 of repairs the last {REPAIRS}"
+            ),
             since: None,
         });
     }
@@ -53,7 +69,9 @@ pub(super) fn cut_report(report: &mut StatusReport) {
 
 /// Cuts an agent's first message.
 pub(super) fn cut_hello(hello: &mut Hello) {
-    for text in [&mut hello.agent_version, &mut hello.boot_id, &mut hello.machine_uuid] {
+    for text in
+        [&mut hello.agent_version, &mut hello.boot_id, &mut hello.machine_uuid, &mut hello.program_sha256]
+    {
         cut_head(text, NAME);
     }
     if let Some(facts) = &mut hello.facts {
@@ -64,6 +82,21 @@ pub(super) fn cut_hello(hello: &mut Hello) {
 fn cut_facts(facts: &mut NodeFacts) {
     for text in [&mut facts.kernel, &mut facts.os, &mut facts.hostname] {
         cut_head(text, TEXT);
+    }
+}
+
+/// Cuts what an agent says of its own replacement.
+pub(super) fn cut_replacement(replacement: &mut AgentReplacement) {
+    for text in [&mut replacement.attempt, &mut replacement.sha256] {
+        cut_head(text, NAME);
+    }
+    cut_head(&mut replacement.message, TEXT);
+}
+
+fn cut_repair(repair: &mut Repair) {
+    cut_head(&mut repair.object, NAME);
+    for text in [&mut repair.reason, &mut repair.action, &mut repair.message] {
+        cut_head(text, NOTE);
     }
 }
 
@@ -114,13 +147,27 @@ mod tests {
             StepStatus { name: long(), message: long(), evidence: Some(evidence), ..StepStatus::default() };
         let condition = Condition { r#type: long(), reason: long(), message: long(), ..Condition::default() };
         let facts = NodeFacts { kernel: long(), os: long(), hostname: long(), ..NodeFacts::default() };
+        let repair = |number| Repair {
+            number,
+            object: long(),
+            reason: long(),
+            action: long(),
+            message: long(),
+            ..Repair::default()
+        };
         let mut report = StatusReport {
             steps: vec![step],
             conditions: [vec![condition; ITEMS], vec![Condition::default(); 5_000 - ITEMS]].concat(),
+            repairs: (1..=100).map(repair).collect(),
             facts: Some(facts),
             ..StatusReport::default()
         };
         cut_report(&mut report);
+        let numbers: Vec<u64> = report.repairs.iter().map(|repair| repair.number).collect();
+        assert_eq!(numbers, (69..=100).collect::<Vec<_>>());
+        let repair = &report.repairs[0];
+        assert!(repair.object.len() <= NAME + MARK.len());
+        assert!(repair.message.len() <= NOTE + MARK.len() && repair.message.ends_with(MARK));
         let step = &report.steps[0];
         assert!(step.message.ends_with(MARK) && step.name.len() <= NAME + MARK.len());
         let evidence = step.evidence.as_ref().expect("it is there");
@@ -128,8 +175,8 @@ mod tests {
         assert!(evidence.argv.len() == WORDS + 1 && evidence.argv[WORDS] == MARK);
         let last = report.conditions.last().expect("conditions");
         assert_eq!((report.conditions.len(), last.r#type.as_str()), (ITEMS + 1, WHOLE));
-        assert!(last.message.contains("5000 conditions"), "{}", last.message);
-        assert!(format!("{report:?}").len() < 400 * 1024);
+        assert!(last.message.contains("5000 conditions and 100 repairs"), "{}", last.message);
+        assert!(format!("{report:?}").len() < 512 * 1024);
 
         let mut hello =
             Hello { agent_version: long(), boot_id: long(), machine_uuid: long(), ..Hello::default() };
@@ -146,7 +193,14 @@ mod tests {
             evidence: Some(evidence),
             ..StepStatus::default()
         };
-        let mut report = StatusReport { steps: vec![step; 7], ..StatusReport::default() };
+        let condition = Condition { message: "m".repeat(1024), ..Condition::default() };
+        let repair = Repair { reason: "r".repeat(515), message: "m".repeat(515), ..Repair::default() };
+        let mut report = StatusReport {
+            steps: vec![step; 6],
+            conditions: vec![condition; 14],
+            repairs: vec![repair; REPAIRS],
+            ..StatusReport::default()
+        };
         let before = report.clone();
         cut_report(&mut report);
         assert_eq!(report, before);

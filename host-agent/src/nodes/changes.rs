@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8sctl_rpc::allowance::Allowance;
+use k8sctl_types::event::EventType;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -16,8 +17,8 @@ use super::registry::NodeChange;
 const BURST: u32 = 300;
 /// Lines of one node a minute after that: they push older events out of the log.
 const PER_MINUTE: u32 = 30;
-/// Nodes with an allowance of their own.
-const NODES: usize = 4096;
+/// Nodes with an allowance of their own: those of eight clusters, each as large as one can be.
+const NODES: usize = 8192;
 /// Lines of all nodes on their way.
 const QUEUE: usize = 8192;
 /// How often it is asked what was left out.
@@ -54,7 +55,7 @@ impl ChangeSender {
         let now = Instant::now().into_std();
         let node_id = node_id.to_owned();
         let mut allowance = lock(&self.allowance);
-        for line in lines(change) {
+        for line in lines(change, jiff::Timestamp::now()) {
             if !allowance.take(&node_id, now) {
                 continue;
             }
@@ -89,7 +90,7 @@ impl Changes {
         for (node_id, count) in lock(&self.allowance).over(now.into_std()) {
             let message =
                 format!("{count} changes within a minute or more were left out: there were too many");
-            self.left_out.push_back((node_id, ("EventsLeftOut", message, true)));
+            self.left_out.push_back((node_id, Line::new(EventType::EventsLeftOut, message, true)));
         }
     }
 
@@ -152,7 +153,7 @@ mod tests {
         let queued = changes.drain();
         assert_eq!(of(&queued, "bad").len(), BURST as usize);
         assert_eq!(of(&queued, "good").len(), 201, "a session and a hundred tries, none left out");
-        let bytes: usize = queued.iter().map(|(_, (_, message, _))| message.len()).sum();
+        let bytes: usize = queued.iter().map(|(_, line)| line.message.len()).sum();
         assert!(bytes < 1024 * 1024, "{bytes} bytes wait");
         let kept: usize =
             registry.view("bad").report.conditions.iter().map(|condition| condition.message.len()).sum();
@@ -161,10 +162,10 @@ mod tests {
         changes.look(Instant::now() + Duration::from_secs(61));
         let later = changes.drain();
         assert_eq!(later.len(), 1, "one line says how many were left out: {later:?}");
-        let (kind, message, warning) = of(&later, "bad")[0];
+        let Line { kind, message, warning, .. } = of(&later, "bad")[0];
         // The session, 64 conditions and the mark at first, and from then on 64 that change.
         let left_out = 1 + 65 + 2_999 * 64 - BURST as usize;
-        assert!(*kind == "EventsLeftOut" && *warning);
+        assert!(*kind == EventType::EventsLeftOut && *warning);
         assert!(message.starts_with(&format!("{left_out} changes")), "{message}");
     }
 
@@ -175,8 +176,8 @@ mod tests {
             sender.tell("a", &NodeChange::Disconnected);
         }
         for _ in 0..BURST {
-            assert_eq!(changes.next().await.expect("a line").1.0, "NodeDisconnected");
+            assert_eq!(changes.next().await.expect("a line").1.kind, EventType::NodeDisconnected);
         }
-        assert_eq!(changes.next().await.expect("a line").1.0, "EventsLeftOut");
+        assert_eq!(changes.next().await.expect("a line").1.kind, EventType::EventsLeftOut);
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use super::agent_file::AgentFile;
 use super::gate::GateLayer;
 use super::service::NodeSessions;
 use crate::cluster::shared::Shared;
@@ -76,7 +77,9 @@ impl NodeListener {
             .map_err(|error| tls_failure(&error))?;
 
         let join = JoinServer::new(Arc::clone(&shared.authority));
-        let sessions = NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority));
+        let agent_file = AgentFile::new(&shared.config.node_agent);
+        let sessions =
+            NodeSessions::new(Arc::clone(&shared.registry), Arc::clone(&shared.authority), agent_file);
         let (shutdown, closed) = oneshot::channel::<()>();
         let router = limits::server()
             .layer(GateLayer::default())
@@ -87,8 +90,13 @@ impl NodeListener {
         let owner: Owner = |certificate| node_identity(certificate).ok().map(|node| node.node_id);
         let nodes = Arc::new(RwLock::new(addresses(cluster)));
         let known = Arc::clone(&nodes);
-        let is_known = move |ip| known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip);
-        let incoming = incoming(listener, config, owner, is_known);
+        // At a port on loopback nobody but this machine dials, from any of its addresses.
+        let is_local = address.ip().is_loopback();
+        let is_known = move |ip: IpAddr| {
+            (is_local && ip.is_loopback())
+                || known.read().unwrap_or_else(PoisonError::into_inner).contains(&ip)
+        };
+        let incoming = incoming(listener, config, owner, Arc::clone(&shared.handshakes), is_known);
         let serve = router.serve_with_incoming_shutdown(incoming, async {
             // Resolves when the listener is dropped.
             let _ = closed.await;

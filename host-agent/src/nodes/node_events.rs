@@ -3,28 +3,47 @@
 use std::collections::HashMap;
 
 use host_pki::join::{JoinEvent, JoinEvents};
-use k8sctl_proto::node::v1::{Condition, ConditionStatus, StatusReport, StepState};
+use k8sctl_proto::node::v1::{Condition, ConditionStatus, Repair, RepairOutcome, StatusReport, StepState};
+use k8sctl_types::event::EventType;
 
 use super::changes::Changes;
 use super::registry::{NodeChange, condition};
-use crate::events::{EventLog, NewEvent};
+use crate::events::{EventLog, NewEvent, Told};
 use crate::records::Records;
+use crate::wire;
 
-/// The event of a condition that has another status than before.
-pub(crate) const CONDITION_CHANGED: &str = "ConditionChanged";
+/// A repair that is told so long after it was made is told with its time.
+const LATE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
-/// A line of an event log: kind, message, warning.
-pub(super) type Line = (&'static str, String, bool);
+/// What there is to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) kind: EventType,
+    pub(super) message: String,
+    pub(super) warning: bool,
+    /// By what it is known again, where its node may tell it again.
+    pub(super) mark: Option<String>,
+}
+
+impl Line {
+    pub(super) fn new(kind: EventType, message: String, warning: bool) -> Self {
+        Self { kind, message, warning, mark: None }
+    }
+}
 
 /// Records changes until the registry is gone.
 pub async fn record_changes(records: Records, events: EventLog, mut changes: Changes) {
     let mut names = Names::default();
-    while let Some((node_id, (kind, message, warning))) = changes.next().await {
-        let (cluster, object) = match node_id {
-            Some(node_id) => names.of(&records, &node_id).await,
+    while let Some((node_id, Line { kind, message, warning, mark })) = changes.next().await {
+        let (cluster, object) = match &node_id {
+            Some(node_id) => names.of(&records, node_id).await,
             None => (String::new(), "host".to_owned()),
         };
-        events.record(NewEvent { cluster, object, kind, message, warning }).await;
+        let event = NewEvent { cluster, object, kind, message, warning };
+        match (node_id, mark) {
+            (Some(source), Some(mark)) => events.record_once(event, Told { source, mark }).await,
+            _ => events.record(event).await,
+        }
     }
 }
 
@@ -32,7 +51,7 @@ pub async fn record_changes(records: Records, events: EventLog, mut changes: Cha
 pub async fn record_joins(records: Records, events: EventLog, mut joins: JoinEvents) {
     let mut names = Names::default();
     while let Some(event) = joins.next().await {
-        let (node_id, (kind, message, warning)) = join_line(event);
+        let (node_id, Line { kind, message, warning, .. }) = join_line(event);
         let (cluster, object) = match node_id {
             Some(node_id) => names.of(&records, &node_id).await,
             None => (String::new(), "host".to_owned()),
@@ -45,37 +64,38 @@ pub async fn record_joins(records: Records, events: EventLog, mut joins: JoinEve
 fn join_line(event: JoinEvent) -> (Option<String>, Line) {
     match event {
         JoinEvent::Joined { node_id, peer } => {
-            (Some(node_id), ("NodeJoined", format!("it got its certificate at {peer}"), false))
+            let message = format!("it got its certificate at {peer}");
+            (Some(node_id), Line::new(EventType::NodeJoined, message, false))
         }
         JoinEvent::Refused { node_id, peer, refusal } => {
             let message = format!("an attempt to join from {peer} was refused: {refusal}");
-            (node_id, ("JoinRefused", message, true))
+            (node_id, Line::new(EventType::JoinRefused, message, true))
         }
         JoinEvent::Replaced { node_id, serial } => {
             let message = format!("the replaced certificate {serial} was shown again");
-            (Some(node_id), ("OldCertificate", message, true))
+            (Some(node_id), Line::new(EventType::OldCertificate, message, true))
         }
         JoinEvent::LeftOut { peer: Some(peer), count, .. } => {
             let message =
                 format!("{count} more attempts to join from {peer} were refused within a minute or more");
-            (None, ("JoinRefused", message, true))
+            (None, Line::new(EventType::JoinRefused, message, true))
         }
         JoinEvent::LeftOut { node_id: Some(node_id), count, .. } => {
             let message =
                 format!("{count} more joins and refusals of it within a minute or more were left out");
-            (Some(node_id), ("EventsLeftOut", message, true))
+            (Some(node_id), Line::new(EventType::EventsLeftOut, message, true))
         }
         JoinEvent::LeftOut { count, .. } => {
             let message = format!(
                 "{count} more attempts to join, from other addresses, were left out within a minute or more"
             );
-            (None, ("JoinRefused", message, true))
+            (None, Line::new(EventType::JoinRefused, message, true))
         }
         JoinEvent::NoRoom { count } => {
             let message = format!(
                 "{count} more joins and refusals within a minute or more were left out: there were too many at once"
             );
-            (None, ("EventsLeftOut", message, true))
+            (None, Line::new(EventType::EventsLeftOut, message, true))
         }
     }
 }
@@ -100,17 +120,22 @@ impl Names {
 }
 
 /// What a change says.
-pub(super) fn lines(change: &NodeChange) -> Vec<Line> {
+pub(super) fn lines(change: &NodeChange, at: jiff::Timestamp) -> Vec<Line> {
     match change {
         NodeChange::Connected(hello) => {
-            vec![("NodeConnected", format!("its agent {} opened a session", hello.agent_version), false)]
+            let message = format!("its agent {} opened a session", hello.agent_version);
+            vec![Line::new(EventType::NodeConnected, message, false)]
         }
-        NodeChange::Disconnected => vec![("NodeDisconnected", "its agent's session ended".to_owned(), true)],
+        NodeChange::Disconnected => {
+            vec![Line::new(EventType::NodeDisconnected, "its agent's session ended".to_owned(), true)]
+        }
         NodeChange::Reported { before, now } => {
             let mut lines = step_lines(before, now);
-            lines.extend(condition_lines(before, now));
+            lines.extend(condition_lines(&before.conditions, &now.conditions));
+            lines.extend(repair_lines(&before.repairs, &now.repairs, at));
             lines
         }
+        NodeChange::Judged(condition) => vec![condition_line(condition)],
     }
 }
 
@@ -124,46 +149,80 @@ fn step_lines(before: &StatusReport, now: &StatusReport) -> Vec<Line> {
                 let colon = if step.message.is_empty() { "" } else { ": " };
                 format!("{} {what}{colon}{}", step.name, step.message)
             };
+            let line = |kind, what, warning| Some(Line::new(kind, text(what), warning));
             match step.state() {
                 _ if same => None,
-                StepState::Running => Some(("StepStarted", text("started"), false)),
-                StepState::Done if old.is_some() => Some(("StepDone", text("is done"), false)),
-                StepState::Failed => Some(("StepFailed", text("failed"), true)),
+                StepState::Running => line(EventType::StepStarted, "started", false),
+                StepState::Done if old.is_some() => line(EventType::StepDone, "is done", false),
+                StepState::Failed => line(EventType::StepFailed, "failed", true),
                 StepState::Done | StepState::Pending | StepState::Unspecified => None,
             }
         })
         .collect()
 }
 
-fn condition_lines(before: &StatusReport, now: &StatusReport) -> Vec<Line> {
-    now.conditions
-        .iter()
+fn condition_lines(before: &[Condition], now: &[Condition]) -> Vec<Line> {
+    now.iter()
         .filter_map(|new| {
-            let old = condition(&before.conditions, &new.r#type);
+            let old = condition(before, &new.r#type);
             if old.is_some_and(|old| old.status == new.status) {
                 return None;
             }
-            let (line, is_bad) = condition_line(new);
-            Some((CONDITION_CHANGED, line, old.is_some() && is_bad))
+            let mut line = condition_line(new);
+            line.warning &= old.is_some();
+            Some(line)
         })
         .collect()
 }
 
-/// What is told of a condition, and whether it is bad news.
-pub(crate) fn condition_line(condition: &Condition) -> (String, bool) {
+/// What is told of a condition; it is a warning where that is bad news.
+fn condition_line(condition: &Condition) -> Line {
     let status = match condition.status() {
         ConditionStatus::True => "True",
         ConditionStatus::False => "False",
         ConditionStatus::Unknown | ConditionStatus::Unspecified => "Unknown",
     };
-    let line = format!("{}={status} {}: {}", condition.r#type, condition.reason, condition.message);
-    (line, condition.status() != ConditionStatus::True)
+    let message = format!("{}={status} {}: {}", condition.r#type, condition.reason, condition.message);
+    Line::new(EventType::ConditionChanged, message, condition.status() != ConditionStatus::True)
+}
+
+/// Repairs that were not in the report before. Numbers alone do not tell two apart: a new disk counts from one again.
+fn repair_lines(before: &[Repair], now: &[Repair], at: jiff::Timestamp) -> Vec<Line> {
+    let is_new =
+        |repair: &&Repair| !before.iter().any(|old| (old.number, old.time) == (repair.number, repair.time));
+    now.iter().filter(is_new).filter_map(|repair| repair_line(repair, at)).collect()
+}
+
+/// `None` for an outcome that this host agent does not know.
+fn repair_line(repair: &Repair, at: jiff::Timestamp) -> Option<Line> {
+    let (kind, warning) = match repair.outcome() {
+        RepairOutcome::Repaired => (EventType::RepairSucceeded, false),
+        RepairOutcome::Failed => (EventType::RepairFailed, true),
+        RepairOutcome::GaveUp => (EventType::RepairGaveUp, true),
+        RepairOutcome::Unspecified => return None,
+    };
+    let said = [&repair.reason, &repair.action, &repair.message].map(String::as_str);
+    let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
+    let mut message = format!("{}: {}", repair.object, said.join("; "));
+    let time = repair.time.unwrap_or_default();
+    let made = wire::moment(time);
+    if repair.time.is_some() && at.duration_since(made).abs() > LATE {
+        message.push_str(&format!(" (at {made:.0})"));
+    }
+    let mark = Some(format!("repair {} {}.{:09}", repair.number, time.seconds, time.nanos));
+    Some(Line { kind, message, warning, mark })
 }
 
 #[cfg(test)]
 mod tests {
+    use host_store::Store;
+    use k8sctl_proto::node::v1::{Hello, StepStatus};
+
     use super::*;
-    use k8sctl_proto::node::v1::StepStatus;
+    use crate::events::{self, Selection};
+    use crate::nodes::changes::changes;
+    use crate::nodes::registry::NodeRegistry;
+    use crate::records;
 
     fn report(state: StepState, status: ConditionStatus) -> StatusReport {
         StatusReport {
@@ -177,23 +236,94 @@ mod tests {
         }
     }
 
+    fn repair(number: u64, made: jiff::Timestamp, outcome: RepairOutcome) -> Repair {
+        Repair {
+            number,
+            time: Some(wire::timestamp(made)),
+            object: "containerd".to_owned(),
+            reason: "it does not run".to_owned(),
+            action: "restarted containerd.service".to_owned(),
+            outcome: outcome.into(),
+            message: String::new(),
+        }
+    }
+
     #[test]
     fn what_was_left_out_is_named_for_what_it_was() {
-        let kind = |event| join_line(event).1.0;
+        let kind = |event| join_line(event).1.kind;
         let peer = Some([192, 168, 140, 7].into());
-        assert_eq!(kind(JoinEvent::LeftOut { peer, node_id: None, count: 2 }), "JoinRefused");
-        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id: None, count: 2 }), "JoinRefused");
+        let (refused, left_out) = (EventType::JoinRefused, EventType::EventsLeftOut);
+        assert_eq!(kind(JoinEvent::LeftOut { peer, node_id: None, count: 2 }), refused);
+        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id: None, count: 2 }), refused);
         let node_id = Some("a".to_owned());
-        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id, count: 2 }), "EventsLeftOut");
-        assert_eq!(kind(JoinEvent::NoRoom { count: 2 }), "EventsLeftOut", "there may be joins among them");
+        assert_eq!(kind(JoinEvent::LeftOut { peer: None, node_id, count: 2 }), left_out);
+        assert_eq!(kind(JoinEvent::NoRoom { count: 2 }), left_out, "there may be joins among them");
     }
 
     #[test]
     fn only_what_changed_is_told() {
         let a = report(StepState::Running, ConditionStatus::True);
         let b = report(StepState::Failed, ConditionStatus::False);
-        assert!(step_lines(&a, &a).is_empty() && condition_lines(&a, &a).is_empty());
-        assert_eq!(step_lines(&a, &b), [("StepFailed", "kubeadm failed".to_owned(), true)]);
-        assert!(condition_lines(&a, &b)[0].2, "a condition that went bad is a warning");
+        let lines = |before: &StatusReport, now: &StatusReport| {
+            let (before, now) = (Box::new(before.clone()), Box::new(now.clone()));
+            lines(&NodeChange::Reported { before, now }, jiff::Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(lines(&a, &a), []);
+        let told = lines(&a, &b);
+        let failed = Line::new(EventType::StepFailed, "kubeadm failed".to_owned(), true);
+        assert_eq!((told.len(), &told[0]), (2, &failed));
+        assert!(told[1].warning, "a condition that went bad is a warning");
+    }
+
+    #[test]
+    fn a_repair_says_what_was_wrong_and_what_was_done() {
+        let made = jiff::Timestamp::from_second(1_800_000_000).expect("a time");
+        let told = |repair: &Repair, later: i64| {
+            let at = made + jiff::SignedDuration::from_secs(later);
+            let lines = repair_lines(&[], std::slice::from_ref(repair), at);
+            lines.into_iter().map(|line| (line.kind, line.message, line.warning)).next()
+        };
+        let well = repair(1, made, RepairOutcome::Repaired);
+        let said = "containerd: it does not run; restarted containerd.service".to_owned();
+        assert_eq!(told(&well, 2), Some((EventType::RepairSucceeded, said.clone(), false)));
+        let late = format!("{said} (at 2027-01-15T08:00:00Z)");
+        assert_eq!(told(&well, 61), Some((EventType::RepairSucceeded, late, false)));
+        let gave_up = Repair {
+            action: String::new(),
+            message: "rests until 09:00".to_owned(),
+            ..repair(2, made, RepairOutcome::GaveUp)
+        };
+        let said = "containerd: it does not run; rests until 09:00".to_owned();
+        assert_eq!(told(&gave_up, 0), Some((EventType::RepairGaveUp, said, true)));
+        assert_eq!(told(&repair(3, made, RepairOutcome::Unspecified), 0), None);
+    }
+
+    /// A host agent that forgets all but its database, over and over, and nodes that tell all that they know each time.
+    #[tokio::test]
+    async fn each_repair_is_one_event_whatever_restarts() {
+        let store = Store::in_memory(&[records::SCHEMA, events::SCHEMA]).expect("opens");
+        let made = jiff::Timestamp::now();
+        let tell = async |node: &str, repairs: Vec<Repair>| {
+            let log = EventLog::open(store.clone(), 100).await.expect("opens");
+            let (sender, receiver) = changes();
+            let registry = NodeRegistry::new(sender);
+            let session = registry.open_session(node, Hello::default());
+            assert!(session.report(StatusReport { repairs, ..StatusReport::default() }));
+            drop((session, registry));
+            record_changes(Records::new(store.clone()), log.clone(), receiver).await;
+            let types = vec![EventType::RepairSucceeded, EventType::RepairFailed];
+            let selection = Selection { node: node.to_owned(), types, ..Selection::default() };
+            log.page(0, &selection).await.expect("reads").events.len()
+        };
+        let first = repair(1, made, RepairOutcome::Failed);
+        let second = repair(2, made, RepairOutcome::Repaired);
+        assert_eq!(tell("a", vec![first.clone()]).await, 1);
+        assert_eq!(tell("a", vec![first.clone(), second.clone()]).await, 2);
+        assert_eq!(tell("a", vec![first.clone(), second.clone()]).await, 2);
+        assert_eq!(tell("b", vec![first.clone()]).await, 1, "another node has numbers of its own");
+        // A new disk counts from one again.
+        let anew = repair(1, made + jiff::SignedDuration::from_secs(1), RepairOutcome::Repaired);
+        assert_eq!(tell("a", vec![anew.clone()]).await, 3);
+        assert_eq!(tell("a", vec![anew]).await, 3);
     }
 }

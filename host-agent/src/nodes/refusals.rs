@@ -12,6 +12,8 @@ use tonic::{Code, Status};
 /// What helps an agent of another release: the image of a cluster that lives, and with it the agent, stays.
 pub(super) const OTHER_RELEASE: &str = "build a new image with `k8sctl image build -f FILE`, then `k8sctl down` and \
                                         `k8sctl up`; or use the host agent of the image's release";
+/// What helps an agent that is too old and can replace itself.
+pub(super) const UPGRADE: &str = "give it this host's agent with `k8sctl upgrade agents`";
 /// Warnings about one node at once.
 const BURST: u32 = 20;
 /// Warnings about one node a minute after that.

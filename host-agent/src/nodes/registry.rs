@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8sctl_proto::node::v1::{
-    Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
+    AgentProgram, Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::caps::{cut_hello, cut_report};
 use super::changes::ChangeSender;
+use super::traffic::Traffic;
+
+mod agents;
 
 /// Frames in flight between a node's log stream and its reader.
-const LOG_FRAMES: usize = 16;
+const LOG_FRAMES: usize = 4;
 
 /// What is known of a node agent.
 #[derive(Clone, Debug, Default)]
@@ -22,12 +25,15 @@ pub struct NodeView {
     pub connected: bool,
     /// First message of the newest session.
     pub hello: Option<Hello>,
-    /// Newest report; steps and conditions in it are whole.
+    /// Newest report; steps and conditions in it are whole. Repairs stay when the VM is started anew: they are of its
+    /// disk.
     pub report: StatusReport,
     /// When the newest message came.
     pub last_seen: Option<jiff::Timestamp>,
     /// When the first session since the VM's start opened.
     pub joined: Option<jiff::Timestamp>,
+    /// Why its agent was refused a session, until it has one.
+    pub refused: Option<String>,
 }
 
 /// A change worth an event.
@@ -44,11 +50,15 @@ pub enum NodeChange {
         /// The report now.
         now: Box<StatusReport>,
     },
+    /// The host judges the node otherwise than before.
+    Judged(Condition),
 }
 
 #[derive(Debug)]
 struct Entry {
     desired: watch::Sender<Option<DesiredState>>,
+    /// The program that its agent shall be; a part of every desired state.
+    agent: Option<AgentProgram>,
     view: NodeView,
     /// Counts sessions, so that the end of an old one does not disconnect a new one. The old one hears of it.
     session: watch::Sender<u64>,
@@ -59,6 +69,7 @@ impl Default for Entry {
     fn default() -> Self {
         Self {
             desired: watch::Sender::new(None),
+            agent: None,
             view: NodeView::default(),
             session: watch::Sender::new(0),
             log_requests: None,
@@ -71,9 +82,10 @@ impl Default for Entry {
 pub struct NodeRegistry {
     nodes: Mutex<HashMap<String, Entry>>,
     /// By stream id; with the node that was asked.
-    logs: Mutex<HashMap<String, (String, mpsc::Sender<LogFrame>)>>,
+    logs: Mutex<HashMap<String, (String, LogSender)>>,
     version: watch::Sender<u64>,
     changes: ChangeSender,
+    traffic: Traffic,
 }
 
 /// An open session. Dropping it disconnects the node unless a newer session took its place.
@@ -98,6 +110,13 @@ pub enum PlaceLost {
     Removed,
 }
 
+/// A log stream broke off before its end, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLost(pub String);
+
+/// The end of a log stream at which its frames come in.
+pub type LogSender = mpsc::Sender<Result<LogFrame, LogLost>>;
+
 /// No log stream can be opened on a node.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenLogsError {
@@ -114,11 +133,19 @@ pub enum OpenLogsError {
 pub struct LogReader {
     registry: Arc<NodeRegistry>,
     stream_id: String,
-    /// Frames in order.
-    pub frames: mpsc::Receiver<LogFrame>,
+    /// Of the node, when it was asked.
+    session: u64,
+    newest: watch::Receiver<u64>,
+    /// Frames in order. After one that could not be had nothing comes.
+    pub frames: mpsc::Receiver<Result<LogFrame, LogLost>>,
 }
 
 impl LogReader {
+    /// Waits until the session that was asked is the node's no more: what is to come comes better from the next one.
+    pub fn place_lost(&self) -> impl Future<Output = PlaceLost> + Send + use<> {
+        place_lost(self.session, self.newest.clone())
+    }
+
     /// The node has not begun to push.
     pub fn is_unclaimed(&self) -> bool {
         lock(&self.registry.logs).contains_key(&self.stream_id)
@@ -128,6 +155,7 @@ impl LogReader {
 impl Drop for LogReader {
     fn drop(&mut self) {
         lock(&self.registry.logs).remove(&self.stream_id);
+        self.registry.traffic.log_closed();
     }
 }
 
@@ -144,6 +172,7 @@ impl NodeRegistry {
             logs: Mutex::default(),
             version: watch::Sender::new(0),
             changes,
+            traffic: Traffic::default(),
         })
     }
 
@@ -152,15 +181,26 @@ impl NodeRegistry {
         self.version.subscribe()
     }
 
+    /// How much all nodes have sent.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// What is known of a node.
     pub fn view(&self, node_id: &str) -> NodeView {
         lock(&self.nodes).get(node_id).map(|entry| entry.view.clone()).unwrap_or_default()
+    }
+
+    /// Whether a session of the node is open; `None` for one of which nothing is known.
+    pub fn is_connected(&self, node_id: &str) -> Option<bool> {
+        lock(&self.nodes).get(node_id).map(|entry| entry.view.connected)
     }
 
     /// Sets what a node shall be. The generation is counted up here, only when something else changed.
     pub fn set_desired(&self, node_id: &str, mut desired: DesiredState) {
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
+        desired.agent.clone_from(&entry.agent);
         entry.desired.send_if_modified(|current| {
             desired.generation = current.as_ref().map_or_else(first_generation, |state| state.generation);
             if current.as_ref() == Some(&desired) {
@@ -193,9 +233,15 @@ impl NodeRegistry {
             entry.log_requests = None;
             entry.view.connected = false;
             entry.view.joined = None;
-            entry.view.report = StatusReport::default();
+            let repairs = std::mem::take(&mut entry.view.report.repairs);
+            entry.view.report = StatusReport { repairs, ..StatusReport::default() };
         }
         self.touch();
+    }
+
+    /// Tells that the host itself judges a node otherwise than before. Who judges needs not be woken by it.
+    pub fn judged(&self, node_id: &str, condition: &Condition) {
+        self.changes.tell(node_id, &NodeChange::Judged(condition.clone()));
     }
 
     /// Opens the session of a node, in place of an older one, which ends.
@@ -212,6 +258,7 @@ impl NodeRegistry {
             entry.view.joined = Some(now);
         }
         entry.view.connected = true;
+        entry.view.refused = None;
         entry.view.last_seen = Some(now);
         entry.view.hello = Some(hello.clone());
         let guard = SessionGuard {
@@ -223,6 +270,7 @@ impl NodeRegistry {
             log_requests,
         };
         drop(nodes);
+        self.traffic.session_opened();
         self.tell(node_id, NodeChange::Connected(Box::new(hello)));
         guard
     }
@@ -234,15 +282,21 @@ impl NodeRegistry {
         selector: LogSelector,
     ) -> Result<LogReader, OpenLogsError> {
         let nodes = lock(&self.nodes);
-        let requests = nodes
-            .get(node_id)
-            .filter(|entry| entry.view.connected)
-            .and_then(|entry| entry.log_requests.as_ref())
+        let entry = nodes.get(node_id).filter(|entry| entry.view.connected);
+        let (entry, requests) = entry
+            .and_then(|entry| Some((entry, entry.log_requests.as_ref()?)))
             .ok_or(OpenLogsError::NotConnected)?;
         let stream_id = uuid::Uuid::new_v4().to_string();
         let (sender, frames) = mpsc::channel(LOG_FRAMES);
         lock(&self.logs).insert(stream_id.clone(), (node_id.to_owned(), sender));
-        let reader = LogReader { registry: Arc::clone(self), stream_id: stream_id.clone(), frames };
+        self.traffic.log_opened();
+        let reader = LogReader {
+            registry: Arc::clone(self),
+            stream_id: stream_id.clone(),
+            session: *entry.session.borrow(),
+            newest: entry.session.subscribe(),
+            frames,
+        };
         let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
         asked.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
@@ -252,7 +306,7 @@ impl NodeRegistry {
     }
 
     /// Takes the reader's end of a log stream that this node was asked for and begins to push.
-    pub fn claim_logs(&self, node_id: &str, stream_id: &str) -> Option<mpsc::Sender<LogFrame>> {
+    pub fn claim_logs(&self, node_id: &str, stream_id: &str) -> Option<LogSender> {
         let mut logs = lock(&self.logs);
         logs.get(stream_id).filter(|(asked, _)| asked == node_id)?;
         logs.remove(stream_id).map(|(_, reader)| reader)
@@ -271,13 +325,7 @@ impl NodeRegistry {
 impl SessionGuard {
     /// Waits until this is the node's session no more.
     pub fn place_lost(&self) -> impl Future<Output = PlaceLost> + Send + use<> {
-        let (session, mut newest) = (self.session, self.newest.clone());
-        async move {
-            match newest.wait_for(|newest| *newest != session).await {
-                Ok(_) => PlaceLost::Replaced,
-                Err(_) => PlaceLost::Removed,
-            }
-        }
+        place_lost(self.session, self.newest.clone())
     }
 
     /// The node was removed.
@@ -311,9 +359,16 @@ impl SessionGuard {
     }
 }
 
+async fn place_lost(session: u64, mut newest: watch::Receiver<u64>) -> PlaceLost {
+    match newest.wait_for(|newest| *newest != session).await {
+        Ok(_) => PlaceLost::Replaced,
+        Err(_) => PlaceLost::Removed,
+    }
+}
+
 /// Tells the reader why its stream ends. One that is full or gone has no use for it.
-fn end_logs(reader: &mpsc::Sender<LogFrame>, error: String) {
-    let _ = reader.try_send(LogFrame { error, ..LogFrame::default() });
+fn end_logs(reader: &LogSender, error: String) {
+    let _ = reader.try_send(Err(LogLost(error)));
 }
 
 impl Drop for SessionGuard {
@@ -352,10 +407,16 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 mod tests {
     use super::*;
     use crate::nodes::changes::{Changes, changes};
+    use k8sctl_proto::node::v1::{Repair, RepairOutcome};
+    use k8sctl_types::event::EventType;
 
     fn registry() -> (Arc<NodeRegistry>, Changes) {
         let (sender, receiver) = changes();
         (NodeRegistry::new(sender), receiver)
+    }
+
+    fn kinds(changes: &mut Changes) -> Vec<EventType> {
+        changes.drain().into_iter().map(|(_, line)| line.kind).collect()
     }
 
     fn named(name: &str) -> DesiredState {
@@ -376,16 +437,16 @@ mod tests {
     #[test]
     fn the_end_of_an_old_session_leaves_the_new_one_connected() {
         let (registry, mut changes) = registry();
-        let mut told = || changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect::<Vec<_>>();
+        let mut told = || kinds(&mut changes);
         let old = registry.open_session("a", Hello::default());
         let new = registry.open_session("a", Hello::default());
         assert!(!old.report(StatusReport { observed_generation: 1, ..StatusReport::default() }));
         drop(old);
         assert!(registry.view("a").connected);
-        assert_eq!(told(), ["NodeConnected"; 2], "it went nowhere");
+        assert_eq!(told(), [EventType::NodeConnected; 2], "it went nowhere");
         drop(new);
         assert!(!registry.view("a").connected);
-        assert_eq!(told(), ["NodeDisconnected"]);
+        assert_eq!(told(), [EventType::NodeDisconnected]);
     }
 
     #[test]
@@ -397,9 +458,29 @@ mod tests {
         let version = registry.version();
         let before = *version.borrow();
         assert!(session.report(report.clone()) && session.report(report));
-        let kinds: Vec<&str> = changes.drain().into_iter().map(|(_, (kind, ..))| kind).collect();
-        assert_eq!(kinds, ["NodeConnected", "ConditionChanged"]);
+        assert_eq!(kinds(&mut changes), [EventType::NodeConnected, EventType::ConditionChanged]);
         assert_eq!(*version.borrow(), before + 1);
+    }
+
+    /// Whatever comes between two reports of the same disk.
+    #[test]
+    fn a_repair_is_told_once() {
+        let (registry, mut changes) = registry();
+        let report = |numbers: std::ops::RangeInclusive<u64>| {
+            let outcome = RepairOutcome::Repaired.into();
+            let repair = |number| Repair { number, outcome, ..Repair::default() };
+            StatusReport { repairs: numbers.map(repair).collect(), ..StatusReport::default() }
+        };
+        let mut repairs = |numbers| {
+            let session = registry.open_session("a", Hello::default());
+            assert!(session.report(report(numbers)));
+            let kinds = kinds(&mut changes);
+            kinds.into_iter().filter(|kind| *kind == EventType::RepairSucceeded).count()
+        };
+        assert_eq!((repairs(1..=2), repairs(1..=2), repairs(2..=4)), (2, 0, 2));
+        registry.reset("a");
+        assert_eq!(registry.view("a").report.repairs.len(), 3, "they are of the disk, not of the run");
+        assert_eq!((repairs(2..=4), repairs(2..=5)), (0, 1));
     }
 
     #[test]
@@ -423,6 +504,19 @@ mod tests {
         assert!(registry.claim_logs("a", &asked.stream_id).is_some());
     }
 
+    #[tokio::test]
+    async fn a_reader_hears_when_its_node_has_another_session_and_when_it_is_removed() {
+        let (registry, _changes) = registry();
+        let _first = registry.open_session("a", Hello::default());
+        assert_eq!((registry.is_connected("a"), registry.is_connected("b")), (Some(true), None));
+        let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        let _second = registry.open_session("a", Hello::default());
+        assert_eq!(reader.place_lost().await, PlaceLost::Replaced);
+        let reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+        registry.remove("a");
+        assert_eq!(reader.place_lost().await, PlaceLost::Removed);
+    }
+
     #[test]
     fn a_log_that_nobody_will_push_ends_with_a_reason() {
         let (registry, _changes) = registry();
@@ -431,8 +525,8 @@ mod tests {
         assert!(reader.is_unclaimed());
         drop(session);
         assert!(!reader.is_unclaimed());
-        let last = reader.frames.try_recv().expect("a frame");
-        assert_eq!(last.error, "its agent went away");
+        let last = reader.frames.try_recv().expect("the reason");
+        assert_eq!(last, Err(LogLost("its agent went away".to_owned())));
         assert!(reader.frames.try_recv().is_err());
     }
 }

@@ -9,25 +9,31 @@ use host_pki::join::JoinAuthority;
 use host_pki::service::{authenticated_node, join_status};
 use k8sctl_proto::node::v1::node_service_server::NodeService;
 use k8sctl_proto::node::v1::{
-    AgentMessage, Goodbye, Hello, HostMessage, HostTime, LogFrame, PushLogsResponse, RenewCertificateRequest,
-    RenewCertificateResponse, agent_message, host_message,
+    AgentMessage, AgentProgram, FetchAgentRequest, FetchAgentResponse, Goodbye, Hello, HostMessage, HostTime,
+    LogFrame, PushLogsResponse, RenewCertificateRequest, RenewCertificateResponse, agent_message,
+    host_message,
 };
-use k8sctl_rpc::limits::FIRST_MESSAGE_TIMEOUT;
+use k8sctl_rpc::limits::{FETCHES_PER_NODE, FIRST_MESSAGE_TIMEOUT};
+use k8sctl_rpc::places::Places;
+use k8sctl_types::protocol::{self, Fit, Protocol};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::agent_file::{self, AgentFile};
 use super::log_push::push;
-use super::refusals::{OTHER_RELEASE, Refusals};
+use super::old_agent;
+use super::refusals::{OTHER_RELEASE, Refusals, UPGRADE};
 use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
 use crate::wire;
 
-/// The session protocol that this host agent speaks.
-pub const PROTOCOL: u32 = 1;
-/// How often an agent is told the host's time.
-const HOST_TIME_INTERVAL: Duration = Duration::from_secs(30);
+/// How often an agent is told the host's time: a clock that is ahead takes two messages, and is right within a minute.
+const HOST_TIME_INTERVAL: Duration = Duration::from_secs(25);
+/// The first few times, so that one message that was held up on its way does not tell it wrong for long.
+const FIRST_HOST_TIME_INTERVAL: Duration = Duration::from_secs(5);
+const FIRST_HOST_TIMES: u32 = 4;
 /// How often an agent is heard. One of this release waits as long between two reports; another's wait in its own
 /// memory, since HTTP/2 takes no more than is read.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -43,26 +49,46 @@ pub struct NodeSessions {
     pub registry: Arc<NodeRegistry>,
     /// Certificates and who may still use one.
     pub authority: Arc<JoinAuthority>,
+    agent_file: AgentFile,
     refusals: Refusals,
+    /// Programs on their way, by node: of each some chunks are kept.
+    fetches: Places<String>,
 }
 
 impl NodeSessions {
-    /// Sessions of the nodes in `registry`, for those whom `authority` knows.
-    pub fn new(registry: Arc<NodeRegistry>, authority: Arc<JoinAuthority>) -> Self {
-        Self { registry, authority, refusals: Refusals::default() }
+    /// Sessions of the nodes in `registry`, for those whom `authority` knows. `agent_file` is what their agents can be made.
+    pub fn new(registry: Arc<NodeRegistry>, authority: Arc<JoinAuthority>, agent_file: AgentFile) -> Self {
+        let fetches = Places::new(FETCHES_PER_NODE);
+        Self { registry, authority, agent_file, refusals: Refusals::default(), fetches }
     }
 
-    fn check_protocol(&self, node_id: &str, hello: &Hello) -> Result<(), Status> {
-        if hello.protocol == PROTOCOL {
-            return Ok(());
-        }
-        Err(self.refusals.refuse(
-            Code::FailedPrecondition,
-            node_id,
-            &format!("its agent speaks protocol {}, this host agent speaks {PROTOCOL}", hello.protocol),
-            OTHER_RELEASE,
-        ))
+    /// What is to become of an agent by the protocol that it speaks.
+    fn admit(&self, node_id: &str, hello: &Hello) -> Admission {
+        let theirs = Protocol { major: hello.protocol, minor: hello.protocol_minor };
+        let next_step = match protocol::NODE.judge(theirs) {
+            Fit::Speaks => return Admission::Whole,
+            Fit::TooOld { can_be_replaced: true } => {
+                if let Some(program) = self.registry.wanted_agent(node_id) {
+                    return Admission::ToBeReplaced(program);
+                }
+                UPGRADE
+            }
+            Fit::TooOld { can_be_replaced: false } | Fit::TooNew => OTHER_RELEASE,
+        };
+        let reason = format!("its agent speaks protocol {theirs}, this host agent speaks {}", protocol::NODE);
+        self.registry.refused(node_id, &format!("{reason}; {next_step}"));
+        Admission::Refused(self.refusals.refuse(Code::FailedPrecondition, node_id, &reason, next_step))
     }
+}
+
+/// What becomes of an agent that has said hello.
+enum Admission {
+    /// It gets a session.
+    Whole,
+    /// It is too old for one, and is told only to become this.
+    ToBeReplaced(AgentProgram),
+    /// It gets none.
+    Refused(Status),
 }
 
 #[tonic::async_trait]
@@ -88,7 +114,18 @@ impl NodeService for NodeSessions {
                 ));
             }
         };
-        self.check_protocol(&identity.node_id, &hello)?;
+        match self.admit(&identity.node_id, &hello) {
+            Admission::Whole => {}
+            Admission::ToBeReplaced(program) => {
+                self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
+                let (outbound, receiver) = mpsc::channel(OUTBOUND);
+                let registry = Arc::clone(&self.registry);
+                let session = old_agent::replace(registry, identity.node_id, program, inbound, outbound);
+                k8sctl_rpc::task::spawn("old-agent", session);
+                return Ok(Response::new(ReceiverStream::new(receiver)));
+            }
+            Admission::Refused(status) => return Err(status),
+        }
         let guard = self.registry.open_session(&identity.node_id, hello);
         // Asked when it is open: who removes the node revokes its certificate first and ends what is open after that.
         self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
@@ -111,6 +148,42 @@ impl NodeService for NodeSessions {
             certificate_der: signed.certificate_der,
             not_after: Some(wire::timestamp(signed.not_after)),
         }))
+    }
+
+    type FetchAgentStream = ReceiverStream<Result<FetchAgentResponse, Status>>;
+
+    async fn fetch_agent(
+        &self,
+        request: Request<FetchAgentRequest>,
+    ) -> Result<Response<Self::FetchAgentStream>, Status> {
+        let identity = authenticated_node(&self.authority, &request).await?;
+        let asked = &request.get_ref().sha256;
+        let wanted = self.registry.wanted_agent(&identity.node_id);
+        if wanted.is_none_or(|wanted| wanted.sha256 != *asked) {
+            return Err(self.refusals.refuse(
+                Code::NotFound,
+                &identity.node_id,
+                "its agent asks for a program that it is not to become",
+                UPGRADE,
+            ));
+        }
+        // Before the file is read, which takes a processor.
+        let Some(place) = self.fetches.take(identity.node_id.clone()) else {
+            return Err(self.refusals.refuse(
+                Code::ResourceExhausted,
+                &identity.node_id,
+                "its agent is being sent the program that it asks for already",
+                "wait: the node agent asks again by itself",
+            ));
+        };
+        let file = self.agent_file.open(asked).await?;
+        let (chunks, receiver) = mpsc::channel(OUTBOUND);
+        k8sctl_rpc::task::spawn("send-agent", async move {
+            let sent = agent_file::send(file, chunks).await;
+            drop(place);
+            sent
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn push_logs(
@@ -152,9 +225,8 @@ async fn talk(
 ) {
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
-    let mut clock = tokio::time::interval(HOST_TIME_INTERVAL);
-    // An agent believes two in a row, which must not have waited for the same thing.
-    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = ticks(Instant::now(), FIRST_HOST_TIME_INTERVAL);
+    let mut host_times = 0;
     loop {
         let message = tokio::select! {
             // Cancel-safe: the pause begins where it was, and tonic keeps a half-read message in the stream.
@@ -176,6 +248,10 @@ async fn talk(
             },
             // Cancel-safe: a tick that was not returned comes again.
             _ = clock.tick() => {
+                host_times += 1;
+                if host_times == FIRST_HOST_TIMES {
+                    clock = ticks(Instant::now() + HOST_TIME_INTERVAL, HOST_TIME_INTERVAL);
+                }
                 let now = Some(wire::timestamp(jiff::Timestamp::now()));
                 host_message::Message::HostTime(HostTime { now })
             }
@@ -186,6 +262,14 @@ async fn talk(
             return;
         }
     }
+}
+
+/// When an agent is told the time. It believes two messages in a row that agree within 2 s, and must not take two for
+/// that which have waited for the same thing: they are further apart, also behind a tick that came late.
+fn ticks(first: Instant, period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval_at(first, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The first message of a peer, if it comes in time.

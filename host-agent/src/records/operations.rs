@@ -91,6 +91,9 @@ pub(super) const KEPT: u32 = 20;
 /// Those of clusters that are gone, of all of them together.
 pub(super) const KEPT_OF_GONE: u32 = 100;
 
+/// Those that are listed at once.
+const LISTED: u32 = 1000;
+
 const COLUMNS: &str =
     "id, cluster_id, cluster, kind, generation, state, started, deadline, finished, failure, agreed";
 
@@ -111,6 +114,26 @@ impl Records {
     pub async fn last_operation(&self, cluster_id: &str) -> Result<Option<OperationRecord>, RecordError> {
         let id = cluster_id.to_owned();
         self.store.call(move |c| select(c, "WHERE cluster_id = ?1 ORDER BY id DESC LIMIT 1", &id)).await
+    }
+
+    /// The operations that are kept, the newest first: of one cluster, or of all and of those that are gone where the name
+    /// is empty. One that cannot be read back is told as that.
+    pub async fn operations(
+        &self,
+        cluster: &str,
+    ) -> Result<Vec<Result<OperationRecord, RecordError>>, RecordError> {
+        let cluster = cluster.to_owned();
+        self.store
+            .call(move |c| {
+                let ids: Vec<String> = c
+                    .prepare(
+                        "SELECT id FROM operation WHERE ?1 = '' OR cluster = ?1 ORDER BY id DESC LIMIT ?2",
+                    )?
+                    .query_map(params![cluster, LISTED], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                Ok(ids.iter().filter_map(|id| select(c, "WHERE id = ?1", id).transpose()).collect())
+            })
+            .await
     }
 
     /// Gives a running operation until then, where that is later than what it had. That operation, where it has changed.

@@ -5,8 +5,9 @@
 //! the migrations and the rule that SQL never blocks the async runtime.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -66,6 +67,22 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     connection: Arc<Mutex<Connection>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    calls: AtomicU64,
+    busy_nanos: AtomicU64,
+}
+
+/// How much a database was used since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Calls that have ended, well or badly.
+    pub calls: u64,
+    /// How long they had the connection, all together.
+    pub busy: Duration,
 }
 
 impl Store {
@@ -95,7 +112,7 @@ impl Store {
         for schema in schemas {
             migrate(&mut connection, schema)?;
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), counts: Arc::default() })
     }
 
     /// Runs queries on a blocking thread. `work` is one transaction if it opens one; otherwise each statement
@@ -118,7 +135,20 @@ impl Store {
     pub fn call_blocking<R, E>(&self, work: impl FnOnce(&mut Connection) -> Result<R, E>) -> Result<R, E> {
         // A panic inside a transaction rolls it back, so the connection behind a poisoned lock is sound.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut connection)
+        let begun = Instant::now();
+        let result = work(&mut connection);
+        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counts.busy_nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        result
+    }
+
+    /// How much it was used, by all clones together.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            calls: self.counts.calls.load(Ordering::Relaxed),
+            busy: Duration::from_nanos(self.counts.busy_nanos.load(Ordering::Relaxed)),
+        }
     }
 }
 
@@ -177,6 +207,21 @@ mod tests {
             })
             .expect("counts");
         assert_eq!(names, 1);
+    }
+
+    #[test]
+    fn every_call_counts_also_one_that_fails() {
+        let store = Store::in_memory(&[ONE]).expect("opens");
+        assert_eq!(store.usage(), Usage::default());
+        let sql = ["SELECT count(*) FROM thing", "SELECT count(*) FROM nothing"];
+        let results = sql.map(|sql| {
+            store
+                .clone()
+                .call_blocking(|c| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(StoreError::from))
+        });
+        assert_eq!(results.map(|result| result.is_ok()), [true, false]);
+        let usage = store.usage();
+        assert!(usage.calls == 2 && !usage.busy.is_zero(), "{usage:?}");
     }
 
     #[test]

@@ -24,8 +24,8 @@ use identity::{Identity, IdentityError, Pending, Store};
 use port::{PortError, SecretPort};
 use wire::Offer;
 
-/// Protocol that this agent speaks.
-pub const PROTOCOL: u32 = 1;
+/// Protocol that this agent speaks, the major number: with another one nobody joins.
+pub const PROTOCOL: u32 = k8sctl_types::protocol::NODE.major;
 /// Longest that one `Join` call may take.
 const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 /// How often one offer is used again when the host agent cannot be reached, before a new one is asked for.

@@ -2,23 +2,29 @@
 //!
 //! [`Converge`] owns the steps. It wakes on a new desired state, on a timer (drift) and after a failure's pause,
 //! and each time begins at the first step. A new generation interrupts only between steps.
+//!
+//! A step that was done for the desired state of now and is so no more has drifted: its apply is a repair, which is
+//! limited and listed. One that rests, because it was repaired too often, does not hold up those behind it.
 
 pub mod simulated;
 pub mod step;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::{DesiredState, StepState, Target};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
+use crate::repair::{Repairs, Rest};
 use crate::retry::{self, Backoff};
 use crate::status::{Board, Progress};
+use crate::{clock, durable};
 use step::{Check, Journal, Step, StepError};
 
 /// How often everything is checked again although nothing happened.
@@ -29,7 +35,7 @@ pub const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// How a round through the steps ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
-    /// All steps that the target asks for are true.
+    /// All steps that the target asks for are true, or rest.
     Converged,
     /// A step failed; later ones were not tried.
     Failed,
@@ -39,15 +45,22 @@ enum Round {
 
 /// The loop and its steps.
 pub struct Converge {
-    steps: Vec<Box<dyn Step>>,
+    steps: Arc<[Box<dyn Step>]>,
     desired: watch::Receiver<Option<DesiredState>>,
     board: Board,
     journal: Arc<dyn Journal>,
     shutdown: CancellationToken,
+    repairs: Repairs,
+    /// Somebody has changed something.
+    wake: Arc<Notify>,
+    /// The generation for which a step was done last.
+    done: HashMap<&'static str, u64>,
+    /// Where that is kept; `None` means: nowhere.
+    done_file: Option<PathBuf>,
 }
 
 impl Converge {
-    /// Steps run in the given order.
+    /// Steps run in the given order. Repairs are limited, and listed on the board, but not kept.
     pub fn new(
         steps: Vec<Box<dyn Step>>,
         desired: watch::Receiver<Option<DesiredState>>,
@@ -55,7 +68,31 @@ impl Converge {
         journal: Arc<dyn Journal>,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { steps, desired, board, journal, shutdown }
+        let (repairs, wake, done) = (Repairs::in_memory(board.clone()), Arc::default(), HashMap::new());
+        let done_file = None;
+        Self { steps: steps.into(), desired, board, journal, shutdown, repairs, wake, done, done_file }
+    }
+
+    /// Counts and lists repairs together with those of others.
+    pub fn with_repairs(self, repairs: Repairs) -> Self {
+        Self { repairs, ..self }
+    }
+
+    /// Is woken by this too.
+    pub fn woken_by(self, wake: Arc<Notify>) -> Self {
+        Self { wake, ..self }
+    }
+
+    /// Takes up which steps an agent before this one had done, and keeps it: what is so no more has drifted for this one
+    /// too. In a file that a boot removes, since a boot undoes some of it, and that is no drift.
+    pub fn keeping_done(mut self, file: PathBuf) -> Self {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        for step in self.steps.iter() {
+            let generation =
+                |line: &str| line.strip_prefix(step.name())?.strip_prefix(' ')?.parse::<u64>().ok();
+            self.done.extend(text.lines().find_map(generation).map(|generation| (step.name(), generation)));
+        }
+        Self { done_file: Some(file), ..self }
     }
 
     /// Runs until shutdown; a step in progress is dropped then, and begun again at the next start.
@@ -83,31 +120,37 @@ impl Converge {
             let anew =
                 asked.replace(desired.spec_generation).is_some_and(|old| old != desired.spec_generation);
             self.board.observe(desired.generation, &names, anew);
-            let pause = match self.round(&desired).await {
+            if anew {
+                self.repairs.forgive();
+            }
+            // What a failing step changes must not make it try again at once.
+            let (pause, may_be_woken) = match self.round(&desired).await {
                 Round::Converged => {
                     backoff.reset();
-                    DRIFT_INTERVAL
+                    (DRIFT_INTERVAL, true)
                 }
-                Round::Failed => backoff.next_pause(),
+                Round::Failed => (backoff.next_pause(), false),
                 Round::Interrupted => {
                     backoff.reset();
                     continue;
                 }
             };
-            // Cancel-safe: `changed` loses nothing, and the state is read anew above in any case.
+            // Cancel-safe: `changed` loses nothing, the others only wake, and the state is read anew above in any case.
             tokio::select! {
                 changed = self.desired.changed() => match changed {
                     Ok(()) => backoff.reset(),
                     Err(_) => return,
                 },
+                () = self.wake.notified(), if may_be_woken => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    async fn round(&self, desired: &DesiredState) -> Round {
+    async fn round(&mut self, desired: &DesiredState) -> Round {
         let member = desired.target() == Target::Member;
-        for step in &self.steps {
+        let steps = Arc::clone(&self.steps);
+        for step in steps.iter() {
             if self.desired.has_changed().unwrap_or(false) {
                 return Round::Interrupted;
             }
@@ -129,25 +172,57 @@ impl Converge {
 
     /// Check; if it is not true, apply and check again.
     async fn make_true(
-        &self,
+        &mut self,
         step: &dyn Step,
         desired: &DesiredState,
         progress: &Progress,
     ) -> Result<(), StepError> {
         let name = step.name();
-        let why = match step.check(desired).await {
+        let was_done = self.done.get(name) == Some(&desired.generation);
+        let (why, drifted) = match step.check(desired).await {
             Ok(Check::True) => {
-                self.done(name);
+                self.done(name, desired);
                 return Ok(());
             }
-            Ok(Check::False(why)) => why,
+            Ok(Check::Waits(why)) if was_done => {
+                self.wait(name, why);
+                return Ok(());
+            }
+            Ok(Check::Waits(why)) => (why, false),
+            Ok(Check::False(why)) => (why, was_done),
             Err(error) => {
                 self.begin(name, String::new());
                 return Err(error);
             }
         };
-        tracing::info!(step = name, why, "step begins");
-        self.begin(name, why);
+        if !drifted {
+            tracing::info!(step = name, why, "step begins");
+            self.begin(name, why);
+            return self.apply(step, desired, progress).await;
+        }
+        if let Err(rest) = self.repairs.leave(name, &why) {
+            self.rest(name, &why, &rest);
+            return Ok(());
+        }
+        tracing::warn!(step = name, why, "step has drifted");
+        let listed = self.repairs.newest(name);
+        self.begin(name, why.clone());
+        let applied = self.apply(step, desired, progress).await;
+        // Where a service was meant, repair may have been at it meanwhile, and has listed it then.
+        if self.repairs.newest(name) == listed {
+            let result = applied.as_ref().copied().map_err(|error| k8sctl_rpc::chain(error).to_string());
+            self.repairs.ended(name, &why, &format!("ran step {name} again"), result);
+        }
+        applied
+    }
+
+    /// Apply, within the deadline, and check again.
+    async fn apply(
+        &mut self,
+        step: &dyn Step,
+        desired: &DesiredState,
+        progress: &Progress,
+    ) -> Result<(), StepError> {
         let deadline = desired
             .step_deadline
             .and_then(|duration| Duration::try_from(duration).ok())
@@ -155,17 +230,17 @@ impl Converge {
             .unwrap_or(STEP_DEADLINE);
         match timeout(deadline, step.apply(desired, progress)).await {
             Err(_) => {
-                let last = self.board.step_status(name).message;
+                let last = self.board.step_status(step.name()).message;
                 return Err(StepError::Deadline { deadline, last });
             }
             Ok(applied) => applied?,
         }
         match step.check(desired).await? {
             Check::True => {
-                self.done(name);
+                self.done(step.name(), desired);
                 Ok(())
             }
-            Check::False(why) => Err(StepError::NotTrueAfterApply { why }),
+            Check::False(why) | Check::Waits(why) => Err(StepError::NotTrueAfterApply { why }),
         }
     }
 
@@ -181,10 +256,35 @@ impl Converge {
         });
     }
 
-    fn done(&self, name: &str) {
+    /// It was done, perhaps by an agent before this one, and waits for others now: nothing here is undone by that.
+    fn wait(&self, name: &str, why: String) {
+        tracing::debug!(step = name, why, "step cannot be looked at");
+        self.board.step(name, |status| {
+            if status.state() == StepState::Pending {
+                status.set_state(StepState::Done);
+            }
+            if status.state() == StepState::Done {
+                status.message = why;
+            }
+        });
+    }
+
+    fn rest(&self, name: &str, why: &str, rest: &Rest) {
+        self.board.step(name, |status| {
+            status.set_state(StepState::Failed);
+            status.message = format!("{why}; repaired too often, {}", rest.message);
+            status.finished.get_or_insert_with(clock::now);
+        });
+    }
+
+    fn done(&mut self, name: &'static str, desired: &DesiredState) {
+        if self.done.insert(name, desired.generation) != Some(desired.generation) {
+            self.keep_done();
+        }
         self.board.step(name, |status| {
             status.attempts = 0;
             if status.state() == StepState::Done {
+                status.message = String::new();
                 return;
             }
             tracing::info!(step = name, "step done");
@@ -195,6 +295,15 @@ impl Converge {
             status.message = String::new();
             status.evidence = None;
         });
+    }
+
+    fn keep_done(&self) {
+        let Some(file) = &self.done_file else { return };
+        let text: String =
+            self.done.iter().map(|(name, generation)| format!("{name} {generation}\n")).collect();
+        if let Err(error) = durable::write(file, text.as_bytes(), 0o600) {
+            tracing::warn!(path = %file.display(), %error, "cannot keep which steps are done");
+        }
     }
 
     async fn fail(&self, step: &dyn Step, error: &StepError, progress: &Progress) {

@@ -17,6 +17,8 @@ pub enum Check {
     True,
     /// It is not, and why, in one line.
     False(String),
+    /// It may not be, but nothing on this node can be done about it, and why: it waits for others.
+    Waits(String),
 }
 
 impl Check {

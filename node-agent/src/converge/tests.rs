@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use k8sctl_command::Evidence;
-use k8sctl_proto::node::v1::{StatusReport, StepStatus};
+use k8sctl_proto::node::v1::{RepairOutcome, StatusReport, StepStatus};
 
 use super::*;
 
@@ -18,6 +18,8 @@ struct FakeStep {
     failures_left: Arc<AtomicU32>,
     /// Looks that still fail.
     blind: Arc<AtomicU32>,
+    /// It waits for others.
+    waits: Arc<Mutex<bool>>,
     applies: Arc<AtomicU32>,
     never_ends: bool,
     /// Runs at the end of apply.
@@ -32,6 +34,10 @@ impl FakeStep {
     fn failing(self, times: u32) -> Self {
         self.failures_left.store(times, Ordering::SeqCst);
         self
+    }
+
+    fn break_it(&self) {
+        *self.truth.lock().expect("not poisoned") = false;
     }
 
     fn applies(&self) -> u32 {
@@ -57,6 +63,9 @@ impl Step for FakeStep {
         let left = self.blind.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if left.is_ok() {
             return Err(StepError::Simulated(Evidence { argv: vec!["look".into()], ..Evidence::default() }));
+        }
+        if *self.waits.lock().expect("not poisoned") {
+            return Ok(Check::Waits("the API server is away".into()));
         }
         let truth = *self.truth.lock().expect("not poisoned");
         Ok(if truth { Check::True } else { Check::False("not yet".into()) })
@@ -95,6 +104,8 @@ impl Journal for FakeJournal {
 
 struct Fixture {
     desired: watch::Sender<Option<DesiredState>>,
+    repairs: Repairs,
+    wake: Arc<Notify>,
     report: watch::Receiver<StatusReport>,
     shutdown: CancellationToken,
 }
@@ -108,9 +119,12 @@ fn start(steps: &[FakeStep], wanted: Option<DesiredState>) -> Fixture {
     let (desired, receiver) = watch::channel(wanted);
     let shutdown = CancellationToken::new();
     let steps = steps.iter().map(|step| Box::new(step.clone()) as Box<dyn Step>).collect();
-    let converge = Converge::new(steps, receiver, board.clone(), Arc::new(FakeJournal), shutdown.clone());
+    let (repairs, wake) = (Repairs::in_memory(board.clone()), Arc::<Notify>::default());
+    let converge = Converge::new(steps, receiver, board.clone(), Arc::new(FakeJournal), shutdown.clone())
+        .with_repairs(repairs.clone())
+        .woken_by(Arc::clone(&wake));
     k8sctl_rpc::task::spawn("converge", converge.run());
-    Fixture { desired, report: board.subscribe(), shutdown }
+    Fixture { desired, repairs, wake, report: board.subscribe(), shutdown }
 }
 
 impl Fixture {
@@ -195,6 +209,10 @@ async fn when_a_person_asks_again_tries_count_from_one() {
     assert_eq!((step(&report, "a").attempts, steps[0].applies()), (0, 6));
 }
 
+fn listed(report: &StatusReport) -> Vec<(u64, RepairOutcome)> {
+    report.repairs.iter().map(|repair| (repair.number, repair.outcome())).collect()
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_another_generation_nothing_has_failed_that_was_not_tried() {
     let steps = [FakeStep { never_ends: true, ..FakeStep::new("a") }, FakeStep::new("b").failing(9)];
@@ -210,12 +228,160 @@ async fn of_another_generation_nothing_has_failed_that_was_not_tried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn drift_is_repaired() {
+async fn drift_is_repaired_within_one_interval_and_listed() {
+    let steps = [FakeStep::new("a")];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    let report = fixture.until(|report| states(report) == [StepState::Done]).await;
+    assert!(report.repairs.is_empty(), "to become so is no repair");
+    let begun = tokio::time::Instant::now();
+    steps[0].break_it();
+    let report = fixture.until(|report| !report.repairs.is_empty()).await;
+    assert!(begun.elapsed() <= DRIFT_INTERVAL, "{:?}", begun.elapsed());
+    assert_eq!((steps[0].applies(), states(&report)), (2, vec![StepState::Done]));
+    let repair = &report.repairs[0];
+    assert_eq!((repair.object.as_str(), repair.reason.as_str()), ("a", "not yet"));
+    assert_eq!((repair.action.as_str(), repair.outcome()), ("ran step a again", RepairOutcome::Repaired));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_desired_state_is_no_drift() {
     let steps = [FakeStep::new("a")];
     let mut fixture = start(&steps, want(1, Target::Member));
     fixture.until(|report| states(report) == [StepState::Done]).await;
-    *steps[0].truth.lock().expect("not poisoned") = false;
-    fixture.until(|report| steps[0].applies() == 2 && states(report) == [StepState::Done]).await;
+    steps[0].break_it();
+    fixture.desired.send_replace(want(2, Target::Member));
+    let done = |report: &StatusReport| {
+        report.observed_generation == 2 && steps[0].applies() == 2 && states(report) == [StepState::Done]
+    };
+    assert!(fixture.until(done).await.repairs.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_woken_looks_at_once_unless_a_step_fails() {
+    let steps = [FakeStep::new("a")];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done]).await;
+    let begun = tokio::time::Instant::now();
+    steps[0].break_it();
+    fixture.wake.notify_one();
+    fixture.until(|report| report.repairs.len() == 1).await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    steps[0].break_it();
+    steps[0].failures_left.store(1, Ordering::SeqCst);
+    fixture.wake.notify_one();
+    fixture.until(|report| report.repairs.len() == 2).await;
+    fixture.wake.notify_one();
+    fixture.until(|report| report.repairs.len() == 3).await;
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+/// Somebody who undoes it soon after it is done.
+async fn undo_again_and_again(truth: Arc<Mutex<bool>>, wake: Arc<Notify>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        *truth.lock().expect("not poisoned") = false;
+        wake.notify_one();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_drifts_again_and_again_rests_and_holds_up_nobody() {
+    let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
+    let undo = Arc::clone(&first.truth);
+    let mut fixture = start(&[first.clone(), second.clone()], want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    let enemy = k8sctl_rpc::task::spawn("enemy", undo_again_and_again(undo, Arc::clone(&fixture.wake)));
+    let report = fixture.until(|report| states(report)[0] == StepState::Failed).await;
+    enemy.abort();
+    let applies = first.applies();
+    let given_up: Vec<_> =
+        listed(&report).into_iter().filter(|(_, outcome)| *outcome == RepairOutcome::GaveUp).collect();
+    assert_eq!((applies, given_up.len(), report.repairs.len()), (6, 1, 6));
+    let message = &step(&report, "a").message;
+    assert!(message.starts_with("not yet; repaired too often, rests until 20"), "{message}");
+    second.break_it();
+    fixture.until(|report| report.repairs.last().is_some_and(|repair| repair.object == "b")).await;
+    assert_eq!(first.applies(), applies);
+    // A person who asks again ends the rest.
+    let mut again = want(1, Target::Member).expect("wanted");
+    again.spec_generation = 1;
+    fixture.desired.send_replace(Some(again));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    assert_eq!(first.applies(), applies + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_others_is_neither_repaired_nor_undone_nor_in_the_way() {
+    let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
+    let mut fixture = start(&[first.clone(), second.clone()], want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    *first.waits.lock().expect("not poisoned") = true;
+    second.break_it();
+    let report = fixture.until(|report| !report.repairs.is_empty()).await;
+    assert_eq!((report.repairs.len(), report.repairs[0].object.as_str()), (1, "b"));
+    assert_eq!(states(&report)[0], StepState::Done);
+    assert_eq!((step(&report, "a").message.as_str(), first.applies()), ("the API server is away", 1));
+    *first.waits.lock().expect("not poisoned") = false;
+    fixture.until(|report| step(report, "a").message.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_have_listed_meanwhile_is_not_listed_twice() {
+    let slot: Arc<Mutex<Option<Repairs>>> = Arc::default();
+    let lists = Arc::clone(&slot);
+    let then = Arc::new(move || {
+        if let Some(repairs) = &*lists.lock().expect("not poisoned") {
+            repairs.ended("a", "stopped", "started", Ok(()));
+        }
+    });
+    let steps = [FakeStep { then: Some(then), ..FakeStep::new("a") }];
+    let mut fixture = start(&steps, want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done]).await;
+    *slot.lock().expect("not poisoned") = Some(fixture.repairs.clone());
+    steps[0].break_it();
+    let report = fixture.until(|report| steps[0].applies() == 2 && states(report) == [StepState::Done]).await;
+    assert_eq!(listed(&report), [(1, RepairOutcome::Repaired)]);
+    assert_eq!(report.repairs[0].action, "started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_started_again_knows_drift_and_rests_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let steps = [FakeStep::new("a"), FakeStep::new("b"), FakeStep::new("c")];
+    let repairs = Repairs::in_memory(Board::default());
+    let life = |generation: u64| {
+        let (board, shutdown) = (Board::default(), CancellationToken::new());
+        let (desired, receiver) = watch::channel(want(generation, Target::Member));
+        let steps = steps.iter().map(|step| Box::new(step.clone()) as Box<dyn Step>).collect();
+        let converge = Converge::new(steps, receiver, board.clone(), Arc::new(FakeJournal), shutdown)
+            .with_repairs(repairs.clone())
+            .keeping_done(dir.path().join("run/done"));
+        let task = k8sctl_rpc::task::spawn("converge", converge.run());
+        (desired, board.subscribe(), task)
+    };
+    let all_but_the_first = |report: &StatusReport| states(report).ends_with(&[StepState::Done; 2]);
+    let (_desired, mut report, task) = life(1);
+    report.wait_for(|report| states(report) == [StepState::Done; 3]).await.expect("the board lives");
+    task.abort();
+
+    // While nobody looked, one was undone, which was repaired too often before, and another one waits for others.
+    steps[0].break_it();
+    *steps[1].waits.lock().expect("not poisoned") = true;
+    while repairs.leave("a", "broken").is_ok() {
+        repairs.ended("a", "broken", "applied", Ok(()));
+    }
+    let (_desired, mut report, task) = life(1);
+    let now = report.wait_for(all_but_the_first).await.expect("the board lives").clone();
+    assert!(step(&now, "a").message.contains("repaired too often"), "{:?}", step(&now, "a"));
+    assert_eq!(step(&now, "b").message, "the API server is away");
+    assert_eq!(steps.each_ref().map(FakeStep::applies), [1; 3]);
+    task.abort();
+
+    // What another generation asks for is no repair.
+    *steps[1].waits.lock().expect("not poisoned") = false;
+    let (_desired, mut report, _task) = life(2);
+    report.wait_for(|report| states(report) == [StepState::Done; 3]).await.expect("the board lives");
+    assert_eq!(steps.each_ref().map(FakeStep::applies), [2, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]

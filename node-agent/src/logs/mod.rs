@@ -1,33 +1,43 @@
-//! Streams logs that the host asked for: lines from a source, batched into frames, on a call of their own.
+//! Streams logs that the host asked for: lines from a source, in frames, on a call of their own.
 //!
-//! Memory is bounded: when the host reads slowly, HTTP/2 flow control fills the few frames here, then the source's
-//! pipe, and the source waits; journald keeps what is not read yet. The stream ends when the host ends the call. There
-//! are so few of them that readers who stop reading never hold the session up, with which they share a connection.
+//! - [`real`]: the node's own, of `journal` and `pods`, merged; [`simulated`]: lines that count
+//! - `journal`, `export`: entries from journald; `pods`, `container`, `segment`, `cri`: the files of containers
+//! - `wanted`, `filter`: what is asked for; `cursor`: where to go on; `frames`: the way out
+//!
+//! Memory is bounded: when the host reads slowly, HTTP/2 flow control fills the few frames here, and the source waits;
+//! journald and the files keep what is not read yet. The stream ends when the host ends the call. There are so few of
+//! them that readers who stop reading never hold the session up, with which they share a connection.
 
-mod entry;
-pub mod journal;
+mod container;
+mod cri;
+mod cursor;
+mod export;
+mod filter;
+mod frames;
+mod journal;
+mod pods;
+pub mod real;
+mod segment;
 pub mod simulated;
+mod wanted;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
-use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector, StartLogStream};
+use k8sctl_proto::node::v1::{LogFrame, LogSelector, StartLogStream};
 use k8sctl_rpc::limits;
+use k8sctl_types::logs::grep::GrepError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-/// A frame is sent when it holds this many bytes of text, or as many lines as the host takes.
-const FRAME_BYTES: usize = 64 * 1024;
-/// Or when its first line has waited this long.
-const FRAME_WAIT: Duration = Duration::from_millis(20);
+use crate::clock::Offset;
+
+pub use frames::Frames;
+
 /// Frames on their way.
 const FRAMES: usize = 4;
-/// Lines between source and frame.
-const LINES: usize = 32;
 
 /// Reading logs failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +45,17 @@ pub enum LogError {
     /// The reader could not be started.
     #[error("cannot start {program}")]
     Start {
-        /// Its name.
-        program: &'static str,
+        /// Its path.
+        program: String,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// Its output could not be read.
-    #[error("cannot read the output of {program}")]
+    /// What it says, or a file, could not be read.
+    #[error("cannot read {what}")]
     Read {
-        /// Its name.
-        program: &'static str,
+        /// Path, or "the output of journalctl".
+        what: String,
         /// Why.
         #[source]
         source: std::io::Error,
@@ -57,17 +67,30 @@ pub enum LogError {
     #[error("{program} failed: {says}")]
     Failed {
         /// Its name.
-        program: &'static str,
+        program: String,
         /// Its last words.
         says: String,
     },
+    /// It ended while it should have followed.
+    #[error("journalctl has ended by itself")]
+    Ended,
+    /// No position to go on from.
+    #[error("the position to go on from cannot be read: {reason}")]
+    Cursor {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No regular expression.
+    #[error("the regular expression cannot be used")]
+    Grep(#[source] GrepError),
 }
 
 /// Where log lines come from.
 #[async_trait]
 pub trait LogSources: Send + Sync {
-    /// Sends the selected lines, oldest first, until there are no more or nobody receives.
-    async fn read(&self, selector: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError>;
+    /// Sends the selected lines, oldest first, until there are no more or nobody receives. With `follow` there are
+    /// always more, and one frame says when what there was has been sent.
+    async fn read(&self, selector: LogSelector, frames: &mut Frames) -> Result<(), LogError>;
 }
 
 /// The places for log streams, of one session's connection.
@@ -79,6 +102,7 @@ pub fn places() -> Arc<Semaphore> {
 pub async fn stream(
     channel: Channel,
     sources: Arc<dyn LogSources>,
+    offset: Offset,
     place: Option<OwnedSemaphorePermit>,
     start: StartLogStream,
 ) {
@@ -86,7 +110,7 @@ pub async fn stream(
     let has_place = place.is_some();
     let produce = async {
         if has_place {
-            produce(sources, start.clone(), frames).await;
+            produce(sources, offset, start.clone(), frames).await;
         } else {
             refuse(&start, &frames).await;
         }
@@ -122,15 +146,19 @@ async fn refuse(start: &StartLogStream, frames: &mpsc::Sender<LogFrame>) {
     }
 }
 
-async fn produce(sources: Arc<dyn LogSources>, start: StartLogStream, frames: mpsc::Sender<LogFrame>) {
+async fn produce(
+    sources: Arc<dyn LogSources>,
+    offset: Offset,
+    start: StartLogStream,
+    sender: mpsc::Sender<LogFrame>,
+) {
     let first = LogFrame { stream_id: start.stream_id, ..LogFrame::default() };
-    if frames.send(first).await.is_err() {
+    if sender.send(first).await.is_err() {
         return;
     }
-    let (sender, receiver) = mpsc::channel(LINES);
-    let read = sources.read(start.selector.unwrap_or_default(), sender);
-    let (read, ()) = tokio::join!(read, batch(receiver, &frames));
-    if let Err(error) = read {
+    let mut frames = Frames::new(sender, offset);
+    let selector = frames.localised(start.selector.unwrap_or_default());
+    if let Err(error) = sources.read(selector, &mut frames).await {
         let error = k8sctl_rpc::chain(&error).to_string();
         tracing::warn!(error, "log stream failed");
         // The host may be gone already.
@@ -138,74 +166,25 @@ async fn produce(sources: Arc<dyn LogSources>, start: StartLogStream, frames: mp
     }
 }
 
-/// Gathers lines into frames until the lines end or nobody takes frames.
-async fn batch(mut receiver: mpsc::Receiver<LogLine>, frames: &mpsc::Sender<LogFrame>) {
-    while let Some(line) = receiver.recv().await {
-        let deadline = Instant::now() + FRAME_WAIT;
-        let mut bytes = line.text.len();
-        let mut lines = vec![line];
-        while bytes < FRAME_BYTES && lines.len() < limits::LOG_FRAME_LINES {
-            let Ok(Some(line)) = timeout_at(deadline, receiver.recv()).await else { break };
-            bytes += line.text.len();
-            lines.push(line);
-        }
-        if frames.send(LogFrame { lines, ..LogFrame::default() }).await.is_err() {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    async fn lines_per_frame(receiver: mpsc::Receiver<LogLine>) -> Vec<usize> {
-        let (frames, mut outgoing) = mpsc::channel(FRAMES);
-        batch(receiver, &frames).await;
-        drop(frames);
-        let mut counts = Vec::new();
-        while let Some(frame) = outgoing.recv().await {
-            counts.push(frame.lines.len());
-        }
-        counts
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lines_are_gathered_by_size_and_time() {
-        let (sender, receiver) = mpsc::channel(LINES);
-        let line = |size: usize| LogLine { text: "x".repeat(size), ..LogLine::default() };
-        for size in [FRAME_BYTES - 1, 1, 5, 5] {
-            sender.send(line(size)).await.expect("taken");
-        }
-        drop(sender);
-        let counts = lines_per_frame(receiver).await;
-        assert_eq!(counts, [2, 2]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn empty_lines_make_no_frame_that_the_host_refuses() {
-        let (sender, receiver) = mpsc::channel(3 * limits::LOG_FRAME_LINES);
-        for _ in 0..2 * limits::LOG_FRAME_LINES + 1 {
-            sender.try_send(LogLine::default()).expect("there is room");
-        }
-        drop(sender);
-        let counts = lines_per_frame(receiver).await;
-        assert_eq!(counts, [limits::LOG_FRAME_LINES, limits::LOG_FRAME_LINES, 1]);
-    }
+    use k8sctl_proto::node::v1::LogLine;
 
     #[tokio::test]
     async fn a_failing_source_says_so_in_the_last_frame() {
         struct Broken;
         #[async_trait]
         impl LogSources for Broken {
-            async fn read(&self, _: LogSelector, lines: mpsc::Sender<LogLine>) -> Result<(), LogError> {
-                lines.send(LogLine { text: "one".into(), ..LogLine::default() }).await.expect("taken");
-                Err(LogError::Failed { program: "journalctl", says: "no journal".into() })
+            async fn read(&self, _: LogSelector, frames: &mut Frames) -> Result<(), LogError> {
+                let lines = vec![LogLine { text: "one".into(), ..LogLine::default() }];
+                assert!(frames.send(LogFrame { lines, ..LogFrame::default() }).await, "taken");
+                Err(LogError::Failed { program: "journalctl".into(), says: "no journal".into() })
             }
         }
         let (frames, mut outgoing) = mpsc::channel(FRAMES);
         let start = StartLogStream { stream_id: "s".into(), selector: None };
-        produce(Arc::new(Broken), start, frames).await;
+        produce(Arc::new(Broken), Offset::default(), start, frames).await;
         assert_eq!(outgoing.recv().await.expect("the first").stream_id, "s");
         assert_eq!(outgoing.recv().await.expect("the lines").lines[0].text, "one");
         assert_eq!(outgoing.recv().await.expect("the error").error, "journalctl failed: no journal");

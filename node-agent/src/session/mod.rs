@@ -16,6 +16,7 @@ use k8sctl_proto::node::v1::{
     AgentMessage, ConditionStatus, DesiredState, Hello, HostMessage, NodeFacts, StartLogStream, StatusReport,
     agent_message,
 };
+use k8sctl_types::protocol;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,6 +29,7 @@ use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
 use crate::clock;
 use crate::config::Config;
 use crate::logs::LogSources;
+use crate::replace::Replacements;
 use crate::retry::{self, Backoff};
 use crate::status::Board;
 
@@ -101,6 +103,10 @@ pub struct Session {
     pub board: Board,
     /// Where logs come from.
     pub logs: Arc<dyn LogSources>,
+    /// What the clock is off, kept here.
+    pub offset: clock::Offset,
+    /// Hears which program the host wants.
+    pub replacements: Replacements,
     /// The agent's settings.
     pub config: Config,
     /// Asks the session to end.
@@ -299,9 +305,12 @@ impl Session {
 
     /// Acts on a message; `Some` ends the session.
     fn receive(&self, message: HostMessage, identity: &Identity, host: &mut Host) -> Option<End> {
-        match message.message? {
+        let message = message.message?;
+        self.replacements.heard();
+        match message {
             FromHost::Desired(desired) => {
                 tracing::info!(generation = desired.generation, "desired state");
+                self.replacements.want(desired.agent.as_ref(), &host.channel);
                 let modified = self.desired.send_if_modified(|known| {
                     let modified = known.as_ref() != Some(&desired);
                     if modified {
@@ -314,6 +323,10 @@ impl Session {
                 }
             }
             FromHost::StartLogStream(start) => self.start_logs(host, start),
+            FromHost::ReplaceAgent(program) => {
+                tracing::warn!("this agent is too old for its host, which wants another one to run");
+                self.replacements.want(Some(&program), &host.channel);
+            }
             FromHost::HostTime(time) => {
                 self.compare_clock(time.now.as_ref(), &mut host.clock_offset);
                 // By the clock that it was compared with, which may have been set.
@@ -335,12 +348,15 @@ impl Session {
         let name = format!("logs-{}", start.stream_id);
         let (channel, sources) = (host.channel.clone(), Arc::clone(&self.logs));
         let place = Arc::clone(&host.log_places).try_acquire_owned().ok();
-        k8sctl_rpc::task::spawn(name, crate::logs::stream(channel, sources, place, start));
+        let stream = crate::logs::stream(channel, sources, self.offset.clone(), place, start);
+        k8sctl_rpc::task::spawn(name, stream);
     }
 
     fn compare_clock(&self, host: Option<&prost_types::Timestamp>, before: &mut Option<i64>) {
         let Some(host) = host.map(clock::system_time) else { return };
-        let offset = clock::offset_millis(SystemTime::now(), host);
+        let here = SystemTime::now();
+        self.offset.observe(here, host);
+        let offset = clock::offset_millis(here, host);
         match clock::judge(before.replace(offset), offset) {
             clock::Verdict::InStep => {
                 self.board.condition("ClockOK", ConditionStatus::True, "InStep", "within 2 s of the host");
@@ -352,6 +368,7 @@ impl Session {
             clock::Verdict::Off(offset) => {
                 if self.config.step_clock && clock::step_back(offset).is_ok() {
                     *before = None;
+                    self.offset.reset();
                     tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
                     let message = format!("it was {offset} ms from the host");
                     self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
@@ -393,6 +410,8 @@ impl Session {
             boot_id: self.config.machine.boot_id.clone(),
             machine_uuid: self.config.machine.machine_uuid.clone(),
             facts: Some(self.facts()),
+            protocol_minor: protocol::NODE.minor,
+            program_sha256: self.replacements.running().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -445,7 +464,9 @@ mod tests {
             dialer,
             desired: watch::Sender::new(None),
             board: Board::default(),
-            logs: Arc::new(SimulatedLogs),
+            logs: Arc::new(SimulatedLogs::default()),
+            offset: clock::Offset::default(),
+            replacements: Replacements::default(),
             config: Config {
                 port,
                 state_dir: dir.to_owned(),

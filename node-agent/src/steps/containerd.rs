@@ -5,14 +5,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until};
+use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until, whether_starting_helps};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
+use crate::service::{Claims, Service};
 use crate::status::Progress;
 
 /// The CRI socket.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
-const UNIT: &str = "containerd.service";
+/// The unit.
+pub const UNIT: &str = "containerd.service";
 const CONFIG: &str = "/etc/containerd/config.toml";
 /// Longest wait for the CRI after the unit started.
 const ANSWERS: Duration = Duration::from_secs(120);
@@ -31,12 +33,13 @@ enum Format {
 /// The step.
 pub struct Containerd {
     root: Root,
+    claims: Claims,
 }
 
 impl Containerd {
     /// Works below this root.
-    pub fn new(root: Root) -> Self {
-        Self { root }
+    pub fn new(root: Root, claims: Claims) -> Self {
+        Self { root, claims }
     }
 
     fn config(&self, desired: &DesiredState, format: Format) -> OwnedFile {
@@ -147,7 +150,12 @@ impl Step for Containerd {
         }
         Ok(match cri::version(&self.root.path(SOCKET)).await {
             Ok(_) => Check::True,
-            Err(error) => Check::False(k8sctl_rpc::chain(&error).to_string()),
+            // Slow or hung: to start it again changes neither, and repair tells them apart.
+            Err(error @ cri::CriError::Slow { .. }) => Check::Waits(k8sctl_rpc::chain(&error).to_string()),
+            Err(error) => {
+                let why = k8sctl_rpc::chain(&error).to_string();
+                whether_starting_helps(UNIT, why).await
+            }
         })
     }
 
@@ -162,6 +170,7 @@ impl Step for Containerd {
         if !self.root.is_live() {
             return Ok(());
         }
+        let claim = self.claims.claim(Service::Containerd).await;
         if changed && unit_is_active(UNIT).await {
             progress.say("restarting containerd");
             systemctl(&["restart", UNIT]).await?;
@@ -169,6 +178,8 @@ impl Step for Containerd {
             progress.say("starting containerd");
             systemctl(&["start", UNIT]).await?;
         }
+        // One that hangs while it is waited for is repair's.
+        drop(claim);
         let socket = self.root.path(SOCKET);
         wait_until("the CRI answers", ANSWERS, || async {
             cri::version(&socket).await.map(drop).map_err(|error| k8sctl_rpc::chain(&error).to_string())

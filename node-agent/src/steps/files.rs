@@ -2,9 +2,11 @@
 //!
 //! One is special: the kubelet's kubeconfig comes with its certificate inside. It is split into a certificate
 //! file and a kubeconfig that refers to the link beside it, so that the kubelet can rotate its certificate and
-//! needs no TLS bootstrap.
+//! needs no TLS bootstrap. A rotated one that has lost its content or is over gives way to the delivered one: a kubelet
+//! whose certificate is over cannot ask for another.
 
 use std::os::unix::fs::symlink;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -13,9 +15,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{OwnedFile, kubelet, systemctl, write_files, wrong_files};
+use crate::certificate::Validity;
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
+use crate::service::{Claims, Service};
 use crate::status::Progress;
 
 /// The kubelet's kubeconfig.
@@ -25,30 +29,56 @@ pub const ADMIN_CONF: &str = "/etc/kubernetes/admin.conf";
 /// Where the kubelet keeps its certificates.
 pub const KUBELET_PKI: &str = "/var/lib/kubelet/pki";
 /// What the kubelet shows on its port, which it reads once, at its start.
-const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
-/// There while a running kubelet may show another certificate than the delivered one. On tmpfs: no kubelet outlives
-/// a boot.
+pub const SERVING: &str = "/var/lib/kubelet/pki/kubelet.crt";
+/// There while a running kubelet may have another certificate than the delivered one. On tmpfs: no kubelet outlives a
+/// boot.
 const SHOWS_ANOTHER: &str = "/run/k8s-myhome/kubelet-shows-another-certificate";
 /// The link that the kubelet turns when it rotates its certificate.
-const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+pub const CURRENT: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 /// The step.
 pub struct Files {
     root: Root,
+    claims: Claims,
+}
+
+/// How the link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// It leads to a certificate that is good, or as good as the delivered one.
+    Right,
+    /// It leads nowhere, or another certificate was delivered since.
+    Wrong,
+    /// It leads to a certificate that the kubelet cannot use any more, and the delivered one is good.
+    Over,
 }
 
 impl Files {
     /// Works below this root.
-    pub fn new(root: Root) -> Self {
-        Self { root }
+    pub fn new(root: Root, claims: Claims) -> Self {
+        Self { root, claims }
     }
 
-    /// The link leads to a certificate, and the delivered one is not newer than it. A rotated one is the kubelet's,
-    /// which does not sync it: without its content it counts as missing.
-    fn link_is_right(&self, plan: &Plan) -> bool {
-        let Some(certificate) = &plan.kubelet_certificate else { return true };
+    /// A rotated certificate is the kubelet's, which does not sync it: without its content it counts as missing.
+    fn link(&self, plan: &Plan) -> Link {
+        let Some(certificate) = &plan.kubelet_certificate else { return Link::Right };
         let current = std::fs::read(self.root.path(CURRENT)).unwrap_or_default();
-        is_pair(&current) && self.root.exists(certificate)
+        if !is_pair(&current) || !self.root.exists(&certificate.path) {
+            return Link::Wrong;
+        }
+        let now = SystemTime::now();
+        let is_good = |pem: &[u8]| Validity::of_pem(pem).is_some_and(|validity| !validity.is_over(now));
+        if is_good(&current) || !is_good(&certificate.content) { Link::Right } else { Link::Over }
+    }
+
+    /// The kubelet reads its certificates once, at its start. One that does not run reads them then.
+    async fn restart_kubelet(&self, progress: &Progress) -> Result<(), StepError> {
+        if self.root.is_live() {
+            let _claim = self.claims.claim(Service::Kubelet).await;
+            progress.say("restarting the kubelet with the delivered certificate");
+            systemctl(&["try-restart", kubelet::UNIT]).await?;
+        }
+        Ok(())
     }
 
     /// Another certificate than the delivered one lies where the kubelet has read it.
@@ -67,8 +97,8 @@ fn is_pair(pem: &[u8]) -> bool {
 /// What should be there.
 struct Plan {
     files: Vec<OwnedFile>,
-    /// Where the delivered kubelet certificate lies.
-    kubelet_certificate: Option<String>,
+    /// The delivered kubelet certificate, one of them.
+    kubelet_certificate: Option<OwnedFile>,
 }
 
 fn plan_files(managed: &[ManagedFile]) -> Result<Plan, StepError> {
@@ -87,13 +117,14 @@ fn plan_files(managed: &[ManagedFile]) -> Result<Plan, StepError> {
         pair.extend_from_slice(&kubeconfig.key_pem);
         let name = hex::encode(&digest::digest(&digest::SHA256, &pair).as_ref()[..8]);
         let path = format!("/var/lib/kubelet/pki/kubelet-client-host-{name}.pem");
-        plan.files.push(OwnedFile { path: path.clone(), content: pair, mode: 0o600 });
+        let certificate = OwnedFile { path, content: pair, mode: 0o600 };
+        plan.files.push(certificate.clone());
         plan.files.push(OwnedFile {
             path: KUBELET_CONF.to_owned(),
             content: kubeconfig.with_certificate_file(CURRENT),
             mode,
         });
-        plan.kubelet_certificate = Some(path);
+        plan.kubelet_certificate = Some(certificate);
     }
     Ok(plan)
 }
@@ -116,19 +147,26 @@ impl Step for Files {
         let plan = plan_files(&desired.files)?;
         let mut wrong: Vec<String> =
             wrong_files(&self.root, &plan.files)?.iter().map(|file| file.path.clone()).collect();
-        if !self.link_is_right(&plan) {
-            wrong.push(CURRENT.to_owned());
+        match self.link(&plan) {
+            Link::Right => {}
+            Link::Wrong => wrong.push(CURRENT.to_owned()),
+            Link::Over => wrong.push(format!("{CURRENT}, which is over")),
         }
         if self.root.exists(SHOWS_ANOTHER) {
-            wrong.push("the kubelet shows its certificate of before".to_owned());
+            wrong.push("the kubelet has its certificate of before".to_owned());
         }
         Ok(Check::from_missing(wrong))
     }
 
-    async fn apply(&self, desired: &DesiredState, _progress: &Progress) -> Result<(), StepError> {
+    async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         let plan = plan_files(&desired.files)?;
         // Before the files: afterwards a new certificate looks like one that was rotated away long ago.
-        let delivered = !self.link_is_right(&plan);
+        let before = self.link(&plan);
+        let delivered = before != Link::Right;
+        // Noted before anything is changed, so that a kubelet is restarted though this agent is ended in between.
+        if before == Link::Over || self.is_renewed(&plan)? {
+            self.root.write(SHOWS_ANOTHER, b"", 0o600).map_err(StepError::write(SHOWS_ANOTHER))?;
+        }
         if let Some(certificate) = plan.kubelet_certificate.as_ref().filter(|_| delivered) {
             let link = self.root.path(CURRENT);
             if let Some(parent) = link.parent() {
@@ -137,22 +175,16 @@ impl Step for Files {
             let fresh = link.with_extension("new");
             crate::durable::remove(&fresh).map_err(StepError::write(&fresh))?;
             // Relative to the link, so that it holds below any root.
-            let name = certificate.rsplit('/').next().unwrap_or_default();
+            let name = certificate.path.rsplit('/').next().unwrap_or_default();
             symlink(name, &fresh).map_err(StepError::write(&fresh))?;
             std::fs::rename(&fresh, &link).map_err(StepError::write(&link))?;
-        }
-        // Noted before the file is written, so that a kubelet is restarted though this agent is ended in between.
-        if self.is_renewed(&plan)? {
-            self.root.write(SHOWS_ANOTHER, b"", 0o600).map_err(StepError::write(SHOWS_ANOTHER))?;
         }
         write_files(&self.root, &plan.files)?;
         if delivered {
             self.root.sync_dirs(&[KUBELET_PKI]).map_err(StepError::write(KUBELET_PKI))?;
         }
         if self.root.exists(SHOWS_ANOTHER) {
-            if self.root.is_live() {
-                systemctl(&["try-restart", kubelet::UNIT]).await?;
-            }
+            self.restart_kubelet(progress).await?;
             self.root.remove(SHOWS_ANOTHER).map_err(StepError::write(SHOWS_ANOTHER))?;
         }
         Ok(())
@@ -176,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = Root::new(dir.path());
         Fixture {
-            step: Files::new(root.clone()),
+            step: Files::new(root.clone(), Claims::default()),
             root,
             progress: Progress::new(Board::default(), "files"),
             _dir: dir,
@@ -264,6 +296,35 @@ mod tests {
             std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
             symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
         }
+    }
+
+    #[tokio::test]
+    async fn a_rotated_certificate_that_is_over_gives_way_to_a_delivered_one_that_is_good() {
+        let fixture = fixture();
+        let of = |seconds| {
+            let (certificate, key) = crate::certificate::example(seconds);
+            let desired = desired(&[(KUBELET_CONF, &example(&certificate, &key), 0o600)]);
+            (desired, (certificate + &key).into_bytes())
+        };
+        let rotate = |pair: &[u8]| {
+            fixture.root.write("/var/lib/kubelet/pki/rotated.pem", pair, 0o600).expect("written");
+            std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
+            symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
+        };
+        let (good, pair) = of(3600);
+        fixture.settle(&good).await;
+        rotate(&of(-10).1);
+        let check = fixture.step.check(&good).await.expect("checked");
+        assert_eq!(check, Check::False(format!("{CURRENT}, which is over")));
+        fixture.settle(&good).await;
+        assert_eq!(fixture.current(), pair);
+        // A good one stays, and so does one that is over where the host has none that is better.
+        rotate(&of(1800).1);
+        assert_eq!(fixture.step.check(&good).await.expect("checked"), Check::True);
+        let (over, _) = of(-20);
+        fixture.settle(&over).await;
+        rotate(&of(-10).1);
+        assert_eq!(fixture.step.check(&over).await.expect("checked"), Check::True);
     }
 
     #[tokio::test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::{run, systemctl, wait_until};
+use super::{run, systemctl, wait_until, whether_starting_helps};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
-use crate::probe;
+use crate::probe::{self, ProbeError};
+use crate::service::{Claims, Service};
 use crate::status::Progress;
 
 /// The unit.
@@ -22,21 +23,42 @@ const HEALTHY: Duration = Duration::from_secs(240);
 /// The step.
 pub struct Kubelet {
     root: Root,
+    claims: Claims,
 }
 
 impl Kubelet {
     /// Works below this root.
-    pub fn new(root: Root) -> Self {
-        Self { root }
+    pub fn new(root: Root, claims: Claims) -> Self {
+        Self { root, claims }
+    }
+}
+
+/// What the kubelet says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Healthz {
+    /// `ok`
+    Well,
+    /// Something else, or nobody listens.
+    Unwell(String),
+    /// Nothing within the deadline.
+    Slow(String),
+}
+
+/// Asks it.
+pub async fn healthz(deadline: Duration) -> Healthz {
+    match probe::get_within(HEALTHZ, "/healthz", deadline).await {
+        Ok(answer) if answer.status == 200 => Healthz::Well,
+        Ok(answer) => Healthz::Unwell(format!("healthz says {}", answer.status)),
+        Err(error @ ProbeError::Slow { .. }) => Healthz::Slow(k8sctl_rpc::chain(&error).to_string()),
+        Err(error) => Healthz::Unwell(k8sctl_rpc::chain(&error).to_string()),
     }
 }
 
 /// `Err` says what the kubelet answers instead of `ok`.
 pub async fn health() -> Result<(), String> {
-    match probe::get(HEALTHZ, "/healthz").await {
-        Ok(answer) if answer.status == 200 => Ok(()),
-        Ok(answer) => Err(format!("healthz says {}", answer.status)),
-        Err(error) => Err(k8sctl_rpc::chain(&error).to_string()),
+    match healthz(probe::DEADLINE).await {
+        Healthz::Well => Ok(()),
+        Healthz::Unwell(why) | Healthz::Slow(why) => Err(why),
     }
 }
 
@@ -62,8 +84,11 @@ impl Step for Kubelet {
         if !self.root.is_live() {
             return Ok(Check::True);
         }
-        if let Err(why) = health().await {
-            return Ok(Check::False(why));
+        match healthz(probe::DEADLINE).await {
+            Healthz::Well => {}
+            Healthz::Unwell(why) => return Ok(whether_starting_helps(UNIT, why).await),
+            // Slow or hung: to start it again changes neither, and repair tells them apart.
+            Healthz::Slow(why) => return Ok(Check::Waits(why)),
         }
         Ok(if is_enabled().await { Check::True } else { Check::False("the unit is not enabled".to_owned()) })
     }
@@ -72,8 +97,11 @@ impl Step for Kubelet {
         if !is_enabled().await {
             systemctl(&["enable", UNIT]).await?;
         }
+        let claim = self.claims.claim(Service::Kubelet).await;
         progress.say("starting the kubelet");
         systemctl(&["start", UNIT]).await?;
+        // One that hangs while it is waited for is repair's.
+        drop(claim);
         wait_until("the kubelet is healthy", HEALTHY, health).await
     }
 }

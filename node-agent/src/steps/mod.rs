@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 use k8sctl_command::{CommandError, Output, Program};
 
-use crate::converge::step::{Step, StepError};
+use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
+use crate::service::Claims;
 
 /// Pause between two looks at something that is about to become true.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -28,15 +29,15 @@ const SHORT: Duration = Duration::from_secs(60);
 /// Longest that starting a unit may take.
 const UNIT_START: Duration = Duration::from_secs(11 * 60);
 
-/// All real steps.
-pub fn real(root: &Root) -> Vec<Box<dyn Step>> {
+/// All real steps. Those that start and stop units claim them meanwhile.
+pub fn real(root: &Root, claims: &Claims) -> Vec<Box<dyn Step>> {
     vec![
         Box::new(host_os::HostOs::new(root.clone())),
-        Box::new(containerd::Containerd::new(root.clone())),
+        Box::new(containerd::Containerd::new(root.clone(), claims.clone())),
         Box::new(cni::Cni::new(root.clone())),
-        Box::new(files::Files::new(root.clone())),
-        Box::new(kubeadm::Kubeadm::new(root.clone())),
-        Box::new(kubelet::Kubelet::new(root.clone())),
+        Box::new(files::Files::new(root.clone(), claims.clone())),
+        Box::new(kubeadm::Kubeadm::new(root.clone(), claims.clone())),
+        Box::new(kubelet::Kubelet::new(root.clone(), claims.clone())),
     ]
 }
 
@@ -90,6 +91,21 @@ async fn unit_is_active(unit: &str) -> bool {
     run("systemctl", &["is-active", "--quiet", unit]).await.is_ok()
 }
 
+/// What starting a unit does for a service that does not answer as it should: something only where the unit neither runs
+/// nor is about to. One that comes up or goes down takes its time, and one that runs and is not well is not made so by
+/// that.
+async fn whether_starting_helps(unit: &str, why: String) -> Check {
+    let state = run("systemctl", &["show", "--property=ActiveState", "--value", unit]).await;
+    judge_unit(&state.unwrap_or_default(), why)
+}
+
+fn judge_unit(active_state: &str, why: String) -> Check {
+    match active_state.trim() {
+        "active" | "activating" | "reloading" | "deactivating" => Check::Waits(why),
+        _ => Check::False(why),
+    }
+}
+
 /// Looks until it is so, at short intervals. `look` says `Err` with what it saw instead.
 async fn wait_until<F>(
     what: &'static str,
@@ -107,5 +123,21 @@ where
             return Err(StepError::Waited { what, waited, last });
         }
         tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_unit_that_does_not_run_is_to_be_started() {
+        let judged = |state: &str| judge_unit(state, "refused".to_owned());
+        for state in ["active\n", "activating", "reloading", "deactivating"] {
+            assert_eq!(judged(state), Check::Waits("refused".to_owned()), "{state}");
+        }
+        for state in ["inactive\n", "failed", ""] {
+            assert_eq!(judged(state), Check::False("refused".to_owned()), "{state}");
+        }
     }
 }

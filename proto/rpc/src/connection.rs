@@ -9,19 +9,23 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use crate::limits::TURN_BYTES;
+
 /// A connection with a peer of which `I` is known. `H` is given back when it ends.
 #[derive(Debug)]
 pub struct Connection<S, I, H = ()> {
     stream: S,
     info: I,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Bytes read since others had their turn.
+    taken: usize,
     _held: H,
 }
 
 impl<S, I, H> Connection<S, I, H> {
     /// Reading and writing fail when `deadline` has passed; `None` means that it may stay.
     pub(crate) fn new(stream: S, info: I, deadline: Option<Sleep>, held: H) -> Self {
-        Self { stream, info, deadline: deadline.map(Box::pin), _held: held }
+        Self { stream, info, deadline: deadline.map(Box::pin), taken: 0, _held: held }
     }
 
     /// An error once the time is over; until then the task is woken when it is.
@@ -50,7 +54,20 @@ impl<S: AsyncRead + Unpin, I: Unpin, H: Unpin> AsyncRead for Connection<S, I, H>
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check_time(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        if self.taken >= TURN_BYTES {
+            // HTTP/2 reads for as long as there is something: whatever is small to send and dear to read would be the
+            // only thing that this thread does.
+            self.taken = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        match polled {
+            Poll::Ready(_) => self.taken += buffer.filled().len().saturating_sub(before),
+            Poll::Pending => self.taken = 0,
+        }
+        polled
     }
 }
 
@@ -84,5 +101,41 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// Reads until it must wait, and gives how much that was.
+    fn turn(connection: &mut Connection<&[u8], ()>) -> usize {
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut bytes, mut count) = ([0; 8 * 1024], 0);
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *connection).poll_read(&mut context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => count += buffer.filled().len(),
+                _ => return count,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_and_nothing_is_lost() {
+        let sent = vec![7; 3 * TURN_BYTES + 5];
+        let mut connection = Connection::new(sent.as_slice(), (), None, ());
+        for _ in 0..3 {
+            assert_eq!(turn(&mut connection), TURN_BYTES);
+        }
+        assert_eq!(turn(&mut connection), 5, "the rest, without waiting");
+        let mut connection = Connection::new(sent.as_slice(), (), None, ());
+        let mut read = Vec::new();
+        connection.read_to_end(&mut read).await.expect("reads");
+        assert!(read == sent, "{} bytes", read.len());
     }
 }

@@ -5,7 +5,8 @@
 //! - [`directory`]: directories for others, whatever the umask
 //! - [`unix`]: control socket with the caller's credentials from the kernel
 //! - [`connection`]: an accepted connection and what is known of its peer
-//! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold
+//! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold; [`pace`]: when it gets a
+//!   handshake
 //! - [`limits`]: every limit of every server, in one place
 //! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
 //! - [`task`]: supervised tasks
@@ -19,6 +20,7 @@ pub mod chain;
 pub mod connection;
 pub mod directory;
 pub mod limits;
+pub mod pace;
 pub mod places;
 pub mod provider;
 pub mod status;

@@ -1,5 +1,6 @@
 //! Every limit of every gRPC server and client, in one place. Servers begin with [`server`]; generated services
-//! take [`DECODE_BYTES`], [`NODE_DECODE_BYTES`] or [`JOIN_DECODE_BYTES`] by `max_decoding_message_size`.
+//! take [`CONTROL_DECODE_BYTES`], [`NODE_DECODE_BYTES`] or [`JOIN_DECODE_BYTES`] by `max_decoding_message_size`. How many
+//! parts a message may have stands with the messages, in `k8sctl_proto::parts`.
 
 use std::time::Duration;
 
@@ -14,10 +15,13 @@ pub const CONCURRENT_REQUESTS: usize = 32;
 pub const CALLS_PER_NODE: usize = 32;
 /// How long a call to join or to renew a certificate may take, its message included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest message that a service decodes.
-pub const DECODE_BYTES: usize = 4 * 1024 * 1024;
-/// Largest message of a node agent. Decoded, a message of many empty parts takes a hundred times its size.
-pub const NODE_DECODE_BYTES: usize = 1024 * 1024;
+/// The same of one user of the control socket, over all of its connections.
+pub const CALLS_PER_USER: usize = 32;
+/// Largest message of a user: the largest cluster file, and what stands around it.
+pub const CONTROL_DECODE_BYTES: usize = 1024 * 1024 + 64 * 1024;
+/// Largest message of a node agent: a frame of a log is sent with 64 KiB of text, to which come a last line, some twenty
+/// bytes for each line and a cursor.
+pub const NODE_DECODE_BYTES: usize = 512 * 1024;
 /// Largest message that the join service, open to strangers, decodes.
 pub const JOIN_DECODE_BYTES: usize = 64 * 1024;
 /// Largest header list, failures in trailers included.
@@ -25,17 +29,31 @@ pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
 /// HTTP/2 window of a stream: what a peer may send ahead of its reader.
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// HTTP/2 window of a connection, which all its streams share.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 3 * 1024 * 1024;
 /// Log streams that a node agent has open on the connection of its session. Their readers may stop reading.
-pub const LOG_STREAMS: usize = 8;
+pub const LOG_STREAMS: usize = 24;
 // Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
 const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+// A log stream waits for its response until its end: some calls must be left for the session and renewals.
+const _: () = assert!(LOG_STREAMS + 8 <= CONCURRENT_REQUESTS && LOG_STREAMS + 8 <= CALLS_PER_NODE);
+/// Times that a node may be sent its agent's program at once: once, and once more where it lost that connection.
+pub const FETCHES_PER_NODE: usize = 2;
+/// Readers of logs of one host agent, each of any number of nodes.
+pub const LOG_READERS: usize = 64;
+/// Longest cursor of a log, in bytes: some hundred for the journal and for each container.
+pub const LOG_CURSOR_BYTES: usize = 64 * 1024;
+/// Units and pods that one request for logs names.
+pub const LOG_NAMES: usize = 64;
+/// Longest name of what a line of a log is from: that of a unit, or of a container with its pod.
+pub const LOG_SOURCE_BYTES: usize = 1024;
 /// Lines of a frame of a log. An empty line takes two bytes on the wire and some seventy in memory.
 pub const LOG_FRAME_LINES: usize = 4096;
 /// Streams reset by the peer before they were accepted, before the connection is closed.
 pub const PENDING_ACCEPT_RESETS: usize = 20;
 /// Streams reset for the peer's errors before the connection is closed.
 pub const LOCAL_ERROR_RESETS: usize = 100;
+/// What is read of one connection before others have their turn: whoever sends without end must not hold a thread.
+pub const TURN_BYTES: usize = 64 * 1024;
 /// How often a quiet peer is pinged.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it has for the answer.
@@ -46,6 +64,13 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take, by the listener.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between the beginnings of two TLS handshakes, of all listeners of a program together: 45 a second. Each takes the host
+/// about a millisecond of a processor, and after its restart all agents come at once.
+pub const HANDSHAKES_APART: Duration = Duration::from_millis(22);
+/// How long a connection may wait for its handshake to begin; one that would wait longer is closed.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(8);
+// Whoever waits is still there when its turn comes.
+const _: () = assert!(HANDSHAKE_PATIENCE.as_millis() + 1_000 < CONNECT_TIMEOUT.as_millis());
 /// Pause after the system refused to accept, for example without free file descriptors.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections without client certificate, handshakes included, from one address; further ones are closed.
@@ -61,6 +86,10 @@ pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 pub const STRANGERS: usize = 32;
 /// How long such a connection may live: long enough to be told no.
 pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
+/// Connections of one user with a role to a unix socket; further ones are closed.
+pub const CONNECTIONS_PER_USER: usize = 128;
+// All readers of logs may be one user's, who looks at the status as well.
+const _: () = assert!(LOG_READERS + 32 <= CONNECTIONS_PER_USER);
 /// Connections of one listener; further ones are closed.
 pub const CONNECTIONS: usize = 1024;
 

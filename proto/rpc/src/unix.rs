@@ -2,7 +2,8 @@
 //! [`PeerCredentials`]. Roles are made of them elsewhere.
 //!
 //! Everybody may connect, so that whoever has a role, by whatever group, can use it and whoever has none is told so.
-//! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others.
+//! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others. Each
+//! user with a role has places of its own, so that none of them can either.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -19,6 +20,7 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use crate::places::{Place, Places};
 use crate::{connection, directory, limits};
 
 /// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
@@ -109,7 +111,8 @@ pub fn listen(
         .and_then(|()| std::fs::rename(&early, path))
         .map_err(bind_error)?;
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
-    Ok(Incoming { listener, pause: None, is_known: Box::new(is_known), strangers })
+    let users = Places::new(limits::CONNECTIONS_PER_USER);
+    Ok(Incoming { listener, pause: None, is_known: Box::new(is_known), strangers, users })
 }
 
 /// Stream of control connections. It never yields an error.
@@ -119,16 +122,19 @@ pub struct Incoming {
     pause: Option<Pin<Box<Sleep>>>,
     is_known: Box<dyn Fn(&PeerCredentials) -> bool + Send>,
     strangers: Arc<Semaphore>,
+    /// By user.
+    users: Places<u32>,
 }
 
 impl Incoming {
-    /// `None` means: a stranger for whom there is no place.
+    /// `None` means: there is no place.
     fn admit(&self, stream: UnixStream, peer: PeerCredentials) -> Option<Connection> {
         if (self.is_known)(&peer) {
-            return Some(Connection::new(stream, peer, None, None));
+            let place = self.users.take(peer.uid)?;
+            return Some(Connection::new(stream, peer, None, Held::User(place)));
         }
         let place = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
-        Some(Connection::new(stream, peer, Some(sleep(limits::STRANGER_LIFETIME)), Some(place)))
+        Some(Connection::new(stream, peer, Some(sleep(limits::STRANGER_LIFETIME)), Held::Stranger(place)))
     }
 }
 
@@ -164,7 +170,7 @@ impl Stream for Incoming {
                     }
                     tracing::debug!(
                         peer.uid = peer.uid,
-                        "too many control connections of users without a role"
+                        "too many control connections of this user, or of users without a role"
                     );
                 }
                 // Whoever cannot be told is not served.
@@ -174,8 +180,17 @@ impl Stream for Incoming {
     }
 }
 
-/// One control connection; a stranger's has a place of theirs and a deadline.
-pub type Connection = connection::Connection<UnixStream, PeerCredentials, Option<OwnedSemaphorePermit>>;
+/// The place that a control connection has while it is open.
+#[derive(Debug)]
+pub enum Held {
+    /// One of those of its user.
+    User(Place<u32>),
+    /// One of those that all users without a role have together.
+    Stranger(OwnedSemaphorePermit),
+}
+
+/// One control connection; a stranger's has a deadline.
+pub type Connection = connection::Connection<UnixStream, PeerCredentials, Held>;
 
 /// A channel to the host agent. It reconnects when the host agent was restarted.
 pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {

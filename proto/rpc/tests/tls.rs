@@ -8,6 +8,7 @@ use k8sctl_proto::node::v1::join_service_client::JoinServiceClient;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
 use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
 use k8sctl_rpc::limits;
+use k8sctl_rpc::pace::Pace;
 use k8sctl_rpc::tls::{self, Identity, PeerInfo, ServerCertificate, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -67,6 +68,8 @@ struct Server {
     address: SocketAddr,
     ca: Authority,
     certificate: Arc<ServerCertificate>,
+    /// Who has asked.
+    seen: Arc<Mutex<Vec<SocketAddr>>>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -76,6 +79,10 @@ async fn server() -> Server {
 }
 
 async fn server_that_knows(addresses: &[IpAddr]) -> Server {
+    server_with(addresses, Arc::default()).await
+}
+
+async fn server_with(addresses: &[IpAddr], pace: Arc<Pace>) -> Server {
     let known = addresses.to_owned();
     let ca = Authority::new();
     let own = ca.issue(ExtendedKeyUsagePurpose::ServerAuth);
@@ -84,14 +91,15 @@ async fn server_that_knows(addresses: &[IpAddr]) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (stop, stopped) = oneshot::channel::<()>();
+    let seen = Arc::<Mutex<Vec<SocketAddr>>>::default();
     let service =
-        JoinServiceServer::new(Echo(Arc::default())).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
-    let incoming = tls::incoming(listener, config, owner, move |address| known.contains(&address));
+        JoinServiceServer::new(Echo(Arc::clone(&seen))).max_decoding_message_size(limits::JOIN_DECODE_BYTES);
+    let incoming = tls::incoming(listener, config, owner, pace, move |address| known.contains(&address));
     let serve = limits::server()
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, async { drop(stopped.await) });
     k8sctl_rpc::task::spawn("server", serve);
-    Server { address, ca, certificate, _stop: stop }
+    Server { address, ca, certificate, seen, _stop: stop }
 }
 
 async fn ask(channel: tonic::transport::Channel, request: JoinRequest) -> Result<Vec<u8>, Status> {
@@ -124,6 +132,19 @@ async fn the_wrong_server_is_refused() {
     let error =
         tls::connect(&address, "host.other.internal", &server.ca.der, None).await.expect_err("another name");
     assert!(matches!(error, TlsError::Handshake { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_peer_dials_from_the_address_that_it_is_given() {
+    let node = IpAddr::from([127, 0, 7, 9]);
+    let server = server().await;
+    let address = server.address.to_string();
+    let (channel, _) = tls::connect_from(node, &address, NAME, &server.ca.der, None).await.expect("connects");
+    ask(channel, JoinRequest::default()).await.expect("answers");
+    assert_eq!(server.seen.lock().expect("no panic").iter().map(SocketAddr::ip).collect::<Vec<_>>(), [node]);
+    let foreign = IpAddr::from([192, 0, 2, 1]);
+    let error = tls::connect_from(foreign, &address, NAME, &server.ca.der, None).await;
+    assert!(matches!(error.map(|_| ()), Err(TlsError::Connect { .. })), "it is not this machine's");
 }
 
 #[tokio::test]
@@ -255,6 +276,27 @@ async fn one_node_cannot_hold_the_places_of_all() {
     // Level-triggered: as soon as the listener saw that they are gone, a dial succeeds.
     let again = async { while dial(&greedy).await.is_none() {} };
     tokio::time::timeout(Duration::from_secs(10), again).await.expect("the places come back");
+}
+
+#[tokio::test]
+async fn handshakes_begin_at_a_pace_and_who_would_wait_too_long_is_closed() {
+    let apart = Duration::from_millis(100);
+    let server = server_with(&[], Arc::new(Pace::new(apart, 2 * apart))).await;
+    let address = server.address.to_string();
+    let began = std::time::Instant::now();
+    let dial = || tls::connect(&address, NAME, &server.ca.der, None);
+    let dialled = tokio::join!(dial(), dial(), dial(), dial(), dial());
+    let dialled: [Result<_, TlsError>; 5] = dialled.into();
+    let (well, badly): (Vec<_>, Vec<_>) = dialled.into_iter().partition(Result::is_ok);
+    // The last ones may have come when the first turn was over, on a machine that is slow.
+    assert!(well.len() >= 3, "{} came in", well.len());
+    assert!(began.elapsed() >= apart * (well.len() as u32 - 1), "{:?}", began.elapsed());
+    let is_cut = |error: &TlsError| {
+        matches!(error, TlsError::Connect { .. } | TlsError::Handshake { .. } | TlsError::Http { .. })
+    };
+    assert!(badly.iter().all(|it| it.as_ref().is_err_and(is_cut)), "something else failed");
+    let (channel, _) = dial().await.expect("later there is room again");
+    ask(channel, JoinRequest::default()).await.expect("answers");
 }
 
 #[tokio::test]

@@ -72,14 +72,19 @@ async fn strangers_have_few_places() {
 }
 
 #[tokio::test]
-async fn whoever_is_known_needs_no_place() {
+async fn whoever_is_known_has_places_of_its_own() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
     let _stop = serve(&path, true);
     let mut connections = Vec::new();
-    for _ in 0..=limits::STRANGERS {
+    for _ in 0..limits::CONNECTIONS_PER_USER {
         connections.push(is_served(&path).await.expect("served"));
     }
+    assert!(is_served(&path).await.is_none(), "one more than a user has");
+    connections.clear();
+    // The server sees the ends of those connections in its own time.
+    let again = async { while is_served(&path).await.is_none() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), again).await.expect("places are given back");
 }
 
 #[tokio::test]

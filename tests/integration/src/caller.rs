@@ -1,9 +1,13 @@
 //! `integration-caller SOCKET UID GID [PATH…]`: becomes that user, calls every control method once with an empty
 //! request, then the other paths, and prints a line of each: path, gRPC code, id of the failure.
 //!
-//! Started by the tests of the control socket, because a process has one user: the kernel's word on it is what is
-//! tested. Which methods there are it takes from the table that the build makes of the `.proto` files.
+//! `integration-caller SOCKET UID GID --http`: becomes that user, asks for the metrics, and prints the answer.
+//!
+//! Started by the tests of the control socket and of the metrics, because a process has one user: the kernel's word on
+//! it is what is tested. Which methods there are it takes from the table that the build makes of the `.proto` files.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,16 +28,28 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, uid, gid, others @ ..] = arguments.as_slice() else {
-        bail!("usage: integration-caller SOCKET UID GID [PATH…]");
+        bail!("usage: integration-caller SOCKET UID GID [--http | PATH…]");
     };
     // No groups but the one: others are the host agent's to look up.
     setgroups(&[]).context("cannot drop the groups (is this root?)")?;
     setgid(Gid::from_raw(gid.parse()?)).context("cannot change the group")?;
     setuid(Uid::from_raw(uid.parse()?)).context("cannot change the user")?;
+    if others.first().is_some_and(|first| first == "--http") {
+        return ask_metrics(Path::new(socket));
+    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
         .block_on(call_all(Path::new(socket), others))
+}
+
+fn ask_metrics(socket: &Path) -> anyhow::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: host-agent\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    print!("{answer}");
+    Ok(())
 }
 
 async fn call_all(socket: &Path, others: &[String]) -> anyhow::Result<()> {

@@ -4,7 +4,10 @@
 //! A test that is not inside of a lab (`tests/lab/run`) fails at once and says how to run it.
 
 pub mod canary;
-pub mod figure;
+pub mod faults;
+pub mod host;
+pub mod lines;
+pub mod pace;
 pub mod processes;
 pub mod simulated;
 pub mod tap;

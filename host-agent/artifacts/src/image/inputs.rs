@@ -15,8 +15,9 @@ const BUILDER: u32 = 3;
 
 /// The kernel's command line. `net.ifnames=0`: the first virtio NIC is `eth0`. `noinit_itable` is
 /// the initrd's: growing a disk to 50 GiB would otherwise zero its inode tables behind everyone's back.
+/// `psi=1`: Debian's kernels tell of memory pressure only when they are asked to.
 pub const CMDLINE: &str = "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet loglevel=4 \
-    systemd.show_status=no audit=0 no_timer_check random.trust_cpu=on panic=10";
+    systemd.show_status=no audit=0 no_timer_check random.trust_cpu=on psi=1 panic=10";
 
 /// What an image is made of.
 #[derive(Clone, Debug)]

@@ -110,8 +110,9 @@ const MASKED_GENERATORS: [&str; 12] = [
 ];
 
 /// Started at boot: `(wanting unit, unit, directory of the unit)`.
-const WANTED: [(&str, &str, &str); 7] = [
+const WANTED: [(&str, &str, &str); 8] = [
     ("multi-user.target.wants", "k8s-node-agent.service", "/etc/systemd/system"),
+    ("multi-user.target.wants", "k8s-node-agent-guard.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-grow-root.service", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-power-button.timer", "/etc/systemd/system"),
     ("multi-user.target.wants", "k8s-resolv.path", "/etc/systemd/system"),
@@ -154,6 +155,7 @@ pub fn plan_overlay(debug_unit: bool) -> Vec<Item> {
         file!("etc/systemd/networkd.conf.d/k8s-myhome.conf", 0o644, "networkd.conf"),
         file!("etc/systemd/network/10-nic.network", 0o644, "10-nic.network"),
         file!("etc/systemd/system/k8s-node-agent.service", 0o644, "k8s-node-agent.service"),
+        file!("etc/systemd/system/k8s-node-agent-guard.service", 0o644, "k8s-node-agent-guard.service"),
         file!("etc/systemd/system/containerd.service", 0o644, "containerd.service"),
         file!("etc/systemd/system/kubelet.service", 0o644, "kubelet.service"),
         file!("etc/systemd/system/kubelet.service.d/10-kubeadm.conf", 0o644, "10-kubeadm.conf"),
@@ -317,6 +319,18 @@ mod tests {
             let wanted = expected.get(inside).copied().unwrap_or(0o755);
             assert_eq!(mode, wanted, "{inside}: {mode:o}");
         }
+    }
+
+    #[test]
+    fn the_journal_is_kept_and_loses_no_line() {
+        let items = plan_overlay(false);
+        let is_conf = |item: &&Item| matches!(item, Item::File { path, .. } if *path == "etc/systemd/journald.conf.d/k8s-myhome.conf");
+        let Some(Item::File { content, .. }) = items.iter().find(is_conf) else { panic!("it is not there") };
+        for line in ["Storage=persistent", "SyncIntervalSec=1s", "RateLimitIntervalSec=0", "RateLimitBurst=0"]
+        {
+            assert!(content.lines().any(|it| it == line), "{line} is not in {content}");
+        }
+        assert!(items.contains(&Item::Dir { path: "var/log/journal", mode: 0o755 }));
     }
 
     #[test]

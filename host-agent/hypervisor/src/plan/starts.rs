@@ -27,6 +27,12 @@ pub fn plan_starts(
     adopted: &Adoption,
 ) -> Result<StartPlan, Failure> {
     let plan = |nodes: &[&DesiredNode]| plan_there(&with_nodes(desired, nodes), observed, adopted);
+    // As a rule nothing stands in any node's way, and then one plan of all of them is enough.
+    let all: Vec<&DesiredNode> = desired.nodes.iter().collect();
+    if let Ok(mut changes) = plan(&all) {
+        changes.retain(|change| only_starts(&change.op, observed));
+        return Ok(StartPlan { changes, refused: None });
+    }
     let (mut able, mut refused) = (Vec::new(), None);
     for node in &desired.nodes {
         match plan(&[node]) {

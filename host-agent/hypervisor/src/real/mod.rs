@@ -4,9 +4,11 @@
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
 //! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
 //! - `observe`: libvirt and host into [`ObservedHost`]; `qcow2`: what a disk's own header tells
+//! - `documents`: what libvirt says of what is ours, as it says it
 //! - `network`, `leases`, `storage`, `domain`, `taps`: executing; `share`: of the host's processors
 
 pub mod daemons;
+mod documents;
 mod domain;
 pub mod error;
 mod events;
@@ -35,6 +37,7 @@ use self::error::{LibvirtError, Result};
 use self::link::Link;
 use crate::change::{DomainRef, HostOp, Outcome};
 use crate::desired::DesiredPool;
+use crate::documents::{Document, Documents, Wanted};
 use crate::hypervisor::Hypervisor;
 use crate::observed::ObservedHost;
 
@@ -144,6 +147,14 @@ impl Hypervisor for RealHypervisor {
     async fn join_channel(&self, domain: &DomainRef) -> std::result::Result<Option<PathBuf>, Failure> {
         let domain = domain.clone();
         self.blocking(move |connect, _| domain::join_channel_impl(connect, &domain)).await
+    }
+}
+
+#[async_trait]
+impl Documents for RealHypervisor {
+    async fn documents(&self, wanted: &Wanted) -> std::result::Result<Vec<Document>, Failure> {
+        let wanted = wanted.clone();
+        self.blocking(move |connect, _| documents::documents_impl(connect, &wanted)).await
     }
 }
 

@@ -73,6 +73,13 @@ struct State {
     issued: BTreeMap<String, Issued>,
 }
 
+/// What is kept, and what was issued besides.
+struct Draft<'a> {
+    state: &'a State,
+    /// By node and file.
+    new: BTreeMap<String, Issued>,
+}
+
 /// Form of [`State`].
 const VERSION: u32 = 1;
 
@@ -138,8 +145,8 @@ impl KubernetesPki {
         wanted: &ControlPlane<'_>,
         now: Timestamp,
     ) -> Result<Vec<ManagedFile>, PkiError> {
-        self.with_state(|state| {
-            let mut files = Vec::new();
+        self.with_draft(|draft| {
+            let (state, mut files) = (draft.state, Vec::new());
             for (name, pair) in
                 [("ca", &state.kubernetes), ("front-proxy-ca", &state.front_proxy), ("etcd/ca", &state.etcd)]
             {
@@ -148,12 +155,12 @@ impl KubernetesPki {
             files.push(managed(format!("{PKI_DIR}/sa.key"), &state.service_account_key, SECRET));
             files.push(managed(format!("{PKI_DIR}/sa.pub"), &state.service_account_public, PUBLIC));
             for (name, leaf) in control_plane_leaves(wanted)? {
-                let pair = state.issue(wanted.node_name, name, leaf, now)?;
+                let pair = draft.issue(wanted.node_name, name, leaf, now)?;
                 push_pair(&mut files, &format!("{PKI_DIR}/{name}"), &pair);
             }
-            state.push_kubelet_serving(&mut files, wanted.node_name, wanted.node_ip, now)?;
+            draft.push_kubelet_serving(&mut files, wanted.node_name, wanted.node_ip, now)?;
             for client in control_plane_clients(wanted) {
-                let pair = state.issue(wanted.node_name, client.file, client.leaf, now)?;
+                let pair = draft.issue(wanted.node_name, client.file, client.leaf, now)?;
                 let text = kubeconfig(
                     "kubernetes",
                     &client.server,
@@ -186,10 +193,10 @@ impl KubernetesPki {
         endpoint: &str,
         now: Timestamp,
     ) -> Result<Vec<ManagedFile>, PkiError> {
-        self.with_state(|state| {
+        self.with_draft(|draft| {
             let client = kubelet_client(node_name, endpoint);
-            let pair = state.issue(node_name, client.file, client.leaf, now)?;
-            let authority = &state.kubernetes.certificate;
+            let pair = draft.issue(node_name, client.file, client.leaf, now)?;
+            let authority = &draft.state.kubernetes.certificate;
             let text = kubeconfig(
                 "kubernetes",
                 &client.server,
@@ -202,7 +209,7 @@ impl KubernetesPki {
                 managed(format!("{PKI_DIR}/ca.crt"), authority, PUBLIC),
                 managed(format!("{CONFIG_DIR}/{}", client.file), &text, SECRET),
             ];
-            state.push_kubelet_serving(&mut files, node_name, node_ip, now)?;
+            draft.push_kubelet_serving(&mut files, node_name, node_ip, now)?;
             Ok(files)
         })
     }
@@ -244,26 +251,29 @@ impl KubernetesPki {
 
     /// Forgets the leaves of a node that was removed.
     pub fn forget_node(&self, node_name: &str) -> Result<(), PkiError> {
-        self.with_state(|state| {
-            let prefix = format!("{node_name}/");
-            state.issued.retain(|name, _| !name.starts_with(&prefix));
-            Ok(())
-        })
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let prefix = format!("{node_name}/");
+        if !state.issued.keys().any(|name| name.starts_with(&prefix)) {
+            return Ok(());
+        }
+        let mut next = state.clone();
+        next.issued.retain(|name, _| !name.starts_with(&prefix));
+        save(&self.path, &next)?;
+        *state = next;
+        Ok(())
     }
 
-    /// Runs work on the state and stores what it issued before anybody sees it.
-    fn with_state<R>(&self, work: impl FnOnce(&mut State) -> Result<R, PkiError>) -> Result<R, PkiError> {
+    /// Runs work on the state and stores what it issued before anybody sees it. As a rule that is nothing: a cluster's
+    /// task asks for the files of all its nodes again and again.
+    fn with_draft<R>(&self, work: impl FnOnce(&mut Draft<'_>) -> Result<R, PkiError>) -> Result<R, PkiError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Work goes on a copy, so nothing is half-changed if it or the writing fails.
-        let mut next = state.clone();
-        let result = work(&mut next)?;
-        let changed = |a: &Issued, b: &Issued| a.pair.certificate != b.pair.certificate;
-        let same = next.issued.len() == state.issued.len()
-            && next
-                .issued
-                .iter()
-                .all(|(name, new)| state.issued.get(name).is_some_and(|old| !changed(old, new)));
-        if !same {
+        let mut draft = Draft { state: &state, new: BTreeMap::new() };
+        let result = work(&mut draft)?;
+        let new = draft.new;
+        if !new.is_empty() {
+            // On a copy, so nothing is half-changed if the writing fails.
+            let mut next = state.clone();
+            next.issued.extend(new);
             save(&self.path, &next)?;
             *state = next;
         }
@@ -293,7 +303,9 @@ impl State {
             issued: BTreeMap::new(),
         })
     }
+}
 
+impl Draft<'_> {
     fn push_kubelet_serving(
         &mut self,
         files: &mut Vec<ManagedFile>,
@@ -310,20 +322,20 @@ impl State {
     /// else a new one.
     fn issue(&mut self, node_name: &str, name: &str, leaf: Leaf, now: Timestamp) -> Result<Pair, PkiError> {
         let key = format!("{node_name}/{name}");
-        if let Some(issued) = self.issued.get(&key)
+        if let Some(issued) = self.new.get(&key).or_else(|| self.state.issued.get(&key))
             && issued.leaf == leaf
             && is_fresh(issued.not_before, issued.not_after, now)
         {
             return Ok(issued.pair.clone());
         }
         let signer = match leaf.signer {
-            Signer::Kubernetes => &self.kubernetes,
-            Signer::FrontProxy => &self.front_proxy,
-            Signer::Etcd => &self.etcd,
+            Signer::Kubernetes => &self.state.kubernetes,
+            Signer::FrontProxy => &self.state.front_proxy,
+            Signer::Etcd => &self.state.etcd,
         };
         let (not_before, not_after) = (later(name, now, -BACKDATE)?, later(name, now, LEAF_LIFETIME)?);
         let pair = sign(signer, &leaf, not_before, not_after)?;
-        self.issued.insert(key, Issued { leaf, not_before, not_after, pair: pair.clone() });
+        self.new.insert(key, Issued { leaf, not_before, not_after, pair: pair.clone() });
         Ok(pair)
     }
 }

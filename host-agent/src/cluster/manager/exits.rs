@@ -5,6 +5,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use k8sctl_rpc::task::{Exit, Outcome};
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 use tokio::sync::mpsc;
 
@@ -67,7 +68,7 @@ impl Manager {
         let event = NewEvent {
             cluster: cluster.to_owned(),
             object: failure.object.clone(),
-            kind: "OperationFailed",
+            kind: EventType::OperationFailed,
             message: failure.to_string(),
             warning: true,
         };

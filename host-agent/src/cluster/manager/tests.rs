@@ -10,12 +10,12 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
+use crate::events::Selection;
 use crate::records::OperationState;
 
 mod cut;
 mod deadlines;
 mod ends;
-mod logs;
 mod told;
 mod turns;
 
@@ -287,7 +287,7 @@ async fn a_damaged_cluster_holds_up_no_other() {
     }
     let names: Vec<_> = manager.summaries().await.expect("reads").into_iter().map(|it| it.name).collect();
     assert_eq!(names, ["other", "home"]);
-    let events = agent.shared.events.page(0, "home").await.expect("reads");
+    let events = agent.shared.events.page(0, &Selection::of_cluster("home")).await.expect("reads").events;
     assert!(events.iter().any(|event| event.r#type == "RecordDamaged"), "{events:?}");
     // Who watches it again after the restart would wait for ever.
     let ended = manager.operation(&running["home"]).await.expect("reads");

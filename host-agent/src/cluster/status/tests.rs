@@ -1,8 +1,9 @@
 //! What is shown of nodes, and what of it is told.
 
-use k8sctl_proto::node::v1::StatusReport;
+use k8sctl_proto::node::v1::{Repair, StatusReport, StepStatus};
 
 use super::*;
+use crate::cluster::progress::VmView;
 use crate::cluster::progress::tests::{cluster, running, time};
 use crate::kubernetes::KubernetesNode;
 use crate::records::{OperationKind, OperationState};
@@ -36,15 +37,54 @@ fn what_an_agent_said_last_is_not_known_any_more_when_its_session_ends() {
         assert_eq!(status_of(kind, &after), ConditionStatus::Unknown, "{kind}");
     }
     keep_since(&before.conditions, &mut after.conditions);
-    assert_eq!(after.conditions[0].since, Some(wire::timestamp(time(60))));
+    let disk = after.conditions.iter().find(|it| it.r#type == "DiskOK").expect("it is shown");
+    assert_eq!(disk.since, Some(wire::timestamp(time(60))));
     assert_eq!(
         status_of(AGENT_READY, &node_status(&cluster.nodes[0], &observed, time(60))),
         ConditionStatus::True
     );
 }
 
+/// Which `up` ends; Kubernetes may find all of it Ready meanwhile.
 #[test]
-fn ends_of_sessions_and_what_kubernetes_says_are_told_once_each() {
+fn a_node_whose_agent_may_rest_leaves_something_to_ask_for() {
+    let ready = |node: control::NodeStatus| {
+        let condition = wire::condition(READY, ConditionStatus::True, "AsDesired", "", time(20));
+        control::ClusterStatus { conditions: vec![condition], nodes: vec![node], ..Default::default() }
+    };
+    let node = |state: StepState, kind: &str, status: ConditionStatus| control::NodeStatus {
+        steps: vec![StepStatus { state: state.into(), ..StepStatus::default() }],
+        conditions: vec![wire::condition(kind, status, "x", "", time(20))],
+        ..control::NodeStatus::default()
+    };
+    use ConditionStatus::{False, True};
+    assert!(leaves_nothing_to_ask_for(&ready(node(StepState::Done, "DiskOK", True))));
+    // Nobody repairs that, and nobody rests from it.
+    assert!(leaves_nothing_to_ask_for(&ready(node(StepState::Done, "MemoryOK", False))));
+    assert!(!leaves_nothing_to_ask_for(&ready(node(StepState::Failed, "DiskOK", True))));
+    assert!(!leaves_nothing_to_ask_for(&ready(node(StepState::Done, "DiskOK", False))));
+    assert!(!leaves_nothing_to_ask_for(&control::ClusterStatus::default()));
+}
+
+#[test]
+fn a_node_that_speaks_for_the_host_is_not_heard() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let claim = |kind: &str| wire::condition(kind, ConditionStatus::True, "Claimed", "", time(0));
+    let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
+    view.report.conditions = ["DiskOK", NODE_READY, VM_RUNNING].map(claim).to_vec();
+    view.report.repairs.push(Repair { number: 7, ..Repair::default() });
+    let status = cluster_status(&cluster, &observed, None, None, None, Vec::new());
+    let worker = &status.nodes[1];
+    let claimed: Vec<&str> =
+        worker.conditions.iter().filter(|it| it.reason == "Claimed").map(|it| it.r#type.as_str()).collect();
+    assert_eq!((claimed.as_slice(), worker.repairs[0].number), (["DiskOK"].as_slice(), 7));
+    let first = first_status(&cluster);
+    assert!(first.conditions.is_empty() && first.nodes.iter().all(|node| node.conditions.is_empty()));
+}
+
+#[test]
+fn what_the_host_judges_is_told_once_each_time_it_changes() {
     let cluster = cluster();
     let worker = cluster.nodes[1].clone();
     let mut observed = all_well(&cluster);
@@ -52,7 +92,10 @@ fn ends_of_sessions_and_what_kubernetes_says_are_told_once_each() {
     let mut look = |observed: &Observed| -> Vec<String> {
         let nodes: Vec<_> = cluster.nodes.iter().map(|node| node_status(node, observed, time(60))).collect();
         let changes = told.changes(&nodes).into_iter();
-        changes.map(|(node, it)| format!("{node} {}={:?} {}", it.r#type, it.status(), it.reason)).collect()
+        let line = |(node, it): (&control::NodeStatus, &Condition)| {
+            format!("{} {}={:?} {}", node.name, it.r#type, it.status(), it.reason)
+        };
+        changes.map(line).collect()
     };
     assert!(look(&observed).is_empty(), "an API that does not answer says nothing");
     observed.kubernetes.reachable = true;
@@ -69,6 +112,12 @@ fn ends_of_sessions_and_what_kubernetes_says_are_told_once_each() {
     observed.kubernetes.nodes.get_mut(&worker.name).expect("it is there").ready = false;
     observed.agents.get_mut(&worker.id).expect("its view").connected = true;
     assert_eq!(look(&observed), ["worker AgentReady=True AllWell", "worker NodeReady=False KubeletNotReady"]);
+
+    observed.vms.clear();
+    assert!(look(&observed).is_empty(), "a libvirt that does not answer says nothing");
+    let off = VmView { state: "shut off".to_owned(), ..VmView::default() };
+    observed.vms.insert(worker.id.clone(), off);
+    assert_eq!(look(&observed), ["worker VMRunning=False NotRunning"]);
 }
 
 #[test]

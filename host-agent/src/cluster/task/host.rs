@@ -164,7 +164,9 @@ impl ClusterTask {
             }
         };
         let now = Instant::now();
-        changes.retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, now)));
+        let stands = |name: &str| observed.domain(name).is_some_and(|it| it.state == DomainState::IoError);
+        changes
+            .retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, stands(name), now)));
         Ok(Planned { changes, adoption, refused })
     }
 

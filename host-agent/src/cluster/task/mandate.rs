@@ -148,8 +148,7 @@ impl ClusterTask {
             if let Some(name) = started(&change.op) {
                 self.starts.note(name, Instant::now());
             }
-            let shared = &self.shared;
-            let done = execute_change(&*shared.hypervisor, &shared.events, &cluster.name, change).await;
+            let done = execute_change(&self.shared, operation, &cluster.name, change).await;
             // Also one that failed may have had its effect.
             self.doings.note(cluster, operation, change);
             done?;

@@ -39,6 +39,11 @@ use trouble::Trouble;
 const RESYNC: Duration = Duration::from_secs(10);
 /// Changes that come close together are taken as one.
 const SETTLE: Duration = Duration::from_millis(50);
+/// While nobody waits for an operation, looks at a large cluster take no more than one part in so many of a processor,
+/// however much changes in it.
+const REST: u32 = 30;
+/// Longest rest between two looks.
+const LONGEST_REST: Duration = Duration::from_secs(3);
 
 /// How others reach a cluster's task.
 #[derive(Clone, Debug)]
@@ -146,7 +151,10 @@ impl ClusterTask {
             if let Some(view) = &mut self.kubernetes_view {
                 view.mark_unchanged();
             }
-            let pause = match self.look().await {
+            let began = Instant::now();
+            let looked = self.look().await;
+            let rest = rest_after(began.elapsed(), self.operation.is_some());
+            let pause = match looked {
                 Ok(true) => self.next_deadline.map_or(RESYNC, |deadline| until(deadline).min(RESYNC)),
                 Ok(false) => return,
                 Err(trouble) => self.take_trouble(trouble).await,
@@ -159,7 +167,7 @@ impl ClusterTask {
                 () = view_changed(self.kubernetes_view.as_mut()) => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(rest).await;
         }
     }
 
@@ -392,7 +400,24 @@ fn is_one(this: &Option<OperationRecord>, operation: &OperationRecord) -> bool {
     this.as_ref().is_some_and(|this| this.id == operation.id)
 }
 
+/// How long changes are gathered after a look that took so long.
+fn rest_after(took: Duration, is_awaited: bool) -> Duration {
+    if is_awaited { SETTLE } else { took.saturating_mul(REST).clamp(SETTLE, LONGEST_REST) }
+}
+
 /// The time until then, nothing where it has passed.
 fn until(then: jiff::Timestamp) -> Duration {
     Duration::try_from(then.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_that_take_long_are_rarer_unless_somebody_waits() {
+        let rest = |millis, is_awaited| rest_after(Duration::from_millis(millis), is_awaited).as_millis();
+        assert_eq!([1, 5, 30, 100, 5_000].map(|took| rest(took, false)), [50, 150, 900, 3_000, 3_000]);
+        assert_eq!([1, 5_000].map(|took| rest(took, true)), [50, 50]);
+    }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
 use host_hypervisor::change::HostChange;
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::ClusterTask;
@@ -16,7 +17,7 @@ use crate::cluster::execute::execute_change;
 use crate::cluster::planning::teardown;
 use crate::cluster::turns::Turn;
 use crate::kubernetes::Remaining;
-use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord, RecordError};
 
 /// How long a node's pods have to leave.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
@@ -107,13 +108,9 @@ impl ClusterTask {
             }
             // Revoked before the VM goes: from here on its certificate opens nothing.
             self.shared.revoke(&node.id).await.map_err(Trouble::Passing)?;
-            self.event(
-                &format!("node {}", node.name),
-                "NodeDrained",
-                "its pods have left, Kubernetes forgot it",
-                false,
-            )
-            .await;
+            let (object, kind) = (format!("node {}", node.name), EventType::NodeDrained);
+            let message = "its pods have left, Kubernetes forgot it";
+            self.end_event(&node.id, &object, kind, message, false).await;
         }
         self.host = None;
         if !self.converge_host(&cluster, image, Some(up)).await? {
@@ -129,12 +126,13 @@ impl ClusterTask {
             self.shared.pki.open(&cluster)?.forget_node(&cluster, &node.name)?;
             // Of a VM that was undefined by hand nobody has removed it.
             remove_consoles(&console_dir(&self.shared.config), std::slice::from_ref(node));
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
+            let (object, kind) = (format!("node {}", node.name), EventType::NodeRemoved);
+            self.end_event(&node.id, &object, kind, "its VM and disk are gone", false).await;
             self.shared.records.forget_node(&node.id).await?;
             self.ports.remove(&node.id);
             self.powered_on.remove(&node.id);
             self.starts.forget(&node.name);
-            self.event(&format!("node {}", node.name), "NodeRemoved", "its VM and disk are gone", false)
-                .await;
         }
         self.wake.notify_one();
         Ok(())
@@ -172,15 +170,14 @@ impl ClusterTask {
         remove_consoles(&console_dir(&shared.config), &cluster.nodes);
         self.shared.plugins.forget_cluster(&cluster.id).await?;
         self.shared.pki.remove(&cluster.id)?;
+        for node in &cluster.nodes {
+            self.shared.events.forget(&node.id).await.map_err(RecordError::from)?;
+        }
+        // Told before the record goes: whoever is killed in between comes here again, and afterwards nobody would.
+        let (object, kind) = (format!("cluster {}", cluster.name), EventType::ClusterRemoved);
+        self.end_event(&cluster.id, &object, kind, "all that was ours is gone", false).await;
         let ended = self.shared.records.forget_cluster(&cluster.id).await?;
         crash::point("after-forget-cluster");
-        self.event(
-            &format!("cluster {}", cluster.name),
-            "ClusterRemoved",
-            "all that was ours is gone",
-            false,
-        )
-        .await;
         // Perhaps another one than the look began with. No look follows that would tell of it.
         if let Some(ended) = ended {
             self.shared.publish_record(&ended, Vec::new());
@@ -202,7 +199,7 @@ impl ClusterTask {
                 return Ok(false);
             }
             self.refuse_overdue(cluster, operation, &changes[done..]).await?;
-            execute_change(&*self.shared.hypervisor, &self.shared.events, &cluster.name, change).await?;
+            execute_change(&self.shared, operation, &cluster.name, change).await?;
         }
         Ok(true)
     }

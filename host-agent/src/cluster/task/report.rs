@@ -2,16 +2,20 @@
 
 use host_hypervisor::observed::DomainState;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_types::event::EventType;
 
 use super::ClusterTask;
+use crate::cluster::conditions;
 use crate::cluster::desired::vm_of;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::cluster::status;
-use crate::events::NewEvent;
+use crate::events::{NewEvent, Told};
 use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
-use crate::nodes::node_events::{CONDITION_CHANGED, condition_line};
 use crate::records::{ClusterRecord, OperationKind, OperationRecord, OperationState, RecordError};
 use crate::wire;
+
+/// Under what the event log remembers which ends were told; no node has this id.
+const ENDS: &str = "ends";
 
 impl ClusterTask {
     pub(super) fn observed(&self, cluster: &ClusterRecord) -> Observed {
@@ -72,19 +76,12 @@ impl ClusterTask {
             Some(OperationState::Failed(failure)) => Some(wire::failure(&failure)),
             _ => None,
         };
-        let facts = self.image_facts(cluster).unwrap_or_default();
+        let facts = self.image_facts(cluster);
         let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
         let plugins = plugins.into_iter().map(wire::plugin_status).collect();
-        let new = status::cluster_status(cluster, observed, &facts, running, last_failure, plugins);
-        let changes: Vec<_> = self
-            .told
-            .changes(&new.nodes)
-            .into_iter()
-            .map(|(node, condition)| (node.to_owned(), condition.clone()))
-            .collect();
-        for (node, condition) in changes {
-            let (message, is_bad) = condition_line(&condition);
-            self.event(&format!("node {node}"), CONDITION_CHANGED, &message, is_bad).await;
+        let new = status::cluster_status(cluster, observed, facts.as_ref(), running, last_failure, plugins);
+        for (node, condition) in self.told.changes(&new.nodes) {
+            self.shared.registry.judged(&node.id, condition);
         }
         self.status.send_if_modified(|status| {
             let mut new = new;
@@ -112,7 +109,16 @@ impl ClusterTask {
         self.shared.publish_end(&before.given_way(to, "another operation began")).await;
     }
 
-    pub(super) async fn event(&self, object: &str, kind: &'static str, message: &str, warning: bool) {
+    /// An end of something, whose id `of` is: told once, however often that is come to. It is come to again where the host
+    /// agent is killed, or cannot write, before that stands in the records.
+    pub(super) async fn end_event(
+        &self,
+        of: &str,
+        object: &str,
+        kind: EventType,
+        message: &str,
+        warning: bool,
+    ) {
         let event = NewEvent {
             cluster: self.name.clone(),
             object: object.to_owned(),
@@ -120,7 +126,8 @@ impl ClusterTask {
             message: message.to_owned(),
             warning,
         };
-        self.shared.events.record(event).await;
+        let told = Told { source: ENDS.to_owned(), mark: format!("{of} {kind}") };
+        self.shared.events.record_once(event, told).await;
     }
 }
 
@@ -132,12 +139,17 @@ pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Ve
 fn simulated_view(cluster: &ClusterRecord) -> KubernetesView {
     let pod_cidr = Some("simulated".to_owned());
     let ready = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
-    let proxy = |node: &str| PodState { node: node.to_owned(), ready: true, ..PodState::default() };
+    let pod = |prefix: &str, node: &str| {
+        let state = PodState { node: node.to_owned(), ready: true, ..PodState::default() };
+        (format!("{prefix}{node}"), state)
+    };
     let names = || cluster.nodes.iter().map(|node| node.name.as_str());
+    let proxies = names().map(|name| pod(progress::PROXY, name));
+    let dns = names().take(1).map(|name| pod(conditions::DNS, name));
     KubernetesView {
         reachable: true,
         nodes: names().map(|name| (name.to_owned(), ready.clone())).collect(),
-        system_pods: names().map(|name| (format!("{}{name}", progress::PROXY), proxy(name))).collect(),
+        system_pods: proxies.chain(dns).collect(),
         ..KubernetesView::default()
     }
 }

@@ -1,4 +1,5 @@
-//! How often VMs are started: one that stops at once is not started at once, again and again.
+//! How often VMs are started: one that stops at once is not started at once, again and again. One that stands, since the
+//! host's disk is full, only waits for room: it is tried again soon.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,6 +9,8 @@ const FREE: u32 = 2;
 /// Pause before the next one; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// The same where it is only to go on. A try that comes too early costs nothing.
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(15);
 /// A VM that has run for so long has been started well.
 const GOOD_RUN: Duration = Duration::from_secs(600);
 
@@ -31,9 +34,10 @@ impl Row {
 }
 
 impl Starts {
-    /// Whether it may be started now.
-    pub(super) fn may(&self, name: &str, now: Instant) -> bool {
-        self.0.get(name).is_none_or(|row| now.duration_since(row.last) >= row.pause())
+    /// Whether it may be started now; `stands` means: an I/O error has stopped it, and it is to go on.
+    pub(super) fn may(&self, name: &str, stands: bool, now: Instant) -> bool {
+        let longest = if stands { LONGEST_STANDSTILL } else { LONGEST_PAUSE };
+        self.0.get(name).is_none_or(|row| now.duration_since(row.last) >= row.pause().min(longest))
     }
 
     /// It is started now.
@@ -66,7 +70,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..10 {
             let mut waited = 0;
-            while !starts.may("vm", now) {
+            while !starts.may("vm", false, now) {
                 now += Duration::from_secs(1);
                 waited += 1;
             }
@@ -74,14 +78,23 @@ mod tests {
             starts.note("vm", now);
         }
         assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 300, 300]);
-        assert!(starts.may("another", now));
+        assert!(starts.may("another", false, now));
+    }
+
+    #[test]
+    fn one_that_waits_for_room_goes_on_soon_however_long_it_has_waited() {
+        let (mut starts, now) = (Starts::default(), Instant::now());
+        (0..20).for_each(|_| starts.note("vm", now));
+        assert!(!starts.may("vm", true, now + Duration::from_secs(14)));
+        assert!(starts.may("vm", true, now + Duration::from_secs(15)));
+        assert!(!starts.may("vm", false, now + Duration::from_secs(15)));
     }
 
     #[test]
     fn a_good_run_ends_the_row() {
         let (mut starts, now) = (Starts::default(), Instant::now());
         (0..5).for_each(|_| starts.note("vm", now));
-        assert!(!starts.may("vm", now));
+        assert!(!starts.may("vm", false, now));
         starts.note("vm", now + GOOD_RUN);
         assert_eq!(starts.in_a_row("vm"), 1);
         starts.forget("vm");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 
 use super::report::progress_lines;
@@ -82,13 +83,8 @@ impl ClusterTask {
         let limit = self.shared.config.silence_deadline;
         let silence = progress::Silence { since: operation.started, limit };
         if progress::missing(cluster, observed).is_none() {
-            self.event(
-                &format!("cluster {}", cluster.name),
-                "OperationSucceeded",
-                "all is as the file says",
-                false,
-            )
-            .await;
+            let (object, kind) = (format!("cluster {}", cluster.name), EventType::OperationSucceeded);
+            self.end_event(&operation.id, &object, kind, "all is as the file says", false).await;
             self.succeed(cluster, observed, operation).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
             let failure = self.with_console(cluster, &node_id, failure).await;
@@ -147,7 +143,8 @@ impl ClusterTask {
         operation: &OperationRecord,
         failure: &Failure,
     ) {
-        self.event(&failure.object, "OperationFailed", &failure.to_string(), true).await;
+        let kind = EventType::OperationFailed;
+        self.end_event(&operation.id, &failure.object, kind, &failure.to_string(), true).await;
         let ended = OperationRecord {
             state: OperationState::Failed(failure.clone()),
             finished: Some(jiff::Timestamp::now()),

@@ -2,11 +2,13 @@
 //!
 //! Level-triggered within itself too: look ([`observe`]), decide ([`plan`]), do one thing, look again. So it does
 //! not matter where an earlier try was interrupted, by a kill or by the power: a file without its content counts as
-//! missing, and what kubeadm wrote is synced before the step is done. Certificates and kubeconfigs are there already (step `files`),
+//! missing, and what kubeadm wrote is synced before the step is done, and kept ([`kept`]), so that it comes back when
+//! somebody changes it. Certificates and kubeconfigs are there already (step `files`),
 //! which is why a worker's join finds credentials and waits for no TLS bootstrap.
 
 mod absence;
 pub mod config;
+pub mod kept;
 pub mod observe;
 mod patience;
 pub mod plan;
@@ -27,10 +29,11 @@ use tokio::sync::mpsc;
 
 use super::containerd::SOCKET;
 use super::files::{KUBELET_CONF, KUBELET_PKI};
-use super::{kubelet, systemctl};
+use super::{LOOK_AGAIN, kubelet, systemctl};
 use crate::converge::STEP_DEADLINE;
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
+use crate::service::{Claims, Service};
 use crate::status::Progress;
 use absence::Absence;
 use observe::Observer;
@@ -54,9 +57,20 @@ const _: () =
 /// Between two looks at the API: each is a TLS handshake, which costs an emulated API server milliseconds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Whether the machine is set up as a member of a cluster: its kubelet has all that it needs to run.
+pub fn is_member(root: &Root) -> bool {
+    observe::kubelet_config_is_whole(root)
+}
+
+/// Paths of the manifests of a control plane's static pods.
+pub fn manifests() -> impl Iterator<Item = String> {
+    observe::MANIFESTS.into_iter().map(observe::manifest_path)
+}
+
 /// The step.
 pub struct Kubeadm {
     root: Root,
+    claims: Claims,
     /// What kubeadm wrote is on the disk, as far as this agent saw: one before it may have been killed in between.
     synced: AtomicBool,
     absence: Mutex<Absence>,
@@ -77,8 +91,8 @@ impl Drop for Temporary {
 
 impl Kubeadm {
     /// Works below this root.
-    pub fn new(root: Root) -> Self {
-        Self { root, synced: AtomicBool::new(false), absence: Mutex::default() }
+    pub fn new(root: Root, claims: Claims) -> Self {
+        Self { root, claims, synced: AtomicBool::new(false), absence: Mutex::default() }
     }
 
     fn absence(&self) -> MutexGuard<'_, Absence> {
@@ -98,12 +112,16 @@ impl Kubeadm {
     }
 
     /// What must be so, besides membership, before the step counts as done.
-    async fn settle(&self) -> Result<(), StepError> {
+    async fn settle(&self, desired: &DesiredState) -> Result<(), StepError> {
         self.remove_secrets()?;
         if !self.synced.load(Ordering::Relaxed) {
             self.sync().await?;
         }
-        Ok(())
+        kept::keep_first(&self.root, desired.role(), &desired.kubernetes_version)
+    }
+
+    fn keep(&self, desired: &DesiredState) -> Result<(), StepError> {
+        kept::keep(&self.root, desired.role(), &desired.kubernetes_version)
     }
 
     /// Puts on the disk what kubeadm wrote, which it does not sync: the step is not done before that.
@@ -125,6 +143,11 @@ impl Kubeadm {
 
     async fn next(&self, desired: &DesiredState) -> Result<Next, StepError> {
         let version = version(desired)?;
+        // Before the API server is asked: it may be away because of that.
+        let drifted = kept::drifted(&self.root, desired.role(), &desired.kubernetes_version)?;
+        if !drifted.is_empty() {
+            return Ok(Next::Restore(drifted));
+        }
         Ok(match desired.role() {
             NodeRole::ControlPlane => {
                 let observer = Observer::of_control_plane(&self.root, desired, &version)?;
@@ -151,17 +174,30 @@ impl Kubeadm {
         let _gone_after = self.put(&[(CONFIG, config::render_init(desired, &version).into_bytes())])?;
         let observer = Observer::of_control_plane(&self.root, desired, &version)?;
         let waits = !skip.contains(&"wait-control-plane");
+        let writes = !skip.contains(&"control-plane");
         let skip = format!("--skip-phases={}", skip.join(","));
         let argv = ["kubeadm", "init", "--skip-token-print", "--config", CONFIG, &skip];
         let init = self.kubeadm(&argv, progress);
-        if waits { with(init, upload_early(&observer)).await } else { init.await }
+        if waits { with(init, upload_early(&observer)).await } else { init.await }?;
+        if writes { self.keep(desired) } else { Ok(()) }
     }
 
     async fn join(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         let credentials = observe::delivered(desired, KUBELET_CONF)?.content.clone();
         let config = config::render_join(desired, &version(desired)?, DISCOVERY).into_bytes();
         let _gone_after = self.put(&[(CONFIG, config), (DISCOVERY, credentials)])?;
-        self.kubeadm(&["kubeadm", "join", "--config", CONFIG, "--skip-phases=preflight"], progress).await
+        self.kubeadm(&["kubeadm", "join", "--config", CONFIG, "--skip-phases=preflight"], progress).await?;
+        self.keep(desired)
+    }
+
+    /// Writes files as kubeadm did. The kubelet reads its own at its start, and sees to those of its static pods.
+    async fn restore(&self, drifted: &kept::Drifted, progress: &Progress) -> Result<(), StepError> {
+        progress.say(format!("restoring {}", drifted.names()));
+        kept::restore(&self.root, drifted)?;
+        if drifted.is_kubelets() && self.root.is_live() {
+            systemctl(&["try-restart", kubelet::UNIT]).await?;
+        }
+        Ok(())
     }
 
     fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
@@ -253,30 +289,42 @@ impl Step for Kubeadm {
         }
         Ok(match self.next(desired).await? {
             Next::Done => {
-                self.settle().await?;
+                self.settle(desired).await?;
                 Check::True
             }
+            Next::Restore(drifted) => Check::False(format!("not as kubeadm wrote it: {}", drifted.names())),
             Next::Init { doing, .. } => Check::False(doing.to_owned()),
             Next::Join => Check::False("joining".to_owned()),
-            Next::StartKubelet => Check::False("the kubelet does not run".to_owned()),
+            // Of a member, that is step kubelet's.
+            Next::StartKubelet => Check::Waits("the kubelet does not run".to_owned()),
             Next::StopKubelet => Check::False("the kubelet's configuration is lost".to_owned()),
             Next::RestartKubelet => Check::False("its Node object is missing".to_owned()),
             Next::RestartComponents(names) => {
                 Check::False(format!("{} run with an old kubeconfig", names.join(", ")))
             }
             Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
-            Next::Wait { doing, last } => Check::False(format!("{doing}: {last}")),
+            Next::Wait { doing, last } => Check::Waits(format!("{doing}: {last}")),
         })
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         self.remove_secrets()?;
         let mut patience = Patience::default();
+        // Of the kubelet: while it is worked on, and from when it is stopped until kubeadm has run.
+        let mut claim = None;
         loop {
             let next = self.next(desired).await?;
             patience.bear(&next, Instant::now())?;
+            if next.works_on_kubelet() && claim.is_none() {
+                claim = Some(self.claims.claim(Service::Kubelet).await);
+            }
+            let keeps_claim = matches!(next, Next::StopKubelet | Next::Wait { .. });
             match next {
                 Next::Done => return Ok(()),
+                Next::Restore(drifted) => {
+                    self.restore(&drifted, progress).await?;
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
                 Next::Init { doing, skip } => {
                     progress.say(doing);
                     self.init(desired, &skip, progress).await?;
@@ -305,12 +353,16 @@ impl Step for Kubeadm {
                 Next::RestartComponents(names) => {
                     progress.say(format!("starting {} with the renewed kubeconfig", names.join(", ")));
                     renewed::execute(&self.root, &renewed::plan(&self.root)?)?;
+                    self.keep(desired)?;
                 }
                 Next::Annotate => self.annotate(desired).await?,
                 Next::Wait { doing, .. } => {
                     progress.say(doing);
                     tokio::time::sleep(ASK_AGAIN).await;
                 }
+            }
+            if !keeps_claim {
+                claim = None;
             }
         }
     }
@@ -338,7 +390,7 @@ mod tests {
     #[tokio::test]
     async fn what_kubeadm_wrote_is_synced_however_it_ended() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let step = Kubeadm::new(Root::new(dir.path()));
+        let step = Kubeadm::new(Root::new(dir.path()), Claims::default());
         let progress = Progress::new(Board::default(), "kubeadm");
         for status in ["0", "2"] {
             step.synced.store(false, Ordering::Relaxed);
@@ -442,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_killed_agent_left_is_removed_at_the_next_try_and_when_it_is_done() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let step = Kubeadm::new(Root::new(dir.path()));
+        let step = Kubeadm::new(Root::new(dir.path()), Claims::default());
         let progress = Progress::new(Board::default(), "kubeadm");
         let half = "/run/k8s-myhome/.discovery.conf.new";
         for done in [false, true] {
@@ -450,7 +502,7 @@ mod tests {
                 step.root.write(path, b"secret", 0o600).expect("written");
             }
             if done {
-                step.settle().await.expect("settled");
+                step.settle(&DesiredState::default()).await.expect("settled");
             } else {
                 // Whatever becomes of that try: nobody says what to join.
                 step.apply(&DesiredState::default(), &progress).await.expect_err("no role");

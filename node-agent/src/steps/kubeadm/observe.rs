@@ -16,9 +16,12 @@ use crate::steps::files::{ADMIN_CONF, KUBELET_CONF};
 use crate::steps::kubelet::{self, UNIT};
 use crate::steps::unit_is_active;
 
-const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
-const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// The static pods of a control plane.
+pub const MANIFESTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// The kubelet's configuration.
+pub const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+/// The kubelet's flags.
+pub const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
 const CRI_ANNOTATION: &str = "/metadata/annotations/kubeadm.alpha.kubernetes.io~1cri-socket";
 const CONTROL_PLANE_LABEL: &str = "/metadata/labels/node-role.kubernetes.io~1control-plane";
 
@@ -109,7 +112,7 @@ impl<'a> Observer<'a> {
     async fn control_plane_api(&self, coredns: bool) -> Result<ApiObserved, String> {
         match self.api.get("/readyz").await {
             Ok(answer) if answer.status == 200 => {}
-            Ok(answer) => return Err(not_ready(&answer.body)),
+            Ok(answer) => return Err(failing_checks(&answer.body)),
             Err(error) => return Err(says(&error)),
         }
         Ok(ApiObserved {
@@ -175,13 +178,13 @@ pub fn manifest_path(name: &str) -> String {
 
 /// kubeadm does not sync what it writes: after the power went, a file may be there without what was in it. Such a one
 /// counts as missing.
-fn manifest_is_whole(root: &Root, name: &str) -> bool {
+pub fn manifest_is_whole(root: &Root, name: &str) -> bool {
     let manifest = document(root, &manifest_path(name), "Pod");
     manifest.is_some_and(|pod| pod.pointer("/metadata/name").and_then(Value::as_str) == Some(name))
 }
 
 /// The kubelet's configuration and its flags, of which there is at least the node's address.
-fn kubelet_config_is_whole(root: &Root) -> bool {
+pub fn kubelet_config_is_whole(root: &Root) -> bool {
     let flags = root.read_text(KUBELET_FLAGS).unwrap_or_default();
     let has_flags =
         |line: &str| line.strip_prefix("KUBELET_KUBEADM_ARGS=").is_some_and(|rest| rest.contains("--"));
@@ -212,7 +215,8 @@ pub fn delivered<'a>(desired: &'a DesiredState, path: &str) -> Result<&'a Manage
     file.ok_or_else(|| StepError::Desired(format!("{path} is not among the managed files")))
 }
 
-fn client(desired: &DesiredState, address: &str, kubeconfig: &str) -> Result<ApiClient, StepError> {
+/// A client of the API server at this address with the credentials of a delivered kubeconfig.
+pub fn client(desired: &DesiredState, address: &str, kubeconfig: &str) -> Result<ApiClient, StepError> {
     let unusable = |what: &dyn std::fmt::Display| StepError::Desired(format!("{kubeconfig}: {what}"));
     let address: SocketAddr =
         address.parse().map_err(|_| StepError::Desired(format!("{address:?} is no address with port")))?;
@@ -225,11 +229,27 @@ fn says(error: &ProbeError) -> String {
     k8sctl_rpc::chain(error).to_string()
 }
 
-/// `/readyz` lists its checks, `[-]etcd failed: …`; those that fail are the reason.
-fn not_ready(body: &[u8]) -> String {
+/// `/readyz` and its like list their checks, `[-]etcd failed: …`; those that fail are the reason.
+pub fn failing_checks(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let failed: Vec<&str> = text.lines().filter(|line| line.starts_with("[-]")).collect();
     if failed.is_empty() { "not ready".to_owned() } else { failed.join(", ") }
+}
+
+/// A static pod's manifest as kubeadm might write it.
+#[cfg(test)]
+pub fn write_manifest(root: &Root, name: &str) {
+    let manifest = format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n");
+    root.write(manifest_path(name), manifest.as_bytes(), 0o600).expect("written");
+}
+
+/// The kubelet's configuration and flags as kubeadm might write them.
+#[cfg(test)]
+pub fn write_kubelet_config(root: &Root) {
+    let config = b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    root.write(KUBELET_CONFIG, config, 0o644).expect("written");
+    let flags = b"KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1\"\n";
+    root.write(KUBELET_FLAGS, flags, 0o644).expect("written");
 }
 
 #[cfg(test)]
@@ -240,22 +260,16 @@ mod tests {
     #[test]
     fn failing_checks_are_the_reason() {
         let body = b"[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n";
-        assert_eq!(not_ready(body), "[-]etcd failed: reason withheld");
-        assert_eq!(not_ready(b""), "not ready");
+        assert_eq!(failing_checks(body), "[-]etcd failed: reason withheld");
+        assert_eq!(failing_checks(b""), "not ready");
     }
 
     /// A root with all that kubeadm has written on a control plane.
     fn written() -> (tempfile::TempDir, Root) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let root = Root::new(dir.path());
-        let config = b"apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
-        root.write(KUBELET_CONFIG, config, 0o644).expect("written");
-        let flags = b"KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1\"\n";
-        root.write(KUBELET_FLAGS, flags, 0o644).expect("written");
-        for name in MANIFESTS {
-            let manifest = format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n");
-            root.write(manifest_path(name), manifest.as_bytes(), 0o600).expect("written");
-        }
+        write_kubelet_config(&root);
+        MANIFESTS.iter().for_each(|name| write_manifest(&root, name));
         (dir, root)
     }
 

@@ -1,4 +1,4 @@
-//! How long the step waits, and how often it starts the kubelet, before it says that this leads nowhere. Pure.
+//! How long the step waits, and how often it does the same again, before it says that this leads nowhere. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,16 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// How often a kubelet is started that ends again.
 const STARTS: u32 = 10;
 
+/// How often files are written as kubeadm did that somebody changes again meanwhile.
+const RESTORES: u32 = 5;
+
 /// What the step has borne since it last got on.
 #[derive(Debug, Default)]
 pub struct Patience {
     waiting: Option<(&'static str, Instant)>,
     first_start: Option<Instant>,
     starts: u32,
+    restores: u32,
 }
 
 impl Patience {
@@ -45,6 +49,17 @@ impl Patience {
                 }
                 self.starts += 1;
             }
+            // No way on by itself either.
+            Next::Restore(drifted) => {
+                if self.restores >= RESTORES {
+                    return Err(StepError::Waited {
+                        what: "files stay as kubeadm wrote them",
+                        waited: Duration::ZERO,
+                        last: format!("written {RESTORES} times, and changed again: {}", drifted.names()),
+                    });
+                }
+                self.restores += 1;
+            }
             Next::RestartKubelet => {}
             _ => *self = Self::default(),
         }
@@ -59,6 +74,7 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kept::Drifted;
     use super::*;
 
     fn wait(doing: &'static str) -> Next {
@@ -88,6 +104,15 @@ mod tests {
             patience.bear(&Next::StartKubelet, begun + Duration::from_secs(20)).expect_err("too often");
         let says = "the kubelet keeps running not after 20s: it was started 10 times and ended each time";
         assert_eq!(error.to_string(), says);
+    }
+
+    #[test]
+    fn files_that_others_keep_changing_are_not_written_for_ever() {
+        let mut patience = Patience::default();
+        let restore = || Next::Restore(Drifted::default());
+        (0..5).for_each(|_| patience.bear(&restore(), Instant::now()).expect("borne"));
+        let error = patience.bear(&restore(), Instant::now()).expect_err("too often");
+        assert!(error.to_string().starts_with("files stay as kubeadm wrote them not after"), "{error}");
     }
 
     #[test]

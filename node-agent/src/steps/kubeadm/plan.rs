@@ -3,6 +3,8 @@
 //! kubeadm is started as seldom as can be, since each start takes seconds on an emulated machine: once, and after an
 //! interruption once more for what is left.
 
+use super::kept::Drifted;
+
 /// A control plane as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InitObserved {
@@ -84,6 +86,8 @@ pub enum Next {
     StopKubelet,
     /// Restart the kubelet's unit, so that it registers its node.
     RestartKubelet,
+    /// Write these files as kubeadm did.
+    Restore(Drifted),
     /// Start these components of the control plane again.
     RestartComponents(Vec<&'static str>),
     /// Put the CRI socket on the Node object.
@@ -95,6 +99,21 @@ pub enum Next {
         /// What was seen last.
         last: String,
     },
+}
+
+impl Next {
+    /// Whether it starts or stops the kubelet's unit.
+    pub fn works_on_kubelet(&self) -> bool {
+        match self {
+            Self::Init { .. }
+            | Self::Join
+            | Self::StartKubelet
+            | Self::StopKubelet
+            | Self::RestartKubelet
+            | Self::Restore(_) => true,
+            Self::Done | Self::RestartComponents(_) | Self::Annotate | Self::Wait { .. } => false,
+        }
+    }
 }
 
 /// Left out on every way: `preflight` asks for crictl, which not every bundle has, and the steps before this one

@@ -2,7 +2,7 @@
 //! CA. The channel never reconnects by itself, so the exporter always belongs to the connection in use; whoever
 //! needs a new connection dials again.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -45,7 +45,18 @@ pub async fn connect(
     ca_der: &[u8],
     identity: Option<Identity>,
 ) -> Result<(Channel, Exporter), TlsError> {
-    dial(address, server_name, ca_der, identity, Arc::new(DefaultTimeProvider)).await
+    dial(None, address, server_name, ca_der, identity, Arc::new(DefaultTimeProvider)).await
+}
+
+/// The same from this address, one of ours. For many agents on one machine, each of which is a peer of its own then.
+pub async fn connect_from(
+    from: IpAddr,
+    address: &str,
+    server_name: &str,
+    ca_der: &[u8],
+    identity: Option<Identity>,
+) -> Result<(Channel, Exporter), TlsError> {
+    dial(Some(from), address, server_name, ca_der, identity, Arc::new(DefaultTimeProvider)).await
 }
 
 /// The same, but certificates are checked at the host's time instead of ours, which may be far off in a VM that was
@@ -59,7 +70,7 @@ pub async fn connect_at(
 ) -> Result<(Channel, Exporter), TlsError> {
     let since_epoch = host_time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let clock = HostClock { since_epoch, at: Instant::now() };
-    dial(address, server_name, ca_der, identity, Arc::new(clock)).await
+    dial(None, address, server_name, ca_der, identity, Arc::new(clock)).await
 }
 
 /// The host's clock, carried on from one reading.
@@ -76,6 +87,7 @@ impl TimeProvider for HostClock {
 }
 
 async fn dial(
+    from: Option<IpAddr>,
     address: &str,
     server_name: &str,
     ca_der: &[u8],
@@ -90,7 +102,7 @@ async fn dial(
         .map_err(|_| TlsError::ServerName { name: server_name.to_owned() })?;
     let connector = TlsConnector::from(Arc::new(client_config(ca_der, identity, time)?));
     let limit = limits::CONNECT_TIMEOUT;
-    let stream = timeout(limit, open(address, name, connector))
+    let stream = timeout(limit, open(from, address, name, connector))
         .await
         .map_err(|_| TlsError::Timeout { address, limit })??;
     let exporter = stream
@@ -112,13 +124,24 @@ async fn dial(
 }
 
 async fn open(
+    from: Option<IpAddr>,
     address: SocketAddr,
     name: ServerName<'static>,
     connector: TlsConnector,
 ) -> Result<TlsStream<TcpStream>, TlsError> {
-    let stream = TcpStream::connect(address).await.map_err(|source| TlsError::Connect { address, source })?;
+    let connected = match from {
+        Some(from) => connect_bound(from, address).await,
+        None => TcpStream::connect(address).await,
+    };
+    let stream = connected.map_err(|source| TlsError::Connect { address, source })?;
     stream.set_nodelay(true).map_err(|source| TlsError::Connect { address, source })?;
     connector.connect(name, stream).await.map_err(|source| TlsError::Handshake { address, source })
+}
+
+async fn connect_bound(from: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(address).await
 }
 
 fn client_config(

@@ -6,7 +6,7 @@
 pub mod client;
 pub mod server;
 
-pub use client::{Identity, connect, connect_at};
+pub use client::{Identity, connect, connect_at, connect_from};
 pub use server::{Connection, Incoming, Owner, PeerInfo, ServerCertificate, incoming, server_config};
 
 /// Label of the exporter that join proofs are made over.

@@ -14,12 +14,13 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
+use crate::pace::Pace;
 use crate::places::{Place, Places};
 use crate::provider::provider;
 use crate::{connection, limits, task};
@@ -95,13 +96,15 @@ pub fn server_config(
 /// Whose a certificate of the listener's CA is, however many of them it has. `None` means that it names nobody.
 pub type Owner = fn(&CertificateDer<'_>) -> Option<String>;
 
-/// Accepts on `listener` until the stream is dropped. Handshakes run beside each other, bounded in number and time;
-/// one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so many connections.
-/// Until a certificate is shown an address may hold so many, and all addresses that `is_known` does not know together.
+/// Accepts on `listener` until the stream is dropped. Handshakes begin at `pace` and run beside each other, bounded in
+/// number and time; one that fails concerns nobody else. `owner` says whose a certificate is: each owner may hold so
+/// many connections. Until a certificate is shown an address may hold so many, and all addresses that `is_known` does
+/// not know together.
 pub fn incoming(
     listener: TcpListener,
     config: Arc<ServerConfig>,
     owner: Owner,
+    pace: Arc<Pace>,
     is_known: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
 ) -> Incoming {
     let (ready, receiver) = mpsc::channel(READY);
@@ -112,6 +115,7 @@ pub fn incoming(
         is_known: Arc::new(is_known),
         addresses: Places::new(limits::UNAUTHENTICATED_PER_ADDRESS),
         strange: Arc::new(Semaphore::new(limits::STRANGE_ADDRESSES)),
+        pace,
     };
     task::spawn("tls-accept", accept(listener, door, ready));
     Incoming { receiver }
@@ -156,8 +160,13 @@ async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Resul
             tracing::debug!(peer.address = %remote, "too many connections");
             continue;
         };
+        let Some(turn) = door.pace.turn(Instant::now()) else {
+            tracing::debug!(peer.address = %remote, "too many handshakes wait");
+            continue;
+        };
         let (door, ready) = (door.clone(), ready.clone());
         task::spawn("tls-handshake", async move {
+            sleep_until(turn).await;
             let shake = door.shake(stream, remote, stranger, connection);
             match timeout(limits::HANDSHAKE_TIMEOUT, shake).await {
                 // The listener's stream was dropped meanwhile: the connection goes with it.
@@ -180,6 +189,7 @@ struct Door {
     is_known: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     addresses: Places<IpAddr>,
     strange: Arc<Semaphore>,
+    pace: Arc<Pace>,
 }
 
 /// The place of a peer that has shown no certificate: one of its address and, where that is not known, one of those that

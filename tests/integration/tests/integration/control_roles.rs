@@ -13,15 +13,15 @@ use k8sctl_proto::roles::{CONTROL_METHODS, Role};
 use super::host::{Host, Setup};
 use super::root::is_root;
 
-const CALLER: &str = env!("CARGO_BIN_EXE_integration-caller");
+pub(super) const CALLER: &str = env!("CARGO_BIN_EXE_integration-caller");
 
-const PASSWD: &str = "root:x:0:0::/root:/bin/sh\n\
+pub(super) const PASSWD: &str = "root:x:0:0::/root:/bin/sh\n\
     plain:x:61001:61001::/:/bin/false\n\
     looker:x:61002:61001::/:/bin/false\n\
     worker:x:61003:61001::/:/bin/false\n\
     chief:x:61004:61001::/:/bin/false\n";
 /// Nobody in `k8sctl-admin` is in `k8sctl`.
-const GROUP: &str = "root:x:0:\n\
+pub(super) const GROUP: &str = "root:x:0:\n\
     users:x:61001:\n\
     lookers:x:61010:looker\n\
     k8sctl:x:61011:worker\n\
@@ -137,9 +137,10 @@ fn users_reach_a_host_agent_that_is_closed_to_them() -> Result<()> {
         let permissions = std::fs::metadata(host.file(name))?.permissions();
         Ok(format!("{:o}", permissions.mode() & 0o777))
     };
-    let paths = ["run", "run/api.sock", "run/k8s-host-agent.pid", "state", "state/k8s-myhome.db"];
+    let paths =
+        ["run", "run/api.sock", "run/metrics.sock", "run/k8s-host-agent.pid", "state", "state/k8s-myhome.db"];
     let modes = paths.map(mode).into_iter().collect::<Result<Vec<String>>>()?;
-    ensure!(modes == ["755", "666", "600", "700", "600"], "{paths:?}: {modes:?}");
+    ensure!(modes == ["755", "666", "666", "600", "700", "600"], "{paths:?}: {modes:?}");
     let answers = call_as(&host, 61999, 61999)?;
     ensure!(answers.values().all(|(code, _)| code == "PermissionDenied"), "{answers:?}");
     Ok(())

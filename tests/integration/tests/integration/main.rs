@@ -3,7 +3,10 @@
 //! - `host`: the host agent of a test, in directories of its own
 //! - `root`: runs a test again as root where it is not
 //! - `control_roles`: who may call what on the control socket
+//! - `logs`: logs of agents that die and come back
+//! - `metrics`: who may read them, and where
 //! - `node_port`: what a node certificate opens, and what it does not
+//! - `versions`: agents of other protocol versions, and one that is replaced
 //!
 //! What needs VMs, or a libvirtd, is in `tests/lab`.
 
@@ -14,5 +17,8 @@
 
 mod control_roles;
 mod host;
+mod logs;
+mod metrics;
 mod node_port;
 mod root;
+mod versions;

@@ -40,7 +40,7 @@ use tonic_prost::ProstCodec;
 use super::host::{DEADLINE, Host, Setup, wait_for};
 use super::root::is_root;
 
-const SIM: &str = include_str!("../../../lab/simulated.toml");
+pub(super) const SIM: &str = include_str!("../../../lab/simulated.toml");
 const OTHER: &str = include_str!("../../../lab/simulated-second.toml");
 const RENEW: &str = "/k8sctl.node.v1.NodeService/RenewCertificate";
 
@@ -237,15 +237,19 @@ impl Joined {
         self.wait_connected(self.b.name, true).await?;
         let request = StreamLogsRequest {
             cluster_name: "sim".to_owned(),
-            node_name: self.b.name.to_owned(),
+            node_names: vec![self.b.name.to_owned()],
             ..StreamLogsRequest::default()
         };
         let mut control = self.control.clone();
         let of_no_cluster = StreamLogsRequest { cluster_name: "typo".to_owned(), ..request.clone() };
         refused(control.stream_logs(of_no_cluster).await, Code::FailedPrecondition, "CLUSTER-UNKNOWN")?;
         let reader = tokio::spawn(async move {
-            let mut lines = control.stream_logs(request).await?.into_inner();
-            lines.message().await
+            let mut responses = control.stream_logs(request).await?.into_inner();
+            let mut lines = Vec::new();
+            while let Some(response) = responses.message().await? {
+                lines.extend(response.lines.into_iter().filter_map(|line| line.line));
+            }
+            Ok::<_, Status>(lines)
         });
         let asked = next(&mut inbox, |message| match message {
             host_message::Message::StartLogStream(start) => Some(start.stream_id),
@@ -256,8 +260,8 @@ impl Joined {
         let forged = push_logs(&mut of_a, &stream_id, "forged").await;
         refused(forged, Code::NotFound, "NODE-SESSION-REFUSED")?;
         push_logs(&mut of_b, &stream_id, "honest").await?;
-        let read = tokio::time::timeout(DEADLINE, reader).await???.context("a line")?;
-        ensure!(read.lines.len() == 1 && read.lines[0].text == "honest", "read {:?}", read.lines);
+        let read = tokio::time::timeout(DEADLINE, reader).await???;
+        ensure!(read.len() == 1 && read[0].text == "honest", "read {read:?}");
         Ok(())
     }
 
@@ -299,7 +303,7 @@ impl Node {
 }
 
 /// The UUIDs are known to the host agent and to the VMs alone, and these have none.
-fn machine_uuids(host: &Host) -> Result<HashMap<String, String>> {
+pub(super) fn machine_uuids(host: &Host) -> Result<HashMap<String, String>> {
     let store = rusqlite::Connection::open(host.file("state/k8s-myhome.db"))?;
     let mut query = store.prepare("SELECT name, machine_uuid FROM node")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -310,7 +314,7 @@ fn state_dir(host: &Host, name: &str) -> PathBuf {
     host.file(&format!("node-{name}"))
 }
 
-fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
+pub(super) fn agent_config(host: &Host, name: &str, machine_uuid: &str) -> Config {
     Config {
         port: host.file(&format!("channels/{name}.sock")),
         state_dir: state_dir(host, name),

@@ -6,7 +6,15 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// Variables that the test needs again: sudo drops them.
-const KEPT: [&str; 5] = ["PATH", "TMPDIR", "RUST_BACKTRACE", "LD_LIBRARY_PATH", "CARGO_MANIFEST_DIR"];
+const KEPT: [&str; 7] = [
+    "PATH",
+    "TMPDIR",
+    "RUST_BACKTRACE",
+    "LD_LIBRARY_PATH",
+    "CARGO_MANIFEST_DIR",
+    "FUZZ_SEED",
+    "FUZZ_SECONDS",
+];
 
 /// `true`: go on, this is root. `false`: the same test was run as root, and succeeded.
 pub fn is_root(test: &str) -> Result<bool> {

@@ -79,6 +79,19 @@ fn qemus_release_is_read_in_any_language() -> Result<()> {
 }
 
 #[test]
+fn benches_have_what_they_are_measured_against_and_nobody_else_needs_it() -> Result<()> {
+    let none: &[&str] = &[];
+    for (args, wants) in [(none, false), (&["lab"], false), (&["bench"], true)] {
+        let stage = machine()?;
+        deps_of(&stage, args)?;
+        let installed = std::fs::read_to_string(stage.at("installed"))?;
+        ensure!(installed.contains(" systemd-journal-remote socat ") == wants, "{args:?}: {installed}");
+        ensure!(installed.contains(" golang-go ") == (args == ["lab"]), "{args:?}: {installed}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_installation_that_was_interrupted_is_brought_to_its_end_first() -> Result<()> {
     let mended = [
         "apt-get check",

@@ -2,16 +2,26 @@
 //! in which they stand here, since a fresh cluster costs minutes:
 //!
 //! up, the host agent killed three times, `k8sctl` once, a node agent and a whole VM while they join → what is in the
-//! VMs → workload → again → logs and events → containerd stops on a worker → plugin → a worker joins (the host agent
-//! killed twice) and leaves → the network is stopped under the VMs → strangers survive `down`.
+//! VMs → workload → again → logs, events, health → a VM crashes → containerd stops on a worker → drifts, a kubelet that
+//! hangs, a repair that is given up → logs followed, through a reboot and a cut link → agents are replaced, bad ones go
+//! back (the power lost once) → support bundle → plugin → a worker joins (the host agent killed three times), has no room
+//! on the host's disk, and leaves → the network is stopped under the VMs → host agent and libvirtd end, the host is
+//! suspended, its disk is full → random faults → strangers survive `down`.
 
+mod follow;
 mod inside;
 mod live;
+mod repairs;
+mod soak;
+mod survival;
+mod told;
+mod upgrade;
 mod workload;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use lab_tests::pace::Pace;
 use lab_tests::{Lab, Running, phase, wait_until};
 use serde_json::Value;
 
@@ -53,10 +63,23 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     workload::workload_answers(lab)?;
     again_changes_nothing(lab, &home)?;
     logs_and_events(lab)?;
-    live::conditions_and_logs_are_live(lab)?;
+    live::it_is_well(lab)?;
+    let pace = survival::a_vm_crashes(lab)?;
+    live::conditions_and_logs_are_live(lab, pace)?;
+    repairs::nodes_mend_themselves(lab, &home, pace)?;
+    follow::markers_come_in_order(lab, pace)?;
+    follow::bounds_are_exact(lab)?;
+    follow::nothing_is_lost_or_doubled(lab, pace)?;
+    upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?;
+    upgrade::a_bundle_tells_of_all_of_it(lab)?;
     workload::plugin_comes_and_goes(lab)?;
-    let agent = a_worker_joins_and_leaves(lab, &home, agent)?;
+    let agent = a_worker_joins_and_leaves(lab, &home, agent, pace)?;
     vms_come_back_onto_their_network(lab, &home)?;
+    let agent = survival::host_agent_is_killed(lab, agent, pace)?;
+    survival::libvirtd_is_restarted(lab, pace)?;
+    survival::host_is_suspended(lab, &agent, pace)?;
+    let agent = survival::host_agent_has_no_room(lab, agent, pace)?;
+    let agent = soak::for_a_while(lab, agent, pace)?;
     down_leaves_strangers(lab)?;
     drop(agent);
     strangers_move_out(lab)
@@ -183,14 +206,14 @@ fn logs_and_events(lab: &Lab) -> Result<()> {
     ensure!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "events are out of order");
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
     if workload::bundle_image(lab, "coredns")?.is_none() {
-        ensure!(status.to_string().contains("ClusterDNS"), "a bundle without CoreDNS says so: {status}");
+        ensure!(status.to_string().contains("NotInBundle"), "a bundle without CoreDNS says so: {status}");
     }
     Ok(())
 }
 
 /// Gives back the host agent that runs then.
-fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running) -> Result<Running> {
-    phase("a worker joins, the host agent killed around what it writes into its Node");
+fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running, pace: Pace) -> Result<Running> {
+    phase("a worker joins, the host agent killed before its VM runs and around what it writes into its Node");
     let before = lab.get(&["nodes"])?;
     let three = std::fs::read_to_string(home)?;
     let four = format!(
@@ -204,8 +227,11 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running) -> Resul
     let plan = k8sctl(lab, &["plan", "-f", &file])?;
     ensure!(plan.contains("k8s-worker-3") && !plan.contains("k8s-worker-1"), "{plan}");
     agent.kill()?;
-    agent = lab.host_agent(Some("before-introduce-node"))?;
+    agent = lab.host_agent(Some("after-create-volume"))?;
     k8sctl(lab, &["up", "-f", &file, "--no-wait"])?;
+    agent.wait(UP_DEADLINE)?;
+    let small = survival::disk_on_a_small_one(lab, "k8s-worker-3")?;
+    agent = lab.host_agent(Some("before-introduce-node"))?;
     agent.wait(UP_DEADLINE)?;
     agent = lab.host_agent(Some("after-introduce-node"))?;
     agent.wait(UP_DEADLINE)?;
@@ -221,6 +247,8 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running) -> Resul
         let now = lab.get(&["node", name])?;
         ensure!(now["metadata"]["uid"] == old["metadata"]["uid"], "{name} was registered anew");
     }
+
+    survival::vm_waits_for_room(lab, "k8s-worker-3", small, pace)?;
 
     phase("its Node is deleted, and comes back");
     let uid = |node: &Value| node["metadata"]["uid"].as_str().map(str::to_owned);

@@ -1,0 +1,143 @@
+//! `k8sctl logs`: lines from inside of the VMs, merged by time, and with `-f` through restarts of nodes and of the host
+//! agent without loss.
+
+mod lines;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8sctl_proto::control::v1::{LogPosition, StreamLogsRequest, StreamLogsResponse};
+use k8sctl_proto::node::v1 as node;
+use prost_types::Timestamp;
+use tokio::time::sleep;
+
+use crate::agent::{self, Agent};
+use crate::cli::{LogSource, LogsArgs};
+use crate::ended::{Ended, is_lost};
+use crate::exit::Exit;
+use crate::output;
+use crate::terminal::{Context, styles, visible};
+use crate::view::LogView;
+use lines::Lines;
+
+/// Between two tries to reach a host agent that went away.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ended> {
+    let agent = agent::connect(context).await?;
+    let cluster_name = agent.cluster_name(context, args.cluster.as_deref()).await?;
+    let request = StreamLogsRequest {
+        cluster_name,
+        node_names: args.nodes.clone(),
+        selector: Some(selector(args)),
+        positions: Vec::new(),
+    };
+    let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
+    let mut reader = Reader { context, request, positions: BTreeMap::new(), lines, is_away: false };
+    loop {
+        match reader.read(&agent).await? {
+            End::Whole => return Ok(Exit::Ok),
+            End::Lost(status) if !args.follow => return Err(status.into()),
+            End::Lost(_) => {
+                if !reader.is_away {
+                    context.err.line("the host agent went away; trying to reach it again")?;
+                }
+                reader.is_away = true;
+                sleep(INTERVAL).await;
+            }
+        }
+    }
+}
+
+fn selector(args: &LogsArgs) -> node::LogSelector {
+    let stamp = |moment: jiff::Timestamp| Timestamp {
+        seconds: moment.as_second(),
+        nanos: moment.subsec_nanosecond(),
+    };
+    let pod = |pod: &crate::cli::PodName| node::PodLogs {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        container: args.container.clone().unwrap_or_default(),
+    };
+    node::LogSelector {
+        sources: args.source.iter().map(|source| wire(*source).into()).collect(),
+        follow: args.follow,
+        tail: args.tail,
+        units: args.unit.clone(),
+        pods: args.pod.iter().map(pod).collect(),
+        since: args.since.map(stamp),
+        until: args.until.map(stamp),
+        grep: args.grep.clone().unwrap_or_default(),
+        after_cursor: String::new(),
+    }
+}
+
+fn wire(source: LogSource) -> node::LogSource {
+    match source {
+        LogSource::Kubelet => node::LogSource::Kubelet,
+        LogSource::Containerd => node::LogSource::Containerd,
+        LogSource::Agent => node::LogSource::Agent,
+        LogSource::Kernel => node::LogSource::Kernel,
+        LogSource::Etcd => node::LogSource::Etcd,
+        LogSource::Apiserver => node::LogSource::Apiserver,
+        LogSource::ControllerManager => node::LogSource::ControllerManager,
+        LogSource::Scheduler => node::LogSource::Scheduler,
+    }
+}
+
+enum End {
+    Whole,
+    Lost(tonic::Status),
+}
+
+struct Reader<'a> {
+    context: &'a Context,
+    request: StreamLogsRequest,
+    /// Behind what was printed, by node.
+    positions: BTreeMap<String, String>,
+    lines: Lines,
+    is_away: bool,
+}
+
+impl Reader<'_> {
+    async fn read(&mut self, agent: &Agent) -> Result<End, Ended> {
+        let position = |(node_name, cursor): (&String, &String)| LogPosition {
+            node_name: node_name.clone(),
+            cursor: cursor.clone(),
+        };
+        self.request.positions = self.positions.iter().map(position).collect();
+        let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
+            Ok(response) => response.into_inner(),
+            Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
+            Err(status) => return Err(status.into()),
+        };
+        self.is_away = false;
+        loop {
+            match stream.message().await {
+                Ok(Some(response)) => self.print(response).await?,
+                Ok(None) => return Ok(End::Whole),
+                Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
+                Err(status) => return Err(status.into()),
+            }
+        }
+    }
+
+    async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
+        let context = self.context;
+        for notice in &response.notices {
+            let node = context.err.paint(styles::WARN, visible(&notice.node_name));
+            context.err.line(format!("{node}: {}", visible(&notice.message)))?;
+        }
+        let text = if context.format.is_structured() {
+            output::items(context, response.lines.into_iter().map(LogView::from))?
+        } else {
+            self.lines.text(&response.lines).into_bytes()
+        };
+        if !text.is_empty() {
+            context.out.patiently(text).await?;
+        }
+        // Only now: what could not be printed is not behind.
+        self.positions.extend(response.positions.into_iter().map(|it| (it.node_name, it.cursor)));
+        Ok(())
+    }
+}

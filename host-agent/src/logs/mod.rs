@@ -1,0 +1,148 @@
+//! Logs of a cluster's nodes as one stream, in the order of time, through the deaths and returns of nodes.
+//!
+//! - `request`: what is asked for, checked; `asked`: whether any node knows it
+//! - `node`: the log of one node; `position`: where a reader is in it
+//! - `reader`: all of them, merged
+//!
+//! Memory is bounded: a few frames of each node, and what a reader does not take stays in the nodes. At most
+//! [`LOG_READERS`] read at once, and each node has at most
+//! [`LOG_STREAMS`](k8sctl_rpc::limits::LOG_STREAMS) readers.
+
+mod asked;
+mod node;
+mod position;
+mod reader;
+mod request;
+
+use std::sync::Arc;
+
+use k8sctl_proto::control::v1::StreamLogsRequest;
+use k8sctl_rpc::limits::LOG_READERS;
+use k8sctl_types::failure::Failure;
+use k8sctl_types::logs::merge::Micros;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::cluster::manager::{Manager, RequestError};
+use crate::records::ClusterRecord;
+
+pub use reader::LogStream;
+
+/// The places for readers of logs, of one host agent.
+#[derive(Clone, Debug)]
+pub struct LogReaders(Arc<Semaphore>);
+
+impl Default for LogReaders {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOG_READERS)))
+    }
+}
+
+impl LogReaders {
+    /// Checks a request and finds its nodes. Reading begins with [`LogStream::run`].
+    pub async fn open(
+        &self,
+        manager: &Manager,
+        request: StreamLogsRequest,
+    ) -> Result<LogStream, RequestError> {
+        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else {
+            let reason = format!("{LOG_READERS} readers of logs are open already");
+            let next = "end one of them, then read again";
+            return Err(Failure::new("HOST-LOG-READERS", "host agent", reason, next).into());
+        };
+        let (record, status) = manager.members(&request.cluster_name).await?;
+        let nodes = nodes(&record, &request.node_names)?;
+        let is_all = request.node_names.is_empty();
+        let wanted = request::check(request, jiff::Timestamp::now())?;
+        let registry = Arc::clone(&manager.shared().registry);
+        let members = Some(status).filter(|_| is_all && wanted.selector.follow);
+        Ok(LogStream::new(registry, wanted, nodes, members, Some(place)))
+    }
+}
+
+/// Names and ids of the nodes that are asked for, each once.
+fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let all = || record.nodes.iter().map(|node| (node.name.clone(), node.id.clone()));
+    if names.is_empty() {
+        return Ok(all().collect());
+    }
+    let mut nodes: Vec<(String, String)> = Vec::with_capacity(names.len().min(record.nodes.len()));
+    for name in names {
+        let Some(found) = all().find(|(known, _)| known == name) else {
+            let known: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
+            return Err(Failure::new(
+                "NODE-UNKNOWN",
+                format!("node {name}"),
+                format!("cluster {} has no node of that name", record.name),
+                format!("the nodes are: {}", known.join(", ")),
+            ));
+        };
+        if !nodes.contains(&found) {
+            nodes.push(found);
+        }
+    }
+    Ok(nodes)
+}
+
+/// The host's clock as it goes on from the beginning of a stream, even when it is set meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    began: Micros,
+    at: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { began: jiff::Timestamp::now().as_microsecond(), at: Instant::now() }
+    }
+
+    fn now(&self) -> Micros {
+        let passed = Micros::try_from(self.at.elapsed().as_micros()).unwrap_or(Micros::MAX);
+        self.began.saturating_add(passed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use k8sctl_proto::control::v1::SpecFile;
+    use k8sctl_proto::node::v1::LogSelector;
+
+    fn refusal(answer: Result<LogStream, RequestError>) -> Failure {
+        match answer {
+            Err(RequestError::Refused(failure)) => failure,
+            other => panic!("it is not refused: {other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_are_of_known_nodes_and_not_too_many_at_once() {
+        let agent = FakeHostAgent::new().await;
+        let manager = agent.start().await;
+        let file = SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+        manager.apply(&file, "", true, None).await.expect("it is accepted");
+        let readers = LogReaders::default();
+        let open = |cluster: &str, names: &[&str], grep: &str| {
+            let request = StreamLogsRequest {
+                cluster_name: cluster.to_owned(),
+                node_names: names.iter().map(|name| (*name).to_owned()).collect(),
+                selector: Some(LogSelector { grep: grep.to_owned(), ..LogSelector::default() }),
+                ..StreamLogsRequest::default()
+            };
+            readers.open(&manager, request)
+        };
+        assert_eq!(refusal(open("typo", &[], "").await).id, "CLUSTER-UNKNOWN");
+        let unknown = refusal(open("home", &["control", "nosuch"], "").await);
+        assert_eq!((unknown.id.as_str(), unknown.object.as_str()), ("NODE-UNKNOWN", "node nosuch"));
+        assert_eq!(unknown.next_step, "the nodes are: control, worker");
+        assert_eq!(refusal(open("home", &[], "a(").await).id, "NODE-LOGS-REQUEST");
+        let mut all = Vec::new();
+        for _ in 0..LOG_READERS {
+            all.push(open("home", &["worker", "worker"], "").await.expect("there is room"));
+        }
+        assert_eq!(refusal(open("home", &[], "").await).id, "HOST-LOG-READERS");
+        all.pop();
+        open("", &[], "").await.expect("there is room again");
+    }
+}

@@ -1,0 +1,135 @@
+use super::*;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+const TEXT: &str = "# EOF\n";
+
+fn source() -> Source {
+    Arc::new(|| async { Some(TEXT.to_owned()) }.boxed())
+}
+
+/// The other end of a conversation.
+fn begin(access: Access, source: Source) -> DuplexStream {
+    let (ours, theirs) = duplex(1024);
+    k8sctl_rpc::task::spawn("conversation", converse(theirs, access, source));
+    ours
+}
+
+async fn all(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    // What was sent before a cut counts.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).expect("text")
+}
+
+async fn ask(access: Access, request: &str) -> String {
+    let mut stream = begin(access, source());
+    stream.write_all(request.as_bytes()).await.expect("it is taken");
+    all(&mut stream).await
+}
+
+fn get(path: &str, host: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn who_may_look_gets_the_text_in_the_format_that_it_has() {
+    for (access, host) in [
+        (Access::Role(Role::Reader), "anything"),
+        (Access::Role(Role::Admin), "anything"),
+        (Access::Loopback, "127.0.0.1:9642"),
+        (Access::Loopback, "[::1]:9642"),
+        (Access::Loopback, "LOCALHOST"),
+    ] {
+        let answer = ask(access, &get("/metrics", host)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with(TEXT), "{host}: {answer}");
+        let kind = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n";
+        assert!(answer.contains(kind), "{answer}");
+    }
+    let old = ask(Access::Loopback, "GET /metrics HTTP/1.0\r\n\r\n").await;
+    assert!(old.contains(" 200 OK") && old.ends_with(TEXT), "{old}");
+}
+
+#[tokio::test]
+async fn others_are_told_why_not() {
+    let reader = Access::Role(Role::Reader);
+    for (access, request, code, why) in [
+        (Access::Role(Role::Unspecified), get("/metrics", "x"), "403", "error AUTH-ROLE: metrics: they need"),
+        // A name that leads to the port.
+        (Access::Loopback, get("/metrics", "evil.example:9642"), "403", "ask by the address"),
+        (Access::Loopback, get("/metrics", "127.0.0.1.evil.example"), "403", "ask by the address"),
+        (Access::Loopback, get("/metrics", ""), "403", "ask by the address"),
+        (reader, get("/", "x"), "404", "there is /metrics"),
+        (reader, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n".to_owned(), "405", "GET"),
+        (reader, format!("GET /metrics HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HEADER_LINES + 1)), "431", ""),
+        (reader, format!("GET /metrics HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(2 * HEADER_BYTES)), "431", ""),
+        (reader, "hello\r\n\r\n".to_owned(), "400", ""),
+    ] {
+        // What is too long is not read to its end.
+        let mut stream = begin(access, source());
+        let (mut read, mut write) = tokio::io::split(&mut stream);
+        let (_, answer) = tokio::join!(write.write_all(request.as_bytes()), all(&mut read));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")) && answer.contains(why), "{answer}");
+        assert!(!answer.contains(TEXT), "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_slow_is_not_waited_for() {
+    let began = Instant::now();
+    let mut silent = begin(Access::Loopback, source());
+    all(&mut silent).await;
+    assert!(began.elapsed() <= 2 * HEADER_TIME, "{:?}", began.elapsed());
+
+    // A byte now and then.
+    let began = Instant::now();
+    let mut slow = begin(Access::Loopback, source());
+    for byte in get("/metrics", "localhost").bytes() {
+        if slow.write_all(&[byte]).await.is_err() {
+            break;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert!(!all(&mut slow).await.contains(TEXT));
+    assert!(began.elapsed() <= 2 * HEADER_TIME, "{:?}", began.elapsed());
+
+    // An answer that nobody reads.
+    let began = Instant::now();
+    let large: Source = Arc::new(|| async { Some("x".repeat(1024 * 1024)) }.boxed());
+    let mut deaf = begin(Access::Loopback, large);
+    deaf.write_all(get("/metrics", "localhost").as_bytes()).await.expect("it is taken");
+    sleep(2 * CONNECTION_TIME).await;
+    assert!(all(&mut deaf).await.len() < 1024 * 1024);
+    assert!(began.elapsed() <= 3 * CONNECTION_TIME);
+}
+
+#[tokio::test]
+async fn the_port_serves_and_closes_those_for_whom_there_is_no_place() {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await;
+    let address = listener.local_addr().expect("an address");
+    let port = k8sctl_rpc::task::spawn("port", serve_port(listener, source()));
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        open.push(TcpStream::connect(address).await.expect("it listens"));
+    }
+    // They are accepted in turn, and the one too many is closed unread.
+    let mut one_more = TcpStream::connect(address).await.expect("it listens");
+    assert_eq!(all(&mut one_more).await, "");
+    let mut first = open.remove(0);
+    first.write_all(get("/metrics", "localhost").as_bytes()).await.expect("it is taken");
+    assert!(all(&mut first).await.ends_with(TEXT));
+    // Its place is free a moment later.
+    let wait = async {
+        loop {
+            let mut next = TcpStream::connect(address).await.expect("it listens");
+            let asked = next.write_all(get("/metrics", "localhost").as_bytes()).await;
+            if asked.is_ok() && all(&mut next).await.ends_with(TEXT) {
+                return;
+            }
+        }
+    };
+    timeout(CONNECTION_TIME, wait).await.expect("there is room again");
+    port.abort();
+}

@@ -1,0 +1,172 @@
+//! What only the host agent can see, for a support bundle: part by part, each within a time and a size, without secrets.
+//! A part that cannot be had is told with the reason, and no other waits for it longer than its time.
+//!
+//! - `records`: configuration, specs, operations; `kubernetes`: nodes, pods and events; `log`: the host agent's own
+//!
+//! Called by the control service; the client writes the archive, and takes secrets out once more.
+
+mod kubernetes;
+mod log;
+mod records;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use host_hypervisor::documents::Wanted;
+use k8sctl_proto::control::v1::{CollectSupportResponse, SupportPart};
+use k8sctl_types::failure::Failure;
+use k8sctl_types::redact::{redact, redact_texts};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+use crate::cluster::desired::host_pool;
+use crate::cluster::manager::Manager;
+use crate::cluster::shared::Shared;
+use crate::records::ClusterRecord;
+use crate::wire;
+
+/// Longest that all of it may take.
+const ALL: Duration = Duration::from_secs(120);
+/// Longest that one part may take.
+const PART: Duration = Duration::from_secs(20);
+/// Most of one part in bytes; a message of the control socket has room for it.
+const PART_BYTES: usize = 2 * 1024 * 1024;
+
+/// Where parts go. Whoever asked may be gone.
+type Sender = mpsc::Sender<Result<CollectSupportResponse, Status>>;
+
+struct Collector {
+    sender: Sender,
+    end: Instant,
+}
+
+/// Gathers; `cluster` empty means: of all.
+pub async fn collect(
+    manager: Arc<Manager>,
+    cluster: String,
+    deadline: Option<Duration>,
+    sender: Sender,
+) -> Result<(), Status> {
+    let shared = manager.shared();
+    let end = Instant::now() + deadline.filter(|it| !it.is_zero()).unwrap_or(ALL).min(ALL);
+    let collector = Collector { sender, end };
+    collector.part("host/agent.log", log::own(&shared.config)).await;
+    collector.part("host/config.json", async { records::config(&shared.config) }).await;
+    collector.part("host/operations.json", records::operations(shared, &cluster)).await;
+    let clusters = match shared.records.all_clusters().await {
+        Ok((clusters, damaged)) => {
+            for damaged in damaged {
+                let path = format!("clusters/{}/spec.json", damaged.name);
+                collector.part(&path, async { Err(damaged.error.failure()) }).await;
+            }
+            clusters
+        }
+        Err(error) => {
+            collector.part("clusters", async { Err(error.failure()) }).await;
+            Vec::new()
+        }
+    };
+    let wanted = |it: &&ClusterRecord| cluster.is_empty() || it.name == cluster;
+    let clusters: Vec<ClusterRecord> = clusters.iter().filter(wanted).cloned().collect();
+    collector.libvirt(shared, &clusters).await;
+    for cluster in &clusters {
+        let path = |name: &str| format!("clusters/{}/{name}", cluster.name);
+        collector.part(&path("spec.json"), async { records::spec(cluster) }).await;
+        let consoles = records::consoles(shared, cluster);
+        collector.part(&path("consoles.txt"), consoles).await;
+        match timeout_at(collector.until(), manager.cluster_access(&cluster.name)).await {
+            Ok(Ok(access)) => {
+                let [nodes, pods, events] =
+                    ["nodes", "pods", "events"].map(|it| path(&format!("kubernetes/{it}.json")));
+                // Of an API that does not answer each takes all of its time.
+                tokio::join!(
+                    collector.part(&nodes, kubernetes::nodes(&access.client)),
+                    collector.part(&pods, kubernetes::pods(&access.client)),
+                    collector.part(&events, kubernetes::events(&access.client)),
+                );
+            }
+            Ok(Err(error)) => {
+                let failure = kubernetes::unreachable(cluster, &error);
+                collector.part(&path("kubernetes"), async { Err(failure) }).await;
+            }
+            Err(_) => collector.part(&path("kubernetes"), async { Err(late("kubernetes")) }).await,
+        }
+    }
+    Ok(())
+}
+
+impl Collector {
+    fn until(&self) -> Instant {
+        self.end.min(Instant::now() + PART)
+    }
+
+    async fn part(&self, path: &str, work: impl Future<Output = Result<String, Failure>>) {
+        let content = timeout_at(self.until(), work).await.unwrap_or_else(|_| Err(late(path)));
+        let (content, failure) = match content {
+            Ok(content) => (cut(&redact(&content)).to_owned(), None),
+            Err(failure) => (String::new(), Some(wire::failure(&clean(&failure)))),
+        };
+        let part = SupportPart { path: path.to_owned(), content, failure };
+        // The client may be gone, and then is told nothing more.
+        let _ = self.sender.send(Ok(CollectSupportResponse { part: Some(part) })).await;
+    }
+
+    /// libvirt's documents, a part each.
+    async fn libvirt(&self, shared: &Shared, clusters: &[ClusterRecord]) {
+        let wanted = Wanted {
+            clusters: clusters.iter().map(|cluster| cluster.id.clone()).collect(),
+            networks: clusters.iter().map(|cluster| cluster.spec.network.name.clone()).collect(),
+            pool: host_pool(&shared.config).name,
+        };
+        match timeout_at(self.until(), shared.documents.documents(&wanted)).await {
+            Ok(Ok(documents)) => {
+                for document in documents {
+                    let path = format!("libvirt/{}-{}.xml", document.kind, document.name);
+                    self.part(&path, async { Ok(document.xml) }).await;
+                }
+            }
+            Ok(Err(failure)) => self.part("libvirt", async { Err(failure) }).await,
+            Err(_) => self.part("libvirt", async { Err(late("libvirt")) }).await,
+        }
+    }
+}
+
+fn late(what: &str) -> Failure {
+    Failure::new(
+        "HOST-SUPPORT-PART",
+        what,
+        "it did not come in time",
+        "look with `k8sctl doctor` at what it comes from; `k8sctl support-bundle` tries again",
+    )
+}
+
+/// A failure holds what programs and strangers said.
+fn clean(failure: &Failure) -> Failure {
+    let text = |text: &str| redact(text).into_owned();
+    Failure {
+        id: failure.id.clone(),
+        object: text(&failure.object),
+        reason: text(&failure.reason),
+        next_step: text(&failure.next_step),
+        evidence: text(&failure.evidence),
+    }
+}
+
+/// The end of a text, in whole lines.
+fn cut(text: &str) -> &str {
+    if text.len() <= PART_BYTES {
+        return text;
+    }
+    let begin = text.len() - PART_BYTES;
+    let begin = (begin..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    text[begin..].split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+/// As a document for people.
+fn pretty(value: &serde_json::Value) -> String {
+    format!("{:#}\n", redact_texts(value))
+}
+
+#[cfg(test)]
+mod tests;

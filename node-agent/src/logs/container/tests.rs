@@ -1,0 +1,205 @@
+//! Files that are written, rotated, packed and removed while they are read.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use super::*;
+
+/// A container's directory, written like its runtime does.
+struct Written {
+    dir: tempfile::TempDir,
+    next: u32,
+}
+
+impl Written {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory"), next: 0 }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes lines that count on.
+    fn write(&mut self, name: &str, lines: u32) {
+        let mut file = fs::File::options().append(true).create(true).open(self.path(name)).expect("opened");
+        for _ in 0..lines {
+            writeln!(file, "2026-11-24T10:00:00.{:09}Z stdout F {}", self.next, self.next).expect("written");
+            self.next += 1;
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).expect("renamed");
+    }
+
+    fn pack(&self, name: &str) {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&fs::read(self.path(name)).expect("read")).expect("packed");
+        fs::write(self.path(&format!("{name}.gz")), packed.finish().expect("packed")).expect("written");
+        fs::remove_file(self.path(name)).expect("removed");
+    }
+
+    fn container(&self) -> Container {
+        Container::new(self.dir.path().to_owned())
+    }
+
+    fn resume(&self, position: FilePosition) -> Container {
+        Container::resume(self.dir.path().to_owned(), position).expect("resumed")
+    }
+}
+
+/// All that is there, as often as it takes a follower to believe it.
+fn read(container: &mut Container, live: bool) -> Vec<Read> {
+    let mut lines = Vec::new();
+    let mut quiet = 0;
+    while quiet <= 2 * LAST_LOOKS {
+        quiet = if container.read(live, &mut lines).expect("read") { 0 } else { quiet + 1 };
+    }
+    lines
+}
+
+fn numbers(lines: &[Read]) -> Vec<u32> {
+    lines.iter().map(|line| line.text.parse().expect("a number")).collect()
+}
+
+fn count(numbers: std::ops::Range<u32>) -> Vec<u32> {
+    numbers.collect()
+}
+
+#[test]
+fn all_files_are_one_log() {
+    let mut written = Written::new();
+    written.write("0.log", 3);
+    written.write("1.log", 3);
+    written.rename("1.log", "1.log.20261124-100000");
+    written.write("1.log", 3);
+    written.rename("1.log", "1.log.20261124-110000");
+    written.write("1.log", 3);
+    written.pack("1.log.20261124-100000");
+    assert_eq!(numbers(&read(&mut written.container(), false)), count(0..12));
+}
+
+#[test]
+fn a_log_is_followed_through_rotation_packing_and_restarts() {
+    let mut written = Written::new();
+    let mut container = written.container();
+    assert_eq!(read(&mut container, true), []);
+    written.write("0.log", 2);
+    assert_eq!(numbers(&read(&mut container, true)), [0, 1]);
+    written.rename("0.log", "0.log.20261124-100000");
+    // The runtime has not noticed yet.
+    written.write("0.log.20261124-100000", 1);
+    assert_eq!(numbers(&read(&mut container, true)), [2]);
+    written.write("0.log", 1);
+    assert_eq!(numbers(&read(&mut container, true)), [3]);
+    written.write("0.log", 1);
+    written.rename("0.log", "0.log.20261124-110000");
+    written.pack("0.log.20261124-110000");
+    written.write("0.log", 1);
+    written.write("1.log", 1);
+    fs::remove_file(written.path("0.log.20261124-100000")).expect("removed");
+    assert_eq!(numbers(&read(&mut container, true)), [4, 5, 6]);
+}
+
+#[test]
+fn reading_goes_on_behind_any_line_whatever_became_of_its_file() {
+    let mut written = Written::new();
+    written.write("0.log", 5);
+    written.rename("0.log", "0.log.20261124-100000");
+    written.write("0.log", 5);
+    let lines = read(&mut written.container(), false);
+    let positions: Vec<FilePosition> = lines.iter().map(|line| line.position).collect();
+    let all_resume = |written: &Written, total: u32| {
+        for (place, position) in positions.iter().enumerate() {
+            let rest = read(&mut written.resume(*position), false);
+            let expected = count(place as u32 + 1..total);
+            assert_eq!(numbers(&rest), expected, "behind line {place}");
+        }
+    };
+    all_resume(&written, 10);
+    written.rename("0.log", "0.log.20261124-110000");
+    written.write("0.log", 5);
+    all_resume(&written, 15);
+    written.pack("0.log.20261124-110000");
+    written.write("1.log", 5);
+    all_resume(&written, 20);
+}
+
+#[test]
+fn another_file_with_the_same_number_is_not_taken_for_the_old_one() {
+    let mut written = Written::new();
+    written.write("0.log", 3);
+    let position = read(&mut written.container(), false)[1].position;
+    // In place: the number stays, the content is another.
+    fs::write(written.path("0.log"), "").expect("emptied");
+    written.next = 100;
+    written.write("0.log", 5);
+    assert_eq!(numbers(&read(&mut written.resume(position), false)), count(100..105));
+}
+
+#[test]
+fn an_emptied_file_is_read_from_its_beginning() {
+    let mut written = Written::new();
+    written.write("0.log", 3);
+    let mut container = written.container();
+    assert_eq!(numbers(&read(&mut container, true)), [0, 1, 2]);
+    fs::write(written.path("0.log"), "").expect("emptied");
+    assert_eq!(read(&mut container, true), []);
+    written.write("0.log", 1);
+    let lines = read(&mut container, true);
+    assert_eq!(numbers(&lines), [3]);
+    written.write("0.log", 1);
+    assert_eq!(numbers(&read(&mut written.resume(lines[0].position), false)), [4]);
+}
+
+#[test]
+fn the_end_is_found_over_several_files() {
+    let mut written = Written::new();
+    written.write("0.log", 10);
+    written.write("1.log", 10);
+    written.write("2.log", 10);
+    let tail = |lines: u64, modulo: u32| {
+        let passes = |line: &Read| line.text.parse::<u32>().expect("a number").is_multiple_of(modulo);
+        let dir = written.dir.path().to_owned();
+        let (mut container, count) = Container::tail(dir, lines, passes).expect("read");
+        let lines = read(&mut container, false);
+        let passing = lines.iter().filter(|line| passes(line)).count() as u64;
+        assert_eq!(passing, count);
+        (numbers(&lines)[0], count)
+    };
+    assert_eq!(tail(0, 1), (20, 10));
+    assert_eq!(tail(10, 1), (20, 10));
+    assert_eq!(tail(11, 1), (10, 20));
+    assert_eq!(tail(5, 5), (0, 6));
+    assert_eq!(tail(1000, 1), (0, 30));
+    let none = Container::tail(Path::new("/nonexistent").to_owned(), 1, |_| true);
+    none.expect_err("there is no such directory");
+}
+
+#[test]
+fn where_nothing_was_read_yet_reading_begins_where_it_would_have() {
+    let mut written = Written::new();
+    written.write("0.log", 4);
+    written.write("1.log", 4);
+    let (tail, _) = Container::tail(written.dir.path().to_owned(), 2, |_| true).expect("read");
+    assert_eq!(numbers(&read(&mut written.resume(tail.position()), false)), count(4..8));
+    let empty = Written::new();
+    assert_eq!(read(&mut empty.resume(empty.container().position()), false), []);
+}
+
+#[test]
+fn a_line_without_end_is_waited_for_while_following_and_shown_by_who_does_not() {
+    let written = Written::new();
+    let path = written.path("0.log");
+    fs::write(&path, "2026-11-24T10:00:00Z stdout P half\n2026-11-24T10:00:01Z stdo").expect("written");
+    let mut follower = written.container();
+    assert_eq!(read(&mut follower, true), []);
+    let shown = read(&mut written.container(), false);
+    assert_eq!(shown.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["half"]);
+    let mut file = fs::File::options().append(true).open(&path).expect("opened");
+    file.write_all(b"ut F  and half\n").expect("written");
+    let whole = read(&mut follower, true);
+    assert_eq!(whole.iter().map(|line| line.text.as_str()).collect::<Vec<_>>(), ["half and half"]);
+}

@@ -1,0 +1,89 @@
+//! The guard of a trial: a process of the old program, in a unit of its own. It gives the new program the place, waits for
+//! its word, and takes the place back where that does not come. `plan` decides; this does.
+//!
+//! Started by the agent and at every boot while there is a trial. One that fails is started again by systemd, and goes on.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::disk::Files;
+use super::plan::{Disk, GuardMemory, GuardStep, plan_guard};
+use super::units::Units;
+use crate::systemd::SystemdError;
+
+/// Between two looks at whether the new program has said its word: a file of this machine.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// A step was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A file could not be read or changed.
+    #[error("cannot {what}")]
+    File {
+        /// In words.
+        what: &'static str,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// systemd did not do it.
+    #[error("cannot start the agent anew")]
+    Restart(#[from] SystemdError),
+}
+
+/// Works on the trial to its end.
+pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError> {
+    let (mut memory, mut end) = (GuardMemory::default(), None);
+    loop {
+        let disk = files.look().map_err(failed("look at the files of the trial"))?;
+        if let Some(trial) = &disk.trial {
+            // Counted from this guard's start: a clock that is set, or a VM that stood still, takes nothing from it.
+            let end = *end.get_or_insert_with(|| Instant::now() + Duration::from_secs(trial.seconds));
+            memory.is_late = Instant::now() >= end;
+        }
+        let step = plan_guard(&disk, memory);
+        tracing::debug!(?step, "guard");
+        match &step {
+            GuardStep::Finish => return Ok(()),
+            GuardStep::Write(trial) => {
+                if let Some(reason) = &trial.reverting {
+                    tracing::warn!(reason, "the old agent comes back");
+                }
+                files.write_trial(trial).map_err(failed("write the trial"))?;
+                memory.is_counted = true;
+            }
+            GuardStep::Install => {
+                files.install().map_err(failed("give the new agent its place"))?;
+                memory.has_restarted = false;
+            }
+            GuardStep::Restore => {
+                files.restore().map_err(failed("give the old agent its place"))?;
+                memory.has_restarted = false;
+            }
+            GuardStep::Restart => {
+                units.restart_agent().await?;
+                memory.has_restarted = true;
+            }
+            GuardStep::Wait => wait(&files, &disk, end).await,
+            GuardStep::Conclude(outcome) => {
+                tracing::info!(?outcome, "the trial has ended");
+                files.write_outcome(outcome).map_err(failed("write how the trial ended"))?;
+            }
+            GuardStep::Clear => files.clear().map_err(failed("take away the trial"))?,
+        }
+    }
+}
+
+/// Until the new program has said its word, or its time is up.
+async fn wait(files: &Files, disk: &Disk, end: Option<Instant>) {
+    let (Some(trial), Some(end)) = (&disk.trial, end) else { return };
+    while !files.is_confirmed(trial) && Instant::now() < end {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> GuardError {
+    move |source| GuardError::File { what, source }
+}

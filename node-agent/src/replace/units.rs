@@ -1,0 +1,46 @@
+//! What systemd does for a replacement, and the first look at a new program.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8sctl_command::{CommandError, Program};
+
+use crate::systemd::{Systemd, SystemdError};
+
+/// The agent's own unit.
+const AGENT: &str = "k8s-node-agent.service";
+/// The guard's; it runs the copy of the old program, and only while there is a trial.
+const GUARD: &str = "k8s-node-agent-guard.service";
+/// How long a program may take to say its version; under emulation the first start takes seconds.
+const VERSION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Starts things.
+#[async_trait]
+pub trait Units: Send + Sync {
+    /// Sees to it that the guard runs.
+    async fn start_guard(&self) -> Result<(), SystemdError>;
+    /// Starts the agent anew: what has its place now.
+    async fn restart_agent(&self) -> Result<(), SystemdError>;
+    /// Whether a program can be started at all. It says its version.
+    async fn try_out(&self, program: &Path) -> Result<String, CommandError>;
+}
+
+/// Over D-Bus.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealUnits;
+
+#[async_trait]
+impl Units for RealUnits {
+    async fn start_guard(&self) -> Result<(), SystemdError> {
+        Systemd::connect().await?.start(GUARD).await
+    }
+
+    async fn restart_agent(&self) -> Result<(), SystemdError> {
+        Systemd::connect().await?.restart(AGENT).await
+    }
+
+    async fn try_out(&self, program: &Path) -> Result<String, CommandError> {
+        Program::new(program, VERSION_DEADLINE).arg("--version").run().await
+    }
+}

@@ -1,0 +1,200 @@
+//! One stream of several, in the order of the times of their lines. Pure: whoever calls it reads, and tells the time.
+//!
+//! An input is one of four: *loading*, whose older lines are still on their way, so that nothing passes before its next
+//! line is known; *live*, whose lines come as they are written, so that a line of another input waits for it only as
+//! long as the window is; *away* and *ended*, which nobody waits for. While all inputs are loading the order is exact;
+//! while they are live it is, as far as the window allows, and a line that comes too late is passed on and marked.
+//!
+//! What is kept is what was pushed: who pushes only to an input that [`wants`](Merge::wants) lines keeps one batch for
+//! each.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// Microseconds since 1970.
+pub type Micros = i64;
+
+/// What is waited for at an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its older lines are still on their way.
+    Loading,
+    /// Its lines come as they are written.
+    Live,
+    /// It cannot be read at the moment.
+    Away,
+    /// Nothing comes any more.
+    Ended,
+}
+
+/// What the merged stream has next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next<T> {
+    /// A line.
+    Line {
+        /// The input that it is of.
+        input: usize,
+        /// What was pushed.
+        item: T,
+        /// A younger line has been given out before it.
+        late: bool,
+    },
+    /// Nothing before this moment, unless an input gets lines first.
+    At(Micros),
+    /// Nothing before an input gets lines.
+    Wait,
+    /// All inputs have ended, and all of their lines were given out.
+    End,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    time: Micros,
+    arrived: Micros,
+    item: T,
+}
+
+#[derive(Debug)]
+struct Input<T> {
+    state: State,
+    queue: VecDeque<Waiting<T>>,
+    /// How far its clock is ahead at least: a line cannot arrive before it is written.
+    ahead: Micros,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Merge<T> {
+    window: Micros,
+    lag: Micros,
+    inputs: Vec<Input<T>>,
+    /// Of every input that has lines, the time of the first.
+    heads: BTreeSet<(Micros, usize)>,
+    /// Inputs without lines that are loading, and that are live.
+    loading: BTreeSet<usize>,
+    live: BTreeSet<usize>,
+    ended: usize,
+    newest: Micros,
+}
+
+impl<T> Merge<T> {
+    /// Without inputs. A line waits for live inputs until `window` has passed since it arrived; lines that come more
+    /// than `lag` behind their time have used up a part of that.
+    pub fn new(window: Duration, lag: Duration) -> Self {
+        let micros = |duration: Duration| Micros::try_from(duration.as_micros()).unwrap_or(Micros::MAX / 4);
+        Self {
+            window: micros(window),
+            lag: micros(lag),
+            inputs: Vec::new(),
+            heads: BTreeSet::new(),
+            loading: BTreeSet::new(),
+            live: BTreeSet::new(),
+            ended: 0,
+            newest: Micros::MIN,
+        }
+    }
+
+    /// Adds an input; what is returned names it. They are counted from 0.
+    pub fn add(&mut self, state: State) -> usize {
+        let input = self.inputs.len();
+        self.inputs.push(Input { state, queue: VecDeque::new(), ahead: 0 });
+        self.ended += usize::from(state == State::Ended);
+        self.sort_in(input);
+        input
+    }
+
+    /// Changes what is waited for at an input. Its lines stay.
+    pub fn set(&mut self, input: usize, state: State) {
+        let was = std::mem::replace(&mut self.inputs[input].state, state);
+        self.ended -= usize::from(was == State::Ended);
+        self.ended += usize::from(state == State::Ended);
+        self.sort_in(input);
+    }
+
+    /// What is waited for at an input.
+    pub fn state(&self, input: usize) -> State {
+        self.inputs[input].state
+    }
+
+    /// Adds lines of an input that arrived at this moment, in their order, each with its time.
+    pub fn push(&mut self, input: usize, arrived: Micros, lines: impl IntoIterator<Item = (Micros, T)>) {
+        let it = &mut self.inputs[input];
+        let was_empty = it.queue.is_empty();
+        for (time, item) in lines {
+            it.ahead = it.ahead.max(time.saturating_sub(arrived));
+            it.queue.push_back(Waiting { time, arrived, item });
+        }
+        if let (true, Some(first)) = (was_empty, it.queue.front()) {
+            self.heads.insert((first.time, input));
+            self.sort_in(input);
+        }
+    }
+
+    /// Whether an input has no lines left and may get some.
+    pub fn wants(&self, input: usize) -> bool {
+        let it = &self.inputs[input];
+        it.queue.is_empty() && it.state != State::Ended
+    }
+
+    /// The loading inputs without lines: nothing passes before they get some, or are loading no more.
+    pub fn blocking(&self) -> impl Iterator<Item = usize> + '_ {
+        self.loading.iter().copied()
+    }
+
+    /// Whether lines are waiting.
+    pub fn has_lines(&self) -> bool {
+        !self.heads.is_empty()
+    }
+
+    /// The next line, if it is its turn at this moment.
+    pub fn next(&mut self, now: Micros) -> Next<T> {
+        let Some(&(time, input)) = self.heads.first() else {
+            return if self.ended == self.inputs.len() { Next::End } else { Next::Wait };
+        };
+        if !self.loading.is_empty() {
+            return Next::Wait;
+        }
+        if !self.live.is_empty() {
+            let deadline = self.deadline(input);
+            if now < deadline {
+                return Next::At(deadline);
+            }
+        }
+        self.heads.pop_first();
+        let it = &mut self.inputs[input];
+        let Some(line) = it.queue.pop_front() else { unreachable!("an input among the heads has lines") };
+        match it.queue.front() {
+            Some(next) => {
+                self.heads.insert((next.time, input));
+            }
+            None => self.sort_in(input),
+        }
+        let late = time < self.newest;
+        self.newest = self.newest.max(time);
+        Next::Line { input, item: line.item, late }
+    }
+
+    /// When the first line of an input has waited long enough.
+    fn deadline(&self, input: usize) -> Micros {
+        let it = &self.inputs[input];
+        let Some(first) = it.queue.front() else { return Micros::MIN };
+        // By its own clock where it lags behind: else what was held up on its way would be held up again, and whoever
+        // writes much would be read one batch a window.
+        let expected = first.time.saturating_sub(it.ahead).saturating_add(self.lag);
+        first.arrived.min(expected).saturating_add(self.window)
+    }
+
+    fn sort_in(&mut self, input: usize) {
+        let it = &self.inputs[input];
+        for (set, state) in [(&mut self.loading, State::Loading), (&mut self.live, State::Live)] {
+            if it.queue.is_empty() && it.state == state {
+                set.insert(input);
+            } else {
+                set.remove(&input);
+            }
+        }
+    }
+}
