@@ -353,10 +353,14 @@ impl Manager {
 
     /// The live status of a cluster.
     pub async fn status(&self, name: &str) -> Result<watch::Receiver<control::ClusterStatus>, RequestError> {
-        let record = self.find(name).await?;
-        let mut status = self.handle(&record).status;
+        Ok(self.status_of(&self.find(name).await?).await)
+    }
+
+    /// The same of one that was found.
+    pub async fn status_of(&self, record: &ClusterRecord) -> watch::Receiver<control::ClusterStatus> {
+        let mut status = self.handle(record).status;
         if record.state == ClusterState::Removing {
-            return Ok(status);
+            return status;
         }
         // The first look has been begun, and tells more than that: at once, where it has something to do.
         let told = |status: &control::ClusterStatus| {
@@ -364,7 +368,7 @@ impl Manager {
         };
         let looked = status.wait_for(told);
         let _ = tokio::time::timeout(FIRST_LOOK, looked).await;
-        Ok(status)
+        status
     }
 
     /// The live status of every cluster that has a task, which are all that can be read.

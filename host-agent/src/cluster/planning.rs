@@ -1,4 +1,7 @@
-//! Plans: what `up` with a spec and `down` of a cluster would do on this host, for a person to agree to.
+//! Plans: what `up` with a spec and `down` of a cluster would do on this host, for a person to agree to. Files that are read
+//! and judged, and plans of many nodes, take a processor for a while: that is done off the runtime's threads.
+
+use std::sync::Arc;
 
 use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
@@ -9,6 +12,7 @@ use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use ipnet::Ipv4Net;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Parsed};
 use sha2::{Digest, Sha256};
@@ -39,13 +43,15 @@ pub struct PlannedUp {
 }
 
 /// What `up` with this spec would do.
-pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<PlannedUp, RequestError> {
+pub async fn plan_up(shared: &Arc<Shared>, file: &control::SpecFile) -> Result<PlannedUp, RequestError> {
     let observed = shared.hypervisor.observe(&host_pool(&shared.config)).await;
     // Mistakes are told without libvirt too; with it, also what does not fit onto this host.
-    let parsed = match &observed {
-        Ok(host) => spec::parse_on(&file.text, &room(host)),
-        Err(_) => spec::parse(&file.text),
+    let (of_host, text) = (observed.as_ref().ok().map(room), file.text.clone());
+    let parse = move || match of_host {
+        Some(room) => spec::parse_on(&text, &room),
+        None => spec::parse(&text),
     };
+    let parsed = blocking(parse).await;
     let Parsed { spec, lines, warnings } = parsed.map_err(RequestError::Diagnostics)?;
     let record = shared.records.cluster(&spec.name).await?;
     if record.as_ref().is_some_and(|record| record.state == ClusterState::Removing) {
@@ -55,7 +61,11 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
         // First of all: whoever has got a bundle and built an image has done it for something.
         refuse_changes(record, &spec, |key| place(file, &lines, key))?;
     }
-    let image = choose_image(shared, &spec, record.as_ref(), &place(file, &lines, "kubernetes"))?;
+    let image = {
+        let (shared, spec, record) = (Arc::clone(shared), spec.clone(), record.clone());
+        let pinned = place(file, &lines, "kubernetes");
+        blocking(move || choose_image(&shared, &spec, record.as_ref(), &pinned)).await?
+    };
     let observed = observed?;
 
     let would_be = ClusterRecord::planned(&spec, record.as_ref(), &image.id, &image.kubernetes.to_string());
@@ -69,7 +79,9 @@ pub async fn plan_up(shared: &Shared, file: &control::SpecFile) -> Result<Planne
     let mut desired = desired_host(config, &at_the_end, boots, observed.accelerator, names, |_| true);
     let is_known = |id: &str| record.iter().flat_map(|it| &it.nodes).any(|node| node.id == id);
     desired.nodes.iter_mut().for_each(|node| node.is_new = !is_known(&node.node_id));
-    let host = plan_host(&desired, &observed, &adoption)?;
+    let plan = move || (plan_host(&desired, &observed, &adoption), observed);
+    let (host, observed) = blocking(plan).await;
+    let host = host?;
     let mut notices = notices(&observed, &image, &spec);
     notices.extend(crowded(observed.host_memory_bytes, &spec, &shared.records.clusters().await?));
     let mut changes = node_changes(&would_be, record.as_ref());

@@ -16,37 +16,51 @@ use k8sctl_types::version::{KubernetesVersion, VersionError};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
+use super::queue::{Queues, caller};
 use super::{LINES, Reply, broken, forward, refused, stream};
 use crate::cluster::manager::Manager;
 use crate::cluster::release::choose_bundle;
+use crate::cluster::shared::Shared;
 use crate::wire;
 
 /// See [`ImageService`].
 #[derive(Debug)]
 pub(super) struct Images {
     pub(super) manager: Arc<Manager>,
+    pub(super) queues: Queues,
 }
 
 /// See [`BundleService`].
 #[derive(Debug)]
 pub(super) struct Bundles {
     pub(super) manager: Arc<Manager>,
+    pub(super) queues: Queues,
 }
 
-impl Images {
-    /// Names of the clusters that use each image.
-    async fn used_by(&self) -> Result<BTreeMap<String, Vec<String>>, Status> {
-        let all = self.manager.shared().records.all_clusters().await;
-        let (clusters, damaged) = all.map_err(|error| broken(&error))?;
-        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for cluster in clusters {
-            users.entry(cluster.image_id).or_default().push(cluster.name);
-        }
-        for cluster in damaged {
-            users.entry(cluster.image_id).or_default().push(cluster.name);
-        }
-        Ok(users)
+/// Names of the clusters that use each image.
+async fn used_by(shared: &Shared) -> Result<BTreeMap<String, Vec<String>>, Status> {
+    let (clusters, damaged) = shared.records.all_clusters().await.map_err(|error| broken(&error))?;
+    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for cluster in clusters {
+        users.entry(cluster.image_id).or_default().push(cluster.name);
     }
+    for cluster in damaged {
+        users.entry(cluster.image_id).or_default().push(cluster.name);
+    }
+    Ok(users)
+}
+
+/// All images, damaged ones behind the others.
+async fn list_images(shared: &Shared) -> Result<Vec<control::Image>, Status> {
+    let (used_by, images) = (used_by(shared).await?, shared.images.clone());
+    blocking(move || {
+        let users = |image: &Image| used_by.get(&image.id).cloned().unwrap_or_default();
+        let sound = images.list()?;
+        let mut all: Vec<_> = sound.iter().map(|image| wire_image(image, &users(image))).collect();
+        all.extend(images.damaged().into_iter().map(|image| wire_damaged(image, &used_by)));
+        Ok(all)
+    })
+    .await
 }
 
 #[tonic::async_trait]
@@ -90,14 +104,11 @@ impl ImageService for Images {
 
     async fn list_images(
         &self,
-        _request: Request<control::ListImagesRequest>,
+        request: Request<control::ListImagesRequest>,
     ) -> Result<Response<control::ListImagesResponse>, Status> {
-        let used_by = self.used_by().await?;
-        let images = self.manager.shared().images.list().map_err(|failure| refused(&failure))?;
-        let users = |image: &Image| used_by.get(&image.id).cloned().unwrap_or_default();
-        let mut images: Vec<_> = images.iter().map(|image| wire_image(image, &users(image))).collect();
-        let damaged = self.manager.shared().images.damaged();
-        images.extend(damaged.into_iter().map(|image| wire_damaged(image, &used_by)));
+        let shared = Arc::clone(self.manager.shared());
+        let list = async move { list_images(&shared).await };
+        let images = self.queues.reads.run("list-images", caller(&request), list).await??;
         Ok(Response::new(control::ListImagesResponse { images }))
     }
 
@@ -105,9 +116,13 @@ impl ImageService for Images {
         &self,
         request: Request<control::RemoveImageRequest>,
     ) -> Result<Response<control::RemoveImageResponse>, Status> {
-        let used = self.used_by().await?;
-        let shared = self.manager.shared();
-        let id = shared.images.remove(&request.get_ref().id, &used).map_err(|failure| refused(&failure))?;
+        let (uid, shared) = (caller(&request), Arc::clone(self.manager.shared()));
+        let id = request.into_inner().id;
+        let remove = async move {
+            let (used, images) = (used_by(&shared).await?, shared.images.clone());
+            blocking(move || images.remove(&id, &used)).await
+        };
+        let id = self.queues.reads.run("remove-image", uid, remove).await??;
         Ok(Response::new(control::RemoveImageResponse { id }))
     }
 }
@@ -171,15 +186,15 @@ impl BundleService for Bundles {
 
     async fn list_bundles(
         &self,
-        _request: Request<control::ListBundlesRequest>,
+        request: Request<control::ListBundlesRequest>,
     ) -> Result<Response<control::ListBundlesResponse>, Status> {
         let bundles = self.manager.shared().bundles.clone();
-        let bundles: Vec<control::Bundle> = blocking(move || {
+        let list = blocking(move || -> Result<Vec<control::Bundle>, Failure> {
             let listing = bundles.list()?;
             let broken = listing.broken.into_iter().map(wire_broken);
             Ok(listing.bundles.iter().map(wire_bundle).chain(broken).collect())
-        })
-        .await?;
+        });
+        let bundles = self.queues.reads.run("list-bundles", caller(&request), list).await??;
         Ok(Response::new(control::ListBundlesResponse { bundles }))
     }
 }

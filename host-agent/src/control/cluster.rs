@@ -7,7 +7,8 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
-use super::{NEWEST, Reply, broken, events, refused, stream, stream_of, to_its_end};
+use super::queue::{Queues, caller};
+use super::{NEWEST, Reply, broken, events, refused, stream, stream_of};
 use crate::cluster::agents::AgentUpgrade;
 use crate::cluster::manager::{Manager, RequestError};
 use crate::logs::LogReaders;
@@ -22,14 +23,15 @@ const LOG_RESPONSES: usize = 2;
 #[derive(Debug)]
 pub(super) struct Clusters {
     manager: Arc<Manager>,
+    queues: Queues,
     log_readers: LogReaders,
     /// Held by whoever replaces agents.
     upgrade: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Clusters {
-    pub(super) fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, log_readers: LogReaders::default(), upgrade: Arc::default() }
+    pub(super) fn new(manager: Arc<Manager>, queues: Queues) -> Self {
+        Self { manager, queues, log_readers: LogReaders::default(), upgrade: Arc::default() }
     }
 }
 
@@ -52,8 +54,10 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::PlanRequest>,
     ) -> Result<Response<control::PlanResponse>, Status> {
+        let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
         let spec = request.into_inner().spec.unwrap_or_default();
-        let response = match self.manager.plan_up(&spec).await {
+        let plan = async move { manager.plan_up(&spec).await };
+        let response = match self.queues.plans.run("plan", uid, plan).await? {
             Ok(planned) => control::PlanResponse {
                 diagnostics: planned.warnings.into_iter().map(wire::diagnostic).collect(),
                 plan: Some(planned.plan),
@@ -71,12 +75,13 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
+        let uid = caller(&request);
         let control::ApplyRequest { spec, plan_digest, allow_destructive, deadline } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let deadline = deadline.and_then(|d| Duration::try_from(d).ok());
         let manager = Arc::clone(&self.manager);
         let apply = async move { manager.apply(&spec, &plan_digest, allow_destructive, deadline).await };
-        let response = match to_its_end("apply", apply).await? {
+        let response = match self.queues.plans.run("apply", uid, apply).await? {
             Ok(applied) => control::ApplyResponse {
                 diagnostics: applied.warnings.into_iter().map(wire::diagnostic).collect(),
                 operation_id: applied.operation_id.unwrap_or_default(),
@@ -96,7 +101,10 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::PlanDestroyRequest>,
     ) -> Result<Response<control::PlanDestroyResponse>, Status> {
-        let plan = self.manager.plan_down(&request.get_ref().cluster_name).await?;
+        let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
+        let name = request.into_inner().cluster_name;
+        let plan = async move { manager.plan_down(&name).await };
+        let plan = self.queues.plans.run("plan-destroy", uid, plan).await??;
         Ok(Response::new(control::PlanDestroyResponse { plan: Some(plan) }))
     }
 
@@ -104,11 +112,12 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::DestroyRequest>,
     ) -> Result<Response<control::DestroyResponse>, Status> {
+        let uid = caller(&request);
         let control::DestroyRequest { cluster_name, plan_digest, deadline } = request.into_inner();
         let deadline = deadline.and_then(|d| Duration::try_from(d).ok());
         let manager = Arc::clone(&self.manager);
         let destroy = async move { manager.destroy(&cluster_name, &plan_digest, deadline).await };
-        let operation_id = to_its_end("destroy", destroy).await??;
+        let operation_id = self.queues.plans.run("destroy", uid, destroy).await??;
         Ok(Response::new(control::DestroyResponse { operation_id }))
     }
 
@@ -148,9 +157,11 @@ impl ClusterService for Clusters {
 
     async fn list_clusters(
         &self,
-        _request: Request<control::ListClustersRequest>,
+        request: Request<control::ListClustersRequest>,
     ) -> Result<Response<control::ListClustersResponse>, Status> {
-        let clusters = self.manager.summaries().await?;
+        let manager = Arc::clone(&self.manager);
+        let list = async move { manager.summaries().await };
+        let clusters = self.queues.reads.run("list-clusters", caller(&request), list).await??;
         Ok(Response::new(control::ListClustersResponse { clusters }))
     }
 
@@ -160,8 +171,13 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::WatchStatusRequest>,
     ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
         let request = request.into_inner();
-        let mut status = self.manager.status(&request.cluster_name).await?;
+        let name = request.cluster_name.clone();
+        let find = async move { manager.find(&name).await };
+        let record = self.queues.reads.run("find-cluster", uid, find).await??;
+        // Its first look may take a while: nobody's turn waits for that.
+        let mut status = self.manager.status_of(&record).await;
         let reply = stream_of("watch-status", NEWEST, |sender| async move {
             loop {
                 let snapshot = status.borrow_and_update().clone();
@@ -185,7 +201,10 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
-        Ok(Response::new(events::open(&self.manager, request.into_inner()).await?))
+        let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
+        let request = request.into_inner();
+        let open = async move { events::open(&manager, request).await };
+        Ok(Response::new(self.queues.reads.run("open-events", uid, open).await??))
     }
 
     async fn get_kubeconfig(
@@ -202,7 +221,10 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::StreamLogsRequest>,
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
-        let logs = self.log_readers.open(&self.manager, request.into_inner()).await?;
+        let (uid, request) = (caller(&request), request.into_inner());
+        let (readers, manager) = (self.log_readers.clone(), Arc::clone(&self.manager));
+        let open = async move { readers.open(&manager, request).await };
+        let logs = self.queues.reads.run("open-logs", uid, open).await??;
         let reply = stream_of("stream-logs", LOG_RESPONSES, |sender| logs.run(sender));
         Ok(Response::new(reply))
     }
@@ -227,7 +249,10 @@ impl ClusterService for Clusters {
 #[cfg(test)]
 mod tests {
     use futures::{FutureExt as _, StreamExt as _};
+    use k8sctl_rpc::status::failure_from;
+    use tonic::Code;
 
+    use super::super::queue::NOBODY;
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
 
@@ -239,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_asked_for_is_done_though_the_client_is_gone() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters::new(agent.start().await);
+        let clusters = Clusters::new(agent.start().await, Queues::default());
         let spec = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
         cut(clusters.apply(Request::new(control::ApplyRequest {
             spec: Some(spec),
@@ -251,10 +276,26 @@ mod tests {
         agent.wait_host("they are gone", |host| host.observed.domains.is_empty()).await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_waits_for_its_turn_and_what_is_only_read_does_not() {
+        let agent = FakeHostAgent::new().await;
+        let queues = Queues::default();
+        let clusters = Clusters::new(agent.start().await, queues.clone());
+        let plan = || clusters.plan(Request::new(control::PlanRequest::default()));
+        let turn = queues.plans.turn(NOBODY).await.expect("nobody has it");
+        let refused = plan().await.expect_err("the one before takes too long");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(failure_from(&refused).map(|failure| failure.id).as_deref(), Some("HOST-BUSY"));
+        let list = clusters.list_clusters(Request::new(control::ListClustersRequest::default()));
+        list.await.expect("it is no plan");
+        drop(turn);
+        plan().await.expect("its turn has come");
+    }
+
     #[tokio::test]
     async fn the_end_of_what_is_published_no_more_is_in_the_records() {
         let agent = FakeHostAgent::new().await;
-        let clusters = Clusters::new(agent.start().await);
+        let clusters = Clusters::new(agent.start().await, Queues::default());
         let begun = agent.begin(agent.generation(SPEC).await).await;
         agent.shared.publish_record(&begun, Vec::new());
         let request = control::WatchOperationRequest { operation_id: begun.id.clone() };

@@ -92,7 +92,7 @@ pub(super) async fn open(
 }
 
 fn types(names: &[String]) -> Result<Vec<EventType>, Failure> {
-    let found = |name: &String| {
+    let find = |name: &String| {
         EventType::find(name).ok_or_else(|| {
             Failure::new(
                 "EVENT-TYPE-UNKNOWN",
@@ -102,7 +102,15 @@ fn types(names: &[String]) -> Result<Vec<EventType>, Failure> {
             )
         })
     };
-    names.iter().map(found).collect()
+    let mut types = Vec::new();
+    for name in names {
+        let found = find(name)?;
+        // Each is a part of the query of every page, however often somebody writes it.
+        if !types.contains(&found) {
+            types.push(found);
+        }
+    }
+    Ok(types)
 }
 
 /// A node that left the file still has its events; one that never was would be waited for in vain.

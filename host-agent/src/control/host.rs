@@ -12,6 +12,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use super::queue::{Queues, caller};
 use super::{Reply, refused, stream_of};
 use crate::cluster::manager::Manager;
 use crate::support;
@@ -28,12 +29,13 @@ const COLLECTIONS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Host {
     manager: Arc<Manager>,
+    queues: Queues,
     collections: Arc<Semaphore>,
 }
 
 impl Host {
-    pub(super) fn new(manager: Arc<Manager>) -> Self {
-        Self { manager, collections: Arc::new(Semaphore::new(COLLECTIONS)) }
+    pub(super) fn new(manager: Arc<Manager>, queues: Queues) -> Self {
+        Self { manager, queues, collections: Arc::new(Semaphore::new(COLLECTIONS)) }
     }
 }
 
@@ -47,8 +49,10 @@ impl HostService for Host {
         Ok(Response::new(GetVersionResponse { version, protocol: PROTOCOL }))
     }
 
-    async fn doctor(&self, _request: Request<DoctorRequest>) -> Result<Response<DoctorResponse>, Status> {
-        let checks = crate::doctor::check(self.manager.shared()).await;
+    async fn doctor(&self, request: Request<DoctorRequest>) -> Result<Response<DoctorResponse>, Status> {
+        let shared = Arc::clone(self.manager.shared());
+        let check = async move { crate::doctor::check(&shared).await };
+        let checks = self.queues.checks.run("doctor", caller(&request), check).await?;
         Ok(Response::new(DoctorResponse { checks }))
     }
 

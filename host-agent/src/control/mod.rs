@@ -1,12 +1,14 @@
 //! The control socket: what `k8sctl` asks of the host agent.
 //!
-//! One file per service; each only translates. [`roles`] guards all of them.
+//! One file per service; each only translates. [`roles`] guards all of them; what costs more than its message waits for
+//! its turn in a `queue`.
 
 mod artifacts;
 mod cluster;
 mod events;
 mod host;
 mod plugins;
+mod queue;
 pub mod roles;
 
 use std::future::Future;
@@ -44,11 +46,14 @@ pub async fn serve(
     let incoming = k8sctl_rpc::unix::listen(socket, move |peer| {
         roles::peer_role(peer, reader_group.as_deref()) != Role::Unspecified
     })?;
-    let host = HostServiceServer::new(host::Host::new(Arc::clone(&manager)));
-    let clusters = ClusterServiceServer::new(cluster::Clusters::new(Arc::clone(&manager)));
-    let images = ImageServiceServer::new(artifacts::Images { manager: Arc::clone(&manager) });
-    let bundles = BundleServiceServer::new(artifacts::Bundles { manager: Arc::clone(&manager) });
-    let plugins = PluginServiceServer::new(plugins::Plugins { manager });
+    let queues = queue::Queues::default();
+    let host = HostServiceServer::new(host::Host::new(Arc::clone(&manager), queues.clone()));
+    let clusters = ClusterServiceServer::new(cluster::Clusters::new(Arc::clone(&manager), queues.clone()));
+    let images = artifacts::Images { manager: Arc::clone(&manager), queues: queues.clone() };
+    let images = ImageServiceServer::new(images);
+    let bundles = artifacts::Bundles { manager: Arc::clone(&manager), queues: queues.clone() };
+    let bundles = BundleServiceServer::new(bundles);
+    let plugins = PluginServiceServer::new(plugins::Plugins { manager, queues });
     limits::server()
         .layer(guard)
         .add_service(host.max_decoding_message_size(limits::CONTROL_DECODE_BYTES))

@@ -8,14 +8,16 @@ use k8sctl_proto::control::v1::plugin_service_server::PluginService;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
+use super::queue::{Queues, caller};
 use super::{LINES, Reply, forward, refused, stream};
-use crate::cluster::manager::Manager;
+use crate::cluster::manager::{Manager, RequestError};
 use crate::wire;
 
 /// See [`PluginService`].
 #[derive(Debug)]
 pub(super) struct Plugins {
     pub(super) manager: Arc<Manager>,
+    pub(super) queues: Queues,
 }
 
 #[tonic::async_trait]
@@ -68,9 +70,13 @@ impl PluginService for Plugins {
         &self,
         request: Request<control::ListPluginsRequest>,
     ) -> Result<Response<control::ListPluginsResponse>, Status> {
-        let cluster = self.manager.find(&request.get_ref().cluster_name).await?;
-        let plugins =
-            self.manager.shared().plugins.list(&cluster.id).await.map_err(|failure| refused(&failure))?;
+        let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
+        let name = request.into_inner().cluster_name;
+        let list = async move {
+            let cluster = manager.find(&name).await?;
+            Ok::<_, RequestError>(manager.shared().plugins.list(&cluster.id).await?)
+        };
+        let plugins = self.queues.reads.run("list-plugins", uid, list).await??;
         let plugins = plugins.into_iter().map(wire::plugin_status).collect();
         Ok(Response::new(control::ListPluginsResponse { plugins }))
     }

@@ -1,24 +1,30 @@
 //! Who may call what on the control socket. The rule of each method comes from the `.proto` files; the role of
 //! a caller comes from the kernel. What has no rule is refused. Each user has so many calls at a time: of those whose
-//! messages do not end, what has come is kept.
+//! messages do not end, what has come is kept. And so many answers: of those that nobody reads, what is to be sent is kept.
 
 use std::ffi::CString;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use http::{Request, Response};
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use k8sctl_proto::roles::{Role, required_role};
 use k8sctl_rpc::allowance::Allowance;
 use k8sctl_rpc::limits;
-use k8sctl_rpc::places::Places;
+use k8sctl_rpc::places::{Place, Places};
+use k8sctl_rpc::status::status;
+use k8sctl_rpc::task::blocking;
 use k8sctl_rpc::unix::PeerCredentials;
 use k8sctl_types::failure::Failure;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use tokio::time::Instant;
-use tonic::Code;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
+
+use super::queue::{NOBODY, Queue};
 
 /// Group whose members administer.
 pub const ADMIN_GROUP: &str = "k8sctl-admin";
@@ -36,17 +42,18 @@ const PATH_BYTES: usize = 128;
 
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]
-pub struct RoleLayer {
-    reader_group: Option<String>,
-    warnings: Warnings,
-    /// Calls that wait for their response to begin, by user.
-    calls: Places<u32>,
-}
+pub struct RoleLayer(Guard);
 
 impl RoleLayer {
     /// `reader_group` is the configured group whose members may look.
     pub fn new(reader_group: Option<String>) -> Self {
-        Self { reader_group, warnings: Warnings::default(), calls: Places::new(limits::CALLS_PER_USER) }
+        Self(Guard {
+            reader_group,
+            warnings: Warnings::default(),
+            calls: Places::new(limits::CALLS_PER_USER),
+            answers: Places::new(limits::ANSWERS_PER_USER),
+            look_ups: Queue::new("look-ups of groups", limits::LOOK_UPS),
+        })
     }
 }
 
@@ -54,12 +61,7 @@ impl<S> Layer<S> for RoleLayer {
     type Service = RoleService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RoleService {
-            inner,
-            reader_group: self.reader_group.clone(),
-            warnings: self.warnings.clone(),
-            calls: self.calls.clone(),
-        }
+        RoleService { inner, guard: self.0.clone() }
     }
 }
 
@@ -67,9 +69,50 @@ impl<S> Layer<S> for RoleLayer {
 #[derive(Clone, Debug)]
 pub struct RoleService<S> {
     inner: S,
+    guard: Guard,
+}
+
+/// What the guards of all connections have in common.
+#[derive(Clone, Debug)]
+struct Guard {
     reader_group: Option<String>,
     warnings: Warnings,
+    /// Calls that wait for their response to begin, by user.
     calls: Places<u32>,
+    /// Calls that wait for their response to end, by user.
+    answers: Places<u32>,
+    look_ups: Queue,
+}
+
+impl Guard {
+    /// Lets a call through, or tells why not.
+    async fn admit(&self, path: &str, peer: Option<PeerCredentials>) -> Result<Place<u32>, Status> {
+        let role = self.role(peer).await.map_err(|failure| status(Code::ResourceExhausted, &failure))?;
+        if let Err(failure) = decide(path, role) {
+            self.warnings.tell(path, peer.map(|peer| peer.uid));
+            return Err(status(Code::PermissionDenied, &failure));
+        }
+        let uid = uid_of(peer);
+        self.answers.take(uid).ok_or_else(|| {
+            busy(uid, format!("{} of its calls are not answered to their end", limits::ANSWERS_PER_USER))
+        })
+    }
+
+    /// The role of a caller, as of now.
+    async fn role(&self, peer: Option<PeerCredentials>) -> Result<Role, Failure> {
+        let Some(peer) = peer else { return Ok(Role::Unspecified) };
+        if is_root(&peer) {
+            return Ok(Role::Admin);
+        }
+        let (turn, reader_group) = (self.look_ups.turn(peer.uid).await?, self.reader_group.clone());
+        // The host's user database may be on another machine: no thread of the runtime waits for it.
+        let look_up = move || {
+            let role = peer_role(&peer, reader_group.as_deref());
+            drop(turn);
+            role
+        };
+        Ok(blocking(look_up).await)
+    }
 }
 
 impl<S, B> Service<Request<B>> for RoleService<S>
@@ -89,28 +132,54 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
-        let peer = request.extensions().get::<PeerCredentials>().cloned();
-        let role =
-            peer.as_ref().map_or(Role::Unspecified, |peer| peer_role(peer, self.reader_group.as_deref()));
-        let uid = peer.map(|peer| peer.uid);
-        if let Err(failure) = decide(&path, role) {
-            self.warnings.tell(&path, uid);
-            let status = k8sctl_rpc::status::status(Code::PermissionDenied, &failure);
-            return ready(Ok(status.into_http())).boxed();
-        }
-        // Whom the kernel does not name has no role, and did not get here.
-        let uid = uid.unwrap_or(u32::MAX);
-        let Some(place) = self.calls.take(uid) else {
-            let status = k8sctl_rpc::status::status(Code::ResourceExhausted, &busy(uid));
-            return ready(Ok(status.into_http())).boxed();
+        let peer = request.extensions().get::<PeerCredentials>().copied();
+        let uid = uid_of(peer);
+        let Some(place) = self.guard.calls.take(uid) else {
+            let reason = format!("{} of its calls wait for an answer already", limits::CALLS_PER_USER);
+            return ready(Ok(busy(uid, reason).into_http())).boxed();
         };
-        let answer = self.inner.call(request);
+        let guard = self.guard.clone();
+        // The one that has said that it is ready.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
         async move {
             // Until the response begins: what follows is only sent, and waits for its reader.
             let _place = place;
-            answer.await
+            match guard.admit(&path, peer).await {
+                Err(refused) => Ok(refused.into_http()),
+                Ok(place) => {
+                    let answer = inner.call(request).await;
+                    answer.map(|response| response.map(|body| Body::new(Answer { body, _place: place })))
+                }
+            }
         }
         .boxed()
+    }
+}
+
+/// What is sent to a caller, who has a place for it until it is read, or the caller gone.
+struct Answer {
+    body: Body,
+    _place: Place<u32>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -172,13 +241,14 @@ pub fn decide(path: &str, role: Role) -> Result<(), Failure> {
     ))
 }
 
-fn busy(uid: u32) -> Failure {
-    Failure::new(
-        "HOST-BUSY",
-        format!("user {uid}"),
-        format!("{} of its calls wait for an answer already", limits::CALLS_PER_USER),
-        "wait for the other commands, or end them, then run it again",
-    )
+fn busy(uid: u32, reason: String) -> Status {
+    let next = "wait for the other commands, or end them, then run it again";
+    status(Code::ResourceExhausted, &Failure::new("HOST-BUSY", format!("user {uid}"), reason, next))
+}
+
+/// Whom the kernel does not name has no role, and gets nowhere.
+fn uid_of(peer: Option<PeerCredentials>) -> u32 {
+    peer.map_or(NOBODY, |peer| peer.uid)
 }
 
 fn name(role: Role) -> &'static str {
@@ -204,9 +274,17 @@ pub fn role_of(uid: u32, groups: &[String], reader_group: Option<&str>) -> Role 
     }
 }
 
-/// The role of whoever is at the other end of a control connection, as of now.
+/// The role of whoever is at the other end of a control connection, as of now. Blocks while the groups are looked up.
 pub fn peer_role(peer: &PeerCredentials, reader_group: Option<&str>) -> Role {
+    if is_root(peer) {
+        return Role::Admin;
+    }
     role_of(peer.uid, &group_names(peer.uid, peer.gid), reader_group)
+}
+
+/// Nothing is looked up of root, who is to get through also where the user database does not answer.
+fn is_root(peer: &PeerCredentials) -> bool {
+    peer.uid == 0
 }
 
 /// Names of all groups of a user, as the host's user database has them now.
@@ -226,6 +304,7 @@ fn group_names(uid: u32, gid: u32) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::log_lines;
+    use http_body_util::{BodyExt as _, Full};
     use k8sctl_proto::roles::CONTROL_METHODS;
     use tower::service_fn;
     use tracing::Level;
@@ -340,5 +419,36 @@ mod tests {
         assert!(!waits(call()));
         held.pop();
         assert!(waits(call()), "one has ended");
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_place_until_it_is_read_or_its_reader_gone() {
+        let text = |_: Request<()>| {
+            let body = Body::new(Full::new(Bytes::from_static(b"answer")));
+            ready(Ok::<_, std::convert::Infallible>(Response::new(body)))
+        };
+        let guard = RoleLayer::new(None);
+        let call = async || {
+            let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(()).expect("a request");
+            request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
+            guard.layer(service_fn(text)).call(request).await.expect("it cannot fail")
+        };
+        let is_refused = |answer: &Response<Body>| {
+            let status = tonic::Status::from_header_map(answer.headers());
+            status.is_some_and(|status| status.code() == Code::ResourceExhausted)
+        };
+        let mut unread = Vec::new();
+        for _ in 0..limits::ANSWERS_PER_USER {
+            unread.push(call().await);
+        }
+        assert!(unread.iter().all(|answer| !is_refused(answer)));
+        assert!(is_refused(&call().await));
+        unread.pop();
+        let last = call().await;
+        assert!(!is_refused(&last), "the reader of one is gone");
+        assert!(is_refused(&call().await));
+        let read = last.into_body().collect().await.expect("it is read");
+        assert_eq!(read.to_bytes(), "answer");
+        assert!(!is_refused(&call().await), "one was read");
     }
 }

@@ -13,9 +13,11 @@ pub mod storage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use host_hypervisor::observed::ObservedHost;
 use k8sctl_proto::control::v1::{Check, CheckState};
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 
 use crate::cluster::desired::host_pool;
@@ -69,34 +71,39 @@ impl Host {
 }
 
 /// All checks, in the order in which one would mend them.
-pub async fn check(shared: &Shared) -> Vec<Check> {
+pub async fn check(shared: &Arc<Shared>) -> Vec<Check> {
     let host = Host::this();
-    let config = &shared.config;
-    let pool = host_pool(config);
+    let pool = host_pool(&shared.config);
     let (found, observed) = host_hypervisor::doctor::examine(&*shared.hypervisor, &pool).await;
     let (clusters, damaged) = shared.records.all_clusters().await.unwrap_or_default();
-
-    let mut checks: Vec<Check> =
-        PROGRAMS.iter().map(|(name, package)| program(&host, name, package)).collect();
-    checks.extend(processor::examine(&host));
-    checks.extend(found.into_iter().map(from_hypervisor));
-    checks.push(storage::examine_apparmor(&host, &pool.path));
-    checks.extend(room::examine(&host, observed.as_ref(), &clusters));
     let bridge = bridge(observed.as_ref(), &clusters);
-    checks.push(firewall::examine(&host, &bridge, config.node_port).await);
-    checks.extend(rights());
-    checks.extend(damaged.iter().map(|cluster| {
-        let failure = cluster.error.failure();
-        failed(&failure.id, format!("cluster {}: {}", cluster.name, failure.reason), failure.next_step)
-    }));
-    checks.extend(artifacts(shared));
-    checks.push(file("node-agent", &config.node_agent, "install it with `make up`, or set `node_agent`"));
-    checks.push(file(
-        "plugin-dir",
-        &config.plugin_dir,
-        "install the plugins with `make up`, or set `plugin_dir`",
-    ));
-    checks
+    let firewall = firewall::examine(&host, &bridge, shared.config.node_port).await;
+    let shared = Arc::clone(shared);
+    // Programs, files and the user database: all of that is read at once, and none of it on the runtime's threads.
+    let read = move || {
+        let config = &shared.config;
+        let mut checks: Vec<Check> =
+            PROGRAMS.iter().map(|(name, package)| program(&host, name, package)).collect();
+        checks.extend(processor::examine(&host));
+        checks.extend(found.into_iter().map(from_hypervisor));
+        checks.push(storage::examine_apparmor(&host, &pool.path));
+        checks.extend(room::examine(&host, observed.as_ref(), &clusters));
+        checks.push(firewall);
+        checks.extend(rights());
+        checks.extend(damaged.iter().map(|cluster| {
+            let failure = cluster.error.failure();
+            failed(&failure.id, format!("cluster {}: {}", cluster.name, failure.reason), failure.next_step)
+        }));
+        checks.extend(artifacts(&shared));
+        checks.push(file("node-agent", &config.node_agent, "install it with `make up`, or set `node_agent`"));
+        checks.push(file(
+            "plugin-dir",
+            &config.plugin_dir,
+            "install the plugins with `make up`, or set `plugin_dir`",
+        ));
+        checks
+    };
+    blocking(read).await
 }
 
 /// The bridge that VMs are on: that of a cluster's network, else that of libvirt's own.

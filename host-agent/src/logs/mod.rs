@@ -14,10 +14,12 @@ mod position;
 mod reader;
 mod request;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8sctl_proto::control::v1::StreamLogsRequest;
 use k8sctl_rpc::limits::LOG_READERS;
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::Micros;
 use tokio::sync::Semaphore;
@@ -51,9 +53,13 @@ impl LogReaders {
             return Err(Failure::new("HOST-LOG-READERS", "host agent", reason, next).into());
         };
         let (record, status) = manager.members(&request.cluster_name).await?;
-        let nodes = nodes(&record, &request.node_names)?;
         let is_all = request.node_names.is_empty();
-        let wanted = request::check(request, jiff::Timestamp::now())?;
+        // Thousands of names and positions, or an expression that is compiled, take a processor for a while.
+        let check = move || {
+            let nodes = nodes(&record, &request.node_names)?;
+            Ok::<_, Failure>((nodes, request::check(request, jiff::Timestamp::now())?))
+        };
+        let (nodes, wanted) = blocking(check).await?;
         let registry = Arc::clone(&manager.shared().registry);
         let members = Some(status).filter(|_| is_all && wanted.selector.follow);
         Ok(LogStream::new(registry, wanted, nodes, members, Some(place)))
@@ -62,13 +68,15 @@ impl LogReaders {
 
 /// Names and ids of the nodes that are asked for, each once.
 fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String)>, Failure> {
-    let all = || record.nodes.iter().map(|node| (node.name.clone(), node.id.clone()));
     if names.is_empty() {
-        return Ok(all().collect());
+        return Ok(record.nodes.iter().map(|node| (node.name.clone(), node.id.clone())).collect());
     }
-    let mut nodes: Vec<(String, String)> = Vec::with_capacity(names.len().min(record.nodes.len()));
+    // Of several of one name the first.
+    let all = record.nodes.iter().rev().map(|node| (node.name.as_str(), node.id.as_str()));
+    let all: HashMap<&str, &str> = all.collect();
+    let (mut nodes, mut has_come) = (Vec::new(), HashSet::new());
     for name in names {
-        let Some(found) = all().find(|(known, _)| known == name) else {
+        let Some(id) = all.get(name.as_str()) else {
             let known: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
             return Err(Failure::new(
                 "NODE-UNKNOWN",
@@ -77,8 +85,8 @@ fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String
                 format!("the nodes are: {}", known.join(", ")),
             ));
         };
-        if !nodes.contains(&found) {
-            nodes.push(found);
+        if has_come.insert(name.as_str()) {
+            nodes.push((name.clone(), (*id).to_owned()));
         }
     }
     Ok(nodes)

@@ -17,7 +17,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8sctl_proto::roles::Role;
 use k8sctl_rpc::limits::ACCEPT_PAUSE;
-use k8sctl_rpc::unix::{self, UnixError};
+use k8sctl_rpc::places::Places;
+use k8sctl_rpc::unix::{self, Held, UnixError};
 use k8sctl_types::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ use crate::control::roles::{OPERATOR_GROUP, peer_role};
 
 /// Connections of the socket, and of the port; further ones are closed.
 const CONNECTIONS: usize = 16;
+/// Those of the socket that one user may have, so that who reads slowly leaves some to Prometheus.
+const PER_USER: usize = 8;
 /// Connections of the socket of users without a role, besides: they are only told so, and take no place of the others.
 const STRANGERS: usize = 4;
 /// How long the header of a request may take.
@@ -55,7 +58,7 @@ type Source = Arc<dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync>;
 /// On what grounds somebody may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// Who connected to the socket has this role.
+    /// Who connected to the socket has this role, or one that may more.
     Role(Role),
     /// Who connected to the port is on this host.
     Loopback,
@@ -65,11 +68,10 @@ enum Access {
 pub fn start(config: &HostConfig, exporter: Arc<Exporter>) -> Result<(), UnixError> {
     let source: Source = Arc::new(move || Arc::clone(&exporter).text().boxed());
     let group = config.reader_group.clone();
-    let of_peer = group.clone();
     let incoming = unix::listen(&config.metrics_socket(), move |peer| {
-        peer_role(peer, of_peer.as_deref()) != Role::Unspecified
+        peer_role(peer, group.as_deref()) != Role::Unspecified
     })?;
-    k8sctl_rpc::task::spawn("metrics-socket", serve_socket(incoming, group, Arc::clone(&source)));
+    k8sctl_rpc::task::spawn("metrics-socket", serve_socket(incoming, Arc::clone(&source)));
     if let Some(address) = config.metrics_listen {
         k8sctl_rpc::task::spawn("metrics-port", async move {
             serve_port(bind(address).await, source).await;
@@ -78,17 +80,21 @@ pub fn start(config: &HostConfig, exporter: Arc<Exporter>) -> Result<(), UnixErr
     Ok(())
 }
 
-async fn serve_socket(mut incoming: unix::Incoming, reader_group: Option<String>, source: Source) {
+async fn serve_socket(mut incoming: unix::Incoming, source: Source) {
     let (readers, strangers) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(STRANGERS)));
+    let users = Places::new(PER_USER);
     while let Some(Ok(connection)) = incoming.next().await {
-        let role = peer_role(&connection.connect_info(), reader_group.as_deref());
-        let places = if role == Role::Unspecified { &strangers } else { &readers };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else { continue };
+        let (role, places) = match connection.held() {
+            Held::User(_) => (Role::Reader, &readers),
+            Held::Stranger(_) => (Role::Unspecified, &strangers),
+        };
+        let Some(of_user) = users.take(connection.connect_info().uid) else { continue };
+        let Ok(of_all) = Arc::clone(places).try_acquire_owned() else { continue };
         let access = Access::Role(role);
         let source = Arc::clone(&source);
         k8sctl_rpc::task::spawn("metrics-reader", async move {
             converse(connection, access, source).await;
-            drop(place);
+            drop((of_user, of_all));
         });
     }
 }

@@ -19,13 +19,18 @@ pub struct Connection<S, I, H = ()> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Bytes read since others had their turn.
     taken: usize,
-    _held: H,
+    held: H,
 }
 
 impl<S, I, H> Connection<S, I, H> {
     /// Reading and writing fail when `deadline` has passed; `None` means that it may stay.
     pub(crate) fn new(stream: S, info: I, deadline: Option<Sleep>, held: H) -> Self {
-        Self { stream, info, deadline: deadline.map(Box::pin), taken: 0, _held: held }
+        Self { stream, info, deadline: deadline.map(Box::pin), taken: 0, held }
+    }
+
+    /// What it holds while it is open.
+    pub fn held(&self) -> &H {
+        &self.held
     }
 
     /// An error once the time is over; until then the task is woken when it is.

@@ -17,6 +17,31 @@ pub const CALLS_PER_NODE: usize = 32;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same of one user of the control socket, over all of its connections.
 pub const CALLS_PER_USER: usize = 32;
+/// Calls of one user of the control socket whose response was not read to its end; those that wait for its begin included.
+/// A connection may be read by nobody, and what follows a cluster costs something at each change of it.
+pub const ANSWERS_PER_USER: usize = 128;
+// All readers of logs may be one user's, who calls as well.
+const _: () = assert!(LOG_READERS + CALLS_PER_USER <= ANSWERS_PER_USER);
+
+/// How many calls of one kind are worked on at a time. Further ones wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtOnce {
+    /// Of one user.
+    pub of_user: usize,
+    /// Of all users together.
+    pub of_all: usize,
+}
+
+/// Plans, of which each asks libvirt for all that it has. Whoever asks for as many as he can has one processor at most.
+pub const PLANS: AtOnce = AtOnce { of_user: 1, of_all: 2 };
+/// Checks of the host, of which each starts programs as well.
+pub const CHECKS: AtOnce = AtOnce { of_user: 1, of_all: 2 };
+/// What is read of the records, of images and bundles, and what is made of a request for logs.
+pub const READS: AtOnce = AtOnce { of_user: 2, of_all: 4 };
+/// Users whose groups are looked up, which the host's user database may take long for.
+pub const LOOK_UPS: AtOnce = AtOnce { of_user: 1, of_all: 4 };
+/// How long a call waits for its turn; one that waits longer is refused.
+pub const TURN_PATIENCE: Duration = Duration::from_secs(30);
 /// Largest message of a user: the largest cluster file, and what stands around it.
 pub const CONTROL_DECODE_BYTES: usize = 1024 * 1024 + 64 * 1024;
 /// Largest message of a node agent: a frame of a log is sent with 64 KiB of text, to which come a last line, some twenty
@@ -86,6 +111,8 @@ pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 pub const STRANGERS: usize = 32;
 /// How long such a connection may live: long enough to be told no.
 pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
+/// Connections to a unix socket of which it is being looked up whether their user has a role; further ones wait.
+pub const UNDECIDED: usize = 4;
 /// Connections of one user with a role to a unix socket; further ones are closed.
 pub const CONNECTIONS_PER_USER: usize = 128;
 // All readers of logs may be one user's, who looks at the status as well.

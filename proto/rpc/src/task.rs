@@ -1,5 +1,5 @@
 //! Supervised tasks: each has a name and a span, and its exit or panic is logged and told to the supervisor.
-//! The only place that calls `tokio::spawn`.
+//! The only place that calls `tokio::spawn`. What blocks or computes for long is no task: [`blocking`] is for that.
 
 use std::any::Any;
 use std::error::Error;
@@ -88,6 +88,19 @@ where
     start(name.into(), future, |_| ())
 }
 
+/// Runs `work` on a thread where it holds up nobody else, however long it reads or computes. A panic in it goes on here.
+/// It runs to its end also where nobody waits for it any more.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits here.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that starts a task")]
 fn start<F>(name: String, future: F, report: impl FnOnce(Exit) + Send + 'static) -> AbortHandle
 where
@@ -148,5 +161,8 @@ mod tests {
         let names = ["one"];
         supervisor.spawn("ugly", async move { assert!(names.is_empty(), "index {}", 7) });
         assert_eq!(next("ugly").await, Outcome::Panicked("index 7".into()));
+        supervisor.spawn("far", async { blocking::<()>(|| panic!("elsewhere")).await });
+        assert_eq!(next("far").await, Outcome::Panicked("elsewhere".into()));
+        assert_eq!(blocking(|| 7).await, 7);
     }
 }

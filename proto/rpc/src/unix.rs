@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
@@ -80,11 +81,11 @@ pub enum UnixError {
 
 /// Makes the socket, mode 0666, and the directory it is in, mode 0755, unless that exists. A socket that a dead program
 /// left is replaced.
-/// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. The
-/// stream is for `serve_with_incoming_shutdown`.
+/// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. It may block:
+/// it is asked off the runtime's threads, by a few at a time. The stream is for `serve_with_incoming_shutdown`.
 pub fn listen(
     path: &Path,
-    is_known: impl Fn(&PeerCredentials) -> bool + Send + 'static,
+    is_known: impl Fn(&PeerCredentials) -> bool + Send + Sync + 'static,
 ) -> Result<Incoming, UnixError> {
     let bind_error = |source| UnixError::Bind { path: path.to_owned(), source };
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
@@ -112,7 +113,8 @@ pub fn listen(
         .map_err(bind_error)?;
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
     let users = Places::new(limits::CONNECTIONS_PER_USER);
-    Ok(Incoming { listener, pause: None, is_known: Box::new(is_known), strangers, users })
+    let deciding = JoinSet::new();
+    Ok(Incoming { listener, pause: None, is_known: Arc::new(is_known), deciding, strangers, users })
 }
 
 /// Stream of control connections. It never yields an error.
@@ -120,7 +122,9 @@ pub struct Incoming {
     listener: UnixListener,
     /// Until then nothing is accepted.
     pause: Option<Pin<Box<Sleep>>>,
-    is_known: Box<dyn Fn(&PeerCredentials) -> bool + Send>,
+    is_known: Arc<dyn Fn(&PeerCredentials) -> bool + Send + Sync>,
+    /// Accepted, and not known yet whether their user is.
+    deciding: JoinSet<(UnixStream, PeerCredentials, bool)>,
     strangers: Arc<Semaphore>,
     /// By user.
     users: Places<u32>,
@@ -128,8 +132,8 @@ pub struct Incoming {
 
 impl Incoming {
     /// `None` means: there is no place.
-    fn admit(&self, stream: UnixStream, peer: PeerCredentials) -> Option<Connection> {
-        if (self.is_known)(&peer) {
+    fn admit(&self, stream: UnixStream, peer: PeerCredentials, is_known: bool) -> Option<Connection> {
+        if is_known {
             let place = self.users.take(peer.uid)?;
             return Some(Connection::new(stream, peer, None, Held::User(place)));
         }
@@ -149,6 +153,25 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            match self.deciding.poll_join_next(context) {
+                Poll::Ready(Some(Ok((stream, peer, is_known)))) => {
+                    if let Some(connection) = self.admit(stream, peer, is_known) {
+                        return Poll::Ready(Some(Ok(connection)));
+                    }
+                    tracing::debug!(
+                        peer.uid = peer.uid,
+                        "too many control connections of this user, or of users without a role"
+                    );
+                    continue;
+                }
+                // It panicked. Whoever cannot be looked up is not served.
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::error!(error = %error, "cannot look up who made a control connection");
+                    continue;
+                }
+                Poll::Pending if self.deciding.len() >= limits::UNDECIDED => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
             if let Some(pause) = &mut self.pause {
                 ready!(pause.as_mut().poll(context));
                 self.pause = None;
@@ -165,13 +188,11 @@ impl Stream for Incoming {
             match stream.peer_cred() {
                 Ok(peer) => {
                     let peer = PeerCredentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-                    if let Some(connection) = self.admit(stream, peer) {
-                        return Poll::Ready(Some(Ok(connection)));
-                    }
-                    tracing::debug!(
-                        peer.uid = peer.uid,
-                        "too many control connections of this user, or of users without a role"
-                    );
+                    let is_known = Arc::clone(&self.is_known);
+                    self.deciding.spawn_blocking(move || {
+                        let known = is_known(&peer);
+                        (stream, peer, known)
+                    });
                 }
                 // Whoever cannot be told is not served.
                 Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),

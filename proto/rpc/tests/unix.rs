@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use k8sctl_proto::node::v1::join_service_client::JoinServiceClient;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
@@ -9,6 +11,7 @@ use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
 use k8sctl_rpc::unix::{PeerCredentials, UnixError, connect_unix, listen};
 use k8sctl_rpc::{limits, task};
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status};
 
 struct WhoAmI;
@@ -97,6 +100,29 @@ async fn a_strangers_time_ends() {
     let ended = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
     let limit = limits::STRANGER_LIFETIME * 2;
     tokio::time::timeout(limit, ended).await.expect("closed in time").expect("its end is read");
+}
+
+#[tokio::test]
+async fn a_slow_user_database_holds_up_nobody_but_whom_it_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    let (answer, answered) = mpsc::channel::<()>();
+    let slow = Mutex::new(Some(answered));
+    let mut incoming = listen(&path, move |_| {
+        let first = slow.lock().expect("nobody panics").take();
+        // Until the test says so, or has ended.
+        first.is_none_or(|answered| answered.recv().is_ok())
+    })
+    .expect("listens");
+    let connect = async || tokio::net::UnixStream::connect(&path).await.expect("connects");
+    let _clients = (connect().await, connect().await);
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(60), incoming.next()).await.expect("in time");
+        next.expect("the stream does not end").expect("a connection")
+    };
+    let _second = next().await;
+    answer.send(()).expect("the first waits");
+    next().await;
 }
 
 #[tokio::test]

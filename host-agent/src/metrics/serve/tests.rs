@@ -1,7 +1,8 @@
 use super::*;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 const TEXT: &str = "# EOF\n";
@@ -132,4 +133,27 @@ async fn the_port_serves_and_closes_those_for_whom_there_is_no_place() {
     };
     timeout(CONNECTION_TIME, wait).await.expect("there is room again");
     port.abort();
+}
+
+#[tokio::test]
+async fn one_user_leaves_places_of_the_socket_to_the_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("metrics.sock");
+    let (begin, mut begun) = mpsc::unbounded_channel();
+    let endless: Source = Arc::new(move || {
+        begin.send(()).expect("the test goes on");
+        std::future::pending::<Option<String>>().boxed()
+    });
+    let incoming = unix::listen(&path, |_| true).expect("it listens");
+    let server = k8sctl_rpc::task::spawn("socket", serve_socket(incoming, endless));
+    let mut open = Vec::new();
+    for _ in 0..PER_USER {
+        let mut stream = UnixStream::connect(&path).await.expect("it listens");
+        stream.write_all(get("/metrics", "x").as_bytes()).await.expect("it is taken");
+        begun.recv().await.expect("it is asked");
+        open.push(stream);
+    }
+    let mut one_more = UnixStream::connect(&path).await.expect("it listens");
+    assert_eq!(all(&mut one_more).await, "", "it is closed unread");
+    server.abort();
 }
