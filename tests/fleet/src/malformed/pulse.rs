@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use crate::cluster::Cluster;
 use crate::host::Host;
 
-/// Between two calls.
-const APART: Duration = Duration::from_millis(10);
+/// Between an answer and the next call.
+pub const APART: Duration = Duration::from_millis(10);
 /// Longest that a call may take.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -30,6 +30,14 @@ pub struct Beats {
     pub lines: Vec<f64>,
     /// From a call to its answer.
     pub calls: Vec<f64>,
+}
+
+impl Beats {
+    /// With those of another time.
+    pub fn extend(&mut self, other: &Self) {
+        self.lines.extend_from_slice(&other.lines);
+        self.calls.extend_from_slice(&other.calls);
+    }
 }
 
 #[derive(Debug, Default)]
