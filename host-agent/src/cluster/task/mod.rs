@@ -76,6 +76,8 @@ impl Drop for AbortOnDrop {
 struct PoweredOn {
     run: u32,
     since: jiff::Timestamp,
+    /// When it was rebooted in this run, as far as that was taken in.
+    rebooted: Option<Instant>,
 }
 
 /// See the module.
