@@ -94,6 +94,7 @@ impl ClusterTask {
             }
             let observed = self.observe_host().await?;
             self.note_power(cluster, &observed);
+            self.tell_untold(cluster, &observed).await?;
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
                 break planned?.refused;

@@ -10,6 +10,7 @@ mod report;
 mod starts;
 mod trouble;
 mod turn;
+mod untold;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -102,6 +103,8 @@ pub struct ClusterTask {
     doings: Doings,
     drains: BTreeMap<String, Drain>,
     told: ToldConditions,
+    /// What was done to the host before this task began is all told.
+    has_caught_up: bool,
     /// Since when looks fail without a break, and on behalf of which operation.
     troubled_since: Option<(Instant, String)>,
     /// Why the last look failed.
@@ -136,6 +139,7 @@ impl ClusterTask {
             doings: Doings::default(),
             drains: BTreeMap::new(),
             told: ToldConditions::default(),
+            has_caught_up: false,
             troubled_since: None,
             last_trouble: None,
             next_deadline: None,
