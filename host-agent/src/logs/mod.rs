@@ -70,11 +70,12 @@ fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String
     for name in names {
         let Some(found) = all().find(|(known, _)| known == name) else {
             let known: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
+            let hint = if *name == record.name { "; a cluster is named with --cluster" } else { "" };
             return Err(Failure::new(
                 "NODE-UNKNOWN",
                 format!("node {name}"),
                 format!("cluster {} has no node of that name", record.name),
-                format!("the nodes are: {}", known.join(", ")),
+                format!("the nodes are: {}{hint}", known.join(", ")),
             ));
         };
         if !nodes.contains(&found) {
@@ -136,6 +137,8 @@ mod tests {
         let unknown = refusal(open("home", &["control", "nosuch"], "").await);
         assert_eq!((unknown.id.as_str(), unknown.object.as_str()), ("NODE-UNKNOWN", "node nosuch"));
         assert_eq!(unknown.next_step, "the nodes are: control, worker");
+        let cluster = refusal(open("home", &["home"], "").await);
+        assert_eq!(cluster.next_step, "the nodes are: control, worker; a cluster is named with --cluster");
         assert_eq!(refusal(open("home", &[], "a(").await).id, "NODE-LOGS-REQUEST");
         let mut all = Vec::new();
         for _ in 0..LOG_READERS {

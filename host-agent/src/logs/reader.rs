@@ -13,11 +13,12 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8sctl_proto::control::v1::{ClusterLogLine, ClusterStatus, LogNotice, LogPosition, StreamLogsResponse};
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector};
+use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::{Merge, Micros, Next, State};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Clock;
 use super::asked::Asked;
@@ -164,9 +165,16 @@ impl LogStream {
     /// Reads until all is read, or until nobody takes it.
     pub async fn run(mut self, sender: Sender) -> Result<(), Status> {
         match self.flow(&sender).await {
+            Ok(Some(failure)) if self.has_broken() => Err(status(Code::Internal, &failure)),
             Ok(Some(failure)) => Err(refused(&failure)),
             Ok(None) | Err(NoReader) => Ok(()),
         }
+    }
+
+    /// The reading of some node broke off, which is nothing that the reader could mend.
+    fn has_broken(&self) -> bool {
+        let is_broken = |node: &Node| matches!(&node.failed, Some((_, Missing::Broken)));
+        self.nodes.iter().any(is_broken)
     }
 
     async fn flow(&mut self, sender: &Sender) -> Result<Option<Failure>, NoReader> {
@@ -286,13 +294,7 @@ impl LogStream {
                 }
                 self.end(input);
             }
-            Some(NodeEvent::Failed(reason, why)) => {
-                self.end(input);
-                if self.nodes.len() > 1 {
-                    self.notice(input, format!("its lines are missing: {reason}"));
-                }
-                self.nodes[input].failed = Some((reason, why));
-            }
+            Some(NodeEvent::Failed(reason, why)) => self.fail(input, reason, why),
             Some(NodeEvent::Removed) => {
                 self.end(input);
                 self.nodes[input].is_removed = true;
@@ -300,8 +302,11 @@ impl LogStream {
             }
             // Its task panicked.
             None => {
-                self.end(input);
-                self.nodes[input].failed = Some(("it could not be read".to_owned(), Missing::Other));
+                self.fail(input, "the host agent's reading of it broke off".to_owned(), Missing::Broken);
+                // Whoever follows would wait for lines that never come.
+                if self.selector.follow {
+                    return self.missing();
+                }
             }
         }
         self.settle()
@@ -346,6 +351,14 @@ impl LogStream {
             self.notice(input, format!("{reason}; {until}"));
             self.nodes[input].away = Some(reason);
         }
+    }
+
+    fn fail(&mut self, input: usize, reason: String, why: Missing) {
+        self.end(input);
+        if self.nodes.len() > 1 {
+            self.notice(input, format!("its lines are missing: {reason}"));
+        }
+        self.nodes[input].failed = Some((reason, why));
     }
 
     fn end(&mut self, input: usize) {
@@ -428,6 +441,7 @@ impl LogStream {
         let object = format!("node{} {}", if names.len() > 1 { "s" } else { "" }, names.join(", "));
         let others = match self.nodes.len() - missing.len() {
             0 => "",
+            _ if self.nodes.iter().any(|node| !node.is_over) => "; the log of the other nodes ends with it",
             _ => "; the lines of the other nodes are complete",
         };
         let reason = if missing.iter().all(|(_, other, _)| other == reason) {
@@ -438,6 +452,10 @@ impl LogStream {
             format!("{}{others}", each.join("; "))
         };
         Some(match why {
+            _ if self.has_broken() => {
+                let next = "read it again; look into the host agent's log for a panic, and report it";
+                Failure::new("HOST-INTERNAL", object, reason, next)
+            }
             Missing::Away if is_alike => {
                 let next =
                     "check it with `k8sctl status`; a node that is down keeps its logs until it is back";

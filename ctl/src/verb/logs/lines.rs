@@ -61,7 +61,7 @@ impl Lines {
             text.push_str(&self.out.paint(styles::WARN, LATE));
             text.push(' ');
         }
-        match self.out.tty {
+        match self.out.terminal {
             true => text.push_str(&visible(&of_node.text)),
             false => text.push_str(&of_node.text),
         }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn printer(tty: bool, color: bool) -> Printer {
-        Printer { stream: Stream::Out, tty, color }
+        Printer { stream: Stream::Out, terminal: tty, tty, color }
     }
 
     #[test]
@@ -119,6 +119,10 @@ mod tests {
         assert_eq!(text, expected);
         let mut bare = Lines::new(false, false, &printer(true, false));
         assert_eq!(bare.text(&[line("a", 0, "x\x1b[2J", false)]), "kubelet    x\\x1b[2J\n");
+        // Nothing can be drawn there, and what a stranger writes reaches it all the same.
+        let dumb = Printer { terminal: true, ..printer(false, false) };
+        let text = Lines::new(false, false, &dumb).text(&[line("a", 0, "x\x1b[2J", false)]);
+        assert_eq!(text, "kubelet    x\\x1b[2J\n");
         let nothing = ClusterLogLine { node_name: "a".to_owned(), ..ClusterLogLine::default() };
         assert_eq!(Lines::new(false, true, &printer(false, false)).text(&[nothing]), "-            \n");
     }
