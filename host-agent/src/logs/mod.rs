@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use k8sctl_proto::control::v1::StreamLogsRequest;
 use k8sctl_rpc::limits::LOG_READERS;
+use k8sctl_rpc::memory;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::Micros;
 use tokio::sync::Semaphore;
@@ -54,6 +55,7 @@ impl LogReaders {
         let nodes = nodes(&record, &request.node_names)?;
         let is_all = request.node_names.is_empty();
         let wanted = request::check(request, jiff::Timestamp::now())?;
+        memory::keep();
         let registry = Arc::clone(&manager.shared().registry);
         let members = Some(status).filter(|_| is_all && wanted.selector.follow);
         Ok(LogStream::new(registry, wanted, nodes, members, Some(place)))

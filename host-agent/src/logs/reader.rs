@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8sctl_proto::control::v1::{ClusterLogLine, ClusterStatus, LogNotice, LogPosition, StreamLogsResponse};
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector};
+use k8sctl_rpc::limits::{LOG_FRAME_BYTES, LOG_FRAME_LINES};
 use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::{Merge, Micros, Next, State};
@@ -34,10 +35,6 @@ const WINDOW: Duration = Duration::from_millis(250);
 const LAG: Duration = Duration::from_millis(300);
 /// How long a reader who follows waits for a node that sends nothing while others have sent lines.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// A response is sent when it holds this many bytes of text and names.
-const RESPONSE_BYTES: usize = 64 * 1024;
-/// Or this many lines.
-const RESPONSE_LINES: usize = 4096;
 /// Longest wait that is asked for.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -221,10 +218,11 @@ impl LogStream {
         Instant::now() + Duration::from_micros(left).min(FAR)
     }
 
-    /// Sends every line whose turn it is.
+    /// Sends every line whose turn it is, in responses of the size of a node's frames.
     async fn drain(&mut self, sender: &Sender) -> Result<Next<LogLine>, NoReader> {
+        let mut now = self.clock.now();
         loop {
-            match self.merge.next(self.clock.now()) {
+            match self.merge.next(now) {
                 Next::Line { input, item, late } => {
                     let node = &mut self.nodes[input];
                     self.moved.insert(input);
@@ -234,8 +232,9 @@ impl LogStream {
                     self.bytes += item.text.len() + item.source.len();
                     let node_name = node.name.clone();
                     self.response.lines.push(ClusterLogLine { node_name, line: Some(item), late });
-                    if self.bytes >= RESPONSE_BYTES || self.response.lines.len() >= RESPONSE_LINES {
+                    if self.bytes >= LOG_FRAME_BYTES || self.response.lines.len() >= LOG_FRAME_LINES {
                         self.flush(sender).await?;
+                        now = self.clock.now();
                     }
                 }
                 other => {

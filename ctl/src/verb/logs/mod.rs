@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1::{LogPosition, StreamLogsRequest, StreamLogsResponse};
 use k8sctl_proto::node::v1 as node;
+use k8sctl_rpc::memory;
 use prost_types::Timestamp;
 use tokio::time::sleep;
 
@@ -32,6 +33,7 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
         selector: Some(selector(args)),
         positions: Vec::new(),
     };
+    memory::keep();
     let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
     let mut reader = Reader { context, request, positions: BTreeMap::new(), lines, is_away: false };
     let reading = reader.read(&agent, args.follow);
