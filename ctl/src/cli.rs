@@ -1,5 +1,6 @@
 //! Every verb and flag. What they do is in [`crate::verb`].
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,7 +68,10 @@ const LATE_CONFIG: &str = "late_config";
 impl Cli {
     /// Parses this process's arguments. What is asked for with `--help` and `--version` is an error too, as clap has it.
     pub fn from_process() -> Result<Self, clap::Error> {
-        let matches = Self::full_command().try_get_matches()?;
+        let command = Self::full_command();
+        let is_verb = |word: &OsStr| command.get_subcommands().any(|verb| word == verb.get_name());
+        let meant = upkeep::with_file_for_output(std::env::args_os().collect(), is_verb);
+        let matches = command.try_get_matches_from(meant)?;
         let late = late_config(&matches);
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.config = late.or(cli.config);
@@ -152,6 +156,7 @@ pub enum Verb {
     /// Look at a cluster as a whole, live: in the terminal, or in a browser
     Dashboard(DashboardArgs),
     /// Say whether a cluster is well, by its conditions; or wait until it is
+    #[command(after_help = "Exit codes: 0 well, 8 not well, 9 waited in vain; all: k8sctl help exit-codes")]
     Health(HealthArgs),
     /// One node at a time
     #[command(subcommand)]
@@ -275,7 +280,7 @@ pub struct EventsArgs {
     /// Begin with this event's number
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub from: u64,
-    /// Begin at this moment: 10m (ago), 2h, 1d, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
+    /// Begin at this moment: 10m (ago), 2h, 1d, today, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment::past)]
     pub since: Option<jiff::Timestamp>,
     /// Only the last N that fit

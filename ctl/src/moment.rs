@@ -4,11 +4,11 @@ use jiff::civil::{DateTime, Time};
 use jiff::{Timestamp, Zoned};
 
 /// What is taken, for those who wrote something else.
-const FORMS: &str = "write it like 10m, 2h, 1d for so long ago, 18:00 or \"2026-11-24 18:00\" by the clock of this host, \
-                     or 2026-11-24T18:00:00Z";
+const FORMS: &str = "write it like 10m, 2h, 1d for so long ago, 18:00, today or \"2026-11-24 18:00\" by the clock of this \
+                     host, or 2026-11-24T18:00:00Z";
 
 /// The moment that a text means: `now`; RFC 3339 with an offset; date, date and time, or time of today in the time zone of
-/// this host; or a length of time before now. Of a time that the clock shows twice it is the first. What is wrong is said
+/// this host; the beginning of `today` or `yesterday` there; or a length of time before now. Of a time that the clock shows twice it is the first. What is wrong is said
 /// in one line.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, &Zoned::now())
@@ -45,6 +45,14 @@ fn parse_at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
 
 /// What a clock on the wall shows then. It knows of no zone: whoever names one says when that is.
 fn on_the_wall(text: &str, now: &Zoned) -> Option<DateTime> {
+    let day = match text {
+        "today" => Some(now.date()),
+        "yesterday" => now.date().yesterday().ok(),
+        _ => None,
+    };
+    if let Some(day) = day {
+        return Some(day.to_datetime(Time::midnight()));
+    }
     let is_made_of = |others: &str| text.chars().all(|c| c.is_ascii_digit() || others.contains(c));
     // A bare number is nothing, and no hour of today either.
     if text.contains(':') && is_made_of(":.") {
@@ -88,6 +96,8 @@ mod tests {
             ("2026-11-28", "2026-11-27T23:00:00Z"),
             ("18:00", "2026-11-28T17:00:00Z"),
             ("18:00:30.25", "2026-11-28T17:00:30.25Z"),
+            ("today", "2026-11-27T23:00:00Z"),
+            ("yesterday", "2026-11-26T23:00:00Z"),
             ("10m", "2026-11-28T18:20:00Z"),
             ("2h", "2026-11-28T16:30:00Z"),
             ("1d", "2026-11-27T18:30:00Z"),

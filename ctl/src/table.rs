@@ -95,13 +95,13 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let plain = Printer { stream: Stream::Out, tty: false, color: false };
+        let plain = Printer { stream: Stream::Out, terminal: false, tty: false, color: false };
         assert_eq!(table().lines(&plain), ["NAME       STATE", "long-name  Ready", "x\\x1b      -"]);
     }
 
     #[test]
     fn colours_do_not_move_columns() {
-        let coloured = Printer { stream: Stream::Out, tty: true, color: true };
+        let coloured = Printer { stream: Stream::Out, terminal: true, tty: true, color: true };
         assert_eq!(table().lines(&coloured)[1], "long-name  \x1b[32mReady\x1b[0m");
     }
 }

@@ -1,15 +1,22 @@
 //! Where text goes and how it looks: the two streams, colours, and control characters made visible.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use anstyle::Style;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::Source;
 use crate::cli::{Cli, ColorChoice};
 use crate::output::Format;
+
+/// How often it is looked whether whoever reads is still there.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What every verb is given.
 #[derive(Debug)]
@@ -79,6 +86,8 @@ pub enum Stream {
 pub struct Printer {
     /// Which one.
     pub stream: Stream,
+    /// It is a terminal, also one on which nothing can be drawn: a control sequence would reach it.
+    pub terminal: bool,
     /// It is a terminal on which lines can be drawn over.
     pub tty: bool,
     /// Colours are wanted.
@@ -87,18 +96,13 @@ pub struct Printer {
 
 impl Printer {
     fn new(stream: Stream, choice: ColorChoice) -> Self {
-        let tty = match stream {
+        let terminal = match stream {
             Stream::Out => io::stdout().is_terminal(),
             Stream::Err => io::stderr().is_terminal(),
         };
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let color = match choice {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => tty && !dumb && !no_color,
-        };
-        Self { stream, tty: tty && !dumb, color }
+        let (term, no_color) = (std::env::var_os("TERM"), std::env::var_os("NO_COLOR"));
+        let (tty, color) = abilities(terminal, choice, term.as_deref(), no_color.as_deref());
+        Self { stream, terminal, tty, color }
     }
 
     /// Writes a line. An error is for the caller: the reader may be gone.
@@ -128,6 +132,39 @@ impl Printer {
         tokio::task::spawn_blocking(move || printer.raw(text)).await.map_err(io::Error::other)?
     }
 
+    /// Does what is done for this stream's reader only, and ends when he is gone: whoever reads `logs -f | grep -m1 x` has
+    /// his line, and does not wait for one more. `work` is left between two awaits then.
+    pub async fn while_read<T, E: From<io::Error>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            // An end of its own comes first.
+            biased;
+            done = work => done,
+            () = self.reader_gone() => Err(io::Error::from(io::ErrorKind::BrokenPipe).into()),
+        }
+    }
+
+    async fn reader_gone(&self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.has_lost_its_reader() {
+            looks.tick().await;
+        }
+    }
+
+    /// A pipe says so; of all else it is not known.
+    fn has_lost_its_reader(&self) -> bool {
+        let (out, err) = (io::stdout(), io::stderr());
+        let mut asked = [match self.stream {
+            Stream::Out => PollFd::new(&out, PollFlags::empty()),
+            Stream::Err => PollFd::new(&err, PollFlags::empty()),
+        }];
+        let looked = poll(&mut asked, Some(&Timespec::default()));
+        looked.is_ok() && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
     /// Nobody is waited for: it goes into a file, or nowhere.
     fn is_quick(&self) -> bool {
         let (stat, is_terminal) = match self.stream {
@@ -145,6 +182,22 @@ impl Printer {
     pub fn paint(&self, style: Style, text: impl Display) -> String {
         if self.color { format!("{style}{text}{style:#}") } else { text.to_string() }
     }
+}
+
+/// Whether lines can be drawn over, and whether colours are wanted (<https://no-color.org>: an empty NO_COLOR is none).
+fn abilities(
+    terminal: bool,
+    choice: ColorChoice,
+    term: Option<&OsStr>,
+    no_color: Option<&OsStr>,
+) -> (bool, bool) {
+    let tty = terminal && term.is_none_or(|term| term != "dumb");
+    let color = match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => tty && no_color.is_none_or(|value| value.is_empty()),
+    };
+    (tty, color)
 }
 
 /// The few styles that there are.
@@ -177,13 +230,15 @@ pub mod styles {
         AnsiColor::Black.on_default().bg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))).bold();
 }
 
-/// Text of strangers with everything made visible that would move the cursor, colour or reorder text: control
-/// characters and the marks that change the direction of writing. Tabs stay.
+/// Whether a character moves the cursor, colours or reorders text: control characters, but for tabs, and the marks that
+/// change the direction of writing.
+pub fn hides(c: char) -> bool {
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Text of strangers in which every such character ([`hides`]) is made visible.
 pub fn visible(text: &str) -> String {
-    let hides = |c: char| {
-        (c.is_control() && c != '\t')
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     if !text.contains(hides) {
         return text.to_owned();
     }
@@ -231,6 +286,23 @@ mod tests {
     fn control_characters_become_visible() {
         assert_eq!(visible("a\x1b[31mb\r\n\u{9b}c\u{202e}"), "a\\x1b[31mb\\r\\n\\u{9b}c\\u{202e}");
         assert_eq!(visible("tab\tä ✓"), "tab\tä ✓");
+    }
+
+    #[test]
+    fn colours_and_drawing_are_for_terminals_that_can_and_people_who_want() {
+        let of = |terminal, choice, term: Option<&str>, no_color: Option<&str>| {
+            abilities(terminal, choice, term.map(OsStr::new), no_color.map(OsStr::new))
+        };
+        let (auto, always, never) = (ColorChoice::Auto, ColorChoice::Always, ColorChoice::Never);
+        let xterm = Some("xterm-256color");
+        assert_eq!(of(true, auto, xterm, None), (true, true));
+        assert_eq!(of(true, auto, xterm, Some("1")), (true, false));
+        assert_eq!(of(true, auto, xterm, Some("")), (true, true));
+        assert_eq!(of(true, auto, Some("dumb"), None), (false, false));
+        assert_eq!(of(false, auto, xterm, None), (false, false));
+        // What the command line says goes before what the environment says.
+        assert_eq!(of(false, always, Some("dumb"), Some("1")), (false, true));
+        assert_eq!(of(true, never, xterm, None), (true, false));
     }
 
     #[test]

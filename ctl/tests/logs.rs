@@ -100,11 +100,41 @@ async fn lines_go_as_they_are_into_a_pipe_and_visible_to_a_terminal() {
     assert_eq!((&json[1]["late"], &json[1]["node"]), (&Value::from(true), &Value::from("k8s-worker-2")));
     let yaml = bench.run(&["logs", "-o", "yaml"]).await.expect(0);
     assert_eq!(yaml.matches("---\n").count(), 3, "{yaml}");
-    // `script` gives it a terminal.
-    let line = format!("{} --socket {} logs", env!("CARGO_BIN_EXE_k8sctl"), bench.path("api.sock").display());
-    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).output().await.unwrap();
-    let seen = String::from_utf8(output.stdout).unwrap();
+    let (_, seen) = in_a_terminal(&bench, "logs", &[]).await;
     assert!(seen.contains("evil \\x1b[31mred"), "{seen:?}");
+}
+
+/// What a verb shows in a terminal with this environment, and its exit code.
+async fn in_a_terminal(bench: &Bench, verb: &str, set: &[(&str, &str)]) -> (Option<i32>, String) {
+    let line =
+        format!("{} --socket {} {verb}", env!("CARGO_BIN_EXE_k8sctl"), bench.path("api.sock").display());
+    // `script` gives it a terminal.
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env_remove("NO_COLOR").envs(set.iter().copied());
+    let output = script.output().await.unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_terminal_gets_colours_only_where_it_can_and_is_wanted() {
+    let bench = bench();
+    bench.run(&["version"]).await.expect(0);
+    let (xterm, dumb) = (("TERM", "xterm-256color"), ("TERM", "dumb"));
+    let (code, coloured) = in_a_terminal(&bench, "logs", &[xterm]).await;
+    assert!(code == Some(0) && coloured.contains("\x1b[36m"), "{coloured:?}");
+    for set in [&[dumb][..], &[xterm, ("NO_COLOR", "1")]] {
+        for verb in ["logs", "logs -o json", "logs -o yaml", "events", "status", "health"] {
+            let (code, seen) = in_a_terminal(&bench, verb, set).await;
+            assert!(code == Some(0) && !seen.contains('\x1b'), "{verb} {set:?}: {seen:?}");
+        }
+        let (_, seen) = in_a_terminal(&bench, "logs", set).await;
+        assert!(seen.contains("evil \\x1b[31mred"), "{set:?}: {seen:?}");
+    }
+    let (code, seen) = in_a_terminal(&bench, "status -w", &[dumb]).await;
+    assert!(code == Some(0) && !seen.contains('\x1b') && seen.contains("k8s-worker-1"), "{seen:?}");
+    let (code, seen) = in_a_terminal(&bench, "dashboard", &[dumb]).await;
+    assert!(code == Some(2) && seen.contains("TERM is dumb"), "{seen:?}");
+    assert!(seen.contains("status -w; or in a browser, with --web") && !seen.contains('\x1b'), "{seen:?}");
 }
 
 #[tokio::test]
@@ -168,4 +198,11 @@ async fn refusals_are_failures() {
     let bench = Bench::failing(Code::FailedPrecondition, failure);
     let run = bench.run(&["logs", "--cluster", "home", "--grep", "a("]).await;
     run.fails(1, &["error NODE-LOGS-REQUEST: --grep: unclosed group", "  | a(\n  |  ^\n", "next: mend it"]);
+    // A mistake of the host agent's own is no lost connection: who follows is told of it too.
+    let failure = Failure::new("HOST-INTERNAL", "node a", "the reading of it broke off", "read it again");
+    let bench = Bench::failing(Code::Internal, failure);
+    for args in [&["logs", "--cluster", "home"][..], &["logs", "--cluster", "home", "-f"]] {
+        let said = ["error HOST-INTERNAL: node a: the reading of it broke off", "next: read it again"];
+        bench.run(args).await.fails(1, &said);
+    }
 }

@@ -10,12 +10,13 @@ mod fake;
 mod harness;
 
 use fake::{Answers, story};
-use harness::{Bench, bare, finish};
+use harness::{Bench, DEADLINE, bare, finish};
 use k8sctl_proto::control::v1::{Bundle, Diagnostic};
 use k8sctl_proto::node::v1::ConditionStatus;
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::time::timeout;
 use tonic::Code;
 
 fn bench() -> Bench {
@@ -106,7 +107,7 @@ async fn the_cluster_must_be_clear() {
     let bench = Bench::new(Answers { clusters: Vec::new(), ..story::answers() });
     bench.run(&["status"]).await.fails(1, &["CLUSTER-NONE", "k8sctl up"]);
     bench.fake.answers.lock().unwrap().clusters = vec!["home".to_owned(), "den".to_owned()];
-    bench.run(&["status"]).await.fails(1, &["CLUSTER-WHICH", "home, den"]);
+    bench.run(&["status"]).await.fails(1, &["CLUSTER-WHICH", "home, den", "--cluster"]);
     bench.run(&["status", "den"]).await.expect(0);
 }
 
@@ -153,6 +154,23 @@ async fn a_reader_that_leaves_ends_it_quietly() {
     );
     let output = Command::new("sh").args(["-c", &line]).output().await.unwrap();
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "ended 141\n");
+}
+
+/// As with `logs -f | grep -m1 …`: nothing more may come for hours.
+#[tokio::test]
+async fn whoever_follows_ends_with_its_reader() {
+    for args in ["events -f", "logs -f", "status -w"] {
+        let bench = Bench::new(Answers { endless: true, ..story::answers() });
+        bench.run(&["version"]).await.expect(0);
+        let line = format!(
+            "{{ {} --socket {} {args}; echo \"ended $?\" >&2; }} | head -1",
+            env!("CARGO_BIN_EXE_k8sctl"),
+            bench.path("api.sock").display()
+        );
+        let output = timeout(DEADLINE, Command::new("sh").args(["-c", &line]).output()).await;
+        let output = output.unwrap_or_else(|_| panic!("{args} goes on")).unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "ended 141\n", "{args}");
+    }
 }
 
 #[tokio::test]
@@ -375,6 +393,7 @@ async fn what_needs_no_host_agent_works_without() {
     assert!(!run(&["version", "--client"]).await.expect(0).contains("host agent"));
     assert!(run(&["help", "exit-codes"]).await.expect(0).contains("consent is missing"));
     assert!(run(&["help", "up"]).await.expect(0).contains("--deadline"));
+    assert!(run(&["health", "--help"]).await.expect(0).contains("9 waited in vain"));
     run(&["frobnicate"]).await.fails(2, &["frobnicate"]);
     run(&["status"]).await.fails(4, &["error HOST-AGENT-UNREACHABLE: socket /no/such/socket"]);
 }

@@ -125,6 +125,29 @@ async fn a_bundle_has_everything_and_no_secret() {
 }
 
 #[tokio::test]
+async fn a_bundle_may_be_named_as_with_other_programs() {
+    let bench = Bench::new(answers());
+    let path = bench.path("bundle.tar.gz").display().to_string();
+    let out = bench.run(&["support-bundle", "-o", &path]).await.expect(0);
+    assert_eq!(out.trim_end(), path);
+    assert!(std::fs::read(&path).unwrap().starts_with(&[0x1f, 0x8b]), "it is no gzip");
+    // A format is still one.
+    let path = bench.path("bundle.tar.zst").display().to_string();
+    let document = bench.json(&["support-bundle", "-f", &path]).await;
+    assert_eq!(document["path"], path);
+}
+
+#[tokio::test]
+async fn of_a_cluster_that_is_not_there_is_no_bundle() {
+    let failure = Failure::new("CLUSTER-UNKNOWN", "cluster hom", "there is none", "the clusters are: home");
+    let bench = Bench::failing(Code::NotFound, failure);
+    let path = bench.path("bundle.tar.zst");
+    let run = bench.run(&["support-bundle", "hom", "-f", &path.display().to_string()]).await;
+    run.fails(1, &["error CLUSTER-UNKNOWN: cluster hom", "next: the clusters are: home"]);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_host_agent_that_fails_or_is_not_there_is_named_and_the_rest_is_in_it() {
     let failure = Failure::new("HOST-BUSY", "host agent", format!("token={CANARY}"), "try again");
     let bench = Bench::failing(Code::Unavailable, failure);

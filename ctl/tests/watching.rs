@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use fake::{Answers, story};
 use harness::{Bench, DEADLINE, bare, finish};
+use k8sctl_proto::control::v1::Event;
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -99,6 +100,24 @@ async fn whoever_follows_events_goes_on_behind_the_last_one() {
         assert!(calls[0].contains("from: 0, follow: true, tail: Some(5), since: Some"), "{calls:?}");
         assert!(calls[1].contains(again), "{calls:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_leafs_through_events_slowly_misses_none() {
+    let keepalive = Duration::from_secs(2);
+    // Far more than is on its way at once.
+    let message = "x".repeat(4096);
+    let event = |number| Event { number, message: message.clone(), ..Event::default() };
+    let events = (1..=500).map(event).collect();
+    let bench = Bench::new(Answers { events, keepalive: Some(keepalive), ..story::answers() });
+    bench.run(&["version"]).await.expect(0);
+    let mut command = bench.command(&["events"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A pager whose user reads the first page.
+    tokio::time::sleep(3 * keepalive).await;
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 500);
 }
 
 #[tokio::test]

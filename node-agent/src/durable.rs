@@ -30,12 +30,16 @@ impl Root {
         real
     }
 
-    /// Content of a file; `None` means: not there.
+    /// Content of a file; `None` means: not there. Something else in its place has none: a pipe would be waited for, and
+    /// a device may have no end.
     pub fn read(&self, path: impl AsRef<Path>) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.path(path)) {
-            Ok(content) => Ok(Some(content)),
+        let path = self.path(path);
+        let read = || -> io::Result<Option<Vec<u8>>> {
+            if fs::metadata(&path)?.is_file() { fs::read(&path).map(Some) } else { Ok(None) }
+        };
+        match read() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            read => read,
         }
     }
 
@@ -54,13 +58,24 @@ impl Root {
         self.path(path).exists()
     }
 
-    /// Whether the file has exactly this content and these permission bits.
+    /// Permission bits of a file.
+    pub fn mode(&self, path: impl AsRef<Path>) -> io::Result<u32> {
+        Ok(fs::metadata(self.path(path))?.mode() & 0o7777)
+    }
+
+    /// Whether the file is as [`Self::write`] leaves it: a file and no link to one, of this process's user, with exactly
+    /// this content and these permission bits.
     pub fn is(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> io::Result<bool> {
         let path = path.as_ref();
-        if self.read(path)?.as_deref() != Some(content) {
+        let data = match fs::symlink_metadata(self.path(path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            data => data?,
+        };
+        let is_ours = data.uid() == rustix::process::geteuid().as_raw();
+        if !data.is_file() || !is_ours || data.mode() & 0o7777 != mode {
             return Ok(false);
         }
-        Ok(fs::metadata(self.path(path))?.mode() & 0o7777 == mode)
+        Ok(self.read(path)?.as_deref() == Some(content))
     }
 
     /// Writes a file whole, making its directories.
@@ -144,6 +159,23 @@ mod tests {
         assert!(!root.is("/etc/a/key", b"secret", 0o644).expect("read"));
         assert!(!root.is("/etc/a/other", b"", 0o600).expect("read"));
         assert!(root.path("/../../etc/passwd").starts_with(dir.path()));
+    }
+
+    #[test]
+    fn what_is_in_a_files_place_is_no_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = Root::new(dir.path());
+        root.write("/etc/same", b"x", 0o600).expect("written");
+        for target in ["same", "place", "/dev/zero", "/nowhere"] {
+            std::os::unix::fs::symlink(target, root.path("/etc/place")).expect("linked");
+            assert!(!root.is("/etc/place", b"x", 0o600).expect("looked at"), "{target}");
+            root.write("/etc/place", b"x", 0o600).expect("written");
+            assert!(root.is("/etc/place", b"x", 0o600).expect("looked at"), "{target}");
+            root.remove("/etc/place").expect("removed");
+        }
+        assert_eq!(root.read("/etc").expect("looked at"), None, "a directory");
+        std::os::unix::fs::symlink("/dev/zero", root.path("/etc/place")).expect("linked");
+        assert_eq!(root.read("/etc/place").expect("looked at"), None, "a device");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use zbus::{Connection, OwnedObjectPath, Variant};
 const DEADLINE: Duration = Duration::from_secs(25);
 /// The signal that nothing can refuse.
 const SIGKILL: i32 = 9;
+/// The one after which a stopped process goes on.
+const SIGCONT: i32 = 18;
 
 /// systemd's manager object.
 #[zbus::proxy(
@@ -175,6 +177,13 @@ impl Systemd {
         let failed = |source| SystemdError::Act { act: "kill", unit, source };
         let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
         manager.kill_unit(unit, "main", SIGKILL).await.map_err(failed)
+    }
+
+    /// Lets all of a unit's processes go on that were stopped by a signal.
+    pub async fn let_go_on(&self, unit: &'static str) -> Result<(), SystemdError> {
+        let failed = |source| SystemdError::Act { act: "continue", unit, source };
+        let manager = ManagerProxy::new(&self.0).await.map_err(failed)?;
+        manager.kill_unit(unit, "all", SIGCONT).await.map_err(failed)
     }
 
     /// Whether the machine is shutting down. Where that cannot be said, it is not.

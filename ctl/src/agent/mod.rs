@@ -132,7 +132,8 @@ impl Agent {
             many => {
                 let names: Vec<_> = many.iter().map(|cluster| cluster.name.as_str()).collect();
                 let reason = format!("it has {} clusters: {}", names.len(), names.join(", "));
-                Err(Failure::new("CLUSTER-WHICH", "this host", reason, "name the one that you mean").into())
+                let next = "name the one that you mean: behind the verb, or with --cluster where it takes nodes or plugins";
+                Err(Failure::new("CLUSTER-WHICH", "this host", reason, next).into())
             }
         }
     }

@@ -32,7 +32,7 @@ pub struct LogsArgs {
     /// Only the last N lines of each node
     #[arg(long, value_name = "N")]
     pub tail: Option<u64>,
-    /// Only from this moment on: 10m (ago), 2h, 1d, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
+    /// Only from this moment on: 10m (ago), 2h, 1d, today, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     pub since: Option<jiff::Timestamp>,
     /// Only up to this moment, it included

@@ -39,7 +39,10 @@ fn on_a_terminal(context: &Context, name: Option<&str>) -> Result<(), Ended> {
     } else if context.out.tty {
         return Ok(());
     } else {
-        let reason = "standard output is no terminal that can be drawn on";
+        let reason = match context.out.terminal {
+            true => "nothing can be drawn on this terminal: TERM is dumb",
+            false => "standard output is no terminal",
+        };
         (reason, format!("watch the cluster with: {}; or in a browser, with --web", watch(&[])))
     };
     Err(Ended::with(Exit::Usage, Failure::new("HOST-TERMINAL", "dashboard", reason, next)))

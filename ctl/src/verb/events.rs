@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use k8sctl_proto::control::v1::StreamEventsRequest;
+use k8sctl_proto::control::v1::{StreamEventsRequest, StreamEventsResponse};
 use k8sctl_rpc::status::failure_from;
 use prost_types::Timestamp;
 use tokio::time::sleep;
+use tonic::{Status, Streaming};
 
 use crate::agent::{self, Agent};
 use crate::cli::EventsArgs;
@@ -17,10 +18,12 @@ use crate::view::EventView;
 
 /// Between two tries to reach a host agent that went away.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Events are printed when no other is there yet, or when they are this many bytes.
+const TEXT_BYTES: usize = 64 * 1024;
 
 pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let mut request = StreamEventsRequest {
+    let request = StreamEventsRequest {
         cluster_name: args.name.clone().unwrap_or_default(),
         from: args.from,
         follow: args.follow,
@@ -34,11 +37,16 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
     if let (true, Some(name)) = (args.follow, &args.name) {
         say_if_unknown(context, &agent, name).await?;
     }
-    let mut is_away = false;
+    let listening = listen(context, &agent, request);
+    if args.follow { context.out.while_read(listening).await } else { listening.await }
+}
+
+async fn listen(context: &Context, agent: &Agent, mut request: StreamEventsRequest) -> Result<Exit, Ended> {
+    let (follow, mut is_away) = (request.follow, false);
     loop {
-        match read(context, &agent, &mut request, &mut is_away).await? {
-            End::Whole if !args.follow => return Ok(Exit::Ok),
-            End::Lost(status) if !args.follow => return Err(status.into()),
+        match read(context, agent, &mut request, &mut is_away).await? {
+            End::Whole if !follow => return Ok(Exit::Ok),
+            End::Lost(status) if !follow => return Err(status.into()),
             // Who follows is told of no end: the host agent's own has come.
             End::Whole | End::Lost(_) => {
                 if !is_away {
@@ -65,7 +73,7 @@ async fn say_if_unknown(context: &Context, agent: &Agent, name: &str) -> Result<
 
 enum End {
     Whole,
-    Lost(tonic::Status),
+    Lost(Status),
 }
 
 async fn read(
@@ -80,37 +88,66 @@ async fn read(
         Err(status) => return Err(status.into()),
     };
     *is_away = false;
+    let mut text: Vec<u8> = Vec::new();
     loop {
-        match stream.message().await {
-            Ok(Some(response)) => {
-                // Where to go on after an interruption.
-                let seen = response.event.as_ref().map_or(0, |event| event.number + 1);
-                request.from = response.next.max(seen).max(request.from);
-                request.tail = None;
-                if response.gone_before > 0 {
-                    let before = response.gone_before;
-                    context
-                        .err
-                        .line(format!("events before {before} are no longer kept: some may be missing"))?;
-                }
-                match response.event {
-                    Some(event) => print(context, &event.into())?,
-                    // All that was stored is here: what comes from now on fits whatever its time is.
-                    None => request.since = None,
-                }
+        let next = if text.is_empty() {
+            Some(stream.message().await)
+        } else if text.len() < TEXT_BYTES {
+            at_once(&mut stream).await
+        } else {
+            None
+        };
+        let Some(next) = next else {
+            context.out.patiently(std::mem::take(&mut text)).await?;
+            continue;
+        };
+        let response = match next {
+            Ok(Some(response)) => response,
+            end => {
+                context.out.patiently(text).await?;
+                return match end {
+                    Ok(_) => Ok(End::Whole),
+                    Err(status) if is_lost(&status) => Ok(End::Lost(status)),
+                    Err(status) => Err(status.into()),
+                };
             }
-            Ok(None) => return Ok(End::Whole),
-            Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
-            Err(status) => return Err(status.into()),
+        };
+        // Where to go on after an interruption.
+        let seen = response.event.as_ref().map_or(0, |event| event.number + 1);
+        request.from = response.next.max(seen).max(request.from);
+        request.tail = None;
+        if response.gone_before > 0 {
+            // Behind the events before it.
+            context.out.patiently(std::mem::take(&mut text)).await?;
+            let before = response.gone_before;
+            context.err.line(format!("events before {before} are no longer kept: some may be missing"))?;
+        }
+        match response.event {
+            Some(event) => text.extend(shown(context, event.into())?),
+            // All that was stored is here: what comes from now on fits whatever its time is.
+            None => request.since = None,
         }
     }
 }
 
-fn print(context: &Context, event: &EventView) -> std::io::Result<()> {
-    if context.format.is_structured() {
-        return output::item(context, event);
+/// The next message, where it is there already: what is there is printed at once, since each writing may be a wait.
+async fn at_once(
+    stream: &mut Streaming<StreamEventsResponse>,
+) -> Option<Result<Option<StreamEventsResponse>, Status>> {
+    tokio::select! {
+        // Only where there is none the other has its turn.
+        biased;
+        // Cancel-safe: a message that is not yet whole stays in the stream's buffer.
+        next = stream.message() => Some(next),
+        () = std::future::ready(()) => None,
     }
-    context.out.line(line(&context.out, event))
+}
+
+fn shown(context: &Context, event: EventView) -> std::io::Result<Vec<u8>> {
+    if context.format.is_structured() {
+        return output::items(context, [event]);
+    }
+    Ok((line(&context.out, &event) + "\n").into_bytes())
 }
 
 /// An event for a person.

@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, En
     let agent = agent::connect(context).await?;
     let name = agent.cluster_name(context, args.name.as_deref()).await?;
     if args.watch {
-        return watch(context, &agent, &name).await;
+        return context.out.while_read(watch(context, &agent, &name)).await;
     }
     let status = agent.status(&name).await?;
     if context.format.is_structured() {
@@ -58,7 +58,7 @@ async fn watch(context: &Context, agent: &Agent, name: &str) -> Result<Exit, End
         let mut stream = match open(agent, name).await {
             Ok(stream) => stream,
             Err(status) if is_lost(&status) => {
-                screen.note("the host agent went away; trying to reach it again")?;
+                screen.note("the host agent went away; trying to reach it again").await?;
                 sleep(INTERVAL).await;
                 continue;
             }
@@ -69,24 +69,25 @@ async fn watch(context: &Context, agent: &Agent, name: &str) -> Result<Exit, End
         loop {
             let next = tokio::select! {
                 // Cancel-safe: a message that is not yet whole stays in the stream's buffer.
-                message = stream.message() => message,
-                _ = ticks.tick() => {
-                    screen.redraw()?;
-                    continue;
-                }
+                message = stream.message() => Some(message),
+                _ = ticks.tick() => None,
             };
             match next {
-                Ok(Some(WatchStatusResponse { status: Some(status) })) => screen.show(status.into())?,
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(Exit::Ok),
-                Err(status) if is_lost(&status) => break,
-                Err(status) => return Err(status.into()),
+                None => screen.redraw().await?,
+                Some(Ok(Some(WatchStatusResponse { status: Some(status) }))) => {
+                    screen.show(status.into()).await?;
+                }
+                Some(Ok(Some(_))) => {}
+                Some(Ok(None)) => return Ok(Exit::Ok),
+                Some(Err(status)) if is_lost(&status) => break,
+                Some(Err(status)) => return Err(status.into()),
             }
         }
     }
 }
 
-/// Where a watched status is drawn: over itself on a terminal, else one after the other.
+/// Where a watched status is drawn: over itself on a terminal, else one after the other. Whoever reads slowly is waited
+/// for, and the connection lives meanwhile.
 struct Screen<'a> {
     context: &'a Context,
     drawn: bool,
@@ -103,36 +104,38 @@ impl<'a> Screen<'a> {
         self.context.out.tty && !self.context.format.is_structured()
     }
 
-    fn show(&mut self, status: ClusterView) -> io::Result<()> {
+    async fn show(&mut self, status: ClusterView) -> io::Result<()> {
         self.note = None;
         let out = &self.context.out;
         if self.context.format.is_structured() {
-            return output::item(self.context, &status);
+            return out.patiently(output::items(self.context, [status])?).await;
         }
         if !self.is_drawn_over() {
             let gap = if self.drawn { "\n" } else { "" };
             self.drawn = true;
-            return out.raw(format!("{gap}{}", text(out, self.context.format, &status)));
+            let shown = format!("{gap}{}", text(out, self.context.format, &status));
+            return out.patiently(shown.into_bytes()).await;
         }
         self.last = Some(status);
-        self.redraw()
+        self.redraw().await
     }
 
-    fn redraw(&mut self) -> io::Result<()> {
+    async fn redraw(&mut self) -> io::Result<()> {
         let (true, Some(status)) = (self.is_drawn_over(), &self.last) else { return Ok(()) };
         let clear = if self.drawn { "" } else { CLEAR };
         self.drawn = true;
         let out = &self.context.out;
         let note = self.note.as_deref().map(|note| out.paint(styles::WARN, note) + "\n").unwrap_or_default();
-        out.raw(format!("{clear}{HOME}{note}{}", text(out, self.context.format, status)))
+        let shown = format!("{clear}{HOME}{note}{}", text(out, self.context.format, status));
+        out.patiently(shown.into_bytes()).await
     }
 
-    fn note(&mut self, note: &str) -> io::Result<()> {
+    async fn note(&mut self, note: &str) -> io::Result<()> {
         if self.note.as_deref() == Some(note) {
             return Ok(());
         }
         self.note = Some(note.to_owned());
-        if self.is_drawn_over() { self.redraw() } else { self.context.err.line(note) }
+        if self.is_drawn_over() { self.redraw().await } else { self.context.err.line(note) }
     }
 }
 

@@ -28,7 +28,7 @@ async fn agents(context: &Context, args: UpgradeAgentsArgs) -> Result<Exit, Ende
     let (mut failures, mut is_whole) = (Vec::new(), true);
     while let Some(response) = stream.message().await? {
         is_whole &= !matches!(response.state(), UpgradeState::Failed | UpgradeState::Skipped);
-        print(context, response, &mut failures)?;
+        print(context, response, &mut failures).await?;
     }
     for failure in &failures {
         context.err.line("")?;
@@ -37,7 +37,7 @@ async fn agents(context: &Context, args: UpgradeAgentsArgs) -> Result<Exit, Ende
     Ok(if is_whole { Exit::Ok } else { Exit::Failed })
 }
 
-fn print(
+async fn print(
     context: &Context,
     response: UpgradeAgentsResponse,
     failures: &mut Vec<Failure>,
@@ -50,9 +50,11 @@ fn print(
     };
     let view = UpgradeView::from(response);
     failures.extend(view.failure.as_ref().map(Failure::from));
-    if context.format.is_structured() {
-        return output::item(context, &view);
-    }
-    let state = context.out.paint(style, format!("{:<8}", view.state));
-    context.out.line(format!("{:<24} {state} {}", visible(&view.node), visible(&view.message)))
+    let text = if context.format.is_structured() {
+        output::items(context, [view])?
+    } else {
+        let state = context.out.paint(style, format!("{:<8}", view.state));
+        format!("{:<24} {state} {}\n", visible(&view.node), visible(&view.message)).into_bytes()
+    };
+    context.out.patiently(text).await
 }

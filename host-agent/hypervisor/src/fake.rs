@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use k8sctl_types::failure::Failure;
@@ -84,6 +85,16 @@ impl FakeHypervisor {
     /// The host itself, for looking and for meddling.
     pub fn host(&self) -> MutexGuard<'_, FakeHost> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reboots a domain that runs, as its guest does, or `virsh reset`.
+    pub fn reboot(&self, name: &str) {
+        let mut host = self.host();
+        let mut running = host.observed.domains.iter_mut().filter(|it| it.state == DomainState::Running);
+        let domain = running.find(|it| it.name == name).expect("it runs");
+        domain.rebooted = Some(Instant::now());
+        drop(host);
+        self.notify();
     }
 
     /// Tells the watchers that something changed.
@@ -497,6 +508,7 @@ impl FakeHost {
             ours: Some(plan.owner.clone()),
             state: before.as_ref().map(|it| it.state).unwrap_or_default(),
             run: before.as_ref().and_then(|it| it.run),
+            rebooted: before.as_ref().and_then(|it| it.rebooted),
             autostart: true,
             accelerator: Some(plan.accelerator),
             has_managed_save: before.as_ref().is_some_and(|it| it.has_managed_save),

@@ -19,7 +19,7 @@ pub trait Hypervisor: Send + Sync {
     /// Makes sure of one effect. An effect that is there already is a success.
     async fn execute(&self, op: &HostOp) -> Result<Outcome, Failure>;
 
-    /// Counts up on every domain and network event, and when the connection was lost or came back.
+    /// Counts up on every domain and network event, reboots included, and when the connection was lost or came back.
     fn changes(&self) -> watch::Receiver<u64>;
 
     /// The last `bytes` of the domain's serial console; empty where there is none yet. `LIBVIRT-NOT-OURS` of another

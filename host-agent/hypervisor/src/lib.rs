@@ -9,7 +9,8 @@
 //!    before its first change is executed. [`plan::plan_starts`] is for when nobody has asked for a
 //!    change.
 //! 3. [`Hypervisor::execute`] does one [`change::HostOp`]: "ensure", safe to repeat at any time.
-//! 4. [`Hypervisor::changes`] counts up on every libvirt event and reconnect; time to observe again.
+//! 4. [`Hypervisor::changes`] counts up on every libvirt event and reconnect; time to observe again. What an event alone
+//!    tells, that a VM was rebooted, is observed with its VM.
 //!
 //! - [`desired`], [`observed`], [`change`], [`adoption`]: the data
 //! - [`plan`]: the deciding

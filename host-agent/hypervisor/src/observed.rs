@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -139,6 +140,10 @@ pub struct ObservedDomain {
     pub state: DomainState,
     /// libvirt's number of this run while it runs or is paused; another one after each start.
     pub run: Option<u32>,
+    /// When it was last rebooted, by its guest or with `virsh reset`, as far as this process was told: that is no new
+    /// run. A moment of this process, and of no other.
+    #[serde(skip)]
+    pub rebooted: Option<Instant>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
     /// KVM or emulation, from its next start on; `None` for VMs of other kinds.

@@ -111,6 +111,9 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
     }
     match view.filter(|view| view.hello.is_some()) {
         None => unknown("NeverSeen", "its agent has not called home"),
+        Some(view) if !view.connected && view.rebooted => {
+            bad("VMRebooted", "its VM was rebooted, and its agent has had no session since")
+        }
         Some(view) if !view.connected => bad("NoSession", "its agent has no session"),
         Some(view) => match condition(&view.report.conditions, AGENT_READY) {
             None => good("InSession"),

@@ -144,6 +144,9 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
     if view.hello.is_none() || view.joined.is_none() {
         return NodePhase::new("Booting", "waiting for its agent to call home");
     }
+    if !view.connected && view.rebooted {
+        return NodePhase::new("Booting", "its VM was rebooted, waiting for its agent to call home");
+    }
     if !view.connected {
         return NodePhase::new("Disconnected", "its agent has no session");
     }

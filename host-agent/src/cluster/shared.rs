@@ -15,13 +15,15 @@ use tokio::sync::watch;
 
 use super::turns::HostTurns;
 use crate::config::HostConfig;
-use crate::events::EventLog;
+use crate::events::{EventLog, NewEvent, Told};
 use crate::nodes::registry::NodeRegistry;
 use crate::pki::PkiStore;
 use crate::records::{OperationRecord, OperationState, RecordError, Records};
 use crate::trace::Tracer;
 use crate::wire;
 
+/// Under what the event log remembers which ends were told; no node has this id.
+const ENDS: &str = "ends";
 /// Operations that have ended and are kept in memory, for those who watch them.
 const KEPT: usize = 50;
 
@@ -79,6 +81,13 @@ impl Shared {
         if self.publish_operation(&ended.id, Vec::new()).await.is_err() {
             self.publish_record(ended, Vec::new());
         }
+    }
+
+    /// Records an end of something, whose id `of` is: once, however often and by whomever that is come to. It is come to
+    /// again where the host agent is killed, or cannot write, before that stands in the records.
+    pub async fn record_end(&self, of: &str, event: NewEvent) {
+        let told = Told { source: ENDS.to_owned(), mark: format!("{of} {}", event.kind) };
+        self.events.record_once(event, told).await;
     }
 
     /// The running operation of a cluster. One whose end was told, and could not be recorded, is ended in the records

@@ -12,9 +12,11 @@ mod queue;
 pub mod roles;
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use k8sctl_proto::control::v1::bundle_service_server::BundleServiceServer;
 use k8sctl_proto::control::v1::cluster_service_server::ClusterServiceServer;
 use k8sctl_proto::control::v1::host_service_server::HostServiceServer;
@@ -72,7 +74,8 @@ const LINES: usize = 64;
 /// A stream that a task fills.
 type Reply<T> = ReceiverStream<Result<T, Status>>;
 
-/// Runs `work` as a task that fills the returned stream; its error ends the stream.
+/// Runs `work` as a task that fills the returned stream; its error ends the stream, and so does its panic with an error:
+/// a clean end means that this is all.
 fn stream<T, F, Fut>(name: &'static str, work: F) -> Reply<T>
 where
     T: Send + 'static,
@@ -92,9 +95,17 @@ where
     let (sender, receiver) = mpsc::channel(room);
     let work = work(sender.clone());
     k8sctl_rpc::task::spawn(name, async move {
-        if let Err(error) = work.await {
-            // The client may be gone already.
-            let _ = sender.send(Err(error)).await;
+        // After a panic nothing is seen of it but its end.
+        let (error, panic) = match AssertUnwindSafe(work).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => (error, None),
+            Err(panic) => (broke_off(name), Some(panic)),
+        };
+        // The client may be gone already.
+        let _ = sender.send(Err(error)).await;
+        if let Some(panic) = panic {
+            // Whoever supervises tasks tells of it.
+            std::panic::resume_unwind(panic);
         }
     });
     ReceiverStream::new(receiver)
@@ -112,9 +123,12 @@ async fn to_its_end<T: Send + 'static>(
         let _ = sender.send(work.await);
     });
     // It panicked, of which the log tells.
-    answer
-        .await
-        .map_err(|_| broken(&std::io::Error::other(format!("the task {name} of this request broke off"))))
+    answer.await.map_err(|_| broke_off(name))
+}
+
+/// What is told of a task that panicked.
+fn broke_off(name: &str) -> Status {
+    broken(&std::io::Error::other(format!("the task {name} of this request broke off")))
 }
 
 /// Sends progress lines on to the client until the work drops its end.
@@ -143,4 +157,29 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Status {
         "look into the host agent's log; `k8sctl doctor` checks what it needs",
     );
     status(Code::Internal, &failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8sctl_rpc::status::failure_from;
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    async fn panics(sender: mpsc::Sender<Result<u8, Status>>) -> Result<(), Status> {
+        let _ = sender.send(Ok(7)).await;
+        panic!("a mistake of ours");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_task_panics_has_no_clean_end() {
+        let mut reply = stream("panics", panics);
+        assert_eq!(reply.next().await.expect("a message").expect("it is well"), 7);
+        let status = reply.next().await.expect("it does not just end").expect_err("an error");
+        assert_eq!(status.code(), Code::Internal);
+        let failure = failure_from(&status).expect("a failure");
+        assert_eq!(failure.id, "HOST-INTERNAL");
+        assert!(failure.reason.contains("panics of this request broke off"), "{failure:?}");
+        assert!(reply.next().await.is_none());
+    }
 }

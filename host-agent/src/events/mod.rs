@@ -9,6 +9,7 @@ mod selection;
 mod tests;
 mod waiting;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use host_store::{Schema, Store, StoreError};
@@ -225,6 +226,30 @@ impl EventLog {
             })
             .await?;
         Ok(first.map(|number| number as u64))
+    }
+
+    /// The type of the last event of each object of a cluster, among those of these types.
+    pub async fn last_of(
+        &self,
+        cluster: &str,
+        types: &[EventType],
+    ) -> Result<HashMap<String, EventType>, StoreError> {
+        let selection = Selection { types: types.to_vec(), ..Selection::of_cluster(cluster) };
+        let (fits, values) = selection.condition(0);
+        // SQLite takes the other columns from the row that has the greatest number.
+        let sql = format!("SELECT object, type, max(number) FROM event WHERE {fits} GROUP BY object");
+        let rows: Vec<(String, String)> = self
+            .store
+            .call(move |c| {
+                let mut query = c.prepare_cached(&sql)?;
+                let rows = query.query_map(params_from_iter(values), |row| {
+                    Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+                })?;
+                Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
+            })
+            .await?;
+        let known = |(object, kind): (String, String)| Some((object, EventType::find(&kind)?));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
     /// Names of the nodes that have events, also of those that are gone; `cluster` empty means: of all clusters. What

@@ -205,6 +205,27 @@ async fn types_narrow_it_down() {
 }
 
 #[tokio::test]
+async fn the_last_of_each_object_is_found() {
+    use EventType::{VMDefined, VMDeleted, VMStarted};
+    let log = log_with(0, 100).await;
+    let told = [
+        ("home", "domain a", VMStarted),
+        ("home", "domain b", VMDeleted),
+        ("home", "domain a", VMDeleted),
+        ("home", "domain b", VMStarted),
+        ("home", "domain b", VMDefined),
+        ("other", "domain a", VMStarted),
+    ];
+    for (cluster, object, kind) in told {
+        log.record(of(cluster, object, kind)).await;
+    }
+    let last = log.last_of("home", &[VMStarted, VMDeleted]).await.expect("reads");
+    let expected = [("domain a", VMDeleted), ("domain b", VMStarted)];
+    assert_eq!(last, HashMap::from(expected.map(|(object, kind)| (object.to_owned(), kind))));
+    assert!(log.last_of("home", &[EventType::NodeJoined]).await.expect("reads").is_empty());
+}
+
+#[tokio::test]
 async fn since_is_exact_and_holds_nothing_back_that_comes_later() {
     let log = log_with(4, 100).await;
     let second = jiff::Timestamp::from_second(1_800_000_000).expect("a time");

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use k8sctl_proto::control::v1::StreamLogsRequest;
 use k8sctl_rpc::limits::LOG_READERS;
+use k8sctl_rpc::memory;
 use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::Micros;
@@ -60,6 +61,7 @@ impl LogReaders {
             Ok::<_, Failure>((nodes, request::check(request, jiff::Timestamp::now())?))
         };
         let (nodes, wanted) = blocking(check).await?;
+        memory::keep();
         let registry = Arc::clone(&manager.shared().registry);
         let members = Some(status).filter(|_| is_all && wanted.selector.follow);
         Ok(LogStream::new(registry, wanted, nodes, members, Some(place)))
@@ -78,11 +80,12 @@ fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String
     for name in names {
         let Some(id) = all.get(name.as_str()) else {
             let known: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
+            let hint = if *name == record.name { "; a cluster is named with --cluster" } else { "" };
             return Err(Failure::new(
                 "NODE-UNKNOWN",
                 format!("node {name}"),
                 format!("cluster {} has no node of that name", record.name),
-                format!("the nodes are: {}", known.join(", ")),
+                format!("the nodes are: {}{hint}", known.join(", ")),
             ));
         };
         if has_come.insert(name.as_str()) {
@@ -144,6 +147,8 @@ mod tests {
         let unknown = refusal(open("home", &["control", "nosuch"], "").await);
         assert_eq!((unknown.id.as_str(), unknown.object.as_str()), ("NODE-UNKNOWN", "node nosuch"));
         assert_eq!(unknown.next_step, "the nodes are: control, worker");
+        let cluster = refusal(open("home", &["home"], "").await);
+        assert_eq!(cluster.next_step, "the nodes are: control, worker; a cluster is named with --cluster");
         assert_eq!(refusal(open("home", &[], "a(").await).id, "NODE-LOGS-REQUEST");
         let mut all = Vec::new();
         for _ in 0..LOG_READERS {

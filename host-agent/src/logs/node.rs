@@ -51,6 +51,8 @@ pub enum Missing {
     Away,
     /// Its agent takes in no more requests.
     Busy,
+    /// What reads it here broke off, by a mistake of the host agent.
+    Broken,
     /// The reason tells all.
     Other,
 }

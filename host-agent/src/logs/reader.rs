@@ -13,11 +13,13 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use k8sctl_proto::control::v1::{ClusterLogLine, ClusterStatus, LogNotice, LogPosition, StreamLogsResponse};
 use k8sctl_proto::node::v1::{LogFrame, LogLine, LogSelector};
+use k8sctl_rpc::limits::{LOG_FRAME_BYTES, LOG_FRAME_LINES};
+use k8sctl_rpc::status::status;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::{Merge, Micros, Next, State};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Clock;
 use super::asked::Asked;
@@ -33,10 +35,6 @@ const WINDOW: Duration = Duration::from_millis(250);
 const LAG: Duration = Duration::from_millis(300);
 /// How long a reader who follows waits for a node that sends nothing while others have sent lines.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// A response is sent when it holds this many bytes of text and names.
-const RESPONSE_BYTES: usize = 64 * 1024;
-/// Or this many lines.
-const RESPONSE_LINES: usize = 4096;
 /// Longest wait that is asked for.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -164,9 +162,16 @@ impl LogStream {
     /// Reads until all is read, or until nobody takes it.
     pub async fn run(mut self, sender: Sender) -> Result<(), Status> {
         match self.flow(&sender).await {
+            Ok(Some(failure)) if self.has_broken() => Err(status(Code::Internal, &failure)),
             Ok(Some(failure)) => Err(refused(&failure)),
             Ok(None) | Err(NoReader) => Ok(()),
         }
+    }
+
+    /// The reading of some node broke off, which is nothing that the reader could mend.
+    fn has_broken(&self) -> bool {
+        let is_broken = |node: &Node| matches!(&node.failed, Some((_, Missing::Broken)));
+        self.nodes.iter().any(is_broken)
     }
 
     async fn flow(&mut self, sender: &Sender) -> Result<Option<Failure>, NoReader> {
@@ -213,10 +218,11 @@ impl LogStream {
         Instant::now() + Duration::from_micros(left).min(FAR)
     }
 
-    /// Sends every line whose turn it is.
+    /// Sends every line whose turn it is, in responses of the size of a node's frames.
     async fn drain(&mut self, sender: &Sender) -> Result<Next<LogLine>, NoReader> {
+        let mut now = self.clock.now();
         loop {
-            match self.merge.next(self.clock.now()) {
+            match self.merge.next(now) {
                 Next::Line { input, item, late } => {
                     let node = &mut self.nodes[input];
                     self.moved.insert(input);
@@ -226,8 +232,9 @@ impl LogStream {
                     self.bytes += item.text.len() + item.source.len();
                     let node_name = node.name.clone();
                     self.response.lines.push(ClusterLogLine { node_name, line: Some(item), late });
-                    if self.bytes >= RESPONSE_BYTES || self.response.lines.len() >= RESPONSE_LINES {
+                    if self.bytes >= LOG_FRAME_BYTES || self.response.lines.len() >= LOG_FRAME_LINES {
                         self.flush(sender).await?;
+                        now = self.clock.now();
                     }
                 }
                 other => {
@@ -286,13 +293,7 @@ impl LogStream {
                 }
                 self.end(input);
             }
-            Some(NodeEvent::Failed(reason, why)) => {
-                self.end(input);
-                if self.nodes.len() > 1 {
-                    self.notice(input, format!("its lines are missing: {reason}"));
-                }
-                self.nodes[input].failed = Some((reason, why));
-            }
+            Some(NodeEvent::Failed(reason, why)) => self.fail(input, reason, why),
             Some(NodeEvent::Removed) => {
                 self.end(input);
                 self.nodes[input].is_removed = true;
@@ -300,8 +301,11 @@ impl LogStream {
             }
             // Its task panicked.
             None => {
-                self.end(input);
-                self.nodes[input].failed = Some(("it could not be read".to_owned(), Missing::Other));
+                self.fail(input, "the host agent's reading of it broke off".to_owned(), Missing::Broken);
+                // Whoever follows would wait for lines that never come.
+                if self.selector.follow {
+                    return self.missing();
+                }
             }
         }
         self.settle()
@@ -346,6 +350,14 @@ impl LogStream {
             self.notice(input, format!("{reason}; {until}"));
             self.nodes[input].away = Some(reason);
         }
+    }
+
+    fn fail(&mut self, input: usize, reason: String, why: Missing) {
+        self.end(input);
+        if self.nodes.len() > 1 {
+            self.notice(input, format!("its lines are missing: {reason}"));
+        }
+        self.nodes[input].failed = Some((reason, why));
     }
 
     fn end(&mut self, input: usize) {
@@ -428,6 +440,7 @@ impl LogStream {
         let object = format!("node{} {}", if names.len() > 1 { "s" } else { "" }, names.join(", "));
         let others = match self.nodes.len() - missing.len() {
             0 => "",
+            _ if self.nodes.iter().any(|node| !node.is_over) => "; the log of the other nodes ends with it",
             _ => "; the lines of the other nodes are complete",
         };
         let reason = if missing.iter().all(|(_, other, _)| other == reason) {
@@ -438,6 +451,10 @@ impl LogStream {
             format!("{}{others}", each.join("; "))
         };
         Some(match why {
+            _ if self.has_broken() => {
+                let next = "read it again; look into the host agent's log for a panic, and report it";
+                Failure::new("HOST-INTERNAL", object, reason, next)
+            }
             Missing::Away if is_alike => {
                 let next =
                     "check it with `k8sctl status`; a node that is down keeps its logs until it is back";

@@ -129,6 +129,10 @@ pub(super) fn lines(change: &NodeChange, at: jiff::Timestamp) -> Vec<Line> {
         NodeChange::Disconnected => {
             vec![Line::new(EventType::NodeDisconnected, "its agent's session ended".to_owned(), true)]
         }
+        NodeChange::Rebooted => {
+            let message = "its VM was reset, or its guest rebooted".to_owned();
+            vec![Line::new(EventType::VMRebooted, message, true)]
+        }
         NodeChange::Reported { before, now } => {
             let mut lines = step_lines(before, now);
             lines.extend(condition_lines(&before.conditions, &now.conditions));

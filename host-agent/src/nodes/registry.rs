@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use k8sctl_proto::node::v1::{
     AgentProgram, Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
@@ -34,6 +35,8 @@ pub struct NodeView {
     pub joined: Option<jiff::Timestamp>,
     /// Why its agent was refused a session, until it has one.
     pub refused: Option<String>,
+    /// Its VM was rebooted after its last session had opened.
+    pub rebooted: bool,
 }
 
 /// A change worth an event.
@@ -43,6 +46,8 @@ pub enum NodeChange {
     Connected(Box<Hello>),
     /// The session ended.
     Disconnected,
+    /// The VM was rebooted, in the run that it was in.
+    Rebooted,
     /// A report came; the previous one is given for comparison.
     Reported {
         /// The report before.
@@ -62,6 +67,8 @@ struct Entry {
     view: NodeView,
     /// Counts sessions, so that the end of an old one does not disconnect a new one. The old one hears of it.
     session: watch::Sender<u64>,
+    /// When the newest one opened.
+    opened: Option<Instant>,
     log_requests: Option<mpsc::Sender<StartLogStream>>,
 }
 
@@ -72,6 +79,7 @@ impl Default for Entry {
             agent: None,
             view: NodeView::default(),
             session: watch::Sender::new(0),
+            opened: None,
             log_requests: None,
         }
     }
@@ -104,7 +112,7 @@ pub struct SessionGuard {
 /// Why a session is over before either end ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaceLost {
-    /// A newer one has its place, or the VM was started anew.
+    /// A newer one has its place, or the VM was started anew or rebooted.
     Replaced,
     /// The node was removed.
     Removed,
@@ -232,9 +240,28 @@ impl NodeRegistry {
             entry.session.send_modify(|session| *session += 1);
             entry.log_requests = None;
             entry.view.connected = false;
+            entry.view.rebooted = false;
             entry.view.joined = None;
             let repairs = std::mem::take(&mut entry.view.report.repairs);
             entry.view.report = StatusReport { repairs, ..StatusReport::default() };
+        }
+        self.touch();
+    }
+
+    /// A VM was rebooted then, without that its agent, or its kernel, could say so: a session of before ends. What was
+    /// reported stays as it does behind any session; one that has opened since is the new boot's, and goes on.
+    pub fn rebooted(&self, node_id: &str, at: Instant) {
+        let mut was_connected = false;
+        let is_of_before = |entry: &&mut Entry| entry.opened.is_none_or(|opened| opened <= at);
+        if let Some(entry) = lock(&self.nodes).get_mut(node_id).filter(is_of_before) {
+            entry.session.send_modify(|session| *session += 1);
+            entry.log_requests = None;
+            was_connected = std::mem::replace(&mut entry.view.connected, false);
+            entry.view.rebooted = true;
+        }
+        self.changes.tell(node_id, &NodeChange::Rebooted);
+        if was_connected {
+            self.changes.tell(node_id, &NodeChange::Disconnected);
         }
         self.touch();
     }
@@ -251,6 +278,7 @@ impl NodeRegistry {
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
         entry.session.send_modify(|session| *session += 1);
+        entry.opened = Some(Instant::now());
         entry.log_requests = Some(log_sender);
         let now = jiff::Timestamp::now();
         let rebooted = entry.view.hello.as_ref().is_some_and(|old| old.boot_id != hello.boot_id);
@@ -258,7 +286,7 @@ impl NodeRegistry {
             entry.view.joined = Some(now);
         }
         entry.view.connected = true;
-        entry.view.refused = None;
+        (entry.view.refused, entry.view.rebooted) = (None, false);
         entry.view.last_seen = Some(now);
         entry.view.hello = Some(hello.clone());
         let guard = SessionGuard {
@@ -447,6 +475,58 @@ mod tests {
         drop(new);
         assert!(!registry.view("a").connected);
         assert_eq!(told(), [EventType::NodeDisconnected]);
+    }
+
+    /// As of `virsh reset`: what is at the other end of the connection cannot end it.
+    #[tokio::test]
+    async fn a_reboot_ends_the_session_that_was_opened_before() {
+        let (registry, mut changes) = registry();
+        let mut told = || kinds(&mut changes);
+        let old = registry.open_session("a", Hello { boot_id: "1".to_owned(), ..Hello::default() });
+        assert!(old.report(StatusReport { observed_generation: 7, ..StatusReport::default() }));
+        assert_eq!(told(), [EventType::NodeConnected]);
+        let version = registry.version();
+        let before = *version.borrow();
+        let at = Instant::now();
+        registry.rebooted("a", at);
+        assert!(*version.borrow() > before, "whoever waits for changes hears of it");
+        assert_eq!(old.place_lost().await, PlaceLost::Replaced);
+        assert!(!old.report(StatusReport::default()));
+        drop(old);
+        let view = registry.view("a");
+        assert_eq!((view.connected, view.rebooted, view.report.observed_generation), (false, true, 7));
+        assert_eq!(told(), [EventType::VMRebooted, EventType::NodeDisconnected], "its end is told once");
+        assert!(registry.open_logs("a", LogSelector::default()).is_err());
+
+        let new = registry.open_session("a", Hello { boot_id: "2".to_owned(), ..Hello::default() });
+        assert!(!registry.view("a").rebooted);
+        assert_eq!(told(), [EventType::NodeConnected]);
+        // The host agent was busy meanwhile, and hears of it now.
+        registry.rebooted("a", at);
+        assert!(new.report(StatusReport::default()));
+        let view = registry.view("a");
+        assert_eq!((view.connected, view.rebooted), (true, false));
+        assert_eq!(told(), [EventType::VMRebooted]);
+        // Of one that has said good-bye in time there is no session left to end.
+        drop(new);
+        registry.rebooted("a", Instant::now());
+        assert_eq!(told(), [EventType::NodeDisconnected, EventType::VMRebooted]);
+        assert!(registry.view("a").rebooted);
+        registry.reset("a");
+        assert!(!registry.view("a").rebooted, "it was started anew since");
+    }
+
+    #[test]
+    fn a_reboot_of_a_node_that_never_called_is_no_session_of_it() {
+        let (registry, mut changes) = registry();
+        registry.rebooted("a", Instant::now());
+        assert_eq!(registry.is_connected("a"), None);
+        assert_eq!(kinds(&mut changes), [EventType::VMRebooted]);
+        registry.set_desired("b", named("one"));
+        registry.rebooted("b", Instant::now());
+        let session = registry.open_session("b", Hello::default());
+        assert!(session.report(StatusReport::default()));
+        assert!(registry.view("b").connected);
     }
 
     #[test]

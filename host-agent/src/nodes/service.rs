@@ -313,9 +313,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_session_that_lost_its_place_ends_at_once() {
         type End = fn(&Arc<NodeRegistry>);
-        let ends: [(&str, End, bool); 3] = [
+        let ends: [(&str, End, bool); 4] = [
             ("replaced", |registry| drop(registry.open_session("a", Hello::default())), false),
             ("started anew", |registry| registry.reset("a"), false),
+            ("rebooted", |registry| registry.rebooted("a", std::time::Instant::now()), false),
             ("removed", |registry| registry.remove("a"), true),
         ];
         for (how, end, is_goodbye_said) in ends {

@@ -3,8 +3,9 @@
 //! [`Converge`] owns the steps. It wakes on a new desired state, on a timer (drift) and after a failure's pause,
 //! and each time begins at the first step. A new generation interrupts only between steps.
 //!
-//! A step that was done for the desired state of now and is so no more has drifted: its apply is a repair, which is
-//! limited and listed. One that rests, because it was repaired too often, does not hold up those behind it.
+//! A step that was done for the desired state of now and is so no more, or cannot even be looked at, has drifted: its
+//! apply is a repair, which is limited and listed. One that rests, because it was repaired too often, does not hold up
+//! those behind it.
 
 pub mod simulated;
 pub mod step;
@@ -27,8 +28,11 @@ use crate::status::{Board, Progress};
 use crate::{clock, durable};
 use step::{Check, Journal, Step, StepError};
 
-/// How often everything is checked again although nothing happened.
-pub const DRIFT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often everything is checked again although nothing happened, from the beginning of one round to that of the next:
+/// what has drifted is to be as it was within a minute, its repair included.
+pub const DRIFT_INTERVAL: Duration = Duration::from_secs(45);
+/// Shortest pause between two rounds, however long one took.
+const LEAST_PAUSE: Duration = Duration::from_secs(10);
 /// Longest that one apply may take when the host sets no deadline.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
@@ -123,11 +127,12 @@ impl Converge {
             if anew {
                 self.repairs.forgive();
             }
+            let begun = tokio::time::Instant::now();
             // What a failing step changes must not make it try again at once.
             let (pause, may_be_woken) = match self.round(&desired).await {
                 Round::Converged => {
                     backoff.reset();
-                    (DRIFT_INTERVAL, true)
+                    (DRIFT_INTERVAL.saturating_sub(begun.elapsed()).max(LEAST_PAUSE), true)
                 }
                 Round::Failed => (backoff.next_pause(), false),
                 Round::Interrupted => {
@@ -190,6 +195,8 @@ impl Converge {
             }
             Ok(Check::Waits(why)) => (why, false),
             Ok(Check::False(why)) => (why, was_done),
+            // Something is in the way of looking that was not there before, such as a directory in a file's place.
+            Err(error) if was_done => (k8sctl_rpc::chain(&error).to_string(), true),
             Err(error) => {
                 self.begin(name, String::new());
                 return Err(error);
@@ -198,7 +205,7 @@ impl Converge {
         if !drifted {
             tracing::info!(step = name, why, "step begins");
             self.begin(name, why);
-            return self.apply(step, desired, progress).await;
+            return self.apply(step, desired, progress, drifted).await;
         }
         if let Err(rest) = self.repairs.leave(name, &why) {
             self.rest(name, &why, &rest);
@@ -207,11 +214,13 @@ impl Converge {
         tracing::warn!(step = name, why, "step has drifted");
         let listed = self.repairs.newest(name);
         self.begin(name, why.clone());
-        let applied = self.apply(step, desired, progress).await;
+        let applied = self.apply(step, desired, progress, drifted).await;
         // Where a service was meant, repair may have been at it meanwhile, and has listed it then.
         if self.repairs.newest(name) == listed {
             let result = applied.as_ref().copied().map_err(|error| k8sctl_rpc::chain(error).to_string());
             self.repairs.ended(name, &why, &format!("ran step {name} again"), result);
+        } else {
+            self.repairs.passed(name, &why);
         }
         applied
     }
@@ -222,26 +231,23 @@ impl Converge {
         step: &dyn Step,
         desired: &DesiredState,
         progress: &Progress,
+        drifted: bool,
     ) -> Result<(), StepError> {
         let deadline = desired
             .step_deadline
             .and_then(|duration| Duration::try_from(duration).ok())
             .filter(|deadline| !deadline.is_zero())
             .unwrap_or(STEP_DEADLINE);
-        match timeout(deadline, step.apply(desired, progress)).await {
-            Err(_) => {
-                let last = self.board.step_status(step.name()).message;
-                return Err(StepError::Deadline { deadline, last });
-            }
-            Ok(applied) => applied?,
+        let Ok(applied) = timeout(deadline, apply_and_check(step, desired, progress, drifted)).await else {
+            let last = self.board.step_status(step.name()).message;
+            return Err(StepError::Deadline { deadline, last });
+        };
+        let waits = applied?;
+        self.done(step.name(), desired);
+        if let Some(why) = waits {
+            self.wait(step.name(), why);
         }
-        match step.check(desired).await? {
-            Check::True => {
-                self.done(step.name(), desired);
-                Ok(())
-            }
-            Check::False(why) | Check::Waits(why) => Err(StepError::NotTrueAfterApply { why }),
-        }
+        Ok(())
     }
 
     /// Another try, which [`Self::done`] or [`Self::fail`] ends.
@@ -322,5 +328,29 @@ impl Converge {
             status.evidence = Some(evidence);
             status.finished = Some(clock::now());
         });
+    }
+}
+
+/// `Some` says what a step still waits for. Where it was done before, that is no part of its repair, which would hold up
+/// the steps behind it meanwhile.
+async fn apply_and_check(
+    step: &dyn Step,
+    desired: &DesiredState,
+    progress: &Progress,
+    drifted: bool,
+) -> Result<Option<String>, StepError> {
+    step.apply(desired, progress).await?;
+    let check = match step.check(desired).await? {
+        // What an apply has left to others, the next one begins with, and waits.
+        Check::Waits(_) if !drifted => {
+            step.apply(desired, progress).await?;
+            step.check(desired).await?
+        }
+        check => check,
+    };
+    match check {
+        Check::True => Ok(None),
+        Check::Waits(why) if drifted => Ok(Some(why)),
+        Check::False(why) | Check::Waits(why) => Err(StepError::NotTrueAfterApply { why }),
     }
 }

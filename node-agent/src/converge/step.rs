@@ -39,7 +39,8 @@ pub trait Step: Send + Sync {
     fn members_only(&self) -> bool;
     /// Looks at the truth, changes nothing.
     async fn check(&self, desired: &DesiredState) -> Result<Check, StepError>;
-    /// Makes it so.
+    /// Makes it so. What is left for others to do it may leave to a check that says [`Check::Waits`], and to the next apply,
+    /// which waits for it.
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError>;
 }
 

@@ -20,6 +20,8 @@ struct FakeStep {
     blind: Arc<AtomicU32>,
     /// It waits for others.
     waits: Arc<Mutex<bool>>,
+    /// It will, once it was applied.
+    waits_then: bool,
     applies: Arc<AtomicU32>,
     never_ends: bool,
     /// Runs at the end of apply.
@@ -86,6 +88,7 @@ impl Step for FakeStep {
             }));
         }
         *self.truth.lock().expect("not poisoned") = true;
+        *self.waits.lock().expect("not poisoned") |= self.waits_then;
         if let Some(then) = &self.then {
             then();
         }
@@ -323,6 +326,42 @@ async fn what_waits_for_others_is_neither_repaired_nor_undone_nor_in_the_way() {
     assert_eq!((step(&report, "a").message.as_str(), first.applies()), ("the API server is away", 1));
     *first.waits.lock().expect("not poisoned") = false;
     fixture.until(|report| step(report, "a").message.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_that_leaves_the_rest_to_others_is_done_and_not_in_the_way() {
+    let (first, second) = (FakeStep { waits_then: true, ..FakeStep::new("a") }, FakeStep::new("b"));
+    *first.truth.lock().expect("not poisoned") = true;
+    let mut fixture = start(&[first.clone(), second.clone()], want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    first.break_it();
+    second.break_it();
+    let report = fixture.until(|report| report.repairs.len() == 2).await;
+    assert_eq!(listed(&report), [(1, RepairOutcome::Repaired), (2, RepairOutcome::Repaired)]);
+    assert_eq!((states(&report)[0], first.applies()), (StepState::Done, 1));
+    assert_eq!(step(&report, "a").message, "the API server is away");
+
+    // What was not done before waits in a second apply, and has failed where that is not enough.
+    let mut fixture = start(&[FakeStep { waits_then: true, ..FakeStep::new("a") }], want(1, Target::Member));
+    let report = fixture.until(|report| states(report) == [StepState::Failed]).await;
+    assert_eq!(step(&report, "a").message, "applied, but still not so: the API server is away");
+    assert!(report.repairs.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_at_any_more_is_given_up_and_holds_up_nobody() {
+    let (first, second) = (FakeStep::new("a"), FakeStep::new("b"));
+    let mut fixture = start(&[first.clone(), second.clone()], want(1, Target::Member));
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
+    first.blind.store(u32::MAX, Ordering::SeqCst);
+    second.break_it();
+    let report = fixture.until(|report| report.repairs.iter().any(|repair| repair.object == "b")).await;
+    let outcomes: Vec<_> = listed(&report).into_iter().map(|(_, outcome)| outcome).collect();
+    let failed = RepairOutcome::Failed;
+    assert_eq!(outcomes, [failed, failed, failed, RepairOutcome::GaveUp, RepairOutcome::Repaired]);
+    assert_eq!((states(&report)[0], first.applies()), (StepState::Failed, 4));
+    first.blind.store(0, Ordering::SeqCst);
+    fixture.until(|report| states(report) == [StepState::Done, StepState::Done]).await;
 }
 
 #[tokio::test(start_paused = true)]

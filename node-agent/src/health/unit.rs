@@ -25,6 +25,8 @@ const UNWELL: Duration = Duration::from_secs(1);
 const ASK_SYSTEMD: Duration = Duration::from_secs(30);
 /// Deadline of a question itself, by the clock: whether it was silence is [`super::patience`]'s to say before that.
 const QUESTION: Duration = Duration::from_secs(60);
+/// How long a service must have ended at each of its starts until systemd's next one is not waited for any more.
+const ENDING: Duration = Duration::from_secs(60);
 
 /// What is wrong with a service, so that it will not come to by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +35,14 @@ pub enum Trouble {
     Stopped(String),
     /// Its process does not answer.
     Hung(String),
+    /// It ends at each start, and systemd starts it again and again.
+    Ending(String),
 }
 
 impl Trouble {
     /// One line for a person.
     pub fn words(&self) -> String {
-        let (Self::Stopped(words) | Self::Hung(words)) = self;
+        let (Self::Stopped(words) | Self::Hung(words) | Self::Ending(words)) = self;
         words.clone()
     }
 }
@@ -55,6 +59,32 @@ pub enum Seen {
     Unwell(String),
     /// It does not, and will not.
     Trouble(Trouble),
+}
+
+/// Since when a service has not been well and ended at each start.
+#[derive(Debug, Default)]
+struct Endings(Option<Instant>);
+
+impl Endings {
+    /// Takes in a look; says whether it has gone on for too long.
+    fn look(&mut self, unit: &UnitState, now: Instant) -> bool {
+        match (unit.active.as_str(), unit.sub.as_str()) {
+            // Somebody has stopped it.
+            ("inactive" | "failed", _) => {
+                self.0 = None;
+                false
+            }
+            ("activating", sub) if sub.starts_with("auto-restart") => {
+                now.duration_since(*self.0.get_or_insert(now)) >= ENDING
+            }
+            _ => false,
+        }
+    }
+
+    /// It is well.
+    fn forget(&mut self) {
+        self.0 = None;
+    }
 }
 
 /// Watches until the runtime ends.
@@ -86,7 +116,7 @@ async fn follow(
     watched: &mut Watched,
     sight: &watch::Sender<Seen>,
 ) -> SystemdError {
-    let mut patience = Patience::default();
+    let (mut patience, mut endings) = (Patience::default(), Endings::default());
     loop {
         let unit = match watched.state().await {
             Ok(unit) => unit,
@@ -98,10 +128,15 @@ async fn follow(
                 let question = listen(unit.main_pid, ask(service), process::look);
                 let Some(look) = unless_changed(watched, question).await else { break };
                 patience.judge(&look)
+            } else if endings.look(&unit, Instant::now()) {
+                Health::Unwell(format!("it has ended at each start for {} s", ENDING.as_secs()))
             } else {
                 Health::Unclear
             };
             let well = publish(board, service, sight, &unit, health);
+            if well {
+                endings.forget();
+            }
             let pause = if well || unit.active != "active" { WELL } else { UNWELL };
             if unless_changed(watched, sleep(pause)).await.is_none() || asked.elapsed() >= ASK_SYSTEMD {
                 break;
@@ -166,6 +201,10 @@ fn judge(service: Service, unit: &UnitState, health: Health) -> Option<(&'static
         ("active", Health::Unclear) => return None,
         ("active", Health::Unwell(why)) => ("NotAnswering", why.clone(), Seen::Unwell(why)),
         ("active", Health::Hung(why)) => ("Hung", hangs(&why), Seen::Trouble(Trouble::Hung(hangs(&why)))),
+        ("activating", Health::Unwell(why)) => {
+            let words = format!("{words}: {why}");
+            ("Ending", words.clone(), Seen::Trouble(Trouble::Ending(words)))
+        }
         ("activating" | "reloading", _) => ("Starting", words.clone(), Seen::Unwell(words)),
         ("deactivating", _) => ("NotRunning", words.clone(), Seen::Unwell(words)),
         ("failed", _) => ("Failed", words.clone(), Seen::Trouble(Trouble::Stopped(words))),
@@ -205,6 +244,28 @@ mod tests {
             assert!(!is_trouble(active, Health::Unclear), "{active}");
         }
         assert!(!is_trouble("active", Health::Unwell("refused".into())));
+    }
+
+    #[test]
+    fn one_that_ends_at_each_start_for_a_minute_will_not_come_to_by_itself() {
+        let (mut endings, begun) = (Endings::default(), Instant::now());
+        let mut look = |active: &str, sub: &str, seconds| {
+            let unit = UnitState { active: active.into(), sub: sub.into(), main_pid: 0 };
+            endings.look(&unit, begun + Duration::from_secs(seconds))
+        };
+        for seconds in [0, 30, 59] {
+            assert!(!look("activating", "auto-restart", seconds));
+            assert!(!look("active", "running", seconds));
+            assert!(!look("activating", "start", seconds + 600));
+        }
+        assert!(look("activating", "auto-restart", 60) && look("activating", "auto-restart-queued", 61));
+        assert!(!look("inactive", "dead", 62) && !look("activating", "auto-restart", 63));
+        assert!(look("activating", "auto-restart", 123));
+        endings.forget();
+        assert_eq!(endings.0, None);
+        let seen = judged("activating", Health::Unwell("it ended".into()));
+        let words = "containerd.service is activating (x): it ended".to_owned();
+        assert_eq!(seen, Some(("Ending", Seen::Trouble(Trouble::Ending(words)))));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Parser {
             bytes = match std::mem::take(&mut self.state) {
                 State::Name => self.name(bytes, entries),
                 State::Text(field) => {
-                    let (value, rest) = split(bytes, |byte| byte == b'\n');
+                    let (value, rest) = split(bytes, memchr::memchr(b'\n', bytes));
                     self.keep(field, value);
                     if rest.is_none() {
                         self.state = State::Text(field);
@@ -109,7 +109,7 @@ impl Parser {
     }
 
     fn name<'a>(&mut self, bytes: &'a [u8], entries: &mut Vec<Entry>) -> &'a [u8] {
-        let (name, rest) = split(bytes, |byte| byte == b'=' || byte == b'\n');
+        let (name, rest) = split(bytes, memchr::memchr2(b'=', b'\n', bytes));
         let room = NAME_LIMIT.saturating_sub(self.name.len());
         self.name.extend_from_slice(&name[..name.len().min(room)]);
         let Some(rest) = rest else { return &[] };
@@ -164,18 +164,19 @@ impl Parser {
             text
         };
         let cursor = owned(&mut self.cursor);
-        let micros = owned(&mut self.micros);
+        let micros: Option<i64> = std::str::from_utf8(&self.micros).ok().and_then(|text| text.parse().ok());
+        self.micros.clear();
         let (unit, about) = (owned(&mut self.unit), owned(&mut self.about));
         let kernel = self.transport == b"kernel";
         self.transport.clear();
         let text = message.map_or_else(|| NO_MESSAGE.to_owned(), |message| one_line(message, is_cut));
-        Some(Entry { cursor: cursor?, micros: micros?.parse().ok()?, text, unit, about, kernel })
+        Some(Entry { cursor: cursor?, micros: micros?, text, unit, about, kernel })
     }
 }
 
-/// What is before the first such byte, and what is behind it, if there is one.
-fn split(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], Option<&[u8]>) {
-    match bytes.iter().position(|&byte| ends(byte)) {
+/// What is before the byte at that place, and what is behind it, if there is one.
+fn split(bytes: &[u8], end: Option<usize>) -> (&[u8], Option<&[u8]>) {
+    match end {
         Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
         None => (bytes, None),
     }

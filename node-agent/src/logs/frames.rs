@@ -9,9 +9,6 @@ use tokio::sync::mpsc;
 use super::filter::{micros, stamp};
 use crate::clock::Offset;
 
-/// A frame is sent when it holds this many bytes of text and names, or as many lines as the host takes.
-const FRAME_BYTES: usize = 64 * 1024;
-
 /// Where a source sends its frames.
 #[derive(Debug)]
 pub struct Frames {
@@ -69,7 +66,8 @@ fn shifted(time: &Timestamp, by: Micros) -> Timestamp {
     Timestamp { nanos: moved.nanos + rest, ..moved }
 }
 
-/// Lines that become a frame.
+/// Lines that become a frame. It is sent when it holds so many bytes of text and names, or so many lines, as [`limits`]
+/// says.
 #[derive(Debug, Default)]
 pub struct Batch {
     lines: Vec<LogLine>,
@@ -81,7 +79,7 @@ impl Batch {
     pub fn push(&mut self, line: LogLine) -> bool {
         self.bytes += line.text.len() + line.source.len();
         self.lines.push(line);
-        self.bytes >= FRAME_BYTES || self.lines.len() >= limits::LOG_FRAME_LINES
+        self.bytes >= limits::LOG_FRAME_BYTES || self.lines.len() >= limits::LOG_FRAME_LINES
     }
 
     /// Nothing is in it.
@@ -108,7 +106,7 @@ mod tests {
     #[test]
     fn lines_are_gathered_by_size_and_by_number() {
         let mut batch = Batch::default();
-        assert!(!batch.push(line(0, &"x".repeat(FRAME_BYTES - 1))));
+        assert!(!batch.push(line(0, &"x".repeat(limits::LOG_FRAME_BYTES - 1))));
         assert!(batch.push(line(0, "x")));
         assert_eq!(batch.take("c".to_owned()).lines.len(), 2);
         let mut pushed = 1;

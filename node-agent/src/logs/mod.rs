@@ -26,7 +26,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::node_service_client::NodeServiceClient;
 use k8sctl_proto::node::v1::{LogFrame, LogSelector, StartLogStream};
-use k8sctl_rpc::limits;
+use k8sctl_rpc::{limits, memory};
 use k8sctl_types::logs::grep::GrepError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -110,6 +110,7 @@ pub async fn stream(
     let has_place = place.is_some();
     let produce = async {
         if has_place {
+            memory::keep();
             produce(sources, offset, start.clone(), frames).await;
         } else {
             refuse(&start, &frames).await;

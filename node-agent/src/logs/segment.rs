@@ -168,7 +168,7 @@ impl Open {
         let mut end = self.at - kept as u64;
         self.at += (self.carry.len() - kept) as u64;
         let mut used = 0;
-        while let Some(length) = self.carry[used..].iter().position(|&byte| byte == b'\n') {
+        while let Some(length) = memchr::memchr(b'\n', &self.carry[used..]) {
             end += length as u64 + 1;
             joiner.push(&self.carry[used..used + length], end, lines);
             used += length + 1;

@@ -136,9 +136,10 @@ impl Wanted {
 
     /// What an entry of the journal is said to be from.
     pub fn source_of(&self, entry: &Entry) -> String {
-        let wanted = |unit: &Option<String>| unit.clone().filter(|unit| self.units.contains(unit));
-        match wanted(&entry.unit).or_else(|| wanted(&entry.about)) {
-            Some(unit) => source_of_unit(&unit).to_owned(),
+        let is_wanted = |unit: &&str| self.units.iter().any(|wanted| wanted == unit);
+        let units = [entry.unit.as_deref(), entry.about.as_deref()];
+        match units.into_iter().flatten().find(is_wanted) {
+            Some(unit) => source_of_unit(unit).to_owned(),
             None if entry.kernel => "kernel".to_owned(),
             None => entry.unit.clone().unwrap_or_else(|| "journal".to_owned()),
         }

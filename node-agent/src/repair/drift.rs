@@ -1,7 +1,8 @@
-//! Wakes converge when somebody changes a file that a step keeps: the kernel tells (inotify), nothing is polled.
+//! Wakes converge when somebody changes a file that a step keeps, of which the kernel tells (inotify), or what the kernel
+//! has of a step (sysctls, modules, swap), which is looked at every few seconds.
 //!
-//! It only wakes: what has changed, and whether that matters, is the steps' to see. What is in no file (sysctls,
-//! modules, routes) they see at their own interval.
+//! It only wakes: what has changed, and whether that matters, is the steps' to see. All else (routes, rules of the packet
+//! filter) they see at their own interval.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -31,7 +32,7 @@ const WATCHED: [(&str, &[&str]); 13] = [
     ("/etc/kubernetes/pki/etcd", &[]),
     ("/etc/kubernetes/pki/scheduler", &[]),
     ("/var/lib/kubelet", &["config.yaml", "kubeadm-flags.env"]),
-    ("/var/lib/kubelet/pki", &["kubelet.crt", "kubelet.key"]),
+    ("/var/lib/kubelet/pki", &[]),
 ];
 /// How often it is looked whether a directory has come.
 const LOOK_FOR_DIRS: Duration = Duration::from_secs(60);
@@ -39,6 +40,22 @@ const LOOK_FOR_DIRS: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(1);
 /// Shortest time between two wakes: a round of checks costs an emulated machine more than a look at files.
 const BETWEEN: Duration = Duration::from_secs(10);
+/// How often it is looked at what the kernel has.
+const LOOK_AT_KERNEL: Duration = Duration::from_secs(5);
+
+/// Runs until the runtime ends. `look` says what the kernel has otherwise than it should; it wakes once for each answer
+/// that is another one than before, so that what cannot be repaired wakes nobody again.
+pub async fn watch_kernel(look: impl Fn() -> Vec<String>, wake: Arc<Notify>) {
+    let mut known = look();
+    loop {
+        sleep(LOOK_AT_KERNEL).await;
+        let wrong = look();
+        if !wrong.is_empty() && wrong != known {
+            wake.notify_one();
+        }
+        known = wrong;
+    }
+}
 
 /// Runs until the runtime ends. Where the kernel cannot tell, converge's interval is all there is.
 pub async fn watch(root: Root, wake: Arc<Notify>) {
@@ -197,6 +214,28 @@ mod tests {
             std::fs::remove_file(fixture.root.path(path)).expect("removed");
             fixture.watcher.drifted().await.expect("told");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_kernel_has_otherwise_is_told_once_within_seconds() {
+        let (wake, wrong) = (Arc::new(Notify::new()), Arc::new(std::sync::Mutex::new(Vec::<String>::new())));
+        let seen = Arc::clone(&wrong);
+        let look = move || seen.lock().expect("not poisoned").clone();
+        let task = k8sctl_rpc::task::spawn("watch", watch_kernel(look, Arc::clone(&wake)));
+        let steps: [(&[&str], bool); 6] = [
+            (&[], false),
+            (&["sysctl a"], true),
+            (&["sysctl a"], false),
+            (&["sysctl a", "module b"], true),
+            (&[], false),
+            (&["sysctl a"], true),
+        ];
+        for (now, is_told) in steps {
+            *wrong.lock().expect("not poisoned") = now.iter().map(|what| (*what).to_owned()).collect();
+            let told = timeout(LOOK_AT_KERNEL * 2, wake.notified()).await;
+            assert_eq!(told.is_ok(), is_told, "{now:?}");
+        }
+        task.abort();
     }
 
     #[tokio::test]

@@ -27,6 +27,10 @@ struct Kept {
     /// Number of the newest that does not count any more, since a person asked for everything anew.
     #[prost(uint64, tag = "3")]
     forgiven: u64,
+    /// Tries that have begun, as they are listed where nobody lives to end them. Until then their number is that of the
+    /// newest repair when they began.
+    #[prost(message, repeated, tag = "4")]
+    begun: Vec<Repair>,
 }
 
 /// The list and where it is kept.
@@ -38,7 +42,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// What the agent's state directory has of it.
+    /// What the agent's state directory has of it. Tries in whose midst an agent before this one ended have failed.
     pub fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("repairs.pb");
         let kept = match std::fs::read(&file) {
@@ -51,7 +55,9 @@ impl Ledger {
             // Above all numbers that there were: nobody repairs something every second.
             Kept { last: clock::now().seconds.unsigned_abs(), ..Kept::default() }
         });
-        Self { file: Some(file), kept }
+        let mut ledger = Self { file: Some(file), kept };
+        ledger.list_begun();
+        ledger
     }
 
     /// A list that is kept nowhere.
@@ -78,11 +84,58 @@ impl Ledger {
         }
     }
 
+    /// Writes down that a try begins. It is not listed before it ends.
+    pub fn begin(&mut self, object: &str, reason: &str) {
+        let message = "the agent ended in the midst of it".to_owned();
+        let mut begun = entry(object, reason, "began to repair it", RepairOutcome::Failed, message);
+        begun.number = self.kept.last;
+        begun.time = Some(clock::timestamp(SystemTime::now()));
+        cut(&mut begun.reason);
+        self.kept.begun.push(begun);
+        self.save();
+    }
+
+    /// Strikes out a try that has begun. Kept with the next [`Self::add`] or [`Self::save`].
+    pub fn strike(&mut self, object: &str, reason: &str) {
+        let mut reason = reason.to_owned();
+        cut(&mut reason);
+        let is_it = |begun: &Repair| begun.object == object && begun.reason == reason;
+        if let Some(place) = self.kept.begun.iter().position(is_it) {
+            self.kept.begun.remove(place);
+        }
+    }
+
+    /// Lists tries that nobody lived to end.
+    fn list_begun(&mut self) {
+        if self.kept.begun.is_empty() {
+            return;
+        }
+        for begun in std::mem::take(&mut self.kept.begun) {
+            let ended_it = |repair: &Repair| {
+                repair.number > begun.number
+                    && repair.object == begun.object
+                    && repair.outcome() == RepairOutcome::GaveUp
+            };
+            // What is listed behind the beginning of a rest would end it.
+            if !self.kept.repairs.iter().any(ended_it) {
+                self.list(begun);
+            }
+        }
+        self.save();
+    }
+
     /// Adds one: its number and its time are set here.
     pub fn add(&mut self, mut repair: Repair) -> &Repair {
+        repair.time = Some(clock::timestamp(SystemTime::now()));
+        self.list(repair);
+        self.save();
+        &self.kept.repairs[self.kept.repairs.len() - 1]
+    }
+
+    /// As the newest, with the next number.
+    fn list(&mut self, mut repair: Repair) {
         self.kept.last += 1;
         repair.number = self.kept.last;
-        repair.time = Some(clock::timestamp(SystemTime::now()));
         for text in [&mut repair.reason, &mut repair.action, &mut repair.message] {
             cut(text);
         }
@@ -98,12 +151,10 @@ impl Ledger {
         self.kept.repairs.push(repair);
         let surplus = self.kept.repairs.len().saturating_sub(KEPT);
         self.kept.repairs.drain(..surplus);
-        self.save();
-        &self.kept.repairs[self.kept.repairs.len() - 1]
     }
 
     /// That it cannot be written matters only at the next start.
-    fn save(&self) {
+    pub fn save(&self) {
         let Some(file) = &self.file else { return };
         if let Err(error) = durable::write(file, &self.kept.encode_to_vec(), 0o600) {
             tracing::warn!(path = %file.display(), %error, "cannot keep the list of repairs");

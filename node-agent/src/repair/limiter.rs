@@ -45,13 +45,15 @@ pub struct Limiter {
     limit: Limit,
     tried: VecDeque<Instant>,
     failures: usize,
+    /// When the last try ended: a long one may have begun so long ago that it is no more among those that count.
+    last_end: Option<Instant>,
     rests_until: Option<Instant>,
 }
 
 impl Limiter {
     /// No try so far.
     pub fn new(limit: Limit) -> Self {
-        Self { limit, tried: VecDeque::new(), failures: 0, rests_until: None }
+        Self { limit, tried: VecDeque::new(), failures: 0, last_end: None, rests_until: None }
     }
 
     /// Asks for another try. Times must not run backwards from call to call.
@@ -65,7 +67,8 @@ impl Limiter {
         }
         let within = self.limit.within;
         self.tried.retain(|tried| now.saturating_duration_since(*tried) < within);
-        if self.tried.is_empty() {
+        let is_long_ago = |end: Instant| now.saturating_duration_since(end) >= within;
+        if self.tried.is_empty() && self.last_end.is_none_or(is_long_ago) {
             self.failures = 0;
         }
         let why = if self.failures >= self.limit.failures {
@@ -80,8 +83,9 @@ impl Limiter {
         Leave::Rest { left: self.limit.rest, begins: Some(why) }
     }
 
-    /// How the last try ended.
-    pub fn ended(&mut self, repaired: bool) {
+    /// How the last try ended, and when.
+    pub fn ended(&mut self, repaired: bool, now: Instant) {
+        self.last_end = Some(now);
         self.failures = if repaired { 0 } else { self.failures.saturating_add(1) };
     }
 
@@ -95,7 +99,7 @@ impl Limiter {
         // Whoever tries does not rest any more.
         self.rests_until = None;
         self.tried.push_back(at);
-        self.ended(repaired);
+        self.ended(repaired, at);
     }
 
     /// Takes in that an earlier life of the agent began to rest then.
@@ -116,7 +120,7 @@ mod tests {
 
     fn go(limiter: &mut Limiter, at: Instant, repaired: bool) {
         assert_eq!(limiter.ask(at), Leave::Go);
-        limiter.ended(repaired);
+        limiter.ended(repaired, at);
     }
 
     #[test]
@@ -141,6 +145,17 @@ mod tests {
         // All of that is long ago.
         (700..703).for_each(|second| go(&mut limiter, at(second), false));
         assert!(matches!(limiter.ask(at(703)), Leave::Rest { begins: Some(Why::Failures), .. }));
+    }
+
+    #[test]
+    fn tries_that_take_long_are_failures_in_a_row_all_the_same() {
+        let (mut limiter, begun) = (Limiter::new(LIMIT), Instant::now());
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        for round in 0..3 {
+            assert_eq!(limiter.ask(at(round * 650)), Leave::Go);
+            limiter.ended(false, at(round * 650 + 640));
+        }
+        assert!(matches!(limiter.ask(at(3 * 650)), Leave::Rest { begins: Some(Why::Failures), .. }));
     }
 
     #[test]
@@ -197,7 +212,7 @@ mod tests {
                         if limit.rest >= limit.within {
                             prop_assert!(recent.count() <= tries);
                         }
-                        limiter.ended(repaired);
+                        limiter.ended(repaired, now);
                         in_a_row = if repaired { 0 } else { in_a_row + 1 };
                         prop_assert!(in_a_row <= failures);
                     }

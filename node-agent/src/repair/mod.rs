@@ -3,7 +3,7 @@
 //! - [`limiter`]: how often, pure; [`ledger`]: the numbered list on the disk; [`Repairs`]: both, for all objects
 //! - [`units`]: containerd and the kubelet, stopped or hung
 //! - [`disk`]: unused images and old journal of a full disk; [`images`]: which images those are
-//! - [`drift`]: wakes converge when a file that a step keeps was changed; the step's apply is the repair
+//! - [`drift`]: wakes converge when what a step keeps was changed; the step's apply is the repair
 //!
 //! What is wrong is seen by [`crate::health`] and by the steps' checks. `docs/reliability.md` says to a user what
 //! stands here: change both.
@@ -28,6 +28,7 @@ use crate::durable::Root;
 use crate::health::Sights;
 use crate::service::{Claims, Service};
 use crate::status::Board;
+use crate::steps::host_os;
 use disk::RealStock;
 use ledger::{Ledger, entry};
 use limiter::{Leave, Limit, Limiter, Why};
@@ -44,11 +45,6 @@ const USUAL: Limit =
 /// The disk. What has been removed is gone: a disk that is full again within the hour is filled by something else.
 const FULL_DISK: Limit =
     Limit { tries: 3, failures: 2, within: Duration::from_secs(60 * 60), rest: Duration::from_secs(60 * 60) };
-// Tries that all take their longest must still be counted together, or they would never end.
-const _: () = assert!(
-    USUAL.failures as u64 * (units::LONGEST.as_secs() + crate::retry::REPAIR.longest.as_secs())
-        < USUAL.within.as_secs()
-);
 
 fn limit_of(object: &str) -> Limit {
     if object == DISK { FULL_DISK } else { USUAL }
@@ -91,13 +87,17 @@ impl Repairs {
         Self(Arc::new(Mutex::new(Book { ledger, limiters, board })))
     }
 
-    /// Asks whether this may be repaired once more. The end of the try that follows is told by [`Self::ended`]. That
-    /// the agent gives up is listed here, once.
+    /// Asks whether this may be repaired once more. The try that follows is written down at once, so that it counts
+    /// though the agent should die of it; its end is told by [`Self::ended`] or [`Self::passed`]. That the agent gives up
+    /// is listed here, once.
     pub fn leave(&self, object: &str, reason: &str) -> Result<(), Rest> {
         let mut book = self.book();
         let limit = limit_of(object);
         let limiter = book.limiters.entry(object.to_owned()).or_insert_with(|| Limiter::new(limit));
-        let Leave::Rest { left, begins } = limiter.ask(now()) else { return Ok(()) };
+        let Leave::Rest { left, begins } = limiter.ask(now()) else {
+            book.ledger.begin(object, reason);
+            return Ok(());
+        };
         let message = rests_until(SystemTime::now() + left);
         if let Some(why) = begins {
             let minutes = limit.within.as_secs() / 60;
@@ -114,10 +114,18 @@ impl Repairs {
     pub fn ended(&self, object: &str, reason: &str, action: &str, result: Result<(), String>) {
         let mut book = self.book();
         if let Some(limiter) = book.limiters.get_mut(object) {
-            limiter.ended(result.is_ok());
+            limiter.ended(result.is_ok(), now());
         }
+        book.ledger.strike(object, reason);
         let outcome = if result.is_ok() { RepairOutcome::Repaired } else { RepairOutcome::Failed };
         book.add(entry(object, reason, action, outcome, result.err().unwrap_or_default()));
+    }
+
+    /// A try has ended of which somebody else has listed what there is to tell.
+    pub fn passed(&self, object: &str, reason: &str) {
+        let mut book = self.book();
+        book.ledger.strike(object, reason);
+        book.ledger.save();
     }
 
     /// Number of an object's newest repair; 0 means: none is kept.
@@ -221,6 +229,10 @@ pub fn start(with: Surroundings) {
         containerd,
     };
     k8sctl_rpc::task::spawn("repair-disk", repair.keep());
+    if with.root.is_live() {
+        let kernel = drift::watch_kernel(host_os::kernel_wrongs, Arc::clone(&with.wake));
+        k8sctl_rpc::task::spawn("watch-kernel", kernel);
+    }
     k8sctl_rpc::task::spawn("watch-drift", drift::watch(with.root, with.wake));
 }
 
@@ -282,6 +294,51 @@ mod tests {
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect("a person has ended the rest");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1, "and nothing is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_in_whose_midst_the_agent_dies_count_and_are_told_once() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = || {
+            let board = Board::default();
+            (Repairs::open(dir.path(), board.clone()), board)
+        };
+        let failed = |count: usize| vec![RepairOutcome::Failed; count];
+        let told = |board: &Board| outcomes(board).into_iter().map(|told| told.0).collect::<Vec<_>>();
+        for life in 0..USUAL.failures {
+            let (repairs, board) = open();
+            assert_eq!(told(&board), failed(life));
+            repairs.leave("cni", "broken").expect("a try");
+            assert_eq!(told(&board), failed(life), "what goes on is not told");
+        }
+        let (repairs, board) = open();
+        assert_eq!(outcomes(&board)[0].1, "the agent ended in the midst of it");
+        repairs.leave("cni", "broken").expect_err("a rest");
+        let mut all = failed(USUAL.failures);
+        all.push(RepairOutcome::GaveUp);
+        assert_eq!(told(&board), all);
+        assert_eq!(told(&open().1), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_has_ended_is_told_as_it_ended_and_one_that_others_told_not_at_all() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let repairs = Repairs::open(dir.path(), Board::default());
+        let long = "why\n".repeat(1000);
+        repairs.leave("kubelet", &long).expect("a try");
+        repairs.leave("kubelet", "hangs").expect("another one's");
+        repairs.ended("kubelet", &long, "started", Ok(()));
+        repairs.passed("kubelet", "hangs");
+        let board = Board::default();
+        let repairs = Repairs::open(dir.path(), board.clone());
+        assert_eq!(outcomes(&board), [(RepairOutcome::Repaired, String::new())]);
+
+        // Who gives up while another one's try goes on rests on.
+        repairs.leave("cni", "another one's").expect("a try");
+        while repairs.leave("cni", "broken").is_ok() {
+            repairs.ended("cni", "broken", "applied", Err("no".into()));
+        }
+        Repairs::open(dir.path(), Board::default()).leave("cni", "broken").expect_err("it rests on");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Starts containerd and the kubelet again when they were stopped, have failed, or hang, on a node that is a member.
 //!
 //! What is wrong is health's to see; whether a unit is a step's to work on now, its claim says. A crash is systemd's to
-//! restart, and shows up here only if that comes to nothing. After a boot the steps start both, in their order, and a
+//! restart, and shows up here only if that comes to nothing, or to another crash again and again: then a person is told. After a boot the steps start both, in their order, and a
 //! machine that shuts down stops them for good.
 
 use std::sync::Arc;
@@ -51,7 +51,12 @@ impl Units for RealUnits {
     }
 
     async fn kill(&self, unit: &'static str) -> Result<(), SystemdError> {
-        Systemd::connect().await?.kill(unit).await
+        let systemd = Systemd::connect().await?;
+        // Who stopped the main process by its name has stopped what it has started too, which would stay so.
+        if let Err(error) = systemd.let_go_on(unit).await {
+            tracing::debug!(unit, error = %k8sctl_rpc::chain(&error), "stopped processes stay so");
+        }
+        systemd.kill(unit).await
     }
 
     async fn are_stopping(&self) -> bool {
@@ -138,7 +143,7 @@ impl UnitRepair {
             match seen {
                 // Nobody else sees to that.
                 Seen::Trouble(Trouble::Hung(_)) => true,
-                Seen::Trouble(Trouble::Stopped(_)) => *known,
+                Seen::Trouble(Trouble::Stopped(_) | Trouble::Ending(_)) => *known,
                 Seen::Unknown | Seen::Well | Seen::Unwell(_) => false,
             }
         };
@@ -170,7 +175,7 @@ impl UnitRepair {
     fn action(&self, trouble: &Trouble) -> String {
         let unit = self.service.unit();
         match trouble {
-            Trouble::Stopped(_) => format!("started {unit}"),
+            Trouble::Stopped(_) | Trouble::Ending(_) => format!("started {unit}"),
             Trouble::Hung(_) => format!("killed the main process of {unit} and started it"),
         }
     }
@@ -212,7 +217,9 @@ mod tests {
         async fn start(&self, _: &'static str) -> Result<(), SystemdError> {
             self.acts.lock().expect("lock").push("start");
             let vain = self.vain.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            self.seen.send_replace(if vain.is_ok() { stopped() } else { Seen::Well });
+            if vain.is_err() {
+                self.seen.send_replace(Seen::Well);
+            }
             Ok(())
         }
 
@@ -324,6 +331,19 @@ mod tests {
         sleep(super::super::USUAL.rest - Duration::from_secs(30)).await;
         assert_eq!(fixture.acts().len(), 3);
         assert_eq!(fixture.repairs(6).await[5].outcome(), RepairOutcome::Repaired);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_ends_at_each_start_is_given_up() {
+        let ending = Seen::Trouble(Trouble::Ending("containerd.service is activating".into()));
+        let fixture = fixture(true, Seen::Well, 3).await;
+        fixture.units.seen.send_replace(ending);
+        let told = fixture.repairs(4).await;
+        let outcomes: Vec<_> = told.iter().map(Repair::outcome).collect();
+        let failed = RepairOutcome::Failed;
+        assert_eq!(outcomes, [failed, failed, failed, RepairOutcome::GaveUp]);
+        assert_eq!(told[0].message, "not well after 120 s: containerd.service is activating");
+        assert_eq!(fixture.acts(), ["start"; 3]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,8 @@ pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError
     loop {
         let disk = files.look().map_err(failed("look at the files of the trial"))?;
         if let Some(trial) = &disk.trial {
-            // Counted from this guard's start: a clock that is set, or a VM that stood still, takes nothing from it.
+            // Counted from this guard's start, and anew from that of the agent, for which systemd may have taken long: a
+            // clock that is set, or a VM that stood still, takes nothing from it.
             let end = *end.get_or_insert_with(|| Instant::now() + Duration::from_secs(trial.seconds));
             memory.is_late = Instant::now() >= end;
         }
@@ -65,6 +66,7 @@ pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError
             GuardStep::Restart => {
                 units.restart_agent().await?;
                 memory.has_restarted = true;
+                end = None;
             }
             GuardStep::Wait => wait(&files, &disk, end).await,
             GuardStep::Conclude(outcome) => {

@@ -26,18 +26,46 @@ pub trait Units: Send + Sync {
     async fn try_out(&self, program: &Path) -> Result<String, CommandError>;
 }
 
-/// Over D-Bus.
+/// Longest that systemctl may take; it does not wait for what it has begun.
+const SYSTEMCTL: Duration = Duration::from_secs(30);
+
+/// Over D-Bus, or by systemctl where there is no bus, which a good program is not to be taken away for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealUnits;
+
+/// Does it by systemctl, which as root asks systemd itself, where D-Bus has not done it.
+async fn or_by_systemctl(
+    done: Result<(), SystemdError>,
+    verb: &'static str,
+    unit: &'static str,
+) -> Result<(), SystemdError> {
+    let Err(error) = done else { return Ok(()) };
+    tracing::warn!(unit, error = %k8sctl_rpc::chain(&error), "D-Bus is of no use, systemctl is tried");
+    match Program::new("systemctl", SYSTEMCTL).args(["--no-block", verb, unit]).run().await {
+        Ok(_) => Ok(()),
+        Err(other) => {
+            tracing::warn!(unit, error = %k8sctl_rpc::chain(&other), "systemctl is of no use either");
+            Err(error)
+        }
+    }
+}
+
+async fn start(unit: &'static str) -> Result<(), SystemdError> {
+    Systemd::connect().await?.start(unit).await
+}
+
+async fn restart(unit: &'static str) -> Result<(), SystemdError> {
+    Systemd::connect().await?.restart(unit).await
+}
 
 #[async_trait]
 impl Units for RealUnits {
     async fn start_guard(&self) -> Result<(), SystemdError> {
-        Systemd::connect().await?.start(GUARD).await
+        or_by_systemctl(start(GUARD).await, "start", GUARD).await
     }
 
     async fn restart_agent(&self) -> Result<(), SystemdError> {
-        Systemd::connect().await?.restart(AGENT).await
+        or_by_systemctl(restart(AGENT).await, "restart", AGENT).await
     }
 
     async fn try_out(&self, program: &Path) -> Result<String, CommandError> {

@@ -16,6 +16,8 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The unit.
 pub const UNIT: &str = "containerd.service";
 const CONFIG: &str = "/etc/containerd/config.toml";
+/// There while a running containerd may have read another configuration. On tmpfs: no containerd outlives a boot.
+const READ_ANOTHER: &str = "/run/k8s-myhome/containerd-read-another-configuration";
 /// Longest wait for the CRI after the unit started.
 const ANSWERS: Duration = Duration::from_secs(120);
 
@@ -55,6 +57,20 @@ impl Containerd {
             }
         }
         Ok(false)
+    }
+
+    /// It reads its configuration at its start.
+    async fn start(&self, progress: &Progress) -> Result<(), StepError> {
+        // One that hangs while it is waited for is repair's.
+        let _claim = self.claims.claim(Service::Containerd).await;
+        if self.root.exists(READ_ANOTHER) && unit_is_active(UNIT).await {
+            progress.say("restarting containerd");
+            systemctl(&["restart", UNIT]).await?;
+        } else {
+            progress.say("starting containerd");
+            systemctl(&["start", UNIT]).await?;
+        }
+        Ok(())
     }
 }
 
@@ -145,6 +161,9 @@ impl Step for Containerd {
         if !self.config_is_right(desired)? {
             return Ok(Check::False(CONFIG.to_owned()));
         }
+        if self.root.exists(READ_ANOTHER) {
+            return Ok(Check::False("containerd has read another configuration".to_owned()));
+        }
         if !self.root.is_live() {
             return Ok(Check::True);
         }
@@ -160,26 +179,21 @@ impl Step for Containerd {
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
-        let changed = !self.config_is_right(desired)?;
-        if changed {
+        if !self.config_is_right(desired)? {
             let version =
                 if self.root.is_live() { run("containerd", &["--version"]).await? } else { String::new() };
             let file = self.config(desired, format_of(&version));
+            // Noted before that, so that containerd is restarted though this agent is ended in between.
+            self.root.write(READ_ANOTHER, b"", 0o600).map_err(StepError::write(READ_ANOTHER))?;
             self.root.write(&file.path, &file.content, file.mode).map_err(StepError::write(CONFIG))?;
         }
+        if self.root.is_live() {
+            self.start(progress).await?;
+        }
+        self.root.remove(READ_ANOTHER).map_err(StepError::write(READ_ANOTHER))?;
         if !self.root.is_live() {
             return Ok(());
         }
-        let claim = self.claims.claim(Service::Containerd).await;
-        if changed && unit_is_active(UNIT).await {
-            progress.say("restarting containerd");
-            systemctl(&["restart", UNIT]).await?;
-        } else {
-            progress.say("starting containerd");
-            systemctl(&["start", UNIT]).await?;
-        }
-        // One that hangs while it is waited for is repair's.
-        drop(claim);
         let socket = self.root.path(SOCKET);
         wait_until("the CRI answers", ANSWERS, || async {
             cri::version(&socket).await.map(drop).map_err(|error| k8sctl_rpc::chain(&error).to_string())
@@ -191,6 +205,30 @@ impl Step for Containerd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Board;
+
+    #[tokio::test]
+    async fn containerd_is_restarted_though_the_agent_is_ended_behind_the_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Containerd::new(Root::new(dir.path()), Claims::default());
+        let (desired, progress) = (DesiredState::default(), Progress::new(Board::default(), "containerd"));
+        let check = async || step.check(&desired).await.expect("checked");
+        step.apply(&desired, &progress).await.expect("applied");
+        assert_eq!(check().await, Check::True);
+
+        // Ended there: only the note tells that containerd is still to be restarted.
+        step.root.write(READ_ANOTHER, b"", 0o600).expect("written");
+        assert!(matches!(check().await, Check::False(_)));
+        step.apply(&desired, &progress).await.expect("applied");
+        assert_eq!(check().await, Check::True);
+
+        // It is there before the file is: here the file cannot be written.
+        let path = step.root.path(CONFIG);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir_all(path.join("in the way")).expect("made");
+        step.apply(&desired, &progress).await.expect_err("a directory is in the way");
+        assert!(step.root.exists(READ_ANOTHER));
+    }
 
     #[test]
     fn the_language_follows_the_version() {

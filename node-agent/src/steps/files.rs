@@ -62,7 +62,7 @@ impl Files {
     /// A rotated certificate is the kubelet's, which does not sync it: without its content it counts as missing.
     fn link(&self, plan: &Plan) -> Link {
         let Some(certificate) = &plan.kubelet_certificate else { return Link::Right };
-        let current = std::fs::read(self.root.path(CURRENT)).unwrap_or_default();
+        let current = self.root.read(CURRENT).ok().flatten().unwrap_or_default();
         if !is_pair(&current) || !self.root.exists(&certificate.path) {
             return Link::Wrong;
         }

@@ -48,15 +48,7 @@ impl HostOs {
         if read_proc("sys/kernel/hostname") != desired.node_name {
             wrong.push("hostname".to_owned());
         }
-        wrong.extend(missing_modules().iter().map(|module| format!("module {module}")));
-        for (key, value) in SYSCTLS {
-            if read_proc(&sysctl_file(key)) != value {
-                wrong.push(format!("sysctl {key}"));
-            }
-        }
-        if swap_is_on() {
-            wrong.push("swap is on".to_owned());
-        }
+        wrong.extend(kernel_wrongs());
         if let Some(growth) = growth_that_is_ours().await {
             wrong.push(format!("root file system has {} of {} bytes", growth.used, growth.available));
         }
@@ -156,6 +148,21 @@ async fn growth_that_is_ours() -> Option<rootfs::Growth> {
     let busy = shown
         .is_ok_and(|text| text.lines().any(|line| line.starts_with("Job=") || line.ends_with("=activating")));
     (!busy).then_some(growth)
+}
+
+/// What the kernel has otherwise than it should. It reads a few small files of `/proc` and `/sys` for that, and nothing
+/// else, so that this may be asked often.
+pub fn kernel_wrongs() -> Vec<String> {
+    let mut wrong: Vec<String> = missing_modules().iter().map(|module| format!("module {module}")).collect();
+    for (key, value) in SYSCTLS {
+        if read_proc(&sysctl_file(key)) != value {
+            wrong.push(format!("sysctl {key}"));
+        }
+    }
+    if swap_is_on() {
+        wrong.push("swap is on".to_owned());
+    }
+    wrong
 }
 
 fn missing_modules() -> Vec<&'static str> {

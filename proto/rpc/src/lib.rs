@@ -8,6 +8,7 @@
 //! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold; [`pace`]: when it gets a
 //!   handshake
 //! - [`limits`]: every limit of every server, in one place
+//! - [`memory`]: what long streams of large messages do to the allocator
 //! - [`status`]: [`k8sctl_types::failure::Failure`] to and from [`tonic::Status`]
 //! - [`task`]: supervised tasks
 //! - [`telemetry`]: how every program logs
@@ -20,6 +21,7 @@ pub mod chain;
 pub mod connection;
 pub mod directory;
 pub mod limits;
+pub mod memory;
 pub mod pace;
 pub mod places;
 pub mod provider;

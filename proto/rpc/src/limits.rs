@@ -44,21 +44,28 @@ pub const LOOK_UPS: AtOnce = AtOnce { of_user: 1, of_all: 4 };
 pub const TURN_PATIENCE: Duration = Duration::from_secs(30);
 /// Largest message of a user: the largest cluster file, and what stands around it.
 pub const CONTROL_DECODE_BYTES: usize = 1024 * 1024 + 64 * 1024;
-/// Largest message of a node agent: a frame of a log is sent with 64 KiB of text, to which come a last line, some twenty
-/// bytes for each line and a cursor.
+/// Largest message of a node agent: a frame of a log is sent with [`LOG_FRAME_BYTES`] of text, to which come a last line,
+/// some twenty bytes for each line and a cursor.
 pub const NODE_DECODE_BYTES: usize = 512 * 1024;
 /// Largest message that the join service, open to strangers, decodes.
 pub const JOIN_DECODE_BYTES: usize = 64 * 1024;
 /// Largest header list, failures in trailers included.
 pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// HTTP/2 window of a stream: what a peer may send ahead of its reader.
-pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Largest HTTP/2 frame: with its header of nine bytes it fills four records of TLS, and costs one call of the system.
+pub const FRAME_BYTES: u32 = 64 * 1024 - 9;
+/// HTTP/2 window of a stream: what a peer may send ahead of its reader. Two frames of a log: one is read while the next
+/// is on its way.
+pub const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 /// HTTP/2 window of a connection, which all its streams share.
-pub const CONNECTION_WINDOW_BYTES: u32 = 3 * 1024 * 1024;
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// The same of a stream of answers, for a client of the control socket: it keeps what it has not printed yet.
+pub const ANSWER_WINDOW_BYTES: u32 = 512 * 1024;
+/// And of all its answers together.
+pub const ANSWERS_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Log streams that a node agent has open on the connection of its session. Their readers may stop reading.
 pub const LOG_STREAMS: usize = 24;
-// Whatever lies unread of logs, half of the window is left for status, desired state and renewals.
-const _: () = assert!(2 * LOG_STREAMS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+// Whatever lies unread of logs, all other calls have their whole windows: status, desired state and renewals.
+const _: () = assert!(CONCURRENT_REQUESTS as u32 * STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 // A log stream waits for its response until its end: some calls must be left for the session and renewals.
 const _: () = assert!(LOG_STREAMS + 8 <= CONCURRENT_REQUESTS && LOG_STREAMS + 8 <= CALLS_PER_NODE);
 /// Times that a node may be sent its agent's program at once: once, and once more where it lost that connection.
@@ -71,6 +78,9 @@ pub const LOG_CURSOR_BYTES: usize = 64 * 1024;
 pub const LOG_NAMES: usize = 64;
 /// Longest name of what a line of a log is from: that of a unit, or of a container with its pod.
 pub const LOG_SOURCE_BYTES: usize = 1024;
+/// Text and names in a frame of a log, in bytes, at which it is sent. With what stands around a line of some kibibytes
+/// it fits into one frame of HTTP/2.
+pub const LOG_FRAME_BYTES: usize = 60 * 1024;
 /// Lines of a frame of a log. An empty line takes two bytes on the wire and some seventy in memory.
 pub const LOG_FRAME_LINES: usize = 4096;
 /// Streams reset by the peer before they were accepted, before the connection is closed.
@@ -128,6 +138,7 @@ pub fn server() -> Server {
         .load_shed(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_ACCEPT_RESETS))
         .http2_max_local_error_reset_streams(Some(LOCAL_ERROR_RESETS))
@@ -140,8 +151,16 @@ pub(crate) fn endpoint(endpoint: Endpoint) -> Endpoint {
     endpoint
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
+}
+
+/// The same for a client of the control socket, whose answers may be long.
+pub(crate) fn control_endpoint(bare: Endpoint) -> Endpoint {
+    endpoint(bare)
+        .initial_stream_window_size(ANSWER_WINDOW_BYTES)
+        .initial_connection_window_size(ANSWERS_WINDOW_BYTES)
 }

@@ -232,7 +232,7 @@ pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
-    limits::endpoint(Endpoint::from_static("http://host-agent"))
+    limits::control_endpoint(Endpoint::from_static("http://host-agent"))
         .connect_timeout(limits::CONNECT_TIMEOUT)
         .connect_with_connector(connector)
         .await

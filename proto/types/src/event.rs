@@ -81,6 +81,8 @@ event_types! {
     VMStarted,
     /// a VM was restarted for another size
     VMRestarted,
+    /// a VM was reset, or its guest rebooted
+    VMRebooted,
     /// a VM was put back onto its network's bridge
     VMReattached,
     /// a VM was shut down or turned off

@@ -6,8 +6,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What a process needs besides those of its agents.
 const BASE: u64 = 1_024;
-/// Of one agent at most: its session, its join channel with its listener, and what it writes just then.
-const PER_AGENT: u64 = 4;
+/// Of one agent at most, in either process: its session, the listener of its join channel, and one who is served there
+/// or what it writes just then. Few have more than the first at a time, and many machines allow 20,000 files.
+const PER_AGENT: u64 = 3;
 
 /// Allows this process, and those that it starts, as many open files as so many agents need.
 pub fn allow(agents: usize) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -105,6 +107,7 @@ pub struct SlowReader {
     running: Option<Ended>,
     stop: Option<SyncSender<()>>,
     reader: Option<JoinHandle<()>>,
+    kibibytes: Arc<AtomicU64>,
 }
 
 impl SlowReader {
@@ -114,20 +117,23 @@ impl SlowReader {
         let mut running = Ended(child.context("cannot start k8sctl")?);
         let mut stdout = running.0.stdout.take().context("its output")?;
         let (stop, stopped) = sync_channel::<()>(0);
+        let kibibytes = Arc::<AtomicU64>::default();
+        let read = Arc::clone(&kibibytes);
         let reader = thread::spawn(move || {
             let mut bytes = [0; 1_024];
             while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
                 if stdout.read_exact(&mut bytes).is_err() {
                     return;
                 }
+                read.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Ok(Self { running: Some(running), stop: Some(stop), reader: Some(reader) })
+        Ok(Self { running: Some(running), stop: Some(stop), reader: Some(reader), kibibytes })
     }
 
-    /// It still reads.
-    pub fn is_reading(&self) -> bool {
-        self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
+    /// How many kibibytes it has read: one that hangs reads no more.
+    pub fn kibibytes(&self) -> u64 {
+        self.kibibytes.load(Ordering::Relaxed)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Lines of logs as text. Strangers write them: on a terminal their control characters are made visible; into a pipe
 //! they go as they are.
 
+use std::fmt::Write as _;
+
 use k8sctl_proto::control::v1::ClusterLogLine;
 use k8sctl_proto::node::v1::LogLine;
 
@@ -10,6 +12,10 @@ use crate::terminal::{Printer, styles, visible};
 const SOURCE_WIDTH: usize = 10;
 /// Before the text of a line that came too late to be put in order.
 const LATE: &str = "(late)";
+/// What may stand around the text of a line, as a rule, in bytes.
+const AROUND: usize = 64;
+/// What stands before lines is kept of so many pairs of node and source.
+const LABELS: usize = 32;
 
 /// See the module. Many lines become one text, so that printing is not what readers wait for.
 pub struct Lines {
@@ -21,6 +27,8 @@ pub struct Lines {
     /// In the order in which they were seen; each has its colour.
     nodes: Vec<String>,
     width: usize,
+    /// Lines of the same node and source begin alike.
+    labels: Vec<Label>,
     /// The last second, and how its times begin.
     second: Option<(i64, String)>,
 }
@@ -28,12 +36,21 @@ pub struct Lines {
 impl Lines {
     /// For this stream.
     pub fn new(has_nodes: bool, has_times: bool, out: &Printer) -> Self {
-        Self { has_nodes, has_times, out: *out, nodes: Vec::new(), width: 0, second: None }
+        Self {
+            has_nodes,
+            has_times,
+            out: *out,
+            nodes: Vec::new(),
+            width: 0,
+            labels: Vec::new(),
+            second: None,
+        }
     }
 
     /// All lines, each ended.
     pub fn text(&mut self, lines: &[ClusterLogLine]) -> String {
-        let mut text = String::new();
+        let of_node = |line: &ClusterLogLine| line.line.as_ref().map_or(0, |line| line.text.len());
+        let mut text = String::with_capacity(lines.iter().map(|line| of_node(line) + AROUND).sum());
         for line in lines {
             self.add(line, &mut text);
         }
@@ -44,28 +61,48 @@ impl Lines {
         let none = LogLine::default();
         let of_node = line.line.as_ref().unwrap_or(&none);
         if self.has_times {
-            let time = self.time(of_node);
-            text.push_str(&self.out.paint(styles::DIM, time));
-            text.push(' ');
+            let style = if self.out.color { styles::DIM } else { anstyle::Style::new() };
+            // Writing into a text cannot fail.
+            let _ = write!(text, "{style}");
+            self.time(of_node, text);
+            let _ = write!(text, "{style:#} ");
         }
-        let style = self.style(&line.node_name);
-        if self.has_nodes {
-            let name = format!("{:<width$}", visible(&line.node_name), width = self.width);
-            text.push_str(&self.out.paint(style, name));
-            text.push(' ');
-        }
-        let source = format!("{:<SOURCE_WIDTH$}", visible(&of_node.source));
-        text.push_str(&self.out.paint(style, source));
-        text.push(' ');
+        text.push_str(self.label(&line.node_name, &of_node.source));
         if line.late {
             text.push_str(&self.out.paint(styles::WARN, LATE));
             text.push(' ');
         }
-        match self.out.tty {
+        match self.out.terminal {
             true => text.push_str(&visible(&of_node.text)),
             false => text.push_str(&of_node.text),
         }
         text.push('\n');
+    }
+
+    /// Node, where nodes are shown, and source, each with a blank behind it.
+    fn label(&mut self, node: &str, source: &str) -> &str {
+        let is_it = |label: &Label| label.source == source && label.node == node;
+        let place = match self.labels.iter().position(is_it) {
+            Some(place) => place,
+            None => {
+                let (width, style) = (self.width, self.style(node));
+                if self.width != width || self.labels.len() >= LABELS {
+                    self.labels.clear();
+                }
+                let mut text = String::new();
+                if self.has_nodes {
+                    let name = format!("{:<width$}", visible(node), width = self.width);
+                    text.push_str(&self.out.paint(style, name));
+                    text.push(' ');
+                }
+                let name = format!("{:<SOURCE_WIDTH$}", visible(source));
+                text.push_str(&self.out.paint(style, name));
+                text.push(' ');
+                self.labels.push(Label { node: node.to_owned(), source: source.to_owned(), text });
+                self.labels.len() - 1
+            }
+        };
+        &self.labels[place].text
     }
 
     fn style(&mut self, node: &str) -> anstyle::Style {
@@ -77,21 +114,28 @@ impl Lines {
         styles::NODES[place % styles::NODES.len()]
     }
 
-    /// Always three digits of the second, so that lines align.
-    fn time(&mut self, line: &LogLine) -> String {
-        let Some(stamp) = line.time else { return "-".to_owned() };
+    /// Adds its time, always with three digits of the second, so that lines align.
+    fn time(&mut self, line: &LogLine, text: &mut String) {
+        let Some(stamp) = line.time else { return text.push('-') };
         let millis = stamp.nanos.clamp(0, 999_999_999) / 1_000_000;
-        match &self.second {
-            Some((second, begin)) if *second == stamp.seconds => format!("{begin}.{millis:03}Z"),
+        let begin = match self.second.take() {
+            Some((second, begin)) if second == stamp.seconds => begin,
             _ => {
-                let Ok(time) = jiff::Timestamp::from_second(stamp.seconds) else { return "-".to_owned() };
-                let begin = time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
-                let text = format!("{begin}.{millis:03}Z");
-                self.second = Some((stamp.seconds, begin));
-                text
+                let Ok(time) = jiff::Timestamp::from_second(stamp.seconds) else { return text.push('-') };
+                time.strftime("%Y-%m-%dT%H:%M:%S").to_string()
             }
-        }
+        };
+        // Writing into a text cannot fail.
+        let _ = write!(text, "{begin}.{millis:03}Z");
+        self.second = Some((stamp.seconds, begin));
     }
+}
+
+/// What stands before the text of lines.
+struct Label {
+    node: String,
+    source: String,
+    text: String,
 }
 
 #[cfg(test)]
@@ -107,7 +151,7 @@ mod tests {
     }
 
     fn printer(tty: bool, color: bool) -> Printer {
-        Printer { stream: Stream::Out, tty, color }
+        Printer { stream: Stream::Out, terminal: tty, tty, color }
     }
 
     #[test]
@@ -119,6 +163,10 @@ mod tests {
         assert_eq!(text, expected);
         let mut bare = Lines::new(false, false, &printer(true, false));
         assert_eq!(bare.text(&[line("a", 0, "x\x1b[2J", false)]), "kubelet    x\\x1b[2J\n");
+        // Nothing can be drawn there, and what a stranger writes reaches it all the same.
+        let dumb = Printer { terminal: true, ..printer(false, false) };
+        let text = Lines::new(false, false, &dumb).text(&[line("a", 0, "x\x1b[2J", false)]);
+        assert_eq!(text, "kubelet    x\\x1b[2J\n");
         let nothing = ClusterLogLine { node_name: "a".to_owned(), ..ClusterLogLine::default() };
         assert_eq!(Lines::new(false, true, &printer(false, false)).text(&[nothing]), "-            \n");
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1::{LogPosition, StreamLogsRequest, StreamLogsResponse};
 use k8sctl_proto::node::v1 as node;
+use k8sctl_rpc::memory;
 use prost_types::Timestamp;
 use tokio::time::sleep;
 
@@ -32,21 +33,11 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
         selector: Some(selector(args)),
         positions: Vec::new(),
     };
+    memory::keep();
     let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
     let mut reader = Reader { context, request, positions: BTreeMap::new(), lines, is_away: false };
-    loop {
-        match reader.read(&agent).await? {
-            End::Whole => return Ok(Exit::Ok),
-            End::Lost(status) if !args.follow => return Err(status.into()),
-            End::Lost(_) => {
-                if !reader.is_away {
-                    context.err.line("the host agent went away; trying to reach it again")?;
-                }
-                reader.is_away = true;
-                sleep(INTERVAL).await;
-            }
-        }
-    }
+    let reading = reader.read(&agent, args.follow);
+    if args.follow { context.out.while_read(reading).await } else { reading.await }
 }
 
 fn selector(args: &LogsArgs) -> node::LogSelector {
@@ -100,7 +91,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, agent: &Agent) -> Result<End, Ended> {
+    async fn read(&mut self, agent: &Agent, follow: bool) -> Result<Exit, Ended> {
+        loop {
+            match self.read_once(agent).await? {
+                End::Whole => return Ok(Exit::Ok),
+                End::Lost(status) if !follow => return Err(status.into()),
+                End::Lost(_) => {
+                    if !self.is_away {
+                        self.context.err.line("the host agent went away; trying to reach it again")?;
+                    }
+                    self.is_away = true;
+                    sleep(INTERVAL).await;
+                }
+            }
+        }
+    }
+
+    async fn read_once(&mut self, agent: &Agent) -> Result<End, Ended> {
         let position = |(node_name, cursor): (&String, &String)| LogPosition {
             node_name: node_name.clone(),
             cursor: cursor.clone(),
@@ -124,9 +131,13 @@ impl Reader<'_> {
 
     async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
+        let mut notices = String::new();
         for notice in &response.notices {
             let node = context.err.paint(styles::WARN, visible(&notice.node_name));
-            context.err.line(format!("{node}: {}", visible(&notice.message)))?;
+            notices.push_str(&format!("{node}: {}\n", visible(&notice.message)));
+        }
+        if !notices.is_empty() {
+            context.err.patiently(notices.into_bytes()).await?;
         }
         let text = if context.format.is_structured() {
             output::items(context, response.lines.into_iter().map(LogView::from))?

@@ -2,9 +2,11 @@
 //! the manifest, which comes last, names every part that was asked for.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::redact::redact;
@@ -45,7 +47,7 @@ impl Part {
 
 /// An archive that is being written, beside the place that it gets.
 pub(super) struct Archive {
-    tar: tar::Builder<zstd::Encoder<'static, File>>,
+    tar: tar::Builder<Packer>,
     temporary: NamedTempFile,
     path: PathBuf,
     root: String,
@@ -70,7 +72,7 @@ impl Archive {
         let temporary =
             tempfile::Builder::new().prefix(".k8sctl-support-").tempfile_in(dir).map_err(unusable)?;
         let file = temporary.as_file().try_clone().map_err(unusable)?;
-        let tar = tar::Builder::new(zstd::Encoder::new(file, LEVEL).map_err(unusable)?);
+        let tar = tar::Builder::new(Packer::new(file, &path).map_err(unusable)?);
         let (most, left) = (PART_BYTES, TOTAL_BYTES);
         Ok(Self { tar, temporary, root, created, most, left, parts: Vec::new(), path })
     }
@@ -113,7 +115,7 @@ impl Archive {
         let manifest = serde_json::to_vec_pretty(&view).map_err(|error| unusable(error.into()))?;
         self.write("manifest.json", &manifest)?;
         let Self { tar, temporary, path, .. } = self;
-        let mut file = tar.into_inner().and_then(zstd::Encoder::finish).map_err(unusable)?;
+        let mut file = tar.into_inner().and_then(Packer::finish).map_err(unusable)?;
         file.flush().and_then(|()| file.sync_all()).map_err(unusable)?;
         temporary.persist_noclobber(&path).map_err(|error| unusable(error.error))?;
         view.path = Some(path.display().to_string());
@@ -128,6 +130,45 @@ impl Archive {
         let place = format!("{}/{path}", self.root);
         let written = self.tar.append_data(&mut header, place, content);
         written.map_err(|error| failed(&self.path, &error.to_string()))
+    }
+}
+
+/// Compresses: with zstd, or with gzip where the name of the file says that.
+enum Packer {
+    Zstd(zstd::Encoder<'static, File>),
+    Gzip(GzEncoder<File>),
+}
+
+impl Packer {
+    fn new(file: File, path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if name.ends_with(".gz") || name.ends_with(".tgz") {
+            return Ok(Self::Gzip(GzEncoder::new(file, Compression::default())));
+        }
+        zstd::Encoder::new(file, LEVEL).map(Self::Zstd)
+    }
+
+    fn finish(self) -> io::Result<File> {
+        match self {
+            Self::Zstd(packer) => packer.finish(),
+            Self::Gzip(packer) => packer.finish(),
+        }
+    }
+}
+
+impl Write for Packer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Zstd(packer) => packer.write(bytes),
+            Self::Gzip(packer) => packer.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Zstd(packer) => packer.flush(),
+            Self::Gzip(packer) => packer.flush(),
+        }
     }
 }
 
@@ -229,6 +270,24 @@ mod tests {
 
         let again = Archive::begin(Some(&path)).err().expect("nothing is overwritten");
         assert_eq!(again.id, "HOST-SUPPORT-FILE");
+    }
+
+    #[test]
+    fn what_is_named_gzip_is_gzip() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["b.tar.gz", "b.TGZ"] {
+            let path = dir.path().join(name);
+            let mut archive = Archive::begin(Some(&path)).expect("begun");
+            archive.add(Part::new("a.txt", Ok("x\n".to_owned()))).expect("added");
+            archive.finish().expect("finished");
+            let unpacked = flate2::read::GzDecoder::new(File::open(&path).expect("it is there"));
+            let mut archive = tar::Archive::new(unpacked);
+            let names = archive.entries().expect("a tar").map(|entry| {
+                let entry = entry.expect("an entry");
+                entry.path().expect("a path").file_name().expect("a name").to_string_lossy().into_owned()
+            });
+            assert_eq!(names.collect::<Vec<_>>(), ["a.txt", "manifest.json"], "{name}");
+        }
     }
 
     #[test]

@@ -74,6 +74,13 @@ async fn from_agent(
 ) -> Result<bool, Ended> {
     let say = |what: &str| context.err.line(format!("{what} …"));
     say("asking the host agent")?;
+    if let Some(name) = &args.name {
+        // Of a slip of the pen there would be a file that lacks what it was made for.
+        let (status, _) = asked::status(agent, name, end).await;
+        if let Some(failure) = status.failure.filter(|failure| failure.id == "CLUSTER-UNKNOWN") {
+            return Err(failure.into());
+        }
+    }
     let mut parts = asked::host(agent, end).await;
     parts.push(asked::events(agent, end).await);
     let gathered = asked::gathered(agent, args.name.as_deref(), end).await;

@@ -1,7 +1,8 @@
 //! libvirt's event loop and callbacks, the one place with `unsafe`: the `virt` crate has the event
 //! loop but no domain, network or close events.
 //!
-//! Called by [`super::link`] only. Says *that* something happened, never what: whoever is told looks.
+//! Called by [`super::link`] only. Says *that* something happened, never what: whoever is told looks. That a domain was
+//! rebooted cannot be looked up in libvirt, and is kept in [`super::reboots`] for that look.
 #![allow(unsafe_code)] // Registering C callbacks has no safe form.
 
 use std::ffi::c_void;
@@ -9,17 +10,23 @@ use std::os::raw::c_int;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use tokio::sync::watch;
+use uuid::Uuid;
 use virt::connect::Connect;
 use virt::error::Error;
 use virt::sys;
+
+use super::reboots::Reboots;
 
 /// What the callbacks do.
 #[derive(Clone, Debug)]
 pub(super) struct Listener {
     /// Counts up on every event.
     pub changes: watch::Sender<u64>,
+    /// Keeps when domains were rebooted.
+    pub reboots: Reboots,
     /// Told when the connection is closed by the other side.
     pub closed: SyncSender<super::link::Message>,
 }
@@ -28,6 +35,7 @@ pub(super) struct Listener {
 pub(super) struct Subscription {
     connect: Connect,
     domain: Option<c_int>,
+    reboot: Option<c_int>,
     network: Option<c_int>,
     close: bool,
 }
@@ -56,7 +64,7 @@ pub(super) fn start_loop() -> Result<(), Error> {
 }
 
 impl Subscription {
-    /// Registers for domain, network and close events. What a driver lacks is left out.
+    /// Registers for domain, reboot, network and close events. What a driver lacks is left out.
     pub fn new(connect: &Connect, listener: &Listener) -> Self {
         let conn = connect.clone();
         // SAFETY: `conn` is open and outlives the registrations, which `drop` takes back first. Each
@@ -87,6 +95,14 @@ impl Subscription {
                 boxed(listener),
                 Some(free_listener),
             );
+            let reboot = sys::virConnectDomainEventRegisterAny(
+                conn.as_ptr(),
+                ptr::null_mut(),
+                sys::VIR_DOMAIN_EVENT_ID_REBOOT as c_int,
+                Some(on_reboot),
+                boxed(listener),
+                Some(free_listener),
+            );
             let network = sys::virConnectNetworkEventRegisterAny(
                 conn.as_ptr(),
                 ptr::null_mut(),
@@ -107,6 +123,7 @@ impl Subscription {
             Self {
                 connect: conn,
                 domain: (domain >= 0).then_some(domain),
+                reboot: (reboot >= 0).then_some(reboot),
                 network: (network >= 0).then_some(network),
                 close: close >= 0,
             }
@@ -124,7 +141,7 @@ impl Drop for Subscription {
         // SAFETY: the connection is still held by `self`; the ids came from it and are used once.
         // On a broken connection the calls fail, which changes nothing: libvirt frees them with it.
         unsafe {
-            if let Some(id) = self.domain {
+            for id in [self.domain, self.reboot].into_iter().flatten() {
                 sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), id);
             }
             if let Some(id) = self.network {
@@ -162,6 +179,18 @@ unsafe extern "C" fn on_domain(
     // SAFETY: registered with a box of a listener.
     count(unsafe { listener(opaque) });
     0
+}
+
+unsafe extern "C" fn on_reboot(_: sys::virConnectPtr, domain: sys::virDomainPtr, opaque: *mut c_void) {
+    // SAFETY: registered with a box of a listener.
+    let listener = unsafe { listener(opaque) };
+    let mut uuid = [0_u8; sys::VIR_UUID_BUFLEN as usize];
+    // SAFETY: libvirt keeps the domain for as long as this call takes, and writes as many bytes as there are.
+    if unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0 {
+        listener.reboots.note(Uuid::from_bytes(uuid), Instant::now());
+    }
+    // Behind that: who looks now sees it.
+    count(listener);
 }
 
 unsafe extern "C" fn on_network(

@@ -13,6 +13,7 @@ use virt::connect::Connect;
 use super::daemons::{Daemons, Starter};
 use super::error::{LibvirtError, Result};
 use super::events::{Listener, Subscription, start_loop};
+use super::reboots::Reboots;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -39,6 +40,7 @@ pub(super) struct Link {
     shared: Arc<Shared>,
     messages: SyncSender<Message>,
     changes: watch::Sender<u64>,
+    reboots: Reboots,
 }
 
 #[derive(Debug, Default)]
@@ -69,9 +71,18 @@ impl Link {
         let unreachable = |reason: String| LibvirtError::Unreachable { uri: uri.to_owned(), reason };
         start_loop().map_err(|error| unreachable(error.message().to_owned()))?;
         let (messages, receiver) = sync_channel(16);
-        let link =
-            Self { uri: uri.to_owned(), shared: Arc::default(), messages, changes: watch::Sender::new(0) };
-        let listener = Listener { changes: link.changes.clone(), closed: link.messages.clone() };
+        let link = Self {
+            uri: uri.to_owned(),
+            shared: Arc::default(),
+            messages,
+            changes: watch::Sender::new(0),
+            reboots: Reboots::default(),
+        };
+        let listener = Listener {
+            changes: link.changes.clone(),
+            reboots: link.reboots.clone(),
+            closed: link.messages.clone(),
+        };
         let (uri_of_thread, shared) = (link.uri.clone(), Arc::clone(&link.shared));
         std::thread::Builder::new()
             .name("libvirt-link".into())
@@ -83,6 +94,11 @@ impl Link {
     /// Counts up on events, loss and return of the connection.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// What was heard of reboots, over all connections.
+    pub fn reboots(&self) -> &Reboots {
+        &self.reboots
     }
 
     /// Where it connects to.

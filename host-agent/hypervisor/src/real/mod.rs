@@ -2,7 +2,7 @@
 //! time as it is told. Everything that blocks runs in `spawn_blocking`.
 //!
 //! - [`daemons`]: libvirt's own daemons, started where they do not run
-//! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks
+//! - `link`: the connection that comes back by itself; `events`: libvirt's callbacks; `reboots`: what only those tell
 //! - `observe`: libvirt and host into [`ObservedHost`]; `qcow2`: what a disk's own header tells
 //! - `documents`: what libvirt says of what is ours, as it says it
 //! - `network`, `leases`, `storage`, `domain`, `taps`: executing; `share`: of the host's processors
@@ -19,6 +19,7 @@ mod namespace;
 mod network;
 mod observe;
 mod qcow2;
+mod reboots;
 mod share;
 mod storage;
 mod taps;
@@ -104,6 +105,7 @@ impl Hypervisor for RealHypervisor {
         let pool = pool.clone();
         let mut host = self.blocking(move |connect, _| observe::observe_impl(connect, &pool)).await?;
         taps::observe_masters(&mut host.domains).await;
+        self.inner.link.reboots().observe(&mut host.domains);
         Ok(host)
     }
 

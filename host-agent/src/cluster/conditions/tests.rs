@@ -41,6 +41,7 @@ fn well() -> (ClusterRecord, Observed) {
             last_seen: Some(time(30)),
             joined: Some(time(20)),
             refused: None,
+            rebooted: false,
         };
         observed.agents.insert(node.id.clone(), view);
         observed.generations.insert(node.id.clone(), 0);
@@ -124,6 +125,10 @@ fn an_agent_without_a_session_is_missed() {
     view.connected = false;
     let expected = ["Ready=False NotAsDesired", "AgentsReady=False NoSession", "AgentReady=False NoSession"];
     assert_eq!(untrue(&cluster, &observed), expected, "what it said before is not counted as well");
+    observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").rebooted = true;
+    let expected =
+        ["Ready=False NotAsDesired", "AgentsReady=False VMRebooted", "AgentReady=False VMRebooted"];
+    assert_eq!(untrue(&cluster, &observed), expected);
     observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").refused = Some("too old".to_owned());
     let expected = ["Ready=False NotAsDesired", "AgentsReady=False Refused", "AgentReady=False Refused"];
     assert_eq!(untrue(&cluster, &observed), expected, "it calls, and is told why not");

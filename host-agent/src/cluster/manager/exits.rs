@@ -49,7 +49,7 @@ pub(super) async fn take_up_again(manager: Weak<Manager>, mut exits: mpsc::Unbou
 }
 
 impl Manager {
-    async fn tell_of_panic(&self, cluster: &str, why: &str) -> Result<(), RecordError> {
+    pub(super) async fn tell_of_panic(&self, cluster: &str, why: &str) -> Result<(), RecordError> {
         let Some((_, Some(running))) = self.shared.records.at_work(cluster).await? else { return Ok(()) };
         if self.shared.has_ended(&running.id) {
             return Ok(());
@@ -72,7 +72,7 @@ impl Manager {
             message: failure.to_string(),
             warning: true,
         };
-        self.shared.events.record(event).await;
+        self.shared.record_end(&running.id, event).await;
         let written = self.shared.records.finish_operation(&running.id, Some(&failure)).await;
         let (state, finished) = (OperationState::Failed(failure), Some(jiff::Timestamp::now()));
         // Told also where it cannot be written: nobody waits for ever.

@@ -149,6 +149,15 @@ fn an_agent_that_went_away_is_missed_as_one_that_never_came() {
     let failure = judged(&cluster, &observed, 0, 1000).expect("too long");
     assert_eq!(failure.id, "NODE-SILENT");
     assert!(failure.reason.contains("no session for 15m"), "{}", failure.reason);
+    // So is one that boots again and again: a reboot is no word of it.
+    let phase = |observed: &Observed| node_phase(&cluster.nodes[1], observed).phase;
+    assert_eq!(phase(&observed), "Disconnected");
+    observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").rebooted = true;
+    assert_eq!(phase(&observed), "Booting");
+    assert_eq!(
+        judged(&cluster, &observed, 0, 1000).map(|failure| failure.id).as_deref(),
+        Some("NODE-SILENT")
+    );
 }
 
 #[test]

@@ -94,6 +94,7 @@ impl ClusterTask {
             }
             let observed = self.observe_host().await?;
             self.note_power(cluster, &observed);
+            self.tell_untold(cluster, &observed).await?;
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
                 break planned?.refused;
@@ -188,13 +189,16 @@ impl ClusterTask {
         }
     }
 
-    /// Takes in which VMs run, and in which run of theirs. With a run its join channel ends, and what its agent
-    /// reported is void.
+    /// Takes in which VMs run, and in which run of theirs, and which were rebooted in it. With a run its join channel ends,
+    /// and what its agent reported is void.
     fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
         for node in &cluster.nodes {
-            let run = vm_of(observed, cluster, node).and_then(|domain| domain.run);
+            let vm = vm_of(observed, cluster, node);
+            let run = vm.and_then(|domain| domain.run);
+            let rebooted = vm.and_then(|domain| domain.rebooted);
             let known = self.powered_on.get(&node.id).map(|power| power.run);
             if run == known {
+                self.note_reboot(node, rebooted);
                 continue;
             }
             if known.is_some() {
@@ -208,8 +212,25 @@ impl ClusterTask {
             }
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
-                self.powered_on.insert(node.id.clone(), PoweredOn { run, since });
+                // Of before this run, or of before anything could be connected to it.
+                self.powered_on.insert(node.id.clone(), PoweredOn { run, since, rebooted });
             }
+        }
+    }
+
+    /// Takes in that a VM was rebooted. Its run goes on, and its join channel with it; what was connected to it over the
+    /// network is gone, and does not say so. Since when it has been on stays: one that boots again and again is as silent
+    /// as one that does not boot.
+    fn note_reboot(&mut self, node: &NodeRecord, rebooted: Option<Instant>) {
+        let Some(power) = self.powered_on.get_mut(&node.id) else { return };
+        if power.rebooted == rebooted {
+            return;
+        }
+        power.rebooted = rebooted;
+        let Some(at) = rebooted else { return };
+        self.shared.registry.rebooted(&node.id, at);
+        if node.spec.role == Role::ControlPlane {
+            (self.kubernetes, self.kubernetes_view) = (None, None);
         }
     }
 }
@@ -237,9 +258,11 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
 mod tests {
     use host_hypervisor::Hypervisor as _;
     use host_hypervisor::fake::Fault;
+    use k8sctl_proto::node::v1::{Hello, StatusReport};
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::records::OperationState;
 
     /// `virsh domrename` of the worker, which was off; then the control plane's VM ends.
     #[tokio::test]
@@ -336,6 +359,54 @@ mod tests {
         }
         let (found, wanted) = preferred(false);
         assert_eq!(found, wanted);
+    }
+
+    /// `virsh reset` while it boots for the first time, and when it has a session.
+    #[tokio::test]
+    async fn a_reboot_ends_the_session_of_its_node_and_nothing_else() {
+        let agent = FakeHostAgent::new().await;
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        assert!(matches!(task.look().await, Ok(true)));
+        let [control, worker] = [0, 1].map(|at: usize| cluster.nodes[at].id.clone());
+        let effects = agent.hypervisor.host().effects.clone();
+        let runs_since = task.powered_on[&worker].since;
+        let said = |task: &ClusterTask| {
+            let status = task.status.borrow();
+            let node = status.nodes.iter().find(|node| node.id == worker).expect("it is shown");
+            let condition = node.conditions.iter().find(|it| it.r#type == "AgentReady").expect("it is shown");
+            (condition.reason.clone(), node.phase.clone())
+        };
+        let both = |reason: &str, phase: &str| (reason.to_owned(), phase.to_owned());
+        assert_eq!(said(&task), both("NeverSeen", "Booting"));
+        agent.hypervisor.reboot("worker");
+        assert!(matches!(task.look().await, Ok(true)));
+        assert_eq!(said(&task), both("NeverSeen", "Booting"));
+
+        let registry = &agent.shared.registry;
+        let hello = |boot: &str| Hello { boot_id: boot.to_owned(), ..Hello::default() };
+        let others = registry.open_session(&control, hello("c"));
+        let old = registry.open_session(&worker, hello("1"));
+        assert!(matches!(task.look().await, Ok(true)));
+        assert_eq!(said(&task).0, "InSession", "the reboot was before it");
+        agent.hypervisor.reboot("worker");
+        assert!(matches!(task.look().await, Ok(true)));
+        assert_eq!(said(&task), both("VMRebooted", "Booting"));
+        assert!(!old.report(StatusReport::default()), "it is over");
+        assert!(others.report(StatusReport::default()), "the other one's goes on");
+
+        let new = registry.open_session(&worker, hello("2"));
+        for _ in 0..2 {
+            agent.hypervisor.notify();
+            assert!(matches!(task.look().await, Ok(true)));
+            assert_eq!(said(&task).0, "InSession", "a reboot is taken in once");
+        }
+        assert!(new.report(StatusReport::default()));
+        assert_eq!(agent.hypervisor.host().effects, effects, "nothing is done to any VM");
+        assert_eq!(task.powered_on[&worker].since, runs_since);
+        let state =
+            agent.shared.records.operation(&operation.id).await.expect("reads").expect("is there").state;
+        assert_eq!(state, OperationState::Running, "the `up` goes on");
     }
 
     /// Its root disk is away, then all of it: VMs have the copy in the pool, agents what its description says.

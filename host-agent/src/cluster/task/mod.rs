@@ -10,6 +10,7 @@ mod report;
 mod starts;
 mod trouble;
 mod turn;
+mod untold;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,6 +77,8 @@ impl Drop for AbortOnDrop {
 struct PoweredOn {
     run: u32,
     since: jiff::Timestamp,
+    /// When it was rebooted in this run, as far as that was taken in.
+    rebooted: Option<Instant>,
 }
 
 /// See the module.
@@ -100,6 +103,8 @@ pub struct ClusterTask {
     doings: Doings,
     drains: BTreeMap<String, Drain>,
     told: ToldConditions,
+    /// What was done to the host before this task began is all told.
+    has_caught_up: bool,
     /// Since when looks fail without a break, and on behalf of which operation.
     troubled_since: Option<(Instant, String)>,
     /// Why the last look failed.
@@ -134,6 +139,7 @@ impl ClusterTask {
             doings: Doings::default(),
             drains: BTreeMap::new(),
             told: ToldConditions::default(),
+            has_caught_up: false,
             troubled_since: None,
             last_trouble: None,
             next_deadline: None,

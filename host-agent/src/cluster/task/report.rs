@@ -9,13 +9,10 @@ use crate::cluster::conditions;
 use crate::cluster::desired::vm_of;
 use crate::cluster::progress::{self, Observed, VmView};
 use crate::cluster::status;
-use crate::events::{NewEvent, Told};
+use crate::events::NewEvent;
 use crate::kubernetes::{KubernetesNode, KubernetesView, PodState};
 use crate::records::{ClusterRecord, OperationKind, OperationRecord, OperationState, RecordError};
 use crate::wire;
-
-/// Under what the event log remembers which ends were told; no node has this id.
-const ENDS: &str = "ends";
 
 impl ClusterTask {
     pub(super) fn observed(&self, cluster: &ClusterRecord) -> Observed {
@@ -109,8 +106,7 @@ impl ClusterTask {
         self.shared.publish_end(&before.given_way(to, "another operation began")).await;
     }
 
-    /// An end of something, whose id `of` is: told once, however often that is come to. It is come to again where the host
-    /// agent is killed, or cannot write, before that stands in the records.
+    /// An end of something, whose id `of` is: told once, however often that is come to.
     pub(super) async fn end_event(
         &self,
         of: &str,
@@ -126,8 +122,7 @@ impl ClusterTask {
             message: message.to_owned(),
             warning,
         };
-        let told = Told { source: ENDS.to_owned(), mark: format!("{of} {kind}") };
-        self.shared.events.record_once(event, told).await;
+        self.shared.record_end(of, event).await;
     }
 }
 

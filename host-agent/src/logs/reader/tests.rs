@@ -604,3 +604,36 @@ async fn a_slow_node_is_waited_for_as_long_as_something_comes() {
     assert!(began.elapsed() > 3 * CATCH_UP, "{:?}", began.elapsed());
     assert_eq!((reader.late(), reader.notices.len()), (0, 0), "{:?}", reader.notices);
 }
+
+/// As when the task of the first node panics: its end of the channel is gone.
+fn breaks(mut stream: LogStream) -> LogStream {
+    let (gone, receiver) = mpsc::channel(1);
+    drop(gone);
+    stream.coming.clear();
+    stream.await_event(0, receiver);
+    stream
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_is_told_as_a_mistake_of_the_host_agent() {
+    let registry = registry();
+    for selector in [LogSelector::default(), follow()] {
+        let (sender, mut responses) = mpsc::channel(1);
+        let stream = breaks(open(&registry, &["a"], selector, &Reader::default()));
+        let ended = stream.run(sender).await.expect_err("no clean end");
+        assert_eq!(ended.code(), Code::Internal);
+        let failure = failure_from(&ended).expect("a failure");
+        assert_eq!((failure.id.as_str(), failure.object.as_str()), ("HOST-INTERNAL", "node a"));
+        assert_eq!(failure.reason, "the host agent's reading of it broke off");
+        assert!(responses.recv().await.is_none());
+    }
+    // Whoever follows others too is not left without them unawares.
+    let node = FakeNode::new(&registry, "b").start();
+    connected(&registry, &["b"]).await;
+    let mut reader = Reader::default();
+    let mut stream = breaks(open(&registry, &["a"], follow(), &reader));
+    stream.add("b".to_owned(), "b".to_owned(), follow(), State::Live);
+    let failure = reader.read(stream, usize::MAX).await.expect("it ends");
+    assert!(failure.reason.ends_with("the log of the other nodes ends with it"), "{failure:?}");
+    drop(node);
+}

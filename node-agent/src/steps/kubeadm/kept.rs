@@ -2,8 +2,8 @@
 //! the static pods' manifests and the kubelet's configuration.
 //!
 //! kubeadm itself would write them again only where they are gone altogether, and as it thinks of them by then. Copies
-//! are made when kubeadm has written, and by an agent that finds none; those of another Kubernetes version count for
-//! nothing.
+//! are made when kubeadm has written, and by an agent that finds none, each with its file's permission bits; those of
+//! another Kubernetes version count for nothing.
 
 use std::fs::File;
 
@@ -40,14 +40,6 @@ impl Written {
         }
     }
 
-    /// As kubeadm has it.
-    fn mode(self) -> u32 {
-        match self {
-            Self::Manifest(_) => 0o600,
-            Self::Kubelet(_) => 0o644,
-        }
-    }
-
     fn copy(self) -> String {
         format!("{KEPT}{}", self.path())
     }
@@ -55,48 +47,59 @@ impl Written {
 
 /// Files that are not as kubeadm wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drifted(Vec<Written>);
+pub struct Drifted {
+    files: Vec<Written>,
+    is_kubelets: bool,
+}
 
 impl Drifted {
     /// Whether all are as they were, or nothing is known of how they were.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.files.is_empty()
     }
 
-    /// Whether the kubelet runs with one of them.
+    /// Whether one of them has another content, or none, that the kubelet reads at its start only.
     pub fn is_kubelets(&self) -> bool {
-        self.0.iter().any(|file| matches!(file, Written::Kubelet(_)))
+        self.is_kubelets
     }
 
     /// Their paths, for a person.
     pub fn names(&self) -> String {
-        self.0.iter().map(|file| file.path()).collect::<Vec<_>>().join(", ")
+        self.files.iter().map(|file| file.path()).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// Compares.
 pub fn drifted(root: &Root, role: NodeRole, version: &str) -> Result<Drifted, StepError> {
-    let mut drifted = Vec::new();
+    let mut drifted = Drifted::default();
     if !knows(root, version)? {
-        return Ok(Drifted(drifted));
+        return Ok(drifted);
     }
     for file in Written::all(role) {
         let (path, copy) = (file.path(), file.copy());
-        let kept = root.read(&copy).map_err(StepError::read(&copy))?;
-        if kept.is_some() && root.read(&path).map_err(StepError::read(&path))? != kept {
-            drifted.push(file);
+        let Some(kept) = root.read(&copy).map_err(StepError::read(&copy))? else { continue };
+        let mode = root.mode(&copy).map_err(StepError::read(&copy))?;
+        if root.is(&path, &kept, mode).map_err(StepError::read(&path))? {
+            continue;
+        }
+        drifted.files.push(file);
+        if let Written::Kubelet(_) = file {
+            // Where that cannot be said, it may.
+            let is_the_same = root.read(&path).is_ok_and(|content| content == Some(kept));
+            drifted.is_kubelets |= !is_the_same;
         }
     }
-    Ok(Drifted(drifted))
+    Ok(drifted)
 }
 
 /// Writes them as they were, and as old: by a manifest's age, [`super::renewed`] sees with which kubeconfig its pod runs.
 pub fn restore(root: &Root, drifted: &Drifted) -> Result<(), StepError> {
-    for file in &drifted.0 {
+    for file in &drifted.files {
         let (path, copy) = (file.path(), file.copy());
         let Some(content) = root.read(&copy).map_err(StepError::read(&copy))? else { continue };
+        let mode = root.mode(&copy).map_err(StepError::read(&copy))?;
         let age = root.written(&copy).map_err(StepError::read(&copy))?;
-        root.write(&path, &content, file.mode()).map_err(StepError::write(&path))?;
+        root.write(&path, &content, mode).map_err(StepError::write(&path))?;
         let aged = File::open(root.path(&path)).and_then(|file| file.set_modified(age));
         aged.map_err(StepError::write(&path))?;
     }
@@ -114,7 +117,7 @@ pub fn keep(root: &Root, role: NodeRole, version: &str) -> Result<(), StepError>
         };
         let content = root.read(&path).map_err(StepError::read(&path))?.filter(|_| is_whole);
         let kept = match content {
-            Some(content) => root.write(&copy, &content, 0o600),
+            Some(content) => root.mode(&path).and_then(|mode| root.write(&copy, &content, mode)),
             None => root.remove(&copy),
         };
         kept.map_err(StepError::write(&copy))?;
@@ -155,6 +158,7 @@ mod tests {
         assert!(none.is_empty());
         for file in Written::all(ROLE) {
             let before = root.read(file.path()).expect("read").expect("there");
+            let mode = root.mode(file.path()).expect("read");
             let mut changed = before.clone();
             changed.extend_from_slice(b"# changed\n");
             for content in [Some(changed), None] {
@@ -163,13 +167,35 @@ mod tests {
                     None => root.remove(file.path()).expect("removed"),
                 }
                 let found = drifted(&root, ROLE, "v1.33.1").expect("compared");
-                assert_eq!((&found.0, found.names()), (&vec![file], file.path()));
+                assert_eq!((&found.files, found.names()), (&vec![file], file.path()));
                 assert_eq!(found.is_kubelets(), matches!(file, Written::Kubelet(_)));
                 restore(&root, &found).expect("restored");
-                assert!(root.is(file.path(), &before, file.mode()).expect("read"));
+                assert!(root.is(file.path(), &before, mode).expect("read"));
                 let age = |path| root.written(path).expect("read");
                 assert_eq!(age(file.path()), age(file.copy()));
                 assert!(drifted(&root, ROLE, "v1.33.1").expect("compared").is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn other_permission_bits_and_a_link_come_back_too_and_are_nothing_to_the_kubelet() {
+        let (dir, root) = kept();
+        let elsewhere = dir.path().join("elsewhere");
+        for file in Written::all(ROLE) {
+            let before = root.read(file.path()).expect("read").expect("there");
+            let mode = root.mode(file.path()).expect("read");
+            for is_link in [false, true] {
+                if is_link {
+                    std::fs::rename(root.path(file.path()), &elsewhere).expect("moved");
+                    std::os::unix::fs::symlink(&elsewhere, root.path(file.path())).expect("linked");
+                } else {
+                    root.write(file.path(), &before, 0o640).expect("written");
+                }
+                let found = drifted(&root, ROLE, "v1.33.1").expect("compared");
+                assert_eq!((&found.files, found.is_kubelets()), (&vec![file], false));
+                restore(&root, &found).expect("restored");
+                assert!(root.is(file.path(), &before, mode).expect("read"));
             }
         }
     }
@@ -180,7 +206,7 @@ mod tests {
         root.write(manifest_path("etcd"), b"torn", 0o600).expect("written");
         assert!(drifted(&root, ROLE, "v1.34.0").expect("compared").is_empty());
         keep_first(&root, ROLE, "v1.34.0").expect("left alone");
-        assert_eq!(drifted(&root, ROLE, "v1.33.1").expect("compared").0, [Written::Manifest("etcd")]);
+        assert_eq!(drifted(&root, ROLE, "v1.33.1").expect("compared").files, [Written::Manifest("etcd")]);
         // What is torn when kubeadm has run is no truth either.
         keep(&root, ROLE, "v1.33.1").expect("kept");
         assert!(drifted(&root, ROLE, "v1.33.1").expect("compared").is_empty());

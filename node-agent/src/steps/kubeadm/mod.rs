@@ -44,6 +44,8 @@ use plan::{Next, decide_init, decide_join};
 const CONFIG: &str = "/run/k8s-myhome/kubeadm.yaml";
 /// The kubeconfig that a worker joins with, on tmpfs.
 const DISCOVERY: &str = "/run/k8s-myhome/discovery.conf";
+/// There while a running kubelet may have read other files than kubeadm wrote. On tmpfs: no kubelet outlives a boot.
+const READ_OTHERS: &str = "/run/k8s-myhome/kubelet-read-other-files";
 /// Left behind by a kubeadm that was killed in the middle of a join.
 const BOOTSTRAP_CONF: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 /// Where kubeadm, and the kubelet that it starts, write.
@@ -144,8 +146,7 @@ impl Kubeadm {
     async fn next(&self, desired: &DesiredState) -> Result<Next, StepError> {
         let version = version(desired)?;
         // Before the API server is asked: it may be away because of that.
-        let drifted = kept::drifted(&self.root, desired.role(), &desired.kubernetes_version)?;
-        if !drifted.is_empty() {
+        if let Some(drifted) = self.what_to_restore(desired)? {
             return Ok(Next::Restore(drifted));
         }
         Ok(match desired.role() {
@@ -162,6 +163,13 @@ impl Kubeadm {
             }
             NodeRole::Unspecified => return Err(StepError::Desired("no role".to_owned())),
         })
+    }
+
+    /// Files that are not as kubeadm wrote them. Without any in it: they are as they were, and the kubelet is still to read
+    /// them.
+    fn what_to_restore(&self, desired: &DesiredState) -> Result<Option<kept::Drifted>, StepError> {
+        let drifted = kept::drifted(&self.root, desired.role(), &desired.kubernetes_version)?;
+        Ok((!drifted.is_empty() || self.root.exists(READ_OTHERS)).then_some(drifted))
     }
 
     async fn init(
@@ -190,14 +198,25 @@ impl Kubeadm {
         self.keep(desired)
     }
 
-    /// Writes files as kubeadm did. The kubelet reads its own at its start, and sees to those of its static pods.
-    async fn restore(&self, drifted: &kept::Drifted, progress: &Progress) -> Result<(), StepError> {
-        progress.say(format!("restoring {}", drifted.names()));
-        kept::restore(&self.root, drifted)?;
-        if drifted.is_kubelets() && self.root.is_live() {
+    /// Writes files as kubeadm did. The kubelet sees to those of its static pods; for its own it is to be restarted, which
+    /// is noted before anything is changed, so that it is though this agent is ended in between.
+    fn restore(&self, drifted: &kept::Drifted, progress: &Progress) -> Result<(), StepError> {
+        if drifted.is_kubelets() {
+            self.root.write(READ_OTHERS, b"", 0o600).map_err(StepError::write(READ_OTHERS))?;
+        }
+        if !drifted.is_empty() {
+            progress.say(format!("restoring {}", drifted.names()));
+        }
+        kept::restore(&self.root, drifted)
+    }
+
+    /// A kubelet reads its files at its start; one that does not run reads them then.
+    async fn restart_with_files(&self, progress: &Progress) -> Result<(), StepError> {
+        if self.root.is_live() {
+            progress.say("restarting the kubelet with the files that kubeadm wrote");
             systemctl(&["try-restart", kubelet::UNIT]).await?;
         }
-        Ok(())
+        self.root.remove(READ_OTHERS).map_err(StepError::write(READ_OTHERS))
     }
 
     fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<Temporary, StepError> {
@@ -292,6 +311,9 @@ impl Step for Kubeadm {
                 self.settle(desired).await?;
                 Check::True
             }
+            Next::Restore(drifted) if drifted.is_empty() => {
+                Check::False("the kubelet has read other files than kubeadm wrote".to_owned())
+            }
             Next::Restore(drifted) => Check::False(format!("not as kubeadm wrote it: {}", drifted.names())),
             Next::Init { doing, .. } => Check::False(doing.to_owned()),
             Next::Join => Check::False("joining".to_owned()),
@@ -312,17 +334,27 @@ impl Step for Kubeadm {
         let mut patience = Patience::default();
         // Of the kubelet: while it is worked on, and from when it is stopped until kubeadm has run.
         let mut claim = None;
+        let (mut is_first, mut has_restored) = (true, false);
         loop {
             let next = self.next(desired).await?;
             patience.bear(&next, Instant::now())?;
+            let restores = matches!(next, Next::Restore(_));
             if next.works_on_kubelet() && claim.is_none() {
                 claim = Some(self.claims.claim(Service::Kubelet).await);
             }
             let keeps_claim = matches!(next, Next::StopKubelet | Next::Wait { .. });
             match next {
                 Next::Done => return Ok(()),
+                // All that was wrong. The API may be away for long, be it because of that: the check says so.
+                Next::Wait { .. } if has_restored => return Ok(()),
                 Next::Restore(drifted) => {
-                    self.restore(&drifted, progress).await?;
+                    self.restore(&drifted, progress)?;
+                    if self.root.exists(READ_OTHERS) {
+                        if claim.is_none() {
+                            claim = Some(self.claims.claim(Service::Kubelet).await);
+                        }
+                        self.restart_with_files(progress).await?;
+                    }
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Next::Init { doing, skip } => {
@@ -364,6 +396,8 @@ impl Step for Kubeadm {
             if !keeps_claim {
                 claim = None;
             }
+            has_restored = restores && (is_first || has_restored);
+            is_first = false;
         }
     }
 }
@@ -511,6 +545,77 @@ mod tests {
                 assert!(!step.root.exists(path), "{path}");
             }
         }
+    }
+
+    /// A worker as kubeadm has set it up, of a cluster whose API is away.
+    fn worker() -> (tempfile::TempDir, Kubeadm, DesiredState) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Kubeadm::new(Root::new(dir.path()), Claims::default());
+        let (certificate, key) = crate::certificate::example(3600);
+        let credentials = k8sctl_proto::node::v1::ManagedFile {
+            path: KUBELET_CONF.to_owned(),
+            content: crate::kubeconfig::example(&certificate, &key),
+            mode: 0o600,
+        };
+        let desired = DesiredState {
+            role: NodeRole::Worker.into(),
+            kubernetes_version: "v1.33.1".to_owned(),
+            // Kept for nobody, so that it is refused at once.
+            control_plane_endpoint: "127.0.0.1:1".to_owned(),
+            files: vec![credentials],
+            ..DesiredState::default()
+        };
+        observe::write_kubelet_config(&step.root);
+        step.keep(&desired).expect("kept");
+        (dir, step, desired)
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_comes_back_at_once_though_the_api_is_away() {
+        let (_dir, step, desired) = worker();
+        let before = step.root.read(observe::KUBELET_CONFIG).expect("read");
+        step.root.remove(observe::KUBELET_CONFIG).expect("removed");
+        let progress = Progress::new(Board::default(), "kubeadm");
+        let applied = tokio::time::timeout(Duration::from_secs(60), step.apply(&desired, &progress));
+        applied.await.expect("it does not wait for the API").expect("restored");
+        assert_eq!(step.root.read(observe::KUBELET_CONFIG).expect("read"), before);
+        let next = step.next(&desired).await.expect("decided");
+        assert!(matches!(next, Next::Wait { .. }), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_is_restarted_though_the_agent_is_ended_behind_the_files() {
+        let (_dir, step, desired) = worker();
+        let progress = Progress::new(Board::default(), "kubeadm");
+        let noted = || step.root.exists(READ_OTHERS);
+        let what = || step.what_to_restore(&desired).expect("compared");
+        assert_eq!(what(), None);
+
+        // Ended there: all files are as they were, and only the note tells that the kubelet is still to be restarted.
+        step.root.write(READ_OTHERS, b"", 0o600).expect("written");
+        let none = what().expect("a restart");
+        assert!(none.is_empty());
+        step.restore(&none, &progress).expect("nothing to do");
+        step.restart_with_files(&progress).await.expect("restarted");
+        assert_eq!((what(), noted()), (None, false));
+
+        // It is there before any file is: here the file cannot be written.
+        let path = step.root.path(observe::KUBELET_FLAGS);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir_all(path.join("in the way")).expect("made");
+        let drifted = what().expect("drifted");
+        step.restore(&drifted, &progress).expect_err("a directory is in the way");
+        assert!(noted());
+        std::fs::remove_dir_all(&path).expect("removed");
+        step.restore(&what().expect("drifted"), &progress).expect("restored");
+        assert!(noted());
+        step.restart_with_files(&progress).await.expect("restarted");
+        assert_eq!(what(), None);
+
+        // What the kubelet does not read again is no reason.
+        let content = step.root.read(observe::KUBELET_FLAGS).expect("read").expect("there");
+        step.root.write(observe::KUBELET_FLAGS, &content, 0o640).expect("written");
+        assert!(!what().expect("drifted").is_kubelets());
     }
 
     #[tokio::test]

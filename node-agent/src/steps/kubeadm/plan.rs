@@ -102,16 +102,20 @@ pub enum Next {
 }
 
 impl Next {
-    /// Whether it starts or stops the kubelet's unit.
+    /// Whether it starts or stops the kubelet's unit. To restore files does so only behind the files, for which who works on
+    /// the unit may be waiting.
     pub fn works_on_kubelet(&self) -> bool {
         match self {
             Self::Init { .. }
             | Self::Join
             | Self::StartKubelet
             | Self::StopKubelet
-            | Self::RestartKubelet
-            | Self::Restore(_) => true,
-            Self::Done | Self::RestartComponents(_) | Self::Annotate | Self::Wait { .. } => false,
+            | Self::RestartKubelet => true,
+            Self::Done
+            | Self::Restore(_)
+            | Self::RestartComponents(_)
+            | Self::Annotate
+            | Self::Wait { .. } => false,
         }
     }
 }

@@ -71,8 +71,10 @@ pub struct Merge<T> {
     window: Micros,
     lag: Micros,
     inputs: Vec<Input<T>>,
-    /// Of every input that has lines, the time of the first.
-    heads: BTreeSet<(Micros, usize)>,
+    /// Of every input that has lines, the time of the first: the least of them, and the others. As long as one input has
+    /// the next line again and again, nothing is sorted.
+    head: Option<(Micros, usize)>,
+    others: BTreeSet<(Micros, usize)>,
     /// Inputs without lines that are loading, and that are live.
     loading: BTreeSet<usize>,
     live: BTreeSet<usize>,
@@ -89,7 +91,8 @@ impl<T> Merge<T> {
             window: micros(window),
             lag: micros(lag),
             inputs: Vec::new(),
-            heads: BTreeSet::new(),
+            head: None,
+            others: BTreeSet::new(),
             loading: BTreeSet::new(),
             live: BTreeSet::new(),
             ended: 0,
@@ -128,7 +131,16 @@ impl<T> Merge<T> {
             it.queue.push_back(Waiting { time, arrived, item });
         }
         if let (true, Some(first)) = (was_empty, it.queue.front()) {
-            self.heads.insert((first.time, input));
+            let new = (first.time, input);
+            match self.head {
+                Some(head) if head < new => {
+                    self.others.insert(new);
+                }
+                head => {
+                    self.others.extend(head);
+                    self.head = Some(new);
+                }
+            }
             self.sort_in(input);
         }
     }
@@ -146,12 +158,12 @@ impl<T> Merge<T> {
 
     /// Whether lines are waiting.
     pub fn has_lines(&self) -> bool {
-        !self.heads.is_empty()
+        self.head.is_some()
     }
 
     /// The next line, if it is its turn at this moment.
     pub fn next(&mut self, now: Micros) -> Next<T> {
-        let Some(&(time, input)) = self.heads.first() else {
+        let Some((time, input)) = self.head else {
             return if self.ended == self.inputs.len() { Next::End } else { Next::Wait };
         };
         if !self.loading.is_empty() {
@@ -163,14 +175,17 @@ impl<T> Merge<T> {
                 return Next::At(deadline);
             }
         }
-        self.heads.pop_first();
         let it = &mut self.inputs[input];
-        let Some(line) = it.queue.pop_front() else { unreachable!("an input among the heads has lines") };
-        match it.queue.front() {
-            Some(next) => {
-                self.heads.insert((next.time, input));
+        let Some(line) = it.queue.pop_front() else { unreachable!("the input at the head has lines") };
+        match it.queue.front().map(|next| (next.time, input)) {
+            Some(next) if self.others.first().is_none_or(|other| next < *other) => self.head = Some(next),
+            next => {
+                self.others.extend(next);
+                self.head = self.others.pop_first();
+                if next.is_none() {
+                    self.sort_in(input);
+                }
             }
-            None => self.sort_in(input),
         }
         let late = time < self.newest;
         self.newest = self.newest.max(time);

@@ -75,9 +75,12 @@ fn slow_readers(host: &Host, log: &[&str], figures: &mut Vec<Figure>) -> Result<
             thread::sleep(LOOK);
         }
         let grown = most.saturating_sub(before) as f64 / MIB;
+        let had: Vec<u64> = slow.iter().map(SlowReader::kibibytes).collect();
         let held = k8sctl::time(host, log, DEADLINE)?.as_secs_f64();
-        let reading = slow.iter().filter(|reader| reader.is_reading()).count();
-        ensure!(reading == SLOW, "only {reading} of {SLOW} slow readers read on");
+        // Of a kibibyte each second, half: a second that has begun is none, and a busy machine is late.
+        let due = (held / 2.0) as u64;
+        let stuck = slow.iter().zip(had).filter(|(reader, had)| reader.kibibytes() < had + due).count();
+        ensure!(stuck == 0, "{stuck} of {SLOW} slow readers did not read on");
         println!(
             "  pair {pair}: alone {free:.2} s, beside {SLOW} slow ones {held:.2} s, host agent +{grown:.1} MiB"
         );

@@ -166,6 +166,8 @@ pub fn nothing_is_lost_or_doubled(lab: &Lab, pace: Pace) -> Result<()> {
         shell = is_new.then_some(new);
         Ok(is_new)
     })?;
+    let is_told = told::has_told(lab, before, REBOOTED, "VMRebooted", "")?;
+    ensure!(is_told, "no event tells that {REBOOTED} was rebooted");
     write_numbers(shell.as_mut().context("its shell")?, BEFORE + 1, LINES)?;
     let all = BTreeMap::from([(REBOOTED, LINES), (CUT_OFF.0, 2 * FEW)]);
     wait_until("all of them are shown", 20 * MINUTE, || {

@@ -13,6 +13,7 @@ mod inside;
 mod live;
 mod repairs;
 mod soak;
+mod some;
 mod survival;
 mod told;
 mod upgrade;

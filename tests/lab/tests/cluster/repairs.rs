@@ -30,7 +30,7 @@ struct Drift {
     look: &'static str,
 }
 
-/// On the worker nothing that the kernel tells of: that takes the next round of checks. Spoilt files are as good as before
+/// On the worker nothing that the kernel tells of: that takes the next look at what the kernel has. Spoilt files are as good as before
 /// to those who read them.
 const DRIFTS: [Drift; 5] = [
     Drift {

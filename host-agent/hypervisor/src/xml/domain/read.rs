@@ -174,6 +174,7 @@ pub fn read_domain(
         ours: owner_of(inactive, &domain.uuid)?,
         state,
         run: live.as_ref().and_then(|live| live.run),
+        rebooted: None,
         autostart,
         accelerator: Accelerator::of_domain_type(&domain.kind),
         has_managed_save: false,

@@ -69,3 +69,24 @@ async fn an_operation_whose_task_panics_is_told_of_and_ends_at_its_deadline() {
     let patient = agent.wait_operation("the other goes on", &patient, told).await;
     assert_eq!(patient.state(), control::OperationState::Running);
 }
+
+/// The host agent is killed, or cannot write, before the end of the operation stands in its records.
+#[tokio::test]
+async fn the_end_of_an_operation_whose_task_panics_is_one_event() {
+    let agent = FakeHostAgent::new().await;
+    let manager = agent.start().await;
+    let late = NewGeneration { deadline: jiff::Timestamp::UNIX_EPOCH, ..agent.generation(SPEC).await };
+    let late = agent.begin(late).await.id;
+    for _ in 0..2 {
+        manager.tell_of_panic("home", "the test wants it").await.expect("writes");
+        assert_eq!(agent.failure_of(&late).await.id, "HOST-INTERNAL");
+        let undo = |c: &mut rusqlite::Connection| {
+            c.execute("UPDATE operation SET state = 'running', failure = NULL, finished = NULL", [])
+        };
+        assert_eq!(agent.store.call_blocking(undo).expect("writes"), 1);
+        agent.shared.operations.send_modify(|all| all.clear());
+    }
+    let failed = Selection { types: vec![EventType::OperationFailed], ..Selection::of_cluster("home") };
+    let told = agent.shared.events.page(0, &failed).await.expect("reads").events;
+    assert_eq!(told.len(), 1, "{told:?}");
+}

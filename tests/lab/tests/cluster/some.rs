@@ -1,0 +1,50 @@
+//! Single phases, for whoever works on one: on a cluster that stays, so that the next run of it begins at once.
+//!
+//! In a lab (`tests/lab/shell`): `LAB_PHASES=repairs,soak cargo test -p lab-tests --test cluster -- --ignored --nocapture
+//! these_phases`.
+
+use anyhow::{Context as _, Result, bail};
+use lab_tests::pace::Pace;
+use lab_tests::{Lab, Running, wait_until};
+
+use super::{MINUTE, follow, k8sctl, live, repairs, soak, survival, told, upgrade};
+
+#[test]
+#[ignore = "needs LAB_PHASES"]
+fn these_phases() -> Result<()> {
+    let names = std::env::var("LAB_PHASES").context("LAB_PHASES=repairs,soak says which ones")?;
+    let lab = Lab::here()?;
+    let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
+    let mut agent = lab.host_agent(None)?;
+    k8sctl(&lab, &["up", "-f", &home, "--yes"])?;
+    wait_until("all is well", 20 * MINUTE, || told::is_well(&lab))?;
+    let pace = survival::a_vm_crashes(&lab)?;
+    for name in names.split(',') {
+        agent = one(&lab, &home, agent, pace, name).with_context(|| format!("phase {name}"))?;
+    }
+    Ok(())
+}
+
+fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<Running> {
+    match name {
+        "well" => live::it_is_well(lab)?,
+        "live" => live::conditions_and_logs_are_live(lab, pace)?,
+        "repairs" => repairs::nodes_mend_themselves(lab, home, pace)?,
+        "follow" => {
+            follow::markers_come_in_order(lab, pace)?;
+            follow::bounds_are_exact(lab)?;
+            follow::nothing_is_lost_or_doubled(lab, pace)?;
+        }
+        "upgrade" => upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?,
+        "support" => upgrade::a_bundle_tells_of_all_of_it(lab)?,
+        "worker" => return super::a_worker_joins_and_leaves(lab, home, agent, pace),
+        "network" => super::vms_come_back_onto_their_network(lab, home)?,
+        "killed" => return survival::host_agent_is_killed(lab, agent, pace),
+        "libvirtd" => survival::libvirtd_is_restarted(lab, pace)?,
+        "suspended" => survival::host_is_suspended(lab, &agent, pace)?,
+        "full" => return survival::host_agent_has_no_room(lab, agent, pace),
+        "soak" => return soak::for_a_while(lab, agent, pace),
+        _ => bail!("there is no such phase"),
+    }
+    Ok(agent)
+}
