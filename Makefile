@@ -6,6 +6,7 @@
 #   make test    every test, the ones on three VMs included
 #   make bench   the measured figures, or one: make bench BENCH=name
 #   make plot    docs/performance-scale.svg, from what make bench has measured
+#   make pictures  docs/pictures: the dashboard, as tmux and Chromium show it
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
 #   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
@@ -40,7 +41,7 @@ cargo test -p lab-tests --no-run
 $(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
 endef
 
-.PHONY: help deps build up down test lab-test bench plot soak fuzz lint
+.PHONY: help deps build up down test lab-test bench plot pictures soak fuzz lint
 
 help:
 	@sed -n 's/^#  *\(make .*\)/\1/p' Makefile
@@ -93,6 +94,12 @@ bench: deps
 plot: deps
 	@$(RUST)
 	cargo run --quiet --package bench-figures --bin bench-plot -- target/bench/figures.json docs/performance-scale.svg
+
+# Of a fake host agent's cluster: neither VM nor lab.
+pictures:
+	@$(LAB)/deps lab
+	$(RUST)
+	K8SCTL_PICTURES=docs/pictures cargo test -p ctl --test pictures -- --exact docs::the_pictures_of_the_docs_are_taken
 
 # On a cluster of its own in a lab; the same seed brings the same faults in the same order.
 soak:

@@ -1,5 +1,5 @@
 //! A host agent that only tells a story, for looking at `k8sctl` by hand:
-//! `fake_host_agent SOCKET [up|failed|trouble]`, then `k8sctl --socket SOCKET up -f examples/home.toml`.
+//! `fake_host_agent SOCKET [up|failed|trouble|dead-node]`, then `k8sctl --socket SOCKET up -f examples/home.toml`.
 
 #[path = "../tests/fake/mod.rs"]
 mod fake;
@@ -7,7 +7,7 @@ mod fake;
 use std::path::Path;
 use std::time::Duration;
 
-use fake::{Answers, FakeHostAgent, story};
+use fake::{Answers, FakeHostAgent, scenes, story};
 
 #[tokio::main]
 async fn main() {
@@ -28,6 +28,7 @@ async fn main() {
             checks: vec![story::failed_check()],
             ..calm
         },
+        Some("dead-node") => scenes::dead_node(),
         _ => calm,
     };
     FakeHostAgent::new(answers).serve(Path::new(&socket)).await;

@@ -9,27 +9,20 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::Stdio;
 
 use fake::{Answers, story};
-use harness::{Bench, DEADLINE};
+use harness::{Bench, DEADLINE, send};
 use k8sctl_types::failure::Failure;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::process::Child;
 use tokio::time::timeout;
 use tonic::Code;
 
 fn lively() -> Answers {
     Answers { endless: true, ..story::answers() }
-}
-
-fn send(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
-    kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test]
@@ -68,9 +61,7 @@ enum End {
 
 /// Runs it in a terminal, ends it when it shows this, and gives the exit code and all that it wrote.
 async fn in_a_terminal(bench: &Bench, shows: &str, end: End) -> (Option<i32>, String) {
-    while !bench.path("api.sock").exists() {
-        tokio::task::yield_now().await;
-    }
+    bench.listening().await;
     let mut ours =
         File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap());
     grantpt(&ours).unwrap();
@@ -147,21 +138,6 @@ async fn a_terminal_that_is_gone_ends_it() {
     assert!(matches!(status, Some(130 | 1)), "{status:?}: {said}");
 }
 
-/// Begins to serve; gives what runs, and the URL that was printed.
-async fn served(bench: &Bench) -> (Child, String) {
-    while !bench.path("api.sock").exists() {
-        tokio::task::yield_now().await;
-    }
-    let mut command = bench.command(&["dashboard", "--web"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().expect("it says where");
-    let url = line.split_once("dashboard of cluster home: ").expect("the URL").1.to_owned();
-    let second = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
-    assert!(second.contains("Ctrl-C ends it"), "{second}");
-    (child, url)
-}
-
 async fn get(url: &str) -> TcpStream {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let mut stream = TcpStream::connect(host).await.unwrap();
@@ -186,7 +162,7 @@ async fn until(stream: &mut TcpStream, read: &mut String, text: &str) {
 async fn a_browser_sees_the_same() {
     let answers = Answers { status: vec![story::troubled_status()], ..lively() };
     let bench = Bench::new(answers);
-    let (mut child, url) = served(&bench).await;
+    let (mut child, url) = bench.served().await;
     assert!(url.starts_with("http://127.0.0.1:") && url.ends_with('/'), "{url}");
     let token = url.trim_end_matches('/').rsplit('/').next().unwrap();
     assert_eq!(token.len(), 64, "{url}");
@@ -225,7 +201,7 @@ async fn a_browser_sees_the_same() {
 async fn what_was_seen_stays_while_the_host_agent_is_away() {
     let answers = Answers { broken_after: Some(1), away: 8, logs_lost_after: Some(1), ..lively() };
     let bench = Bench::new(answers);
-    let (mut child, url) = served(&bench).await;
+    let (mut child, url) = bench.served().await;
     let mut live = get(&format!("{url}live")).await;
     let mut read = String::new();
     until(&mut live, &mut read, "\"old\":\"the host agent does not answer, for ").await;

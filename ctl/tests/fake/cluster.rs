@@ -5,7 +5,7 @@ use k8sctl_proto::control::v1::*;
 use k8sctl_types::failure::Failure;
 use tonic::{Code, Request, Response, Status};
 
-use super::{FakeHostAgent, Reply, broken, stream};
+use super::{Answers, FakeHostAgent, Reply, broken, stream};
 
 #[tonic::async_trait]
 impl ClusterService for FakeHostAgent {
@@ -45,8 +45,13 @@ impl ClusterService for FakeHostAgent {
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
         let answers = self.called(request.into_inner())?;
         let broken = self.broken_after(true);
-        let states = answers.operation.into_iter().take(broken.unwrap_or(usize::MAX));
-        let states = states.map(|operation| WatchOperationResponse { operation: Some(operation) }).collect();
+        let state = |operation| WatchOperationResponse { operation: Some(operation) };
+        if answers.endless && broken.is_none() {
+            let all =
+                move |answers: &Answers| answers.operation.iter().cloned().map(state).collect::<Vec<_>>();
+            return Ok(Response::new(self.growing(answers.pace, all)));
+        }
+        let states = answers.operation.into_iter().take(broken.unwrap_or(usize::MAX)).map(state).collect();
         Ok(Response::new(stream(states, answers.pace, answers.endless)))
     }
 
@@ -73,11 +78,14 @@ impl ClusterService for FakeHostAgent {
             return Err(Status::unavailable("nobody is there"));
         }
         let broken = self.broken_after(request.watch);
+        let state = |status| WatchStatusResponse { status: Some(status) };
+        if answers.endless && request.watch && broken.is_none() {
+            let all = move |answers: &Answers| answers.status.iter().cloned().map(state).collect::<Vec<_>>();
+            return Ok(Response::new(self.growing(answers.pace, all)));
+        }
         let wanted = if request.watch { broken.unwrap_or(usize::MAX) } else { 1 };
-        let states = answers.status.into_iter().take(wanted);
-        let states = states.map(|status| WatchStatusResponse { status: Some(status) }).collect();
-        let is_endless = answers.endless && request.watch && broken.is_none();
-        Ok(Response::new(stream(states, answers.pace, is_endless)))
+        let states = answers.status.into_iter().take(wanted).map(state).collect();
+        Ok(Response::new(stream(states, answers.pace, false)))
     }
 
     type StreamEventsStream = Reply<StreamEventsResponse>;
@@ -135,21 +143,29 @@ impl ClusterService for FakeHostAgent {
         let begin = request.positions.iter().map(|it| it.cursor.parse::<usize>().unwrap()).max();
         let answers = self.called(request)?;
         let lost = self.answers.lock().unwrap().logs_lost_after.take();
-        let notices = StreamLogsResponse { notices: answers.log_notices, ..Default::default() };
-        let line = |(place, line): (usize, ClusterLogLine)| StreamLogsResponse {
-            positions: vec![LogPosition {
-                node_name: line.node_name.clone(),
-                cursor: (place + 1).to_string(),
-            }],
-            lines: vec![line],
-            ..Default::default()
-        };
-        let lines = answers.logs.into_iter().enumerate().skip(begin.unwrap_or(0)).map(line);
-        let all = std::iter::once(notices).chain(lines).take(lost.map_or(usize::MAX, |lines| lines + 1));
-        let mut replies = stream(all.collect(), answers.pace, answers.endless && follow && lost.is_none());
+        let begin = begin.unwrap_or(0);
+        if answers.endless && follow && lost.is_none() {
+            let all = move |answers: &Answers| log_messages(answers, begin);
+            return Ok(Response::new(self.growing(answers.pace, all)));
+        }
+        let all = log_messages(&answers, begin).into_iter();
+        let all = all.take(lost.map_or(usize::MAX, |lines| lines + 1)).collect();
+        let mut replies = stream(all, answers.pace, false);
         if lost.is_some() {
             replies = broken(replies);
         }
         Ok(Response::new(replies))
     }
+}
+
+/// The notices, and behind them the lines from this place on, each with the position behind it.
+fn log_messages(answers: &Answers, begin: usize) -> Vec<StreamLogsResponse> {
+    let notices = StreamLogsResponse { notices: answers.log_notices.clone(), ..Default::default() };
+    let line = |(place, line): (usize, ClusterLogLine)| StreamLogsResponse {
+        positions: vec![LogPosition { node_name: line.node_name.clone(), cursor: (place + 1).to_string() }],
+        lines: vec![line],
+        ..Default::default()
+    };
+    let lines = answers.logs.iter().cloned().enumerate().skip(begin).map(line);
+    std::iter::once(notices).chain(lines).collect()
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod others;
+pub mod scenes;
 pub mod story;
 
 use std::path::Path;
@@ -19,7 +20,7 @@ use k8sctl_proto::control::v1::image_service_server::ImageServiceServer;
 use k8sctl_proto::control::v1::plugin_service_server::PluginServiceServer;
 use k8sctl_proto::control::v1::{self as control, Operation};
 use k8sctl_types::failure::Failure;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -38,7 +39,7 @@ pub struct Answers {
     pub broken_after: Option<usize>,
     /// So many watches of a status find nobody.
     pub away: usize,
-    /// The stream stays open after the last state.
+    /// The stream stays open after the last state, and goes on with what is added.
     pub endless: bool,
     /// Between two states.
     pub pace: Option<Duration>,
@@ -68,11 +69,53 @@ pub struct Answers {
 pub struct FakeHostAgent {
     pub answers: Arc<Mutex<Answers>>,
     pub calls: Arc<Mutex<Vec<String>>>,
+    /// Changes when something is added to the answers.
+    added: Arc<watch::Sender<()>>,
 }
 
 impl FakeHostAgent {
     pub fn new(answers: Answers) -> Self {
-        Self { answers: Arc::new(Mutex::new(answers)), calls: Arc::default() }
+        Self { answers: Arc::new(Mutex::new(answers)), calls: Arc::default(), added: Arc::default() }
+    }
+
+    /// Adds states or lines behind the last ones: endless streams tell of them.
+    pub fn add(&self, add: impl FnOnce(&mut Answers)) {
+        add(&mut self.answers.lock().unwrap());
+        self.added.send_replace(());
+    }
+
+    /// An endless stream of what `read` finds in the answers, and of what is added behind that.
+    fn growing<T: Send + 'static>(
+        &self,
+        pace: Option<Duration>,
+        read: impl Fn(&Answers) -> Vec<T> + Send + 'static,
+    ) -> Reply<T> {
+        let (sender, receiver) = mpsc::channel(1);
+        let (answers, mut added) = (Arc::clone(&self.answers), self.added.subscribe());
+        tokio::spawn(async move {
+            let mut told = 0;
+            loop {
+                added.mark_unchanged();
+                let all = {
+                    let answers = answers.lock().unwrap();
+                    read(&answers)
+                };
+                for message in all.into_iter().skip(told) {
+                    if let (Some(pace), true) = (pace, told > 0) {
+                        tokio::time::sleep(pace).await;
+                    }
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                    told += 1;
+                }
+                tokio::select! {
+                    () = sender.closed() => return,
+                    changed = added.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        ReceiverStream::new(receiver)
     }
 
     /// Serves on this socket until the task is dropped.

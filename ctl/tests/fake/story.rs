@@ -62,7 +62,8 @@ pub fn destructive_plan() -> Plan {
     Plan { changes: vec![gone], ..plan() }
 }
 
-fn steps(done: usize) -> Vec<StepStatus> {
+/// So many of them are done, and the next one runs.
+pub fn steps(done: usize) -> Vec<StepStatus> {
     let state = |index: usize| match index.cmp(&done) {
         std::cmp::Ordering::Less => StepState::Done,
         std::cmp::Ordering::Equal => StepState::Running,
@@ -79,7 +80,7 @@ fn steps(done: usize) -> Vec<StepStatus> {
     STEPS.iter().enumerate().map(step).collect()
 }
 
-fn operation(state: OperationState, progress: Vec<Progress>) -> Operation {
+pub fn operation(state: OperationState, progress: Vec<Progress>) -> Operation {
     Operation {
         id: OPERATION.to_owned(),
         cluster_name: "home".to_owned(),
@@ -92,7 +93,7 @@ fn operation(state: OperationState, progress: Vec<Progress>) -> Operation {
     }
 }
 
-fn progress(object: &str, phase: &str, message: &str, done: bool, steps: Vec<StepStatus>) -> Progress {
+pub fn progress(object: &str, phase: &str, message: &str, done: bool, steps: Vec<StepStatus>) -> Progress {
     let (object, phase, message) = (object.to_owned(), phase.to_owned(), message.to_owned());
     Progress { object, phase, message, done, started: ago(12), steps }
 }

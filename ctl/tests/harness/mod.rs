@@ -11,9 +11,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use k8sctl_types::failure::Failure;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::runtime::Runtime;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tonic::Code;
@@ -27,7 +29,9 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Bench {
     pub dir: TempDir,
     pub fake: FakeHostAgent,
-    server: AbortHandle,
+    server: Option<AbortHandle>,
+    /// What serves where it can leave.
+    apart: Option<Runtime>,
 }
 
 /// What a run left.
@@ -65,7 +69,31 @@ impl Bench {
         let socket = dir.path().join("api.sock");
         // Listening begins before the first await of the server, and the runs wait for the task to begin.
         let server = tokio::spawn(async move { serving.serve(&socket).await }).abort_handle();
-        Self { dir, fake, server }
+        Self { dir, fake, server: Some(server), apart: None }
+    }
+
+    /// The same, but it can leave: it serves from a runtime of its own, with which all ends that it has open, as with a
+    /// process.
+    pub fn apart(answers: Answers) -> Self {
+        let (dir, fake) = (tempfile::tempdir().unwrap(), FakeHostAgent::new(answers));
+        let mut bench = Self { dir, fake, server: None, apart: None };
+        bench.come_back();
+        bench
+    }
+
+    /// The host agent is gone when this returns.
+    pub async fn leave(&mut self) {
+        let runtime = self.apart.take().expect("it serves apart, and has not left");
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
+    }
+
+    /// Another host agent serves on the same socket, and answers the same.
+    pub fn come_back(&mut self) {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let (serving, socket) = (self.fake.clone(), self.path("api.sock"));
+        runtime.spawn(async move { serving.serve(&socket).await });
+        self.apart = Some(runtime);
     }
 
     pub fn failing(code: Code, failure: Failure) -> Self {
@@ -99,19 +127,34 @@ impl Bench {
         command
     }
 
-    pub async fn run(&self, args: &[&str]) -> Run {
-        // Lets the server begin to listen.
+    /// Lets the server begin to listen.
+    pub async fn listening(&self) {
         while !self.path("api.sock").exists() {
             tokio::task::yield_now().await;
         }
+    }
+
+    pub async fn run(&self, args: &[&str]) -> Run {
+        self.listening().await;
         finish(self.command(args)).await
+    }
+
+    /// Begins `dashboard --web`; gives what runs, and the URL that was printed.
+    pub async fn served(&self) -> (Child, String) {
+        self.listening().await;
+        let mut command = self.command(&["dashboard", "--web"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().expect("it says where");
+        let url = line.split_once("dashboard of cluster home: ").expect("the URL").1.to_owned();
+        let second = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        assert!(second.contains("Ctrl-C ends it"), "{second}");
+        (child, url)
     }
 
     /// Runs what goes on for ever until it has printed so many lines, and ends it then.
     pub async fn follow(&self, args: &[&str], count: usize) -> Run {
-        while !self.path("api.sock").exists() {
-            tokio::task::yield_now().await;
-        }
+        self.listening().await;
         let mut command = self.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -139,7 +182,13 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        self.server.abort();
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+        // Not dropped: that waits, and a test's runtime may not.
+        if let Some(runtime) = self.apart.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -150,7 +199,8 @@ pub fn bare(home: &Path) -> Command {
     command
 }
 
-fn heeds_nothing(command: &mut Command, home: &Path) {
+/// It gets nothing of this process's environment that `k8sctl` heeds.
+pub fn heeds_nothing(command: &mut Command, home: &Path) {
     for name in ["K8SCTL_SOCKET", "K8SCTL_CONFIG", "K8SCTL_LOG", "KUBECONFIG", "NO_COLOR"] {
         command.env_remove(name);
     }
@@ -161,4 +211,9 @@ pub async fn finish(mut command: Command) -> Run {
     let output = command.output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Run { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+pub fn send(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    kill_process(pid, signal).unwrap();
 }
