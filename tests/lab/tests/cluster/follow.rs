@@ -202,7 +202,13 @@ fn first_wrong(sorted: &[u64]) -> String {
 
 /// One line in the journal, from the debug unit.
 fn write(shell: &mut Shell, text: &str) -> Result<()> {
-    shell.run(&format!("echo '{text}' | systemd-cat")).map(drop)
+    shell.run(&written_by(&format!("echo '{text}'"))).map(drop)
+}
+
+/// What prints into the journal lives until that has all of it: journald looks up the unit of a process that lives, and of
+/// one that is gone it knows none.
+fn written_by(command: &str) -> String {
+    format!("systemd-cat sh -c \"{command}; journalctl --sync\"")
 }
 
 /// Numbered lines, which are on the disk when it returns. The shell's own answer is waited for a few minutes at most.
@@ -211,10 +217,10 @@ fn write_numbers(shell: &mut Shell, from: u64, to: u64) -> Result<()> {
     let mut next = from;
     while next <= to {
         let last = to.min(next + AT_ONCE - 1);
-        shell.run(&format!("seq -f 'numbered %.0f' {next} {last} | systemd-cat"))?;
+        shell.run(&written_by(&format!("seq -f 'numbered %.0f' {next} {last}")))?;
         next = last + 1;
     }
-    shell.run("journalctl --sync").map(drop)
+    Ok(())
 }
 
 fn boot_id(shell: &mut Shell) -> Result<String> {
