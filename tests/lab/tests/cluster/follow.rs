@@ -200,27 +200,23 @@ fn first_wrong(sorted: &[u64]) -> String {
     wrong.map_or_else(|| "too few".to_owned(), |(expected, found)| format!("{found} instead of {expected}"))
 }
 
-/// One line in the journal, from the debug unit.
+/// One line in the journal, of the debug unit: by its own stream, since of a process that is gone before journald looks it
+/// has no unit.
 fn write(shell: &mut Shell, text: &str) -> Result<()> {
-    shell.run(&written_by(&format!("echo '{text}'"))).map(drop)
+    shell.run(&format!("echo '{text}' >&4")).map(drop)
 }
 
-/// What prints into the journal lives until that has all of it: journald looks up the unit of a process that lives, and of
-/// one that is gone it knows none.
-fn written_by(command: &str) -> String {
-    format!("systemd-cat sh -c \"{command}; journalctl --sync\"")
-}
-
-/// Numbered lines, which are on the disk when it returns. The shell's own answer is waited for a few minutes at most.
+/// Numbered lines, which journald has when it returns. The shell's own answer is waited for a few minutes at most.
 fn write_numbers(shell: &mut Shell, from: u64, to: u64) -> Result<()> {
     const AT_ONCE: u64 = 10_000;
     let mut next = from;
     while next <= to {
         let last = to.min(next + AT_ONCE - 1);
-        shell.run(&written_by(&format!("seq -f 'numbered %.0f' {next} {last}")))?;
+        shell.run(&format!("seq -f 'numbered %.0f' {next} {last} >&4"))?;
         next = last + 1;
     }
-    Ok(())
+    let is_last = format!("journalctl -q -u {UNIT} -n 1 -o cat | grep -qx 'numbered {to}'");
+    wait_until("journald has all of them", 10 * MINUTE, || Ok(shell.try_run(&is_last)?.0 == 0))
 }
 
 fn boot_id(shell: &mut Shell) -> Result<String> {

@@ -66,24 +66,48 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     logs_and_events(lab)?;
     live::it_is_well(lab)?;
     let pace = survival::a_vm_crashes(lab)?;
-    live::conditions_and_logs_are_live(lab, pace)?;
-    repairs::nodes_mend_themselves(lab, &home, pace)?;
-    follow::markers_come_in_order(lab, pace)?;
-    follow::bounds_are_exact(lab)?;
-    follow::nothing_is_lost_or_doubled(lab, pace)?;
-    upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?;
-    upgrade::a_bundle_tells_of_all_of_it(lab)?;
-    workload::plugin_comes_and_goes(lab)?;
+    let mut failures = Failures::default();
+    failures.note(lab, live::conditions_and_logs_are_live(lab, pace))?;
+    failures.note(lab, repairs::nodes_mend_themselves(lab, &home, pace))?;
+    failures.note(lab, follow::markers_come_in_order(lab, pace))?;
+    failures.note(lab, follow::bounds_are_exact(lab))?;
+    failures.note(lab, follow::nothing_is_lost_or_doubled(lab, pace))?;
+    failures.note(lab, upgrade::agents_are_replaced_and_bad_ones_go_back(lab))?;
+    failures.note(lab, upgrade::a_bundle_tells_of_all_of_it(lab))?;
+    failures.note(lab, workload::plugin_comes_and_goes(lab))?;
     let agent = a_worker_joins_and_leaves(lab, &home, agent, pace)?;
     vms_come_back_onto_their_network(lab, &home)?;
     let agent = survival::host_agent_is_killed(lab, agent, pace)?;
-    survival::libvirtd_is_restarted(lab, pace)?;
-    survival::host_is_suspended(lab, &agent, pace)?;
+    failures.note(lab, survival::libvirtd_is_restarted(lab, pace))?;
+    failures.note(lab, survival::host_is_suspended(lab, &agent, pace))?;
     let agent = survival::host_agent_has_no_room(lab, agent, pace)?;
     let agent = soak::for_a_while(lab, agent, pace)?;
     down_leaves_strangers(lab)?;
     drop(agent);
-    strangers_move_out(lab)
+    strangers_move_out(lab)?;
+    failures.end()
+}
+
+/// Of phases behind which the others have something to tell all the same: a run that costs so much shall tell all of it.
+#[derive(Debug, Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    /// Keeps a failure for the end, where the cluster is well again.
+    fn note(&mut self, lab: &Lab, lived: Result<()>) -> Result<()> {
+        let Err(error) = lived else { return Ok(()) };
+        let told = format!("{error:#}");
+        println!("lab: FAILED: {told}");
+        wait_until("all is well behind a failure", 20 * MINUTE, || told::is_well(lab))
+            .with_context(|| told.clone())?;
+        self.0.push(told);
+        Ok(())
+    }
+
+    fn end(self) -> Result<()> {
+        ensure!(self.0.is_empty(), "{} phases failed:\n{}", self.0.len(), self.0.join("\n"));
+        Ok(())
+    }
 }
 
 fn k8sctl(lab: &Lab, args: &[&str]) -> Result<String> {
