@@ -17,6 +17,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,11 @@ impl Lab {
         // Not the directory at build time: clones share cargo's target directory.
         let repo = std::env::var_os("LAB_REPO").context("the lab sets LAB_REPO")?;
         Ok(Self { dir: dir.into(), config: config.into(), repo: repo.into() })
+    }
+
+    /// Whether somebody asks for what takes long, with `LAB_LONG=1`.
+    pub fn is_long(&self) -> bool {
+        std::env::var_os("LAB_LONG").is_some_and(|value| !value.is_empty())
     }
 
     /// A file of the repository.
@@ -266,7 +272,9 @@ pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> Res
     }
 }
 
-/// Prints where a long test is.
+/// Prints where a long test is, and how long it has run.
 pub fn phase(what: &str) {
-    println!("lab: {what}");
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let seconds = BEGAN.elapsed().as_secs();
+    println!("lab: {:02}:{:02} {what}", seconds / 60, seconds % 60);
 }
