@@ -3,7 +3,7 @@
 //! | condition | by | kept in |
 //! |---|---|---|
 //! | `AgentReady` | being here | here |
-//! | `ContainerdReady`, `KubeletReady` | D-Bus signals of the unit; CRI socket, healthz | [`unit`], [`patience`], [`process`] |
+//! | `ContainerdReady`, `KubeletReady` | D-Bus signals of the unit; CRI socket, healthz | [`mod@unit`], [`patience`], [`process`] |
 //! | `UnitsOK` | systemd's list of failed units | [`failed`] |
 //! | `DiskOK` | space and inodes of `/` and of containerd's directory | [`resources`] |
 //! | `MemoryOK` | the kernel's pressure trigger, and looking | [`resources`], [`pressure`] |

@@ -92,7 +92,7 @@ pub fn drifted(root: &Root, role: NodeRole, version: &str) -> Result<Drifted, St
     Ok(drifted)
 }
 
-/// Writes them as they were, and as old: by a manifest's age, [`super::renewed`] sees with which kubeconfig its pod runs.
+/// Writes them as they were, and as old: by a manifest's age, `super::renewed` sees with which kubeconfig its pod runs.
 pub fn restore(root: &Root, drifted: &Drifted) -> Result<(), StepError> {
     for file in &drifted.files {
         let (path, copy) = (file.path(), file.copy());
