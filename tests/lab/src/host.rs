@@ -122,9 +122,12 @@ impl SmallDisk {
 
     /// Leaves only so many bytes of it.
     pub fn fill(&self, left: u64) -> Result<()> {
-        let used = self.lab.run("df", &["--block-size=1", "--output=used", &text(&self.dir)], MINUTE)?;
-        let used: u64 = used.lines().last().unwrap_or_default().trim().parse().context("df")?;
-        self.resize(used + left)
+        // What is written between the two looks is more than there would be room for, and then nothing is changed.
+        crate::wait_until("there is no more room than that", MINUTE, || {
+            let used = self.lab.run("df", &["--block-size=1", "--output=used", &text(&self.dir)], MINUTE)?;
+            let used: u64 = used.lines().last().unwrap_or_default().trim().parse().context("df")?;
+            self.resize(used + left).map(|()| true)
+        })
     }
 
     /// Gives it room again.

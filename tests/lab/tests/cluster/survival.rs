@@ -130,11 +130,16 @@ pub fn host_is_suspended(lab: &Lab, agent: &Running, pace: Pace) -> Result<()> {
     let all = |what: &str| -> Result<()> {
         NODES.iter().try_for_each(|(node, ..)| lab.run("virsh", &[what, node], MINUTE).map(drop))
     };
-    all("suspend")?;
-    let began = Instant::now();
-    wait_until("the host has stood still for a while", MINUTE, || Ok(began.elapsed() >= SUSPENDED))?;
-    all("resume")?;
+    let stand_still = || -> Result<()> {
+        all("suspend")?;
+        let began = Instant::now();
+        wait_until("the host has stood still for a while", MINUTE, || Ok(began.elapsed() >= SUSPENDED))?;
+        all("resume")
+    };
+    let stood_still = stand_still();
+    // Whatever came of it: without a host agent nothing would be well again.
     lab.signal(agent.pid(), "CONT")?;
+    stood_still?;
     let on = Instant::now();
     for (node, shell) in &mut shells {
         let off = clock_off(shell)?;
@@ -187,7 +192,13 @@ pub fn host_agent_has_no_room(lab: &Lab, mut agent: Running, pace: Pace) -> Resu
     small.fill(0)?;
     let full = jiff::Timestamp::now();
     for (node, ..) in NODES {
-        Shell::open(lab, node)?.run("kill -KILL $(systemctl show -p MainPID --value k8s-node-agent)")?;
+        // Away until that is seen: the time since when a condition holds is that of a look.
+        let mut shell = Shell::open(lab, node)?;
+        shell.run("systemctl stop k8s-node-agent")?;
+        wait_until(&format!("status tells that the agent of {node} is away"), 5 * MINUTE, || {
+            Ok(told::condition(&told::node(lab, node)?, "AgentReady") == Some("False"))
+        })?;
+        shell.run("systemctl --no-block start k8s-node-agent")?;
     }
     wait_until("every agent is back, as status tells", 5 * MINUTE, || {
         for (name, ..) in NODES {
@@ -224,7 +235,8 @@ pub fn vm_waits_for_room(lab: &Lab, node: &str, small: SmallDisk, pace: Pace) ->
     phase("the host's disk is full under a VM");
     let mut shell = Shell::open(lab, node)?;
     let boot = shell.run("cat /proc/sys/kernel/random/boot_id")?;
-    small.fill(8 << 20)?;
+    // The answer still needs some, and others write meanwhile.
+    small.fill(16 << 20)?;
     // Not before the answer has left the VM.
     let write = "sleep 3; exec dd if=/dev/zero of=/root/fill bs=1M count=64 oflag=direct";
     shell.run(&format!("systemd-run --quiet --unit=fill sh -c '{write}'"))?;
