@@ -105,8 +105,9 @@ pictures:
 soak:
 	@$(LAB)/with-sudo $(LAB)/prepare
 	$(RUST)
-	cargo test --release -p lab-tests --no-run
-	$(LAB)/with-sudo $(LAB)/run cargo test --release --offline -p lab-tests --test cluster -- --ignored --nocapture half_an_hour
+	cargo test -p lab-tests --no-run
+	LAB_PHASES=half-an-hour $(LAB)/with-sudo $(LAB)/run \
+	  cargo test --offline -p lab-tests --test cluster -- --nocapture
 
 # The test of make test, for longer; no VM and no lab. The same seed sends the same.
 fuzz: deps

@@ -79,9 +79,9 @@ impl Lab {
         Ok(Self { dir: dir.into(), config: config.into(), repo: repo.into() })
     }
 
-    /// Whether somebody asks for what takes long, with `LAB_LONG=1`.
-    pub fn is_long(&self) -> bool {
-        std::env::var_os("LAB_LONG").is_some_and(|value| !value.is_empty())
+    /// What `LAB_PHASES` says of the cluster test; nothing where it is not set.
+    pub fn phases(&self) -> String {
+        std::env::var("LAB_PHASES").unwrap_or_default()
     }
 
     /// A file of the repository.

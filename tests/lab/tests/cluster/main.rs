@@ -8,7 +8,8 @@
 //! room on the host's disk*, and leaves → the network is stopped under the VMs → *host agent and libvirtd end, the host
 //! is suspended, its disk is full → random faults* → strangers survive `down`.
 //!
-//! What stands between stars only where `LAB_LONG=1` asks for it.
+//! What stands between stars only where `LAB_PHASES=all` asks for it. Other values are for those who work on one phase, see
+//! [`some`], and `half-an-hour` is `make soak`.
 
 mod follow;
 mod inside;
@@ -36,12 +37,19 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
     ("k8s-worker-1", "192.168.122.11", 2, 4, 30),
     ("k8s-worker-2", "192.168.122.12", 2, 4, 30),
 ];
+/// Of `LAB_PHASES`: every phase.
+const ALL: &str = "all";
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
 #[test]
 fn a_cluster_from_nothing_to_nothing() -> Result<()> {
     let lab = Lab::here()?;
+    match lab.phases().as_str() {
+        "" | ALL => {}
+        "half-an-hour" => return soak::half_an_hour_of_faults(&lab),
+        names => return some::these(&lab, names),
+    }
     let lived = from_nothing_to_nothing(&lab);
     if let Err(error) = &lived {
         println!("lab: {error:#}");
@@ -73,7 +81,7 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     failures.note(lab, repairs::nodes_mend_themselves(lab, &home, pace))?;
     failures.note(lab, follow::markers_come_in_order(lab, pace))?;
     failures.note(lab, follow::bounds_are_exact(lab))?;
-    if lab.is_long() {
+    if lab.phases() == ALL {
         failures.note(lab, follow::nothing_is_lost_or_doubled(lab, pace))?;
         failures.note(lab, upgrade::agents_are_replaced_and_bad_ones_go_back(lab))?;
         failures.note(lab, upgrade::a_bundle_tells_of_all_of_it(lab))?;
@@ -81,7 +89,7 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     failures.note(lab, workload::plugin_comes_and_goes(lab))?;
     let agent = a_worker_joins_and_leaves(lab, &home, agent, pace)?;
     vms_come_back_onto_their_network(lab, &home)?;
-    let agent = if lab.is_long() { survives(lab, agent, pace, &mut failures)? } else { agent };
+    let agent = if lab.phases() == ALL { survives(lab, agent, pace, &mut failures)? } else { agent };
     down_leaves_strangers(lab)?;
     drop(agent);
     strangers_move_out(lab)?;
@@ -264,7 +272,8 @@ fn a_worker_joins_and_leaves(lab: &Lab, home: &str, mut agent: Running, pace: Pa
     agent = lab.host_agent(Some("after-create-volume"))?;
     k8sctl(lab, &["up", "-f", &file, "--no-wait"])?;
     agent.wait(UP_DEADLINE)?;
-    let small = lab.is_long().then(|| survival::disk_on_a_small_one(lab, "k8s-worker-3")).transpose()?;
+    let small =
+        (lab.phases() == ALL).then(|| survival::disk_on_a_small_one(lab, "k8s-worker-3")).transpose()?;
     agent = lab.host_agent(Some("before-introduce-node"))?;
     agent.wait(UP_DEADLINE)?;
     agent = lab.host_agent(Some("after-introduce-node"))?;

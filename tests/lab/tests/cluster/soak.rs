@@ -53,30 +53,27 @@ pub fn for_a_while(lab: &Lab, agent: Running, pace: Pace) -> Result<Running> {
 }
 
 /// All faults, on a cluster of its own: `make soak`.
-#[test]
-#[ignore = "half an hour: make soak"]
-fn half_an_hour_of_faults() -> Result<()> {
-    let lab = Lab::here()?;
+pub fn half_an_hour_of_faults(lab: &Lab) -> Result<()> {
     let (seed, seconds) = (setting("SOAK_SEED", SEED)?, setting("SOAK_SECONDS", LONG)?);
     println!("lab: SOAK_SEED={seed} SOAK_SECONDS={seconds}");
     let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
     let agent = lab.host_agent(None)?;
-    super::k8sctl(&lab, &["up", "-f", &home, "--yes"])?;
-    wait_until("all is well", PATIENCE, || told::is_well(&lab))?;
+    super::k8sctl(lab, &["up", "-f", &home, "--yes"])?;
+    wait_until("all is well", PATIENCE, || told::is_well(lab))?;
     phase("clean boots");
-    let worker = survival::vm_ends(&lab, NODES[1].0)?;
-    wait_until("all is well", PATIENCE, || told::is_well(&lab))?;
-    let control = survival::vm_ends(&lab, NODES[0].0)?;
-    wait_until("all is well", PATIENCE, || told::is_well(&lab))?;
+    let worker = survival::vm_ends(lab, NODES[1].0)?;
+    wait_until("all is well", PATIENCE, || told::is_well(lab))?;
+    let control = survival::vm_ends(lab, NODES[0].0)?;
+    wait_until("all is well", PATIENCE, || told::is_well(lab))?;
     println!("lab: a worker {:.1} s, the control plane {:.1} s", worker.as_secs_f64(), control.as_secs_f64());
-    let soak = Soak { lab: &lab, agent, pace: Pace::of_boot(worker), boots: [control, worker, worker] };
+    let soak = Soak { lab, agent, pace: Pace::of_boot(worker), boots: [control, worker, worker] };
     let lived = soak.run(Deck::new(seed, &Fault::ALL, NODES.len()), Duration::from_secs(seconds));
     if let Err(error) = &lived {
         println!("lab: {error:#}");
-        super::tell_what_is_known(&lab);
+        super::tell_what_is_known(lab);
     }
     let _agent = lived?;
-    super::k8sctl(&lab, &["down", "--yes"]).map(drop)
+    super::k8sctl(lab, &["down", "--yes"]).map(drop)
 }
 
 fn setting(name: &str, usual: u64) -> Result<u64> {

@@ -1,7 +1,6 @@
 //! Single phases, for whoever works on one: on a cluster that stays, so that the next run of it begins at once.
 //!
-//! In a lab (`tests/lab/shell`): `LAB_PHASES=repairs,soak cargo test -p lab-tests --test cluster -- --ignored --nocapture
-//! these_phases`.
+//! In a lab (`tests/lab/shell`): `LAB_PHASES=repairs,soak cargo test -p lab-tests --test cluster -- --nocapture`.
 
 use anyhow::{Context as _, Result, bail};
 use lab_tests::pace::Pace;
@@ -9,18 +8,15 @@ use lab_tests::{Lab, Running, wait_until};
 
 use super::{MINUTE, follow, k8sctl, live, repairs, soak, survival, told, upgrade};
 
-#[test]
-#[ignore = "needs LAB_PHASES"]
-fn these_phases() -> Result<()> {
-    let names = std::env::var("LAB_PHASES").context("LAB_PHASES=repairs,soak says which ones")?;
-    let lab = Lab::here()?;
+/// Phases by their names, with commas between them, behind an `up`.
+pub fn these(lab: &Lab, names: &str) -> Result<()> {
     let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
     let mut agent = lab.host_agent(None)?;
-    k8sctl(&lab, &["up", "-f", &home, "--yes"])?;
-    wait_until("all is well", 20 * MINUTE, || told::is_well(&lab))?;
-    let pace = survival::a_vm_crashes(&lab)?;
+    k8sctl(lab, &["up", "-f", &home, "--yes"])?;
+    wait_until("all is well", 20 * MINUTE, || told::is_well(lab))?;
+    let pace = survival::a_vm_crashes(lab)?;
     for name in names.split(',') {
-        agent = one(&lab, &home, agent, pace, name).with_context(|| format!("phase {name}"))?;
+        agent = one(lab, &home, agent, pace, name).with_context(|| format!("phase {name}"))?;
     }
     Ok(())
 }
@@ -44,7 +40,7 @@ fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<
         "suspended" => survival::host_is_suspended(lab, &agent, pace)?,
         "full" => return survival::host_agent_has_no_room(lab, agent, pace),
         "soak" => return soak::for_a_while(lab, agent, pace),
-        _ => bail!("there is no such phase"),
+        _ => bail!("there is no such phase: those that there are stand in {}", file!()),
     }
     Ok(agent)
 }
