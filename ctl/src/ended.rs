@@ -1,6 +1,7 @@
 //! How a run ends badly, and how that is shown: id, object, reason, evidence, next step.
 
 use std::io;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use k8sctl_rpc::status::failure_from;
@@ -10,6 +11,11 @@ use tonic::{Code, Status};
 use crate::exit::Exit;
 use crate::terminal::{Printer, styles, visible};
 use crate::view::FailureView;
+
+/// Between two tries to reach a host agent that went away.
+pub const LOST_INTERVAL: Duration = Duration::from_millis(500);
+/// Said once meanwhile.
+pub const LOST: &str = "the host agent went away; trying to reach it again";
 
 /// Why a verb did not come to its good end.
 #[derive(Debug, thiserror::Error)]

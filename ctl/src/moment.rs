@@ -8,8 +8,8 @@ const FORMS: &str = "write it like 10m, 2h, 1d for so long ago, 18:00, today or 
                      host, or 2026-11-24T18:00:00Z";
 
 /// The moment that a text means: `now`; RFC 3339 with an offset; date, date and time, or time of today in the time zone of
-/// this host; the beginning of `today` or `yesterday` there; or a length of time before now. Of a time that the clock shows twice it is the first. What is wrong is said
-/// in one line.
+/// this host; the beginning of `today` or `yesterday` there; or a length of time before now. Of a time that the clock shows
+/// twice it is the first. What is wrong is said in one line.
 pub fn parse(text: &str) -> Result<Timestamp, String> {
     parse_at(text, &Zoned::now())
 }
@@ -17,6 +17,11 @@ pub fn parse(text: &str) -> Result<Timestamp, String> {
 /// For an argument that means the past: as [`parse`], and a moment that is still to come is a mistake.
 pub fn past(text: &str) -> Result<Timestamp, String> {
     past_at(text, &Zoned::now())
+}
+
+/// The same moment in a message.
+pub fn stamp(moment: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: moment.as_second(), nanos: moment.subsec_nanosecond() }
 }
 
 fn past_at(text: &str, now: &Zoned) -> Result<Timestamp, String> {

@@ -14,12 +14,10 @@ use tonic::Status;
 
 use super::model::{Feed, Model, News};
 use crate::agent::Agent;
-use crate::ended::{Ended, is_lost};
+use crate::ended::{Ended, LOST_INTERVAL, is_lost};
 use crate::verb;
 use crate::view::{LogView, OperationView};
 
-/// Between two tries to reach a host agent that went away.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// Between two tries of what was refused.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(3);
 /// How often the host agent is asked whether it answers.
@@ -74,7 +72,7 @@ async fn operation(agent: &Agent, models: &watch::Sender<Model>) {
                 tell(models, News::NoOperation(id));
                 sleep(REFUSED_INTERVAL).await;
             }
-            Ok(()) | Err(_) => sleep(INTERVAL).await,
+            Ok(()) | Err(_) => sleep(LOST_INTERVAL).await,
         }
     }
 }
@@ -161,8 +159,8 @@ async fn answer(agent: &Agent, models: &watch::Sender<Model>) {
 fn why(end: Result<(), Status>) -> (String, Duration) {
     match end {
         // The cluster is gone, or the host agent ends: asking again tells.
-        Ok(()) => ("the host agent told of an end".to_owned(), INTERVAL),
-        Err(status) if is_lost(&status) => ("the host agent does not answer".to_owned(), INTERVAL),
+        Ok(()) => ("the host agent told of an end".to_owned(), LOST_INTERVAL),
+        Err(status) if is_lost(&status) => ("the host agent does not answer".to_owned(), LOST_INTERVAL),
         Err(status) => (Ended::from(status).to_string(), REFUSED_INTERVAL),
     }
 }

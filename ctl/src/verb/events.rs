@@ -1,23 +1,19 @@
 //! `k8sctl events`: what happened, and with `-f` what happens, through restarts of the host agent without gap.
 
-use std::time::Duration;
-
 use k8sctl_proto::control::v1::{StreamEventsRequest, StreamEventsResponse};
 use k8sctl_rpc::status::failure_from;
-use prost_types::Timestamp;
 use tokio::time::sleep;
 use tonic::{Status, Streaming};
 
 use crate::agent::{self, Agent};
 use crate::cli::EventsArgs;
-use crate::ended::{Ended, is_lost};
+use crate::ended::{Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
+use crate::moment::stamp;
 use crate::output;
 use crate::terminal::{Context, Printer, styles, visible};
 use crate::view::EventView;
 
-/// Between two tries to reach a host agent that went away.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// Events are printed when no other is there yet, or when they are this many bytes.
 const TEXT_BYTES: usize = 64 * 1024;
 
@@ -28,9 +24,7 @@ pub(super) async fn run(context: &Context, args: &EventsArgs) -> Result<Exit, En
         from: args.from,
         follow: args.follow,
         tail: args.tail,
-        since: args
-            .since
-            .map(|since| Timestamp { seconds: since.as_second(), nanos: since.subsec_nanosecond() }),
+        since: args.since.map(stamp),
         node_name: args.node.clone().unwrap_or_default(),
         types: args.types.clone(),
     };
@@ -50,10 +44,10 @@ async fn listen(context: &Context, agent: &Agent, mut request: StreamEventsReque
             // Who follows is told of no end: the host agent's own has come.
             End::Whole | End::Lost(_) => {
                 if !is_away {
-                    context.err.line("the host agent went away; trying to reach it again")?;
+                    context.err.line(LOST)?;
                 }
                 is_away = true;
-                sleep(INTERVAL).await;
+                sleep(LOST_INTERVAL).await;
             }
         }
     }

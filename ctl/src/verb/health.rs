@@ -7,15 +7,12 @@ use tokio::time::{sleep, timeout};
 use super::status;
 use crate::agent::{self, Agent};
 use crate::cli::HealthArgs;
-use crate::ended::{Ended, is_lost};
+use crate::ended::{Ended, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
 use crate::output;
 use crate::table::{Table, cell, styled};
 use crate::terminal::{Context, Printer, duration, styles, visible};
 use crate::view::{ClusterView, HealthView, ProblemView, seconds_since};
-
-/// Between two tries to reach a host agent that went away.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(context: &Context, args: &HealthArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
@@ -76,7 +73,7 @@ async fn until_well(
             *last = HealthView::unknown(name, "HostAgent", "Away", "the host agent does not answer");
             tell(context, last, &mut said)?;
         }
-        sleep(INTERVAL).await;
+        sleep(LOST_INTERVAL).await;
     }
 }
 

@@ -12,7 +12,7 @@ use tonic::Streaming;
 use super::plan;
 use crate::agent::{self, Agent};
 use crate::cli::StatusArgs;
-use crate::ended::{self, Ended, is_lost};
+use crate::ended::{self, Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
 use crate::output::{self, Format};
 use crate::table::{Table, cell, styled};
@@ -21,8 +21,6 @@ use crate::view::{ClusterView, ConditionView, NodeView, seconds_since};
 
 /// How often a watched table is drawn again, for its times.
 const REDRAW: Duration = Duration::from_secs(1);
-/// Between two tries to reach a host agent that went away.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// How much of the last failure's evidence is shown: the table below it shall stay on the screen.
 const EVIDENCE_LINES: usize = 20;
 /// Conditions that a row of the table names; all of them are told below it.
@@ -58,8 +56,8 @@ async fn watch(context: &Context, agent: &Agent, name: &str) -> Result<Exit, End
         let mut stream = match open(agent, name).await {
             Ok(stream) => stream,
             Err(status) if is_lost(&status) => {
-                screen.note("the host agent went away; trying to reach it again").await?;
-                sleep(INTERVAL).await;
+                screen.note(LOST).await?;
+                sleep(LOST_INTERVAL).await;
                 continue;
             }
             Err(status) => return Err(status.into()),
@@ -83,6 +81,8 @@ async fn watch(context: &Context, agent: &Agent, name: &str) -> Result<Exit, End
                 Some(Err(status)) => return Err(status.into()),
             }
         }
+        // It may break off each time.
+        sleep(LOST_INTERVAL).await;
     }
 }
 

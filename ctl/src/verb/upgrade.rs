@@ -26,14 +26,20 @@ async fn agents(context: &Context, args: UpgradeAgentsArgs) -> Result<Exit, Ende
     };
     let mut stream = agent.clusters().upgrade_agents(request).await?.into_inner();
     let (mut failures, mut is_whole) = (Vec::new(), true);
-    while let Some(response) = stream.message().await? {
-        is_whole &= !matches!(response.state(), UpgradeState::Failed | UpgradeState::Skipped);
-        print(context, response, &mut failures).await?;
+    let told: Result<(), Ended> = async {
+        while let Some(response) = stream.message().await? {
+            is_whole &= !matches!(response.state(), UpgradeState::Failed | UpgradeState::Skipped);
+            print(context, response, &mut failures).await?;
+        }
+        Ok(())
     }
+    .await;
+    // Also where the host agent went away in the middle: these nodes have their next steps.
     for failure in &failures {
         context.err.line("")?;
         ended::print(&context.err, "error", failure)?;
     }
+    told?;
     Ok(if is_whole { Exit::Ok } else { Exit::Failed })
 }
 

@@ -16,7 +16,7 @@ use crate::certificate::Validity;
 use crate::durable::Root;
 use crate::kubeconfig::Kubeconfig;
 use crate::status::Board;
-use crate::steps::files::{CURRENT, SERVING};
+use crate::steps::files::{ADMIN_CONF, CURRENT, SERVING};
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ const PKI: [&str; 4] = [
     "/etc/kubernetes/pki/scheduler",
 ];
 const KUBECONFIGS: [&str; 4] = [
-    "/etc/kubernetes/admin.conf",
+    ADMIN_CONF,
     "/etc/kubernetes/controller-manager.conf",
     "/etc/kubernetes/scheduler.conf",
     "/etc/kubernetes/super-admin.conf",

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use k8sctl_command::{CommandError, Program};
 use k8sctl_proto::node::v1::DesiredState;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::images::{self, Known, plan_removal};
 use super::{DISK, Repairs};
@@ -22,6 +22,8 @@ use crate::steps::containerd;
 use crate::steps::cri::{Container, Cri, CriError, Image};
 use crate::steps::kubeadm;
 
+/// Longest that images are removed within one try; what is left, the next one removes.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// How long the disk must stay full, and an image unused: one that was just pulled is about to be used.
 const STAYS_FULL: Duration = Duration::from_secs(30);
 /// Pause after a repair, or in a rest.
@@ -168,8 +170,9 @@ impl DiskRepair {
         let before: HashSet<&str> = before.iter().map(|image| image.id.as_str()).collect();
         let (mut removed, mut bytes) = (0, 0);
         let mut errors = Vec::new();
+        let end = Instant::now() + LONGEST;
         for image in self.unused().await.into_iter().filter(|image| before.contains(image.id.as_str())) {
-            if self.stock.is_roomy() {
+            if self.stock.is_roomy() || Instant::now() >= end {
                 break;
             }
             match self.stock.remove(&image.id).await {

@@ -4,25 +4,21 @@
 mod lines;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use k8sctl_proto::control::v1::{LogPosition, StreamLogsRequest, StreamLogsResponse};
 use k8sctl_proto::node::v1 as node;
 use k8sctl_rpc::memory;
-use prost_types::Timestamp;
 use tokio::time::sleep;
 
 use crate::agent::{self, Agent};
 use crate::cli::{LogSource, LogsArgs};
-use crate::ended::{Ended, is_lost};
+use crate::ended::{Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
+use crate::moment::stamp;
 use crate::output;
 use crate::terminal::{Context, styles, visible};
 use crate::view::LogView;
 use lines::Lines;
-
-/// Between two tries to reach a host agent that went away.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
@@ -41,10 +37,6 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
 }
 
 fn selector(args: &LogsArgs) -> node::LogSelector {
-    let stamp = |moment: jiff::Timestamp| Timestamp {
-        seconds: moment.as_second(),
-        nanos: moment.subsec_nanosecond(),
-    };
     let pod = |pod: &crate::cli::PodName| node::PodLogs {
         namespace: pod.namespace.clone(),
         name: pod.name.clone(),
@@ -98,10 +90,10 @@ impl Reader<'_> {
                 End::Lost(status) if !follow => return Err(status.into()),
                 End::Lost(_) => {
                     if !self.is_away {
-                        self.context.err.line("the host agent went away; trying to reach it again")?;
+                        self.context.err.line(LOST)?;
                     }
                     self.is_away = true;
-                    sleep(INTERVAL).await;
+                    sleep(LOST_INTERVAL).await;
                 }
             }
         }

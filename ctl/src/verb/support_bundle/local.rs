@@ -60,16 +60,10 @@ pub(super) fn config(settings: &Settings) -> Part {
 
 /// What systemd says of the host agent and of libvirt's daemons.
 pub(super) async fn units() -> Part {
-    let mut text = String::new();
-    for unit in [UNIT].iter().chain(&LIBVIRT) {
-        let show =
-            ["show", *unit, "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"];
-        let said = match Program::new("systemctl", DEADLINE).args(show).run().await {
-            Ok(said) => said,
-            Err(error) => format!("{}\n", k8sctl_rpc::chain(&error)),
-        };
-        let _ = writeln!(text, "{said}");
-    }
+    let show = ["show", "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus", UNIT];
+    // One after the other, with an empty line between two.
+    let said = Program::new("systemctl", DEADLINE).args(show).args(LIBVIRT).run().await;
+    let text = said.unwrap_or_else(|error| format!("{}\n", k8sctl_rpc::chain(&error)));
     Part::new("client/units.txt", Ok(text))
 }
 
