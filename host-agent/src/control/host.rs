@@ -10,6 +10,7 @@ use k8sctl_proto::control::v1::{
 };
 use k8sctl_types::failure::Failure;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::queue::{Queues, caller};
@@ -79,9 +80,11 @@ impl HostService for Host {
         })?;
         let manager = Arc::clone(&self.manager);
         let work = |sender| async move {
-            let collected = support::collect(manager, cluster_name, deadline, sender).await;
+            // Also of a client that lives and does not read: others wait for its place.
+            let collecting = support::collect(manager, cluster_name, deadline, sender);
+            let collected = timeout(support::LONGEST, collecting).await;
             drop(place);
-            collected
+            collected.unwrap_or_else(|_| Err(refused(&support::late("support bundle"))))
         };
         Ok(Response::new(stream_of("collect-support", PARTS, work)))
     }

@@ -121,7 +121,7 @@ impl NodeLog {
                 }
                 Err(OpenLogsError::Busy) if busy < BUSY_TRIES => {
                     busy += 1;
-                    sleep(BUSY).await;
+                    self.rest(BUSY).await?;
                     continue;
                 }
                 Err(error @ OpenLogsError::Busy) => (error.to_string(), Missing::Busy),
@@ -138,7 +138,7 @@ impl NodeLog {
             }
             self.events.send(NodeEvent::Away(reason.clone())).await.ok()?;
             if self.registry.is_connected(&self.id) == Some(true) {
-                sleep(pause).await;
+                self.rest(pause).await?;
                 pause = (2 * pause).min(LONGEST_AGAIN);
             }
             match self.connected().await {
@@ -146,6 +146,15 @@ impl NodeLog {
                 Some(false) => return Some(NodeEvent::Failed(reason, Missing::Away)),
                 None => return Some(NodeEvent::Removed),
             }
+        }
+    }
+
+    /// A pause; `None` where the reader is gone meanwhile.
+    async fn rest(&self, length: Duration) -> Option<()> {
+        tokio::select! {
+            // Both are cancel-safe: they only wait.
+            () = sleep(length) => Some(()),
+            () = self.events.closed() => None,
         }
     }
 

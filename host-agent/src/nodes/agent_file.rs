@@ -1,5 +1,7 @@
 //! The node agent that this host has (`node_agent` of the configuration), and its way to nodes that shall be it.
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use host_artifacts::digest::sha256_file;
@@ -27,8 +29,9 @@ impl AgentFile {
     pub async fn look(&self) -> Result<AgentProgram, Failure> {
         let path = self.0.clone();
         let looked = spawn_blocking(move || -> std::io::Result<_> {
-            let size_bytes = std::fs::metadata(&path)?.len();
-            Ok(AgentProgram { sha256: sha256_file(&path)?, size_bytes, ..AgentProgram::default() })
+            let file = File::open(&path)?;
+            let size_bytes = file.metadata()?.len();
+            Ok(AgentProgram { sha256: digest(&file)?, size_bytes, ..AgentProgram::default() })
         });
         let looked = looked.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         looked.map_err(|error| self.failure(&error.to_string()))
@@ -38,10 +41,8 @@ impl AgentFile {
     pub(super) async fn open(&self, sha256: &str) -> Result<tokio::fs::File, Status> {
         let (path, expected) = (self.0.clone(), sha256.to_owned());
         let opened = spawn_blocking(move || -> std::io::Result<_> {
-            let file = std::fs::File::open(&path)?;
-            // One that is put into its place from now on is another file.
-            let digest = sha256_file(Path::new(&format!("/proc/self/fd/{}", fd(&file))))?;
-            Ok((digest == expected).then_some(file))
+            let file = File::open(&path)?;
+            Ok((digest(&file)? == expected).then_some(file))
         });
         match opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(Some(file)) => Ok(tokio::fs::File::from_std(file)),
@@ -60,8 +61,9 @@ impl AgentFile {
     }
 }
 
-fn fd(file: &std::fs::File) -> i32 {
-    std::os::fd::AsRawFd::as_raw_fd(file)
+/// Of the open file: one that is put into its place from now on is another one.
+fn digest(file: &File) -> std::io::Result<String> {
+    sha256_file(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
 fn status(failure: &Failure) -> Status {

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use k8sctl_proto::node::v1::{AgentMessage, AgentProgram, HostMessage, agent_message, host_message};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use super::registry::NodeRegistry;
+use super::service::MESSAGE_PAUSE;
 
 /// Until either end goes, or nobody wants it to be replaced any more.
 pub(super) async fn replace(
@@ -33,6 +35,7 @@ pub(super) async fn replace(
         {
             registry.replacing(&node_id, replacement);
         }
+        sleep(MESSAGE_PAUSE).await;
     }
 }
 

@@ -36,7 +36,7 @@ const FIRST_HOST_TIME_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_HOST_TIMES: u32 = 4;
 /// How often an agent is heard. One of this release waits as long between two reports; another's wait in its own
 /// memory, since HTTP/2 takes no more than is read.
-const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const MESSAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a removed node's agent may take to read the messages before the last one.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(10);
 /// Messages on their way to one agent.

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use k8sctl_command::Program;
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 
 use crate::config::HostConfig;
@@ -18,9 +19,9 @@ const DEADLINE: Duration = Duration::from_secs(15);
 pub(super) async fn own(config: &HostConfig) -> Result<String, Failure> {
     // `k8sctl` has it write there where no systemd does; who started it last is what counts.
     let path = config.state_dir.join("host-agent.log");
-    let file = tail(&path);
     if std::env::var_os("JOURNAL_STREAM").is_none() {
-        return file.map_err(|error| {
+        let file = path.clone();
+        return blocking(move || tail(&file)).await.map_err(|error| {
             let next = "its standard error was sent elsewhere by who started it: look there";
             Failure::new("HOST-SUPPORT-PART", format!("file {}", path.display()), error.to_string(), next)
         });

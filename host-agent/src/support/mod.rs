@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use host_hypervisor::documents::Wanted;
 use k8sctl_proto::control::v1::{CollectSupportResponse, SupportPart};
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::redact::{redact, redact_texts};
 use tokio::sync::mpsc;
@@ -28,6 +29,8 @@ use crate::wire;
 
 /// Longest that all of it may take.
 const ALL: Duration = Duration::from_secs(120);
+/// The same with a client that reads slowly.
+pub(crate) const LONGEST: Duration = Duration::from_secs(180);
 /// Longest that one part may take.
 const PART: Duration = Duration::from_secs(20);
 /// Most of one part in bytes; a message of the control socket has room for it.
@@ -104,7 +107,7 @@ impl Collector {
     async fn part(&self, path: &str, work: impl Future<Output = Result<String, Failure>>) {
         let content = timeout_at(self.until(), work).await.unwrap_or_else(|_| Err(late(path)));
         let (content, failure) = match content {
-            Ok(content) => (cut(&redact(&content)).to_owned(), None),
+            Ok(content) => (blocking(move || cut(&redact(&content)).to_owned()).await, None),
             Err(failure) => (String::new(), Some(wire::failure(&clean(&failure)))),
         };
         let part = SupportPart { path: path.to_owned(), content, failure };
@@ -132,7 +135,8 @@ impl Collector {
     }
 }
 
-fn late(what: &str) -> Failure {
+/// Of what was not there in time.
+pub(crate) fn late(what: &str) -> Failure {
     Failure::new(
         "HOST-SUPPORT-PART",
         what,

@@ -9,6 +9,7 @@ use host_hypervisor::change::{HostChange, HostOp, HostPlan};
 use host_hypervisor::desired::DesiredImage;
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{StartPlan, plan_host, plan_starts};
+use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Role;
 
@@ -114,8 +115,7 @@ impl ClusterTask {
                 // All of it is read: nobody need wait for that.
                 turn = None;
                 let (images, id) = (shared.images.clone(), image.id.clone());
-                let read = tokio::task::spawn_blocking(move || images.verify(&id)).await;
-                read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
+                blocking(move || images.verify(&id)).await?;
                 is_verified = true;
                 continue;
             }

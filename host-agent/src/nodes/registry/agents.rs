@@ -47,6 +47,9 @@ impl NodeRegistry {
         let mut nodes = lock(&self.nodes);
         let Some(entry) = nodes.get_mut(node_id) else { return };
         entry.view.last_seen = Some(jiff::Timestamp::now());
+        if entry.view.report.replacement.as_ref() == Some(&replacement) {
+            return;
+        }
         entry.view.report.replacement = Some(replacement);
         drop(nodes);
         self.touch();
