@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, Pod};
 use k8sctl_types::node_label::kubelet_may_set;
 use k8sctl_types::spec::{NodeSpec, Role};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -67,6 +67,8 @@ pub struct KubernetesNode {
     pub why: String,
     /// When the Ready condition last changed its status.
     pub since: Option<jiff::Timestamp>,
+    /// Its other conditions that are True, which is bad of all of them: DiskPressure and what other watchers add.
+    pub troubles: Vec<String>,
     /// `spec.podCIDR`.
     pub pod_cidr: Option<String>,
     /// This host agent has begun to drain it.
@@ -426,18 +428,19 @@ fn api_error(status: &Status) -> String {
 }
 
 fn node_view(node: &Node) -> KubernetesNode {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is_trouble = |it: &&NodeCondition| it.type_ != "Ready" && it.status == "True";
+    let trouble = |it: &NodeCondition| format!("{}: {}", it.type_, part(&it.message));
     let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
     let spec = node.spec.as_ref();
     KubernetesNode {
         ready: ready.is_some_and(|condition| condition.status == "True"),
         why: ready.map_or_else(
             || "the kubelet has not reported yet".to_owned(),
-            |condition| {
-                let part = |text: &Option<String>| text.clone().unwrap_or_default();
-                format!("{}: {}", part(&condition.reason), part(&condition.message))
-            },
+            |condition| format!("{}: {}", part(&condition.reason), part(&condition.message)),
         ),
+        troubles: conditions.iter().filter(is_trouble).map(trouble).collect(),
         since: ready.and_then(|condition| Some(condition.last_transition_time.as_ref()?.0)),
         pod_cidr: spec.and_then(|spec| spec.pod_cidr.clone()).filter(|cidr| !cidr.is_empty()),
         draining: node.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(DRAINING)),

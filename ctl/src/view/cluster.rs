@@ -156,9 +156,10 @@ pub struct RepairView {
 }
 
 impl ConditionView {
-    /// Nothing is known of it because its agent has no session, which is a condition of its own.
+    /// Nothing is known of it because its agent has no session, or its kubelet says nothing, which is a condition of its
+    /// own.
     pub fn is_silence(&self) -> bool {
-        self.status == "Unknown" && self.reason.as_deref() == Some("NoSession")
+        self.status == "Unknown" && matches!(self.reason.as_deref(), Some("NoSession" | "NodeNotReady"))
     }
 }
 

@@ -173,7 +173,9 @@ mod tests {
         let sums =
             || vec![condition("Ready", False, "NotAsDesired"), condition("AgentsReady", False, "NoSession")];
         let silent = ["DiskOK", "KubeletReady"].map(|kind| condition(kind, Unknown, "NoSession"));
-        let node = ("a", [vec![condition("AgentReady", False, "NoSession")], silent.to_vec()].concat());
+        let other =
+            [condition("AgentReady", False, "NoSession"), condition("NodeOK", Unknown, "NodeNotReady")];
+        let node = ("a", [other.to_vec(), silent.to_vec()].concat());
         assert_eq!(problems(&health(sums(), &[node])), ["a AgentReady=False", "- Ready=False"]);
         // Where no node says it, the sum does.
         assert_eq!(problems(&health(sums(), &[])), ["- Ready=False", "- AgentsReady=False"]);

@@ -6,7 +6,7 @@ use k8sctl_types::spec::Role;
 
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, VM_UNKNOWN};
-use crate::kubernetes::PodState;
+use crate::kubernetes::{KubernetesNode, PodState};
 use crate::nodes::registry::condition;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 use crate::wire;
@@ -22,6 +22,9 @@ pub(super) const VM_RUNNING: &str = "VMRunning";
 pub(super) const AGENT_READY: &str = "AgentReady";
 /// What Kubernetes says of a node.
 pub(super) const NODE_READY: &str = "NodeReady";
+
+/// What else Kubernetes says of it.
+pub(super) const NODE_OK: &str = "NodeOK";
 
 /// What the pods of the cluster's name service are called.
 pub(super) const DNS: &str = "coredns-";
@@ -64,6 +67,7 @@ pub(super) fn of_node(node: &NodeRecord, observed: &Observed, now: jiff::Timesta
         (VM_RUNNING, vm_running(node, observed)),
         (AGENT_READY, agent_ready(node, observed)),
         (NODE_READY, node_ready(node, observed)),
+        (NODE_OK, node_ok(node, observed)),
     ];
     let mut conditions = made(verdicts, now);
     let seen = observed.kubernetes.nodes.get(&node.name).and_then(|seen| seen.since);
@@ -122,16 +126,20 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
     }
 }
 
-/// What the agent says of its machine. Without a session it says nothing, and the condition of the agent tells of that.
+/// What the agent says of its machine, and Kubernetes besides. Without a session the agent says nothing, and its own
+/// condition tells of that; without a Ready node Kubernetes says nothing.
 fn healthy(node: &NodeRecord, observed: &Observed) -> Verdict {
     let view = observed.agents.get(&node.id).filter(|view| view.connected);
     let said = view.map(|view| view.report.conditions.as_slice()).unwrap_or_default();
-    let of_host = [VM_RUNNING, AGENT_READY, NODE_READY];
+    let of_host = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
     let untrue = |status: ConditionStatus| {
         let all = said.iter().filter(|it| !of_host.contains(&it.r#type.as_str()));
         listed(all.filter(|it| known(it) == status).map(|it| format!("{} ({})", it.r#type, it.reason)))
     };
-    match (untrue(ConditionStatus::False), untrue(ConditionStatus::Unknown)) {
+    let seen = observed.kubernetes.nodes.get(&node.name);
+    let trouble = seen.filter(|_| observed.kubernetes.reachable).and_then(first_trouble);
+    let not_well = [untrue(ConditionStatus::False), trouble.map(|kind| format!("{NODE_OK} ({kind})"))];
+    match (listed(not_well.into_iter().flatten()), untrue(ConditionStatus::Unknown)) {
         (Some(all), _) => bad("NotWell", all),
         (None, Some(all)) => unknown("NotKnown", all),
         (None, None) => good("AllWell"),
@@ -154,6 +162,23 @@ fn node_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
         Some(seen) if seen.ready => good("KubeletReady"),
         Some(seen) => bad("KubeletNotReady", seen.why.clone()),
     }
+}
+
+/// What else it says of one that is Ready; of another its kubelet says nothing.
+fn node_ok(node: &NodeRecord, observed: &Observed) -> Verdict {
+    let seen = observed.kubernetes.nodes.get(&node.name);
+    match seen.filter(|seen| observed.kubernetes.reachable && seen.ready) {
+        None => unknown("NodeNotReady", "see NodeReady"),
+        Some(seen) => match first_trouble(seen) {
+            None => good("NoPressure"),
+            Some(kind) => bad(kind, listed(seen.troubles.iter().cloned()).unwrap_or_default()),
+        },
+    }
+}
+
+/// The kind of a Ready node's first trouble.
+fn first_trouble(seen: &KubernetesNode) -> Option<&str> {
+    seen.troubles.iter().find(|_| seen.ready)?.split(':').next()
 }
 
 fn ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {

@@ -67,6 +67,20 @@ fn the_nodes_own_time_is_kept() {
     assert!(view.ready && view.since == "2026-11-28T18:00:00Z".parse().ok(), "{view:?}");
 }
 
+#[test]
+fn what_else_is_wrong_with_a_node_is_kept() {
+    let condition = |kind: &str, status: &str, message: &str| json!({ "type": kind, "status": status, "message": message });
+    let conditions = [
+        condition("Ready", "True", "kubelet is posting ready status"),
+        condition("DiskPressure", "True", "kubelet has disk pressure"),
+        condition("MemoryPressure", "False", "kubelet has sufficient memory available"),
+        condition("PIDPressure", "Unknown", "Kubelet stopped posting node status."),
+    ];
+    let node = json!({ "metadata": { "name": "n" }, "status": { "conditions": conditions } });
+    let view = node_view(&serde_json::from_value(node).expect("a node"));
+    assert_eq!(view.troubles, ["DiskPressure: kubelet has disk pressure"]);
+}
+
 #[tokio::test]
 async fn an_interruption_is_seen_and_healed() {
     let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" },

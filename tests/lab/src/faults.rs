@@ -88,8 +88,8 @@ impl Fault {
         match self {
             Self::AgentKilled | Self::HostAgentKilled => Bound::Seconds(10),
             Self::ContainerdStopped | Self::LinkCut | Self::LibvirtdEnds => Bound::Seconds(15),
-            Self::DiskFull => Bound::Seconds(20),
             Self::KubeletHangs | Self::ClockJumps => Bound::Seconds(60),
+            Self::DiskFull => Bound::Seconds(90),
             Self::VmEnds | Self::HostReboots => Bound::Boots(1.5),
         }
     }

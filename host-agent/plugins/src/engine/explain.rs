@@ -1,5 +1,5 @@
-//! Why is an object not ready? Asks for the pods of a workload and for warning events, once, when a wait has
-//! failed. What it finds is evidence for a person; nothing decides by it.
+//! Why is an object not ready, or not gone? Asks for pods and for warning events. What it finds is for a person;
+//! nothing decides by it.
 
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::Api;
@@ -44,6 +44,41 @@ impl Engine {
             lines.push(format!("event {kind} {name}: {}: {}", text(&event.reason), text(&event.message)));
         }
         (first, lines.join("\n"))
+    }
+
+    /// Why an object that was deleted is still there: its finalizers; of a namespace the pods in it, or what its
+    /// controller says.
+    pub(super) async fn what_holds(&self, key: &ObjectKey, live: &DynamicObject) -> String {
+        let finalizers = live.metadata.finalizers.as_deref().unwrap_or_default();
+        if !finalizers.is_empty() {
+            return format!("its finalizers are {}", finalizers.join(", "));
+        }
+        if key.group.is_empty() && key.kind == "Namespace" {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.name);
+            let pods = pods.list(&ListParams::default().limit(50)).await.map(|list| list.items);
+            let pods: Vec<String> = pods.unwrap_or_default().iter().map(leaving).collect();
+            if !pods.is_empty() {
+                let more = pods.len().saturating_sub(SHOWN);
+                let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+                return format!("{}{more}", pods[..pods.len().min(SHOWN)].join(", "));
+            }
+        }
+        let conditions = live.data.pointer("/status/conditions").and_then(Value::as_array);
+        let bad = conditions.into_iter().flatten().filter(|condition| condition["status"] == "True");
+        let said: Vec<&str> = bad.filter_map(|condition| condition["message"].as_str()).collect();
+        if said.is_empty() { "nothing says why".to_owned() } else { said.join("; ") }
+    }
+}
+
+/// A pod that holds its namespace.
+fn leaving(pod: &Pod) -> String {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let finalizers = pod.metadata.finalizers.as_deref().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    match (finalizers, node) {
+        ([], Some(node)) => format!("pod {name} has not ended on {node}"),
+        ([], None) => format!("pod {name} has no node"),
+        (finalizers, _) => format!("pod {name} has the finalizers {}", finalizers.join(", ")),
     }
 }
 

@@ -52,7 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             ready: Duration::from_secs(600),
-            gone: Duration::from_secs(180),
+            gone: Duration::from_secs(600),
             kind: Duration::from_secs(60),
         }
     }

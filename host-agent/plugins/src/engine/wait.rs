@@ -108,21 +108,25 @@ impl Engine {
         uid: &str,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.limits.gone;
+        let mut said = String::new();
         loop {
             let live = self.get(api, key).await?;
             let Some(live) = live.filter(|live| live.metadata.uid.as_deref() == Some(uid)) else {
                 return Ok(());
             };
             let now = Instant::now();
+            let held = self.what_holds(key, &live).await;
             if now >= deadline {
-                let finalizers = live.metadata.finalizers.unwrap_or_default().join(", ");
+                let reason =
+                    format!("{key} was deleted and is still there after {:?}: {held}", self.limits.gone);
                 let status = live.data.get("status").map(|status| status.to_string()).unwrap_or_default();
-                let reason = format!(
-                    "{key} was deleted and is still there after {:?}; its finalizers: [{finalizers}]",
-                    self.limits.gone
-                );
-                let next = "see that the controller of its finalizers runs, then run the same command again";
+                let next = "see to that, then run the same command again: it goes on from here";
                 return Err(self.failure("PLUGIN-NOT-GONE", reason, next).with_evidence(status));
+            }
+            let line = format!("waiting until {key} is gone: {held}");
+            if line != said {
+                self.say(&line);
+                said = line;
             }
             let version = live.metadata.resource_version.as_deref();
             changed(api, key, version, LOOK.min(deadline - now)).await;

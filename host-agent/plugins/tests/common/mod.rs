@@ -67,9 +67,10 @@ pub fn host(folder: &Path) -> PluginHost {
     host_with(folder, store, Duration::from_secs(60))
 }
 
-pub fn host_with(folder: &Path, store: Store, ready: Duration) -> PluginHost {
+/// The same, with objects that may take so long to be ready, and to be gone.
+pub fn host_with(folder: &Path, store: Store, patience: Duration) -> PluginHost {
     let deadlines = Deadlines { conversation: Duration::from_secs(20), goodbye: Duration::from_secs(2) };
-    let limits = Limits { ready, gone: Duration::from_secs(60), kind: Duration::from_secs(30) };
+    let limits = Limits { ready: patience, gone: patience, kind: Duration::from_secs(30) };
     PluginHost::new(PluginDir::new([folder.to_owned()]), store).with_limits(deadlines, limits)
 }
 

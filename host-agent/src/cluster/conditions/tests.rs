@@ -206,7 +206,9 @@ fn an_alarm_of_etcd_is_told_of_the_control_plane() {
 fn a_worker_is_no_part_of_the_control_plane() {
     let (cluster, mut observed) = well();
     observed.kubernetes.nodes.get_mut("worker").expect("its node").ready = false;
-    assert_eq!(untrue(&cluster, &observed), ["Ready=False NotAsDesired", "NodeReady=False KubeletNotReady"]);
+    let expected =
+        ["Ready=False NotAsDesired", "NodeReady=False KubeletNotReady", "NodeOK=Unknown NodeNotReady"];
+    assert_eq!(untrue(&cluster, &observed), expected);
     observed.kubernetes.nodes.get_mut("worker").expect("its node").ready = true;
     observed.kubernetes.system_pods.insert("etcd-control".to_owned(), pod("control", false));
     assert_eq!(
@@ -228,6 +230,7 @@ fn without_an_api_nothing_is_claimed_of_what_only_it_knows() {
         "KubernetesAPI=False NoAnswer",
         "ClusterDNS=Unknown APINoAnswer",
         "NodeReady=Unknown APINoAnswer",
+        "NodeOK=Unknown NodeNotReady",
     ];
     assert_eq!(untrue(&cluster, &observed), expected);
 }
@@ -300,4 +303,17 @@ fn long_lists_are_cut() {
     assert_eq!(names(0), None);
     assert_eq!(names(2).as_deref(), Some("w1, w2"));
     assert_eq!(names(7).as_deref(), Some("w1, w2, w3, w4, w5 and 2 more"));
+}
+
+#[test]
+fn whatever_else_kubernetes_complains_of_is_told() {
+    let (cluster, mut observed) = well();
+    let seen = observed.kubernetes.nodes.get_mut("worker").expect("its node");
+    seen.troubles = vec!["DiskPressure: kubelet has disk pressure".to_owned(), "KernelDeadlock: ".to_owned()];
+    let expected = ["NodesHealthy=False NotWell", "NodeOK=False DiskPressure"];
+    assert_eq!(untrue(&cluster, &observed), expected);
+    let all = of_cluster(&cluster, None, &observed, time(0));
+    assert_eq!(message(&all, "NodesHealthy"), "worker: NodeOK (DiskPressure)");
+    let worker = of_node(&cluster.nodes[1], &observed, time(0));
+    assert_eq!(message(&worker, "NodeOK"), "DiskPressure: kubelet has disk pressure, KernelDeadlock: ");
 }

@@ -212,6 +212,9 @@ fn kubelet(desired: &DesiredState) -> Value {
         "nodeStatusUpdateFrequency": "3s",
         "nodeStatusReportFrequency": "5m0s",
         "rotateCertificates": true,
+        // How long a node has disk or memory pressure, and gets no pods, behind its end; the kubelet's own five minutes are
+        // for fleets in which pods go elsewhere meanwhile.
+        "evictionPressureTransitionPeriod": "30s",
     });
     if !desired.cluster_dns.is_empty() {
         kubelet["clusterDNS"] = json!([desired.cluster_dns]);
