@@ -12,6 +12,7 @@ use std::time::Duration;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::{HostOp, Outcome};
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
+use host_hypervisor::documents::{Documents as _, Wanted};
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{plan_host, plan_teardown};
 use host_hypervisor::real::HypervisorConfig;
@@ -132,6 +133,16 @@ async fn a_cluster_comes_changes_and_goes() {
         assert_ne!(converge(&host, &wanted, &mut adoption).await, 0);
         assert_eq!(converge(&host, &wanted, &mut adoption).await, 0, "there is nothing left to do");
         events.changed().await.unwrap();
+
+        let of = Wanted {
+            clusters: vec![wanted.cluster_id.clone()],
+            networks: vec![wanted.network.name.clone()],
+            pool: wanted.pool.name.clone(),
+        };
+        let documents = host.documents(&of).await.unwrap();
+        let documents: Vec<_> = documents.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
+        let network = format!("network {}", wanted.network.name);
+        assert_eq!(documents, ["domain cp-1", "domain worker-1", &network, "pool k8s-myhome"]);
 
         let observed = host.observe(&wanted.pool).await.unwrap();
         let domain = observed.domain("worker-1").unwrap();

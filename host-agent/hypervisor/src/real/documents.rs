@@ -8,10 +8,10 @@ use crate::xml::owner::owner_of;
 
 pub(super) fn documents_impl(connect: &Connect, wanted: &Wanted) -> Result<Vec<Document>> {
     let mut documents = Vec::new();
-    let is_ours = |xml: &str, name: &str| matches!(owner_of(xml, name), Ok(Some(owner)) if wanted.clusters.contains(&owner.cluster_id));
+    let is_ours = |xml: &str, object: &str| matches!(owner_of(xml, object), Ok(Some(owner)) if wanted.clusters.contains(&owner.cluster_id));
     for domain in connect.list_all_domains(0).call("list", "domains of", "libvirt")? {
-        if let (Ok(name), Ok(xml)) = (domain.name(), domain.xml_desc(0))
-            && is_ours(&xml, &name)
+        if let (Ok(name), Ok(uuid), Ok(xml)) = (domain.name(), domain.uuid(), domain.xml_desc(0))
+            && is_ours(&xml, &uuid.to_string())
         {
             documents.push(Document { kind: "domain", name, xml });
         }
