@@ -209,7 +209,11 @@ impl ClusterTask {
             }
             let op = HostOp::PowerOffDomain { domain: domain_ref(cluster, node) };
             match self.shared.hypervisor.execute(&op).await {
-                Ok(_) => (self.host, ended) = (None, true),
+                Ok(_) => {
+                    // What its guest asked for is no start that failed.
+                    self.starts.forget(&node.name);
+                    (self.host, ended) = (None, true);
+                }
                 // It boots all the same, in its time.
                 Err(error) => {
                     tracing::warn!(node.name = %node.name, %error, "cannot end the run in which its VM was rebooted");
