@@ -60,8 +60,9 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Option<Self> {
-        let cluster = Cluster::start().await?;
+        // Built before servers run, whose time is bounded.
         let (folder, path) = hello_folder().await;
+        let cluster = Cluster::start().await?;
         Some(Self { cluster, host: host(&path), _folder: folder })
     }
 
@@ -206,8 +207,8 @@ async fn what_is_not_ours_is_neither_changed_nor_deleted() {
 
 #[tokio::test]
 async fn a_wait_that_fails_says_what_blocks_and_the_next_one_goes_on() {
-    let Some(cluster) = Cluster::start().await else { return };
     let (_folder, path) = hello_folder().await;
+    let Some(cluster) = Cluster::start().await else { return };
     let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
     let host = host_with(&path, store.clone(), Duration::from_secs(2));
     let access = cluster.access();
@@ -238,8 +239,8 @@ async fn a_wait_that_fails_says_what_blocks_and_the_next_one_goes_on() {
 
 #[tokio::test]
 async fn a_namespace_that_stays_says_which_pod_holds_it() {
-    let Some(cluster) = Cluster::start().await else { return };
     let (_folder, path) = hello_folder().await;
+    let Some(cluster) = Cluster::start().await else { return };
     let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
     let host = host_with(&path, store.clone(), Duration::from_secs(60));
     let access = cluster.access();
