@@ -146,8 +146,12 @@ impl Soak<'_> {
         } else {
             deadline
         };
-        wait_until("all is well", PATIENCE, || told::is_well(self.lab))?;
+        let mut last = String::new();
+        wait_until("all is well", PATIENCE, || {
+            told::is_well(self.lab).inspect_err(|error| last = format!("{error:#}"))
+        })?;
         within(planned.fault.name(), took + seen.elapsed(), deadline)
+            .with_context(|| format!("over after {:.1} s; then at last: {last}", took.as_secs_f64()))
     }
 
     /// How long after this command it is over.
