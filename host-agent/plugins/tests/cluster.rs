@@ -255,7 +255,7 @@ async fn a_namespace_that_stays_says_which_pod_holds_it() {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "hello");
     let pod = json!({
         "metadata": {"name": "held", "finalizers": ["example.com/hold"]},
-        "spec": {"containers": [{"name": "held", "image": "held"}]},
+        "spec": {"containers": [{"name": "held", "image": "held"}], "automountServiceAccountToken": false},
     });
     // Its controller makes the account a moment after the namespace.
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =

@@ -409,13 +409,13 @@ mod tests {
             }
             let run = |name: &str| agent.hypervisor.host().observed.domain(name).and_then(|it| it.run);
             let before = [run("control"), run("worker")];
-            agent.hypervisor.reboot("worker");
+            agent.hypervisor.reboot("control");
             for _ in 0..2 {
                 assert!(matches!(task.look().await, Ok(true)));
                 agent.hypervisor.notify();
             }
-            assert_eq!(run("control"), before[0]);
-            assert!(run("worker").is_some() && run("worker") != before[1], "{before:?}");
+            assert!(run("control").is_some() && run("control") != before[0], "{before:?}");
+            assert_eq!(run("worker"), before[1]);
             let effects = &agent.hypervisor.host().effects;
             assert_eq!(effects["power-off-domain"], 1 + u32::from(ended), "once for each reboot");
         }
