@@ -27,6 +27,7 @@ use super::log_push::push;
 use super::old_agent;
 use super::refusals::{OTHER_RELEASE, Refusals, UPGRADE};
 use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
+use super::wanted::Wanted;
 use crate::wire;
 
 /// How often an agent is told the host's time: a clock that is ahead takes two messages, and is right within a minute.
@@ -242,7 +243,7 @@ async fn talk(
             }
             // Cancel-safe: an unseen change stays unseen. An error means that the node was removed, of which the
             // caller hears too.
-            Ok(()) = guard.desired.changed() => match guard.desired.borrow_and_update().clone() {
+            Ok(()) = guard.desired.changed() => match guard.desired.borrow_and_update().as_ref().map(Wanted::to_message) {
                 Some(desired) => host_message::Message::Desired(desired),
                 None => continue,
             },
@@ -322,7 +323,7 @@ mod tests {
         for (how, end, is_goodbye_said) in ends {
             let (sender, _changes) = changes();
             let registry = NodeRegistry::new(sender);
-            registry.set_desired("a", DesiredState::default());
+            registry.set_desired("a", Wanted::new(DesiredState::default(), Arc::default()));
             let guard = registry.open_session("a", Hello::default());
             // Room for what is sent at first, and none that it sends unasked later.
             let (outbound, mut sent) = mpsc::channel(2);

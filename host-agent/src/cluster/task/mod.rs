@@ -23,13 +23,14 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::desired::{ImageFacts, desired_state, domain_ref, image_facts};
+use super::desired::{ImageFacts, desired_state, domain_ref, image_facts, neighbours};
 use super::progress;
 use super::shared::Shared;
 use super::status::ToldConditions;
 use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
+use crate::nodes::wanted::{Neighbours, Wanted};
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
 use mandate::Doings;
 use removal::Drain;
@@ -97,6 +98,8 @@ pub struct ClusterTask {
     powered_on: BTreeMap<String, PoweredOn>,
     /// The run of the control plane's VM that has the greater share of the processors.
     preferred: Option<u32>,
+    /// Kept as long as it stays the same: it is compared by its address.
+    neighbours: Arc<Neighbours>,
     /// The operation of the last look.
     operation: Option<OperationRecord>,
     /// The last one that failed, where the records could not be written then: they still have it as running.
@@ -135,6 +138,7 @@ impl ClusterTask {
             kubernetes_view: None,
             powered_on: BTreeMap::new(),
             preferred: None,
+            neighbours: Arc::default(),
             operation: None,
             unwritten: None,
             starts: Starts::default(),
@@ -314,11 +318,15 @@ impl ClusterTask {
         let Some(facts) = self.image_facts(cluster) else { return Ok(()) };
         let address =
             self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
+        let neighbours = neighbours(cluster);
+        if *self.neighbours != neighbours {
+            self.neighbours = Arc::new(neighbours);
+        }
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
             let desired = desired_state(cluster, node, &facts, files, target, address.clone());
-            self.shared.registry.set_desired(&node.id, desired);
+            self.shared.registry.set_desired(&node.id, Wanted::new(desired, Arc::clone(&self.neighbours)));
         }
         self.introduce_nodes(cluster, &observed.kubernetes).await
     }

@@ -17,9 +17,9 @@ impl NodeRegistry {
         let Entry { desired, agent: wanted, .. } = nodes.entry(node_id.to_owned()).or_default();
         wanted.clone_from(&agent);
         desired.send_if_modified(|current| {
-            let Some(state) = current.as_mut().filter(|state| state.agent != agent) else { return false };
-            state.agent = agent;
-            state.generation += 1;
+            let Some(state) = current.as_mut().filter(|state| state.own.agent != agent) else { return false };
+            state.own.agent = agent;
+            state.own.generation += 1;
             true
         });
     }
