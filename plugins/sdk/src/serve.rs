@@ -28,6 +28,8 @@ const CAPABILITIES: [&str; 4] = ["remote", "node", "secret", "assess"];
 pub(crate) const REQUEST_BYTES: usize = 8 << 20;
 /// Largest schema.
 const SCHEMA_BYTES: usize = 256 << 10;
+/// Longest reason of a failure: it travels in a trailer, each byte as up to three.
+const REASON_BYTES: usize = 4 << 10;
 /// Largest object, where the host names no other limit.
 const OBJECT_BYTES: usize = 1 << 20;
 /// Largest message, where the host names no other limit.
@@ -86,7 +88,7 @@ impl Service {
     fn guarded<T>(&self, call: &str, code: impl FnOnce() -> T) -> Result<T, Status> {
         std::panic::catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
             self.panicked.store(true, Ordering::Release);
-            Status::internal(format!("{call} panicked: {}", panic_message(panic.as_ref())))
+            internal(format!("{call} panicked: {}", panic_message(panic.as_ref())))
         })
     }
 
@@ -108,6 +110,16 @@ impl Service {
         }
         Ok(planned)
     }
+}
+
+/// A mistake of the plugin's; what is longer than a trailer may be is cut.
+fn internal(mut reason: String) -> Status {
+    if reason.len() > REASON_BYTES {
+        let end = (0..=REASON_BYTES).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or_default();
+        reason.truncate(end);
+        reason.push_str(" …(cut)");
+    }
+    Status::internal(reason)
 }
 
 /// Then a plugin says no without saying why.
@@ -223,7 +235,7 @@ impl PluginService for Service {
             }
         }
         let (plugin, description) = self.guarded("Describe", || {
-            let plugin = self.plugin.open(&files).map_err(Status::internal)?;
+            let plugin = self.plugin.open(&files).map_err(internal)?;
             let description = plugin.describe();
             Ok::<_, Status>((plugin, description))
         })??;
@@ -358,6 +370,13 @@ mod tests {
         let sent: Vec<_> = messages(items.into_iter(), wire::Limits::default()).collect();
         let last = sent.last().and_then(|last| last.as_ref().ok()).and_then(|last| last.item.clone());
         assert_eq!((sent.len(), last), (3, Some(Item::End(wire::End { items: 2 }))));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let status = internal("ä".repeat(REASON_BYTES));
+        assert!(status.message().len() < REASON_BYTES + 20 && status.message().ends_with("ä …(cut)"));
+        assert_eq!(internal("short".to_owned()).message(), "short");
     }
 
     #[test]
