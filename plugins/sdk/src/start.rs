@@ -1,4 +1,4 @@
-//! How a plugin's program starts and ends. Called by its `main`; [`crate::serve`] in between.
+//! How a plugin's program starts and ends. Called by its `main`; the service in between is `serve.rs`.
 
 use std::io;
 use std::pin::Pin;
