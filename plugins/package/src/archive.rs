@@ -101,6 +101,9 @@ fn extract(input: impl Read, root: &Path) -> Result<(), String> {
         let written = write_entry(&mut entry, size, &root.join(path), mode);
         written.map_err(|error| format!("{name:?}: {error}"))?;
     }
+    // The end of the compressed stream tells of what is missing before it.
+    io::copy(&mut archive.into_inner(), &mut io::sink())
+        .map_err(|error| format!("it cannot be read: {error}"))?;
     if seen.files.is_empty() { Err("there is no file in it".to_owned()) } else { Ok(()) }
 }
 
