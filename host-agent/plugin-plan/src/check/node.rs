@@ -28,8 +28,8 @@ pub const SYSCTLS: [&str; 11] = [
 /// Those that the cluster itself stands on.
 pub const SYSCTLS_OURS: [&str; 1] = ["net.ipv4.ip_forward"];
 
-/// Kernel modules that a plugin may ask for; a `*` at the end stands for any end.
-pub const MODULES: [&str; 30] = [
+/// Kernel modules that a plugin may ask for.
+pub const MODULES: [&str; 29] = [
     "ceph",
     "dm_crypt",
     "dm_snapshot",
@@ -59,57 +59,57 @@ pub const MODULES: [&str; 30] = [
     "tun",
     "vxlan",
     "wireguard",
-    "xt_*",
 ];
+
+/// And begins of others.
+pub const MODULE_PREFIXES: [&str; 1] = ["xt_"];
 
 /// Largest text with certificates, in bytes.
 const CA_BYTES: usize = 64 << 10;
-const MIRRORS: usize = 8;
+const MIRRORS: usize = 16;
 
 /// Whether a plugin may ask for this kernel setting.
 pub fn is_sysctl(key: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    let listed = SYSCTLS.contains(&key) || SYSCTL_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
-    let is_path = key.len() <= 128 && key.chars().all(plain) && !key.contains("..") && !key.ends_with('.');
-    listed && is_path && !SYSCTLS_OURS.contains(&key)
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(plain);
+    let is_listed = SYSCTLS.contains(&key) || SYSCTL_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    is_listed && key.len() <= 128 && key.split('.').all(is_part) && !SYSCTLS_OURS.contains(&key)
 }
 
 /// Whether this may be the value of one: numbers.
 pub fn is_sysctl_value(value: &str) -> bool {
-    (1..=40).contains(&value.len()) && value.chars().all(|c| c.is_ascii_digit() || " -".contains(c))
+    (1..=40).contains(&value.len()) && value.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-')
 }
 
 /// Whether a plugin may ask for this kernel module.
 pub fn is_module(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let is_listed = |listed: &&str| match listed.strip_suffix('*') {
-        Some(begin) => name.len() > begin.len() && name.starts_with(begin),
-        None => name == *listed,
-    };
-    name.len() <= 64 && name.chars().all(plain) && MODULES.iter().any(is_listed)
+    let begins = |prefix: &&str| name.len() > prefix.len() && name.starts_with(prefix);
+    let is_listed = MODULES.contains(&name) || MODULE_PREFIXES.iter().any(begins);
+    is_listed && name.len() <= 64 && name.chars().all(plain)
 }
 
-/// Whether this names a registry: a DNS name or an address, with or without a port.
+/// Whether this names a registry: a DNS name or an IPv4 address, with or without a port.
 pub fn is_registry_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        // The colons of an address lie between brackets.
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    };
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-    let is_address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    let (name, port) = host.split_once(':').unwrap_or((host, "443"));
     let is_part = |part: &str| {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        (1..=63).contains(&part.len())
-            && part.chars().all(plain)
-            && !part.starts_with('-')
-            && !part.ends_with('-')
+        let at_its_ends = part.starts_with('-') || part.ends_with('-');
+        (1..=63).contains(&part.len()) && part.chars().all(plain) && !at_its_ends
     };
-    let is_name = name.len() <= 253 && name.split('.').all(is_part);
-    port.is_none_or(is_port) && (is_address || is_name)
+    let is_port = port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    host.len() <= 253 && name.split('.').all(is_part) && is_port
+}
+
+/// Whether this is a place that is asked instead of a registry: `https://192.168.122.100/v2/cache`.
+pub fn is_mirror(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let Some((host, path)) = rest.map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else {
+        return false;
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let is_path = path.chars().all(plain) && !path.split('/').any(|part| part == "..");
+    url.len() <= 1024 && is_registry_host(host) && is_path
 }
 
 /// What is wrong with requirements; each refusal names the requirement.
@@ -178,10 +178,6 @@ fn registry_refusal(host: &str, ca_pem: &str, mirrors: &[String]) -> Option<Stri
     if ca_pem.len() > CA_BYTES || !is_certificates(ca_pem) {
         return Some(format!("its ca_pem is not certificates of at most {CA_BYTES} bytes"));
     }
-    let is_mirror = |mirror: &String| {
-        let host = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
-        host.is_some_and(|host| is_registry_host(host.trim_end_matches('/')))
-    };
     match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
         Some(mirror) => Some(format!("its mirror {mirror:?} is no URL of a host")),
         None if mirrors.len() > MIRRORS => Some(format!("it has more than {MIRRORS} mirrors")),
