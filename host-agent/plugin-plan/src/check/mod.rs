@@ -73,8 +73,9 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
+    /// Whatever a plugin calls things, it stays a line of text.
     fn say(&mut self, line: impl Into<String>) {
-        self.lines.push(line.into());
+        self.lines.push(line.into().replace(char::is_control, " "));
     }
 
     fn say_of_content(&mut self, line: impl Into<String>) {
@@ -105,7 +106,7 @@ impl Refusals {
             )
         };
         let mut lines: Vec<_> =
-            self.lines.into_iter().take(LINES).map(|line| cut(line.replace('\n', " "), LINE_BYTES)).collect();
+            self.lines.into_iter().take(LINES).map(|line| cut(line, LINE_BYTES)).collect();
         if count > LINES {
             lines.push(format!("and {} more", count - LINES));
         }
@@ -129,6 +130,7 @@ pub fn check_plan(plan: UncheckedPlan, context: &CheckContext<'_>) -> Result<Che
     refusals.into_result(manifest)?;
 
     let mut refusals = Refusals::default();
+    let is_empty = expanded.objects.is_empty() && plan.node.is_empty() && !expanded.is_partial;
     let objects = keyed(expanded.objects, &mut refusals);
     let view = View::of(&objects, &plan, context, expanded.is_partial);
     for (key, object, handling) in &objects {
@@ -137,7 +139,7 @@ pub fn check_plan(plan: UncheckedPlan, context: &CheckContext<'_>) -> Result<Che
     rules(&plan.readiness, &mut refusals);
     refusals.at(&"generated secrets", secret::generated_refusals(&plan.secrets));
     refusals.at(&"node requirements", node::refusals(&plan.node, &manifest.node));
-    if objects.is_empty() && plan.node.is_empty() && !expanded.is_partial {
+    if is_empty {
         refusals.say("there is nothing in it");
     }
     refusals.into_result(manifest)?;
@@ -192,16 +194,16 @@ fn sizes(plan: &UncheckedPlan, refusals: &mut Refusals) {
 }
 
 /// Objects with their keys, defaults filled in; what has none, or one that is taken, is refused and left out.
-fn keyed(
-    objects: Vec<(Value, Handling)>,
-    refusals: &mut Refusals,
-) -> Vec<(ObjectKey, Value, Handling)> {
+fn keyed(objects: Vec<(Value, Handling)>, refusals: &mut Refusals) -> Vec<(ObjectKey, Value, Handling)> {
     let mut keyed = Vec::new();
     let mut seen = BTreeSet::new();
     let mut room = limits::ALL_OBJECT_BYTES;
     let count = objects.len();
     if count > limits::OBJECTS {
-        refusals.say(format!("it has {count} objects with those of its manifests, expected at most {}", limits::OBJECTS));
+        refusals.say(format!(
+            "it has {count} objects with those of its manifests, expected at most {}",
+            limits::OBJECTS
+        ));
         return keyed;
     }
     for (index, (mut object, handling)) in objects.into_iter().enumerate() {
@@ -253,14 +255,17 @@ fn rules(rules: &[ReadinessRule], refusals: &mut Refusals) {
     let mut seen = BTreeSet::new();
     for rule in rules {
         let place = cut(format!("readiness of {} {}", rule.api_version, rule.kind), LINE_BYTES);
-        let is_text = |text: &str| !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_graphic());
+        let is_text =
+            |text: &str| !text.is_empty() && text.len() <= 253 && text.chars().all(|c| c.is_ascii_graphic());
         if !is_text(&rule.api_version) || !is_text(&rule.kind) {
             refusals.say(format!("{place}: expected an apiVersion and a kind"));
         }
         let is_right = match &rule.is {
             ReadyWhen::Condition(condition) => is_text(condition),
             ReadyWhen::Field { pointer, value } => {
-                pointer.starts_with('/') && pointer.len() <= 1024 && canonical(value).len() <= limits::TEXT_BYTES
+                pointer.starts_with('/')
+                    && pointer.len() <= 1024
+                    && canonical(value).len() <= limits::TEXT_BYTES
             }
             ReadyWhen::Exists => true,
         };

@@ -15,7 +15,7 @@ fn a_privileged_pod_is_found_wherever_it_hides() {
     let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "a", "namespace": "shop"},
         "template": {"spec": pod}});
     Fixture::shop().object(template).is_refused_for(why);
-    let list = format!("apiVersion: v1\nkind: List\nitems: [{}]", deployment(pod.clone()));
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [deployment(pod.clone())]}).to_string();
     Fixture::shop().manifest_of(&list).is_refused_for(why);
     let asking = "[[permission]]\ngroup = \"\"\nkind = \"List\"\nnames = [\"a\"]\nverbs = [\"get\", \"create\", \"patch\"]";
     let list =
@@ -141,7 +141,8 @@ fn a_manifest_that_grows_is_none() {
                 c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: [*c, *c, *c, *c, *c, *c, *c, *c]\n";
     let said = Fixture::shop().manifest_of(bomb).refusal();
     assert!(said.starts_with("PLUGIN-REMOTE-CONTENT"), "{said}");
-    let doubles = Value::Array(vec![json!({"op": "copy", "from": "", "path": "/a"}); 60]);
+    let double = |number: u32| json!({"op": "copy", "from": "", "path": format!("/a{number}")});
+    let doubles = (0..60).map(double).collect();
     let patch = ManifestPatch { target: ObjectSelector::default(), operations: doubles };
     let said =
         Fixture::shop().manifest_with("kind: X\na: text", |remote| remote.patches = vec![patch]).refusal();
