@@ -16,8 +16,9 @@ pub const REMOTE_DEFAULT_BYTES: u64 = 4 << 20;
 pub const REMOTE_EVENTS: usize = 1_000_000;
 /// All objects of a plan, in bytes of JSON.
 pub const ALL_OBJECT_BYTES: usize = 64 << 20;
-/// Maps and lists within each other. JSON is read back from the store only down to 128.
-pub const DEPTH: usize = 100;
+/// Maps and lists within each other. Definitions of real projects have up to 40; each level takes room on the stack of who
+/// reads them, and the store reads no more than 128 back.
+pub const DEPTH: usize = 64;
 /// Operations in all patches of a plan.
 pub const PATCHES: usize = 500;
 /// How often they may apply, to one object each.

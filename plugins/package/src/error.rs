@@ -152,7 +152,7 @@ impl PackageError {
                 ("PLUGIN-MANIFEST", format!("correct {}, or take the folder away", path.display()))
             }
             Self::NotBuilt { folder } => {
-                ("PLUGIN-MANIFEST", format!("build it: `k8sctl plugin build {}`", folder.display()))
+                ("PLUGIN-MANIFEST", format!("build a package of {} (k8sctl plugin build)", folder.display()))
             }
             Self::Missing { .. } | Self::NotPlain { .. } | Self::Unlisted { .. } | Self::Schema { .. } => {
                 ("PLUGIN-MANIFEST", "build or copy the package again, as a whole".to_owned())
@@ -172,15 +172,15 @@ impl PackageError {
             ),
             Self::Unsigned { .. } => (
                 "PLUGIN-UNSIGNED",
-                "sign it: `k8sctl plugin sign`; to try out your own, use `k8sctl plugin add --dev`"
+                "sign it (k8sctl plugin sign), or try it out as your own (k8sctl plugin add --dev)"
                     .to_owned(),
             ),
             Self::Key { .. } => (
                 "PLUGIN-KEY",
-                "use a key as `k8sctl plugin sign --new-key FILE` or minisign makes it".to_owned(),
+                "use a key that minisign made, or a new one (k8sctl plugin sign --new-key FILE)".to_owned(),
             ),
             Self::Archive { .. } => {
-                ("PLUGIN-ARCHIVE", "make it with `k8sctl plugin package`, and copy it as a whole".to_owned())
+                ("PLUGIN-ARCHIVE", "make it again (k8sctl plugin package), and copy it as a whole".to_owned())
             }
             Self::Build { path, .. } => {
                 ("PLUGIN-BUILD", format!("correct that, or name another place than {}", path.display()))

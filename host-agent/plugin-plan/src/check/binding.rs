@@ -46,7 +46,8 @@ pub(super) fn refusals(view: &View<'_>, key: &ObjectKey, object: &Value) -> Vec<
             .binds
             .iter()
             .any(|bind| bind.role == role && bind.subject.as_ref().map_or(is_own, |has| *has == subject));
-        if !(is_own_role && is_own) && !is_bound {
+        let is_all_own = is_own_role && is_own;
+        if !is_all_own && !is_bound {
             why.push(format!("it binds {role} to {subject}, and no [[bind]] of plugin.toml says so"));
         }
     }

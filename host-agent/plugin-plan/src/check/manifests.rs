@@ -23,6 +23,7 @@ pub(super) fn expand_all(
     refusals: &mut Refusals,
 ) -> Expanded {
     let mut is_partial = false;
+    let mut room = limits::ALL_OBJECT_BYTES;
     let mut read: Vec<(&RemoteManifest, Vec<Value>)> = Vec::new();
     for remote in &plan.remotes {
         let place = place(remote);
@@ -32,10 +33,20 @@ pub(super) fn expand_all(
             continue;
         }
         match context.fetched.get(&remote.sha256) {
-            Some(body) => match objects_in(body) {
-                Ok(objects) => read.push((remote, objects)),
-                Err(why) => refusals.say_of_content(format!("{place}: {why}")),
-            },
+            Some(body) => {
+                // Each may be as large as it says; all of them are in memory at once.
+                let Some(left) = room.checked_sub(body.len()) else {
+                    let most = limits::ALL_OBJECT_BYTES;
+                    refusals
+                        .say(format!("{place}: with it the manifests have more than {most} bytes together"));
+                    break;
+                };
+                room = left;
+                match objects_in(body) {
+                    Ok(objects) => read.push((remote, objects)),
+                    Err(why) => refusals.say_of_content(format!("{place}: {why}")),
+                }
+            }
             None if context.without_bodies => is_partial = true,
             None => refusals.say(format!("{place}: it was not fetched")),
         }

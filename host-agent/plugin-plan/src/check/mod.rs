@@ -178,7 +178,8 @@ fn digest(value: &Value) -> String {
 
 fn sizes(plan: &UncheckedPlan, refusals: &mut Refusals) {
     let operations = plan.remotes.iter().flat_map(|remote| &remote.patches);
-    let operations = operations.map(|patch| patch.operations.as_array().map_or(1, Vec::len)).sum::<usize>();
+    let operations =
+        operations.map(|patch| patch.operations.as_array().map_or(1, |all| all.len().max(1))).sum::<usize>();
     for (what, count, most) in [
         ("objects", plan.objects.len(), limits::OBJECTS),
         ("manifests", plan.remotes.len(), limits::REMOTES),

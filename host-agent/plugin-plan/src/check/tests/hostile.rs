@@ -96,6 +96,15 @@ fn more_than_anybody_plans_is_refused_at_once() {
     twice.plan.remotes.push(twice.plan.remotes[0].clone());
     twice.is_refused_for("it has 3000 objects with those of its manifests");
 
+    // Five of 15 MiB: each may be, together they are too much.
+    let body = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{a: {}}}\n",
+        "x".repeat(15 << 20)
+    );
+    let mut large = Fixture::shop().manifest_with(&body, |remote| remote.max_bytes = 16 << 20);
+    large.plan.remotes = vec![large.plan.remotes[0].clone(); 5];
+    large.is_refused_for("with it the manifests have more than 67108864 bytes together");
+
     let mut remotes = Fixture::shop();
     remotes.plan.remotes = vec![RemoteManifest::default(); 33];
     remotes.is_refused_for("it has 33 manifests, expected at most 32");
@@ -122,12 +131,12 @@ fn an_object_is_as_large_and_as_deep_as_the_store_takes() {
     Fixture::shop().object(map(1_000_000)).checked();
     Fixture::shop().object(map(1 << 20)).is_refused_for("larger than 1048576 bytes");
     let mut deep = json!({});
-    for _ in 0..110 {
+    for _ in 0..70 {
         deep = json!({"a": deep});
     }
-    Fixture::shop().till(deep).is_refused_for("nested deeper than 100 levels");
+    Fixture::shop().till(deep).is_refused_for("nested deeper than 64 levels");
     let mut fine = json!({});
-    for _ in 0..90 {
+    for _ in 0..55 {
         fine = json!({"a": fine});
     }
     let checked = Fixture::shop().till(fine).checked();
