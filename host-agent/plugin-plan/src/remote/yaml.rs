@@ -11,7 +11,8 @@ pub fn documents(body: &[u8]) -> Result<Vec<Value>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // JSON is nearly all YAML: not its escapes.
     if text.trim_start().starts_with('{')
-        && let Ok(documents) = serde_json::Deserializer::from_str(text).into_iter::<Value>().collect::<Result<_, _>>()
+        && let Ok(documents) =
+            serde_json::Deserializer::from_str(text).into_iter::<Value>().collect::<Result<_, _>>()
     {
         return Ok(documents);
     }
@@ -83,9 +84,7 @@ mod tests {
         let deep = format!("{}x{}", "[".repeat(150), "]".repeat(150));
         let json = format!("{{\"a\": {}{}}}", "[".repeat(150), "]".repeat(150));
         let many = "---\na: 1\n".repeat(2100);
-        for text in
-            [bomb, &deep, &json, &many, "a: [", "a: b: c", "a: 1\na: 2"]
-        {
+        for text in [bomb, &deep, &json, &many, "a: [", "a: b: c", "a: 1\na: 2"] {
             let why = documents(text.as_bytes()).expect_err(&text[..text.len().min(40)]);
             assert!(!why.is_empty() && !why.contains('\n'), "{why}");
         }
