@@ -29,4 +29,4 @@ pub use conversation::{
 pub use k8sctl_proto::plugin::v1::ClusterFacts;
 pub use launch::{Ceilings, Cgroups, Deadlines, Started};
 pub use run::{Run, RunError, RunErrorKind};
-pub use runner::Runner;
+pub use runner::{Runner, difference};

@@ -215,7 +215,7 @@ async fn migrate(mut talk: Talk, from: u32, config_json: &str) -> Result<Migrate
 }
 
 /// In what two answers to the same question differ first; `None`: in nothing.
-fn difference(one: &PlanAnswer, other: &PlanAnswer) -> Option<String> {
+pub fn difference(one: &PlanAnswer, other: &PlanAnswer) -> Option<String> {
     match (one, other) {
         (PlanAnswer::Mistakes(one), PlanAnswer::Mistakes(other)) => {
             (one != other).then(|| "they name other mistakes of the config".to_owned())

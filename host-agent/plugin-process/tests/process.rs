@@ -90,7 +90,9 @@ async fn many_at_once_have_users_of_their_own() {
     let one = || {
         runner.bare(&package, move |started| async move {
             all_run.wait().await;
-            Ok(started.user)
+            let user = started.user;
+            drop(started);
+            Ok(user)
         })
     };
     let runs = futures::future::try_join_all((0..MANY).map(|_| one())).await.expect("all start");

@@ -64,13 +64,7 @@ impl Talk {
         if has_mistakes(&diagnostics) {
             return Ok(PlanAnswer::Mistakes(diagnostics));
         }
-        let request = PlanRequest {
-            config_json: ask.config_json.clone(),
-            facts: Some(ask.facts.clone()),
-            dependencies: wire::dependencies(&ask.dependencies),
-            secrets: wire::secret_names(&ask.secrets),
-        };
-        let mut stream = self.client.plan(request).await.map_err(called("Plan"))?.into_inner();
+        let mut stream = self.client.plan(request(ask)).await.map_err(called("Plan"))?.into_inner();
         let mut reader = PlanReader::new();
         while let Some(item) = stream.message().await.map_err(called("Plan"))? {
             reader.take(item).map_err(broken)?;
@@ -87,6 +81,21 @@ impl Talk {
             return Ok(PlanAnswer::Mistakes(diagnostics));
         }
         Ok(PlanAnswer::Plan { plan, warnings: diagnostics, effective_config })
+    }
+
+    /// Asks for a plan and hears no more than its first item; for conformance.
+    pub async fn begin_plan(&mut self, ask: &PlanAsk) -> Result<(), ConversationError> {
+        let mut stream = self.client.plan(request(ask)).await.map_err(called("Plan"))?.into_inner();
+        stream.message().await.map(drop).map_err(called("Plan"))
+    }
+}
+
+fn request(ask: &PlanAsk) -> PlanRequest {
+    PlanRequest {
+        config_json: ask.config_json.clone(),
+        facts: Some(ask.facts.clone()),
+        dependencies: wire::dependencies(&ask.dependencies),
+        secrets: wire::secret_names(&ask.secrets),
     }
 }
 
