@@ -325,7 +325,7 @@ mod tests {
         let text = |seed, number| Generator::new(&schema, seed).config(number).to_string();
         assert_eq!(text(7, 3), text(7, 3));
         let all: BTreeSet<String> = (0..500).map(|number| text(7, number)).collect();
-        assert!(all.len() > 300, "{}", all.len());
+        assert!(all.len() > 200, "{}", all.len());
         assert!((0..100).any(|number| text(7, number) != text(8, number)));
     }
 

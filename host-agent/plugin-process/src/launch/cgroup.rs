@@ -65,10 +65,9 @@ impl Cgroups {
         let group = Group { folder: self.new_folder()? };
         let memory = ceilings.memory_bytes.to_string();
         group.write("memory.max", &memory)?;
-        group.write("memory.oom.group", "1")?;
         group.write("pids.max", &THREADS.to_string())?;
-        // Neither is everywhere, and each is one bound beside others.
-        for (file, value) in [("memory.swap.max", "0"), ("cpu.max", PROCESSORS)] {
+        // None of these is everywhere, and each is one bound beside others.
+        for (file, value) in [("memory.oom.group", "1"), ("memory.swap.max", "0"), ("cpu.max", PROCESSORS)] {
             if let Err(error) = group.write(file, value) {
                 tracing::debug!(cgroup.file = file, %error, "a control group has no such limit");
             }

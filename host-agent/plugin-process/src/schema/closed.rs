@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::{Map, Value};
 
 use super::walk::{Keywords, children, target};
-use super::{ConfigSchema, STACK, escaped, walk};
+use super::{ConfigSchema, STACK, escaped};
 
 /// Defaults that are tried; more are passed over.
 const DEFAULTS: usize = 200;
