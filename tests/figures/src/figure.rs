@@ -25,7 +25,9 @@ enum Limit {
 }
 
 /// Of each figure of which something is promised.
-static LIMITS: [(&str, Limit); 27] = [
+static LIMITS: [(&str, Limit); 29] = [
+    ("plugin-spawn", Limit::Most(25.0)),
+    ("plugin-resident", Limit::Most(12.0)),
     ("up-to-all-ready", Limit::MostRatio(0.90)),
     ("status", Limit::Most(50.0)),
     ("host-agent-resident", Limit::Most(64.0)),

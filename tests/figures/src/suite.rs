@@ -7,6 +7,8 @@ pub enum Suite {
     Fleet,
     /// `tests/lab`: real VMs, inside of a lab.
     Lab,
+    /// `host-agent/plugin-process`: plugins' programs, nothing else.
+    Spawn,
 }
 
 /// A bench and the figures that it gives.
@@ -20,7 +22,8 @@ pub struct Bench {
     pub figures: &'static [&'static str],
 }
 
-static BENCHES: [Bench; 6] = [
+static BENCHES: [Bench; 7] = [
+    Bench { suite: Suite::Spawn, name: "spawn", figures: &["plugin-spawn", "plugin-resident"] },
     Bench { suite: Suite::Fleet, name: "follow", figures: &["follow-latency", "follow-latency-merged"] },
     Bench {
         suite: Suite::Fleet,
@@ -74,14 +77,15 @@ static BENCHES: [Bench; 6] = [
 ];
 
 impl Suite {
-    /// Both, in the order in which they run.
-    pub const ALL: [Self; 2] = [Self::Fleet, Self::Lab];
+    /// All, in the order in which they run.
+    pub const ALL: [Self; 3] = [Self::Spawn, Self::Fleet, Self::Lab];
 
     /// `fleet`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
             Self::Lab => "lab",
+            Self::Spawn => "spawn",
         }
     }
 }
@@ -145,7 +149,8 @@ mod tests {
 
     #[test]
     fn the_lab_is_needed_for_its_own_benches_only() {
-        assert_eq!(suites(&[]), Ok(vec![Suite::Fleet, Suite::Lab]));
+        assert_eq!(suites(&[]), Ok(vec![Suite::Spawn, Suite::Fleet, Suite::Lab]));
+        assert_eq!(suites(&wanted(&["plugin-resident"])), Ok(vec![Suite::Spawn]));
         assert_eq!(suites(&wanted(&["status-1000", "follow"])), Ok(vec![Suite::Fleet]));
         assert_eq!(suites(&wanted(&["scale", "up"])), Ok(vec![Suite::Fleet, Suite::Lab]));
         assert!(suites(&wanted(&["boot"])).is_err());

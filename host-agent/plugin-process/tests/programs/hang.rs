@@ -1,0 +1,6 @@
+fn behave() {
+    eprintln!("hanging");
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,4 @@
+fn behave() {
+    probes();
+    std::process::exit(7);
+}
