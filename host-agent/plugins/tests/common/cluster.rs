@@ -27,7 +27,8 @@ const LIFETIME: Duration = Duration::from_secs(1800);
 const ENGINE: (&str, &str) = ("token-of-the-engine", "engine");
 const PEOPLE: (&str, &str) = ("token-of-people", "people");
 /// What makes and empties namespaces, and deletes what belongs to others.
-const CONTROLLERS: &str = "namespace,serviceaccount,root-ca-cert-publisher,garbagecollector";
+const CONTROLLERS: &str =
+    "namespace,serviceaccount,root-ca-cert-publisher,garbagecollector,pvc-protection,pv-protection";
 /// Services get addresses of the host itself, so that a webhook can be played without a network.
 const SERVICES: &str = "127.96.0.0/16";
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
@@ -24,6 +25,8 @@ pub enum Fault {
     Lost,
     /// No answer, ever.
     Hang,
+    /// The server does it, later.
+    Slow(Duration),
 }
 
 /// All that may pass by itself.
@@ -116,6 +119,13 @@ where
                 })
             }
             Some(Fault::Hang) => Box::pin(std::future::pending()),
+            Some(Fault::Slow(delay)) => {
+                let asked = self.inner.call(request);
+                Box::pin(async move {
+                    tokio::time::sleep(delay).await;
+                    asked.await
+                })
+            }
         }
     }
 }

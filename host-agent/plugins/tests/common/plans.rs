@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8sctl_types::failure::Failure;
 use plugin_package::Manifest;
 use plugin_plan::{
     CheckContext, CheckedPlan, Handling, ReadinessRule, ReadyWhen, RemoteManifest, SecretRef,
@@ -69,6 +70,11 @@ impl Plan {
 
     /// Through the check, which must take it.
     pub fn checked(self) -> CheckedPlan {
+        self.check().unwrap_or_else(|failure| panic!("{failure}\n{}", failure.evidence))
+    }
+
+    /// What the check says.
+    pub fn check(self) -> Result<CheckedPlan, Failure> {
         let manifest = manifest_of(&self.plugin, &self.all(), &self.plan.remotes);
         let context = CheckContext {
             manifest: &manifest,
@@ -77,10 +83,7 @@ impl Plan {
             secrets: &self.secrets,
             accounts: &BTreeSet::new(),
         };
-        match check_plan(self.plan, &context) {
-            Ok(plan) => plan,
-            Err(failure) => panic!("{failure}\n{}", failure.evidence),
-        }
+        check_plan(self.plan, &context)
     }
 }
 
