@@ -103,20 +103,19 @@ async fn redirects_stay_below_the_prefix() {
 async fn what_is_not_what_it_should_be_is_refused_and_not_kept() {
     let bench = Bench::new().await;
     let long = vec![b'#'; 100_000];
-    for (serving, max_bytes, id) in [
-        (Serving::Whole(b"something else".to_vec()), 0, "PLUGIN-REMOTE-DIGEST"),
-        (Serving::Cut(BODY.to_vec(), 10), 0, "PLUGIN-REMOTE-SIZE"),
-        (Serving::Whole(long.clone()), 50_000, "PLUGIN-REMOTE-SIZE"),
-        (Serving::Endless, 50_000, "PLUGIN-REMOTE-SIZE"),
-        (Serving::Status(404), 0, "PLUGIN-REMOTE"),
-        (Serving::Status(503), 0, "PLUGIN-REMOTE"),
-        (Serving::Stalled(BODY.to_vec()), 0, "PLUGIN-REMOTE"),
+    for (what, serving, max_bytes, id) in [
+        ("another body", Serving::Whole(b"something else".to_vec()), 0, "PLUGIN-REMOTE-DIGEST"),
+        ("cut", Serving::Cut(BODY.to_vec(), 10), 0, "PLUGIN-REMOTE-SIZE"),
+        ("too long", Serving::Whole(long), 50_000, "PLUGIN-REMOTE-SIZE"),
+        ("endless", Serving::Endless, 50_000, "PLUGIN-REMOTE-SIZE"),
+        ("not there", Serving::Status(404), 0, "PLUGIN-REMOTE"),
+        ("busy", Serving::Status(503), 0, "PLUGIN-REMOTE"),
+        ("stalled", Serving::Stalled(BODY.to_vec()), 0, "PLUGIN-REMOTE"),
     ] {
-        let what = format!("{serving:.40?}");
         let url = bench.upstream.serve("/project/all.yaml", serving);
         let begun = Instant::now();
         let wanted = RemoteManifest { max_bytes, ..remote(&url, BODY) };
-        let failure = bench.get(&wanted).await.expect_err(&what);
+        let failure = bench.get(&wanted).await.expect_err(what);
         assert_eq!(failure.id, id, "{what}: {failure}");
         assert!(failure.reason.contains(&url), "{failure}");
         assert!(begun.elapsed() < Duration::from_secs(9), "{what}: {:?}", begun.elapsed());

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::failures::fields_of;
 use super::meta::{Meta, Ownership, decide_ownership, other_manager};
-use super::observe::{Observed, entry_of};
+use super::observe::{Observed, entry_of, has_run};
 use super::preflight::is_as_seen;
 use super::request::{Place, Trouble};
 use super::secrets::told;
@@ -165,7 +165,10 @@ impl Engine {
             Some(live) => Some(live.clone()),
             None => self.meta(&place, key).await?,
         };
-        let Some(live) = live else { return Ok(Looked::at(Seen::Missing)) };
+        let Some(live) = live else {
+            let seen = if has_run(planned, entry) { Seen::Fine } else { Seen::Missing };
+            return Ok(Looked::at(seen));
+        };
         if live.dying {
             return Ok(Looked::at(Seen::Waiting("it is being deleted".to_owned())));
         }
@@ -187,10 +190,12 @@ impl Engine {
         if is_ready_when_there(plan, planned) {
             return Ok(Looked { seen: Seen::Fine, version });
         }
-        let generation = entry.and_then(|entry| entry.generation);
         let readiness = match whole {
-            Some(object) => self.readiness_of(plan, planned, &object, generation).await,
-            None => self.readiness(plan, planned, generation).await?.1,
+            Some(object) => {
+                let generation = entry.and_then(|entry| entry.generation);
+                self.readiness_of(plan, planned, &object, generation).await
+            }
+            None => self.readiness(plan, planned, entry).await?.1,
         };
         let seen = match readiness {
             Readiness::Ready => Seen::Fine,

@@ -9,6 +9,7 @@
 //! - `wait`, `explain`: readiness and absence, with a deadline that names the blocking object and its reason
 //! - `look`, `correct`: what others changed since, and undoing it; `diff`: what an apply would change
 //! - `prune`, `remove`, `foreign`: deletes by UID, keeps what holds others' things or data
+//! - `loss`: what a server may leave out of an object without loss
 //! - `kinds`, `request`, `retry`, `failures`: the API: which kinds, one request, which are made again, what failed
 //! - `progress`, `tell`: what others are told
 //!
@@ -24,6 +25,7 @@ mod foreign;
 mod gate;
 mod kinds;
 mod look;
+mod loss;
 mod meta;
 mod observe;
 mod preflight;

@@ -92,3 +92,51 @@ impl Engine {
 pub(super) fn entry_of<'a>(entries: &'a [Entry], key: &ObjectKey) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.key.same_object(key))
 }
+
+/// Whether an object that is not there was, did what it was for, and went by itself: a Job that Kubernetes deletes when
+/// it has finished.
+pub(super) fn has_run(planned: &Planned, entry: Option<&Entry>) -> bool {
+    let goes = planned.object.pointer("/spec/ttlSecondsAfterFinished").is_some_and(Value::is_number);
+    let is_job = planned.key.group == "batch" && planned.key.kind == "Job";
+    let was_made = entry.is_some_and(|entry| entry.uid.is_some() && entry.applied_sha256 == planned.sha256);
+    goes && is_job && was_made
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin_plan::Stage;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_kubernetes_deletes_is_not_run_again_unless_it_is_another_one() {
+        let key = ObjectKey {
+            group: "batch".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Job".to_owned(),
+            namespace: "n".to_owned(),
+            name: "certificates".to_owned(),
+        };
+        let planned = |ttl: Value| Planned {
+            key: key.clone(),
+            object: json!({"spec": {"ttlSecondsAfterFinished": ttl}}),
+            stage: Stage::Workloads,
+            handling: Default::default(),
+            sha256: "d".to_owned(),
+        };
+        let entry = |uid: Option<&str>, digest: &str| Entry {
+            key: key.clone(),
+            uid: uid.map(str::to_owned),
+            applied_sha256: digest.to_owned(),
+            seen_version: String::new(),
+            generation: None,
+            keep: false,
+        };
+        let made = entry(Some("u"), "d");
+        assert!(has_run(&planned(json!(0)), Some(&made)));
+        assert!(!has_run(&planned(Value::Null), Some(&made)), "nobody deletes it");
+        assert!(!has_run(&planned(json!(0)), Some(&entry(Some("u"), "other"))));
+        assert!(!has_run(&planned(json!(0)), Some(&entry(None, ""))) && !has_run(&planned(json!(0)), None));
+    }
+}

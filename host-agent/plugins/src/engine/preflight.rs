@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::apply::Consent;
 use super::failures::{fields_of, is_about_change};
+use super::loss::losses;
 use super::meta::{Meta, Ownership};
-use super::observe::Observed;
+use super::observe::{Observed, has_run};
 use super::request::{Place, Trouble};
 use super::secrets::{holds_secrets, told};
 use super::{Engine, MANAGED_BY_LABEL, OWNER_ANNOTATION, PLUGIN_LABEL, together};
@@ -210,8 +211,12 @@ impl Engine {
         Ok(Judged { wanted: Some(wanted), live, ..Judged::new(seen, verdict) })
     }
 
-    /// Nothing to ask about: it is as we saw it last, or the plan wants it left to others once it is there.
+    /// Nothing to ask about: it is as we saw it last, it has come and gone, or the plan wants it left to others once it
+    /// is there.
     fn is_left_alone(&self, seen: &Observed<'_>, view: &View) -> bool {
+        if seen.whose == Ownership::Absent {
+            return has_run(seen.planned, seen.entry);
+        }
         let (Ownership::Ours, Some(live)) = (seen.whose, &seen.live) else { return false };
         let planned = seen.planned;
         let stays = view.consent.keep_definitions && planned.key.is_definition();
@@ -295,7 +300,7 @@ impl Engine {
     }
 
     fn refuse_dropped(&self, planned: &Planned, wanted: &Value, would_be: &Value) -> Result<(), Refusal> {
-        let dropped = compare::dropped(wanted, would_be);
+        let dropped = losses(&planned.key, wanted, would_be);
         if dropped.is_empty() {
             Ok(())
         } else {

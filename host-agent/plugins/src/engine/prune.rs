@@ -38,7 +38,7 @@ impl Engine {
         entries: &[Entry],
         consent: Consent,
     ) -> Result<Doomed, Failure> {
-        if plan.objects.is_empty() {
+        if plan.objects.is_empty() && (plan.node.is_empty() || !entries.is_empty()) {
             let next = "nothing was changed; `k8sctl plugin remove` takes a plugin away";
             return Err(self.failure("PLUGIN-REFUSED", "its plan is empty", next));
         }

@@ -9,7 +9,7 @@ use plugin_plan::{CheckedPlan, ObjectKey, Planned};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::observe::entry_of;
+use super::observe::{entry_of, has_run};
 use super::request::Place;
 use super::{Blocking, Engine, READS, together};
 use crate::inventory::Entry;
@@ -125,8 +125,7 @@ impl Engine {
         entries: &[Entry],
         planned: &'p Planned,
     ) -> Result<Pending<'p>, Failure> {
-        let generation = entry_of(entries, &planned.key).and_then(|entry| entry.generation);
-        let (live, why) = self.readiness(plan, planned, generation).await?;
+        let (live, why) = self.readiness(plan, planned, entry_of(entries, &planned.key)).await?;
         Ok(Pending { planned, live, why })
     }
 
@@ -135,7 +134,7 @@ impl Engine {
         &self,
         plan: &CheckedPlan,
         planned: &Planned,
-        generation: Option<i64>,
+        entry: Option<&Entry>,
     ) -> Result<(Option<Value>, Readiness), Failure> {
         let key = &planned.key;
         let live = match self.served(key).await? {
@@ -143,9 +142,11 @@ impl Engine {
             None => None,
         };
         let Some(live) = live else {
-            return Ok((None, Readiness::Failed("it was deleted by somebody else".to_owned())));
+            let gone = || Readiness::Failed("it was deleted by somebody else".to_owned());
+            let why = if has_run(planned, entry) { Readiness::Ready } else { gone() };
+            return Ok((None, why));
         };
-        let why = self.readiness_of(plan, planned, &live, generation).await;
+        let why = self.readiness_of(plan, planned, &live, entry.and_then(|entry| entry.generation)).await;
         Ok((Some(live), why))
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Engine;
 use super::failures::is_about_change;
+use super::loss::losses;
 use super::meta::Ownership;
 use super::observe::Observed;
 use super::preflight::{Judged, Verdict};
@@ -85,7 +86,7 @@ impl Engine {
         let params = self.params(planned, seen.whose).dry_run();
         match self.tried(key, || place.apply(&key.name, &params, &wanted)).await {
             Ok(would_be) => {
-                let dropped = compare::dropped(&wanted, &would_be);
+                let dropped = losses(key, &wanted, &would_be);
                 if !dropped.is_empty() {
                     let lines = self.dropped_lines(key, &dropped);
                     let next = "the definition of its kind does not know these fields; report this to the plugin's author";

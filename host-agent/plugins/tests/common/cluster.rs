@@ -167,6 +167,11 @@ impl Cluster {
         while self.api.join_next().await.is_some() {}
     }
 
+    /// For programs, as people.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.file("kubeconfig")
+    }
+
     /// The engine's client with faults between it and the server.
     pub fn client_with(&self, faults: &Faults) -> Client {
         ClientBuilder::try_from(self.config.clone())
