@@ -1,5 +1,5 @@
-//! Which of the fields that a server would not store are a loss? Pure. What is not stored because it says nothing, and
-//! what an object does as well without, is none; everything else is a reason to write nothing at all.
+//! Which of the fields that a server would not store are a loss? Pure. What an object does as well without is none;
+//! everything else is a reason to write nothing at all.
 
 use plugin_plan::{ObjectKey, compare};
 use serde_json::Value;
@@ -18,22 +18,8 @@ const DISPENSABLE: [(&str, &str, &str); 4] = [
 /// JSON pointers of what was set, would not be stored, and would be missed.
 pub(super) fn losses(key: &ObjectKey, wanted: &Value, would_be: &Value) -> Vec<String> {
     let mut dropped = compare::dropped(wanted, would_be);
-    dropped.retain(|pointer| {
-        !wanted.pointer(pointer).is_some_and(says_nothing) && !is_dispensable(key, pointer)
-    });
+    dropped.retain(|pointer| !is_dispensable(key, pointer));
     dropped
-}
-
-/// A value that servers leave out because it is what no value means.
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(is_set) => !is_set,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
 }
 
 fn is_dispensable(key: &ObjectKey, pointer: &str) -> bool {

@@ -132,12 +132,6 @@ impl Place {
         self.send(self.request.get_metadata(name, &Default::default())).await
     }
 
-    /// Whole objects.
-    pub(super) async fn list(&self, params: &ListParams) -> Result<Vec<Value>, Trouble> {
-        let list: Value = self.send(self.request.list(params)).await?;
-        Ok(items(list))
-    }
-
     /// Metadata of objects.
     pub(super) async fn list_metadata(&self, params: &ListParams) -> Result<Vec<Value>, Trouble> {
         let list: Value = self.send(self.request.list_metadata(params)).await?;
