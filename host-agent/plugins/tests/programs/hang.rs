@@ -1,6 +1,0 @@
-fn behave() {
-    eprintln!("hanging");
-    loop {
-        std::thread::park();
-    }
-}

@@ -1,4 +1,0 @@
-fn behave() {
-    probes();
-    std::process::exit(7);
-}
