@@ -354,3 +354,34 @@ fn read_failure(json: &str) -> Failure {
         Failure::new("PLUGIN-STORE", "plugin", reason, "run the same command again")
     })
 }
+
+#[cfg(test)]
+impl Install {
+    /// One that a command added and that is ready, for tests.
+    pub(crate) fn ready(plugin: &str, revision: u64) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            version: "1.0.0".to_owned(),
+            config_json: "{}".to_owned(),
+            config_version: 1,
+            state: PluginState::Ready,
+            message: "ready".to_owned(),
+            installed: None,
+            origin: Origin::Command,
+            package_sha256: "a".repeat(64),
+            revision,
+            target: revision,
+            operation: None,
+            attempt: String::new(),
+            deadline_ms: None,
+            purge: false,
+            adopt: false,
+            prune_many: false,
+            outputs: BTreeMap::new(),
+            failure: None,
+            objects: 1,
+            plan_sha256: String::new(),
+            ask_sha256: String::new(),
+        }
+    }
+}
