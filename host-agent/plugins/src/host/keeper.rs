@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
-use plugin_plan::{CheckedPlan, ObjectKey, hash};
+use plugin_plan::{CheckedPlan, Drift, ObjectKey, hash};
 use plugin_process::Health;
 
 use super::wish::ClusterAccess;
@@ -43,8 +43,8 @@ impl PluginHost {
         loop {
             let soon = self.look_after_all(&access).await;
             let jitter = rand::random_range(0.9..=1.1);
-            let pause =
-                if soon { SOON.min(self.drift_interval) } else { self.drift_interval.mul_f64(jitter) };
+            let interval = self.inner.drift_interval;
+            let pause = if soon { SOON.min(interval) } else { interval.mul_f64(jitter) };
             // Both are cancel-safe: a kick that comes meanwhile is kept for the next turn.
             tokio::select! {
                 () = kick.notified() => {}
@@ -92,7 +92,11 @@ impl PluginHost {
         let plan = self.plan_of(place, install.revision).await?;
         let engine = self.engine(access, plugin, self.inner.limits, Progress::new());
         let look = engine.look(&plan).await?;
-        let corrected = engine.correct(&plan, &look).await?;
+        let corrected = engine.correct(&plan, &look).await.unwrap_or_else(|failure| {
+            // What the others look like is worth knowing all the same; it is tried again.
+            tracing::warn!(plugin.name = plugin, error = %failure, "a change of a plugin's object cannot be undone");
+            Corrected::default()
+        });
         let before = self.inner.memory.seen(place);
         let bad = worst(&look);
         let complaint = match &bad {
@@ -107,7 +111,7 @@ impl PluginHost {
             complaint,
             fight: fight(plugin, &corrected),
         };
-        self.note_look(place, &found, &corrected, before.blocking);
+        self.note_look(place, &found, &corrected, drifted(&plan, &look, &corrected), before.blocking);
         let soon = (found.bad.is_some() && found.bad_looks < BAD_LOOKS) || !corrected.done.is_empty();
         if let Some((state, message)) = decide_state(&install, &found) {
             self.inner.records.set_state(place, state, &message).await.map_err(stored_badly(place))?;
@@ -169,13 +173,12 @@ impl PluginHost {
         known: &std::collections::BTreeSet<String>,
     ) {
         if !corrected.done.is_empty() {
-            let message = format!("put back as planned: {}", corrected.done.join("; "));
-            self.tell(whose, EventType::PluginDriftCorrected, message, true);
+            self.tell(whose, EventType::PluginDriftCorrected, corrected.done.join("; "), true);
         }
         for (key, manager) in &corrected.fights {
             let object = key.to_string();
             if !known.contains(&object) {
-                let message = format!("{object} is changed by {manager} again and again; it is left to them");
+                let message = format!("{}; it is left to them", again_and_again(&object, manager));
                 self.tell(whose, EventType::PluginFight, message, true);
             }
         }
@@ -192,15 +195,14 @@ impl PluginHost {
                 since: SystemTime::now(),
             },
         });
-        let fights: Vec<_> = corrected.fights.iter().map(|(key, _)| key.to_string()).collect();
-        let drifted: Vec<_> = corrected.reported.iter().chain(&fights).cloned().collect();
+        let fights = corrected.fights.iter().map(|(key, _)| key.to_string()).collect();
         let mut is_new = false;
         self.inner.memory.note(place, |seen| {
             is_new = seen.blocking != blocking || seen.drifted != drifted;
             seen.bad_looks = found.bad_looks;
             seen.blocking = blocking;
             seen.drifted = drifted;
-            seen.fights = fights.into_iter().collect();
+            seen.fights = fights;
         });
         if is_new {
             self.changed();
@@ -231,15 +233,34 @@ fn worst(look: &Look) -> Option<(String, String)> {
     })
 }
 
+/// What others changed and is not undone, a line for each object.
+fn drifted(plan: &CheckedPlan, look: &Look, corrected: &Corrected) -> Vec<String> {
+    let is_left = |key: &ObjectKey| {
+        let corrects = plan.object(key).is_some_and(|planned| matches!(planned.handling.drift, Drift::Correct));
+        !corrects || corrected.fights.iter().any(|(fought, _)| fought == key)
+    };
+    Look { objects: look.objects.iter().filter(|(key, _)| is_left(key)).cloned().collect() }.drifted()
+}
+
+/// Deletions have no manager; the engine gives them a name in brackets.
+fn again_and_again(object: &str, manager: &str) -> String {
+    if manager.starts_with('(') {
+        format!("somebody deletes {object} again and again")
+    } else {
+        format!("{manager} changes {object} again and again")
+    }
+}
+
 /// What is given up, as a failure to read.
 fn fight(plugin: &str, corrected: &Corrected) -> Option<Failure> {
     let (key, manager) = corrected.fights.first()?;
     let others = match corrected.fights.len() {
         1 => String::new(),
-        count => format!(" (and {} others)", count - 1),
+        count => format!(" (and {} more)", count - 1),
     };
-    let reason = format!("{manager} changes {key}{others} again and again; it is left as they want it");
-    let next = format!("let {manager} leave it alone, or configure the plugin so that it wants the same");
+    let object = format!("{key}{others}");
+    let reason = format!("{}; it is left as they want it", again_and_again(&object, manager));
+    let next = "let them leave it alone, or configure the plugin so that it wants the same";
     Some(Failure::new("PLUGIN-FIGHT", format!("plugin {plugin}"), reason, next))
 }
 

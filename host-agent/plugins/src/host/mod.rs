@@ -60,9 +60,6 @@ pub use wish::{
     WishError, WishKind,
 };
 
-/// Between two looks of the keeper, unless it is told otherwise.
-const DRIFT_INTERVAL: Duration = Duration::from_secs(60);
-
 /// Of what a host is made.
 pub struct HostSetup {
     /// Opened with [`crate::SCHEMA`].
@@ -81,13 +78,14 @@ pub struct HostSetup {
     pub points: Points,
     /// Who is told what happened. A full queue loses events, which are then only logged.
     pub events: mpsc::Sender<PluginEvent>,
+    /// Between two looks of the keeper, a tenth more or less.
+    pub drift_interval: Duration,
 }
 
 /// See the module. Clones share everything.
 #[derive(Clone)]
 pub struct PluginHost {
     inner: Arc<Inner>,
-    drift_interval: Duration,
 }
 
 struct Inner {
@@ -99,6 +97,7 @@ struct Inner {
     limits: Limits,
     points: Points,
     events: mpsc::Sender<PluginEvent>,
+    drift_interval: Duration,
     changes: watch::Sender<u64>,
     running: Running,
     memory: Memory,
@@ -107,7 +106,8 @@ struct Inner {
 impl PluginHost {
     /// A host; nothing is started or resumed before [`PluginHost::keep`] or [`PluginHost::converge`].
     pub fn new(setup: HostSetup) -> Self {
-        let HostSetup { store, library, runner, manifests, vault, limits, points, events } = setup;
+        let HostSetup { store, library, runner, manifests, vault, limits, points, events, drift_interval } =
+            setup;
         let inner = Inner {
             records: Records::new(store),
             library,
@@ -117,16 +117,12 @@ impl PluginHost {
             limits,
             points,
             events,
+            drift_interval,
             changes: watch::Sender::new(0),
             running: Running::default(),
             memory: Memory::default(),
         };
-        Self { inner: Arc::new(inner), drift_interval: DRIFT_INTERVAL }
-    }
-
-    /// The same with another time between two looks of the keeper.
-    pub fn with_drift_interval(self, drift_interval: Duration) -> Self {
-        Self { drift_interval, ..self }
+        Self { inner: Arc::new(inner) }
     }
 
     /// Counts up with every change of any status.

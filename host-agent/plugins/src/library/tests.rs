@@ -95,7 +95,7 @@ fn what_nobody_signed_is_taken_only_where_a_person_says_so() {
 fn a_file_that_is_not_what_was_listed_is_found_out() {
     let shelf = Shelf::new();
     let made = shelf.package("path/hello", "hello", "1.0.0");
-    fs::write(program(&made), "another program").expect("written");
+    fs::write(program(&made), "b program").expect("written");
     let refused = shelf.library.find("hello", true).expect_err("its digest is another");
     assert_eq!(refused.id, "PLUGIN-DIGEST", "{refused}");
 }
@@ -105,7 +105,7 @@ fn a_package_that_changes_after_it_was_looked_at_does_not_come_in() {
     let shelf = Shelf::new();
     let made = shelf.package("path/hello", "hello", "1.0.0");
     let found = shelf.library.find("hello", true).expect("it is whole");
-    fs::write(program(&made), "another program").expect("written");
+    fs::write(program(&made), "b program").expect("written");
     let refused = shelf.library.take_in(&found).expect_err("its program is another");
     assert_eq!(refused.id, "PLUGIN-DIGEST", "{refused}");
     assert_eq!(shelf.stored(), Vec::<String>::new());

@@ -56,7 +56,7 @@ fn what_is_given_up_names_the_other_one() {
     let (state, message) = decide_state(&Install::ready("hello", 1), &found).expect("it changes");
     assert_eq!(state, PluginState::Degraded);
     let start =
-        "PLUGIN-FIGHT: plugin hello: argocd changes apps/v1 Deployment hello/hello (and 1 others) again";
+        "PLUGIN-FIGHT: plugin hello: argocd changes apps/v1 Deployment hello/hello (and 1 more) again";
     assert!(message.starts_with(start), "{message}");
 }
 
