@@ -1,6 +1,6 @@
 //! A host of plugins on a real API server, that can be started anew on what it left, and killed where it says where it is.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub struct Bench {
     pub access: ClusterAccess,
     trusted: Vec<String>,
     store: Store,
-    events: mpsc::Receiver<PluginEvent>,
+    events: RefCell<mpsc::Receiver<PluginEvent>>,
     ready: Duration,
 }
 
@@ -64,13 +64,14 @@ impl Bench {
         let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
         let ready = Duration::from_secs(60);
         let (host, events) = host(&shelf, &trusted, &store, ready);
-        let access = cluster.access();
+        let (access, events) = (cluster.access(), RefCell::new(events));
         Some(Self { cluster, shelf, host, access, trusted, store, events, ready })
     }
 
     /// The host agent as it would be after a kill.
     pub fn restart(&mut self) {
-        (self.host, self.events) = host(&self.shelf, &self.trusted, &self.store, self.ready);
+        let (host, events) = host(&self.shelf, &self.trusted, &self.store, self.ready);
+        (self.host, self.events) = (host, RefCell::new(events));
     }
 
     /// The same, with objects that may take so long to be ready.
@@ -130,8 +131,9 @@ impl Bench {
     }
 
     /// What was told since the last time: plugin and kind.
-    pub fn told(&mut self) -> Vec<(String, EventType)> {
-        std::iter::from_fn(|| self.events.try_recv().ok()).map(|event| (event.plugin, event.kind)).collect()
+    pub fn told(&self) -> Vec<(String, EventType)> {
+        let mut events = self.events.borrow_mut();
+        std::iter::from_fn(|| events.try_recv().ok()).map(|event| (event.plugin, event.kind)).collect()
     }
 
     /// Looks after the plugins until it is so; two minutes at most.

@@ -30,6 +30,7 @@ async fn whatever_was_begun_goes_on_after_a_kill() {
         let follow = bench.begin(&add).await.unwrap_or_else(|error| panic!("{place}: {error}"));
         let ended = follow.ended.await;
         let was_adding = was_killed();
+        assert!(was_adding || !PLACES.contains(&place), "{place} is not come to");
         if was_adding {
             let Ended::Failed(failure) = ended else { panic!("{place}: {ended:?}") };
             assert_eq!(failure.id, "PLUGIN-INTERRUPTED", "{place}");

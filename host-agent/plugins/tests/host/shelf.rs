@@ -89,7 +89,7 @@ impl Data {
             "title": self.name,
             "type": "object",
             "additionalProperties": false,
-            "properties": {self.setting: setting},
+            "properties": {(self.setting): setting},
         })
     }
 }
