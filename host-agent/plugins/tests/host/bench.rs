@@ -120,7 +120,12 @@ impl Bench {
 
     /// The text in a plugin's ConfigMap, and the object's UID.
     pub async fn text(&self, plugin: &str) -> Option<(String, String)> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client.clone(), plugin);
+        self.text_in(plugin, plugin).await
+    }
+
+    /// The same, of one in another namespace than its own.
+    pub async fn text_in(&self, namespace: &str, plugin: &str) -> Option<(String, String)> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.cluster.client.clone(), namespace);
         let map = maps.get_opt(plugin).await.expect("the API answers")?;
         Some((map.data?.get("text")?.clone(), map.metadata.uid?))
     }

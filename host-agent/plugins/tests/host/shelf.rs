@@ -1,4 +1,4 @@
-//! Packages for tests: plugins that are data, each with a namespace and a ConfigMap of its own.
+//! Packages for tests: plugins that are data, each with a ConfigMap, most of them in a namespace of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use tempfile::TempDir;
 pub struct Data {
     pub name: &'static str,
     pub version: &'static str,
+    /// Where its ConfigMap is; a namespace of its name is its own.
+    pub namespace: &'static str,
     /// What the text is called in its config; the second version calls it otherwise.
     pub setting: &'static str,
     pub config_version: u32,
@@ -30,6 +32,7 @@ impl Data {
         Self {
             name,
             version: "0.1.0",
+            namespace: name,
             setting: "message",
             config_version: 1,
             requires: &[],
@@ -51,17 +54,25 @@ impl Data {
         }
     }
 
+    fn has_namespace(&self) -> bool {
+        self.namespace == self.name
+    }
+
     fn plugin_toml(&self) -> String {
-        let Self { name, version, config_version, manifest, .. } = self;
+        let Self { name, version, namespace, config_version, manifest, .. } = self;
         let requires: String =
             self.requires.iter().map(|what| format!("[[requires]]\nwhat = \"{what}\"\n")).collect();
         let provides = json!(self.provides);
         let verbs = "verbs = [\"get\", \"create\", \"patch\", \"delete\"]";
+        let permission = |kind: &str, place: &str| {
+            format!("[[permission]]\ngroup = \"\"\nkind = \"{kind}\"\n{place}names = [\"{name}\"]\n{verbs}\n")
+        };
+        let own = if self.has_namespace() { permission("Namespace", "") } else { String::new() };
+        let map = permission("ConfigMap", &format!("namespaces = [\"{namespace}\"]\n"));
         format!(
             "format = 1\nname = \"{name}\"\nversion = \"{version}\"\nsummary = \"A text\"\nprotocol = [1]\n\
-             config_version = {config_version}\nprovides = {provides}\n[program]\nname = \"data-plugin\"\n{requires}\
-             [[permission]]\ngroup = \"\"\nkind = \"Namespace\"\nnames = [\"{name}\"]\n{verbs}\n\
-             [[permission]]\ngroup = \"\"\nkind = \"ConfigMap\"\nnamespaces = [\"{name}\"]\n{verbs}\n{manifest}"
+             config_version = {config_version}\nprovides = {provides}\n[program]\nname = \"data-plugin\"\n\
+             {requires}{own}{map}{manifest}"
         )
     }
 
@@ -74,10 +85,11 @@ impl Data {
     }
 
     fn objects(&self) -> String {
-        let Self { name, setting, objects, .. } = self;
+        let Self { name, namespace, setting, objects, .. } = self;
+        let own = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n---\n");
+        let own = if self.has_namespace() { own } else { String::new() };
         format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n---\n\
-             apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {name}\n\
+            "{own}apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
              data:\n  text: \"{{{{ config.{setting} }}}}\"\n{objects}"
         )
     }
@@ -151,7 +163,7 @@ async fn built(program: &str) -> PathBuf {
 /// A static program that ends at once, and badly.
 pub async fn crashing_program(folder: &Path) -> PathBuf {
     let (source, program) = (folder.join("crash.rs"), folder.join("crash"));
-    fs::write(&source, "fn main() { std::process::abort() }\n").expect("written");
+    fs::write(&source, "fn main() { std::process::exit(3) }\n").expect("written");
     Program::new("rustc", Duration::from_secs(300))
         .args(["--edition", "2024", "-C", "target-feature=+crt-static"])
         .args(["--target", "x86_64-unknown-linux-gnu", "-o"])
