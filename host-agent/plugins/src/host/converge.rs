@@ -42,6 +42,10 @@ impl PluginHost {
                 self.inner.memory.note(&place, |seen| seen.pending = shown);
                 self.changed();
             }
+            if !member.is_of_spec() {
+                // A command's own business, which is only helped on.
+                continue;
+            }
             converged.waiting.extend(waiting.map(|why| (name.to_owned(), why)));
             if let Step::Failed(failure) = step
                 && converged.failed.is_none()

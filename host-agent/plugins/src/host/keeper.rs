@@ -236,7 +236,8 @@ fn worst(look: &Look) -> Option<(String, String)> {
 /// What others changed and is not undone, a line for each object.
 fn drifted(plan: &CheckedPlan, look: &Look, corrected: &Corrected) -> Vec<String> {
     let is_left = |key: &ObjectKey| {
-        let corrects = plan.object(key).is_some_and(|planned| matches!(planned.handling.drift, Drift::Correct));
+        let corrects =
+            plan.object(key).is_some_and(|planned| matches!(planned.handling.drift, Drift::Correct));
         !corrects || corrected.fights.iter().any(|(fought, _)| fought == key)
     };
     Look { objects: look.objects.iter().filter(|(key, _)| is_left(key)).cloned().collect() }.drifted()

@@ -22,6 +22,14 @@ pub(super) struct Member {
     pub(super) failed: Option<Failure>,
 }
 
+impl Member {
+    /// The file has it, or has brought it.
+    pub(super) fn is_of_spec(&self) -> bool {
+        let of_spec = |standing: &Standing| standing.origin == Origin::Spec;
+        self.is_wanted || self.standing.as_ref().is_some_and(of_spec)
+    }
+}
+
 /// How a plugin is installed.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
@@ -113,8 +121,7 @@ fn removal_step(members: &[Member], waits: &[Vec<usize>], index: usize) -> Step 
 
 /// It shall go, and is still there.
 fn is_leaving(member: &Member) -> bool {
-    let of_spec = |standing: &Standing| standing.origin == Origin::Spec;
-    !member.is_wanted && member.standing.as_ref().is_some_and(of_spec)
+    !member.is_wanted && member.is_of_spec()
 }
 
 /// One that shall go and still has that of which there may be one.
