@@ -29,8 +29,13 @@ impl PluginHost {
         gate: Gate,
         attempt: &str,
     ) -> Result<Converged, Failure> {
+        // Before the rows: what is running while they are read is waited for.
+        let running = self.inner.running.all_doing(&access.cluster_id);
         let installs = self.installs(&access.cluster_id).await?;
-        let members = self.members(access, wanted, &installs, attempt).await?;
+        let mut members = self.members(access, wanted, &installs, attempt).await;
+        for member in &mut members {
+            member.doing = running.get(&member.part.name).map(|(doing, _)| doing.clone());
+        }
         let steps = plan_steps(&members, gate);
         let mut converged = Converged::default();
         for (member, step) in members.iter().zip(steps) {
@@ -119,7 +124,7 @@ impl PluginHost {
         wanted: &[WantedPlugin],
         installs: &[Install],
         attempt: &str,
-    ) -> Result<Vec<Member>, Failure> {
+    ) -> Vec<Member> {
         let mut members = Vec::new();
         for wanted in wanted {
             let install = installs.iter().find(|install| install.plugin == wanted.pinned.name);
@@ -140,7 +145,7 @@ impl PluginHost {
             };
             members.push(self.member(access, part, false, Some(install), false, attempt));
         }
-        Ok(members)
+        members
     }
 
     fn member(
@@ -158,7 +163,7 @@ impl PluginHost {
         let failed = install.filter(|install| install.attempt == attempt);
         Member {
             is_wanted,
-            doing: self.inner.running.doing(&place).map(|(doing, _)| doing),
+            doing: None,
             failed: before_begin.or_else(|| failed.and_then(|install| install.failure.clone())),
             standing: install.map(|install| Standing {
                 origin: install.origin,

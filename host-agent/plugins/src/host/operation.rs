@@ -57,15 +57,20 @@ impl PluginHost {
         let Some(kind) = install.operation else { return };
         let place = Place::new(&access.cluster_id, &install.plugin);
         let Ok(Claimed::New(claim)) = self.inner.running.claim(&place, Asked::Resumed(kind)) else { return };
-        tracing::info!(
-            cluster.id = place.cluster_id,
-            plugin.name = place.plugin,
-            operation = kind.as_str(),
-            "an operation on a plugin goes on"
-        );
         let (host, access) = (self.clone(), access.clone());
         let name = format!("plugin {}", install.plugin);
         let task = task::spawn(name, async move {
+            let now = host.install(&claim.place).await;
+            if !matches!(now, Ok(Some(install)) if install.operation == Some(kind)) {
+                // It ended in the meantime, or cannot be read now.
+                return;
+            }
+            tracing::info!(
+                cluster.id = claim.place.cluster_id,
+                plugin.name = claim.place.plugin,
+                operation = kind.as_str(),
+                "an operation on a plugin goes on"
+            );
             if kind == OperationKind::Remove {
                 host.remove(&access, claim).await;
             } else {

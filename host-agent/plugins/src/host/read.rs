@@ -17,6 +17,8 @@ use crate::status::{PluginDetails, PluginRevision, PluginRun, PluginState, Plugi
 
 /// All that a status is made of beside the plugin's row.
 struct Around {
+    /// What is done, as it was before the rows were read.
+    running: HashMap<String, (String, Progress)>,
     seen: HashMap<String, Seen>,
     /// Why, by digest.
     quarantines: HashMap<String, String>,
@@ -29,8 +31,9 @@ struct Around {
 impl PluginHost {
     /// Plugins of a cluster and, where asked, those that it could have. Reads the disk; starts nothing.
     pub async fn list(&self, cluster_id: &str, available: bool) -> Result<Vec<PluginStatus>, Failure> {
+        let running = self.inner.running.all_doing(cluster_id);
         let installs = self.installs(cluster_id).await?;
-        let around = self.around(cluster_id, &installs).await?;
+        let around = self.around(cluster_id, &installs, running).await?;
         let mut statuses: Vec<_> =
             installs.iter().map(|install| self.status_of(cluster_id, install, &around)).collect();
         for (plugin, seen) in &around.seen {
@@ -171,12 +174,18 @@ impl PluginHost {
 
     /// Where one plugin stands.
     pub(super) async fn status(&self, place: &Place) -> Result<PluginStatus, Failure> {
+        let running = self.inner.running.all_doing(&place.cluster_id);
         let install = self.installed(place).await?;
-        let around = self.around(&place.cluster_id, std::slice::from_ref(&install)).await?;
+        let around = self.around(&place.cluster_id, std::slice::from_ref(&install), running).await?;
         Ok(self.status_of(&place.cluster_id, &install, &around))
     }
 
-    async fn around(&self, cluster_id: &str, installs: &[Install]) -> Result<Around, Failure> {
+    async fn around(
+        &self,
+        cluster_id: &str,
+        installs: &[Install],
+        running: HashMap<String, (String, Progress)>,
+    ) -> Result<Around, Failure> {
         let quarantines = self.inner.records.quarantines().await;
         let quarantines = quarantines.map_err(|error| store_failure("all", &error))?;
         let library = self.inner.library.clone();
@@ -191,13 +200,14 @@ impl PluginHost {
         })
         .await;
         let seen = self.inner.memory.seen_of(cluster_id);
-        Ok(Around { seen, quarantines, shelf, trust })
+        Ok(Around { running, seen, quarantines, shelf, trust })
     }
 
     fn status_of(&self, cluster_id: &str, install: &Install, around: &Around) -> PluginStatus {
         let place = Place::new(cluster_id, &install.plugin);
         let seen = around.seen.get(&install.plugin).cloned().unwrap_or_default();
-        let doing = self.inner.running.doing(&place);
+        let begun_since = || self.inner.running.doing(&place);
+        let doing = around.running.get(&install.plugin).cloned().or_else(begun_since);
         let (mut state, mut message) = (install.state, install.message.clone());
         if doing.is_none() && install.operation.is_some() {
             state = PluginState::Pending;

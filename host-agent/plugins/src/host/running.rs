@@ -132,6 +132,15 @@ impl Running {
         self.entries().get(place).map(|entry| (entry.asked.doing(), entry.follow.progress.clone()))
     }
 
+    /// The same of all plugins of a cluster, by name. Whoever reads their rows afterwards finds none that seems to have been
+    /// left: an operation ends in its row first.
+    pub(super) fn all_doing(&self, cluster_id: &str) -> HashMap<String, (String, Progress)> {
+        let entries = self.entries();
+        let of = entries.iter().filter(|(place, _)| place.cluster_id == cluster_id);
+        let doing = |entry: &Entry| (entry.asked.doing(), entry.follow.progress.clone());
+        of.map(|(place, entry)| (place.plugin.clone(), doing(entry))).collect()
+    }
+
     pub(super) fn is_running(&self, place: &Place) -> bool {
         self.entries().contains_key(place)
     }

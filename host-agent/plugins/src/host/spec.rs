@@ -20,6 +20,10 @@ use crate::dag;
 use crate::records::{Install, OperationKind, Origin, Place};
 use crate::requirements;
 
+/// Kinds that an upgrade leaves, whatever it plans: the engine deletes them only with the plugin.
+const STAY: [&str; 5] =
+    ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim", "StorageClass"];
+
 /// What a plugin would become.
 struct Would {
     node: Vec<NodeRequirement>,
@@ -255,7 +259,9 @@ impl PluginHost {
             let planned = plan.keys();
             let is_left =
                 |entry: &crate::inventory::Entry| planned.iter().any(|key| key.same_object(&entry.key));
-            let gone: Vec<_> = entries.iter().filter(|it| !it.keep && !is_left(it)).collect();
+            let stays =
+                |entry: &crate::inventory::Entry| entry.keep || STAY.contains(&entry.key.kind.as_str());
+            let gone: Vec<_> = entries.iter().filter(|it| !stays(it) && !is_left(it)).collect();
             if !gone.is_empty() {
                 let names: Vec<_> = gone.iter().take(3).map(|entry| entry.key.to_string()).collect();
                 let more = if gone.len() > 3 { ", …" } else { "" };
