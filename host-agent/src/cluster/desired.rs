@@ -242,6 +242,7 @@ pub fn desired_state(
         host_address,
         processors: accelerator::at_once(),
         agent: None,
+        requirements: None,
     }
 }
 
