@@ -20,7 +20,7 @@ fn a_file_of_its_own_is_read_as_in_the_cluster_file() {
     });
     assert_eq!(spec::plugin_config(text).map(Value::Object), Ok(config.clone()));
     let below = text.replace("[node]", "[plugins.hello.node]");
-    let parsed = spec::parse(&format!("{}\n[plugins.hello]\n{below}", HOME)).expect("sound");
+    let parsed = spec::parse(&format!("{HOME}\n[plugins.hello]\n{below}")).expect("sound");
     assert_eq!(parsed.spec.plugins[0].config, config);
     assert_eq!(spec::plugin_config(""), Ok(serde_json::Map::new()));
 }
