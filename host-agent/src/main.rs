@@ -122,7 +122,9 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let authority = authority.with_points(crash::point);
     let authority = Arc::new(authority);
     let tracer = start_tracer(config.trace_endpoint.as_deref());
-    let (plugins, plugin_events) = plugins::open(&config, &store, plugins::own_cgroups())?;
+    let cgroups = plugins::own_cgroups();
+    let plugin_cgroups = cgroups.is_some();
+    let (plugins, plugin_events) = plugins::open(&config, &store, cgroups)?;
     let cluster_plugins = Arc::new(RealPlugins::new(plugins.clone(), &config));
     let shared = Arc::new(Shared {
         records: records.clone(),
@@ -135,6 +137,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         pki,
         authority,
         plugins,
+        plugin_cgroups,
         cluster_plugins,
         turns: HostTurns::default(),
         node_ports: tokio::sync::Mutex::default(),

@@ -120,6 +120,7 @@ impl FakeHostAgent {
             authority: Arc::new(JoinAuthority::new(store.clone(), Arc::new(pki.clone()), machines)),
             pki,
             plugins: host,
+            plugin_cgroups: false,
             cluster_plugins: plugins.clone(),
             turns: HostTurns::default(),
             node_ports: tokio::sync::Mutex::default(),

@@ -92,7 +92,7 @@ fn wants<'a>(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use plugin_plan::NodeRequirement;
 
     use super::*;
@@ -115,7 +115,7 @@ pub(super) mod tests {
     }
 
     /// A plugin of the spec that needs this of nodes.
-    pub(in crate::cluster) fn pinned(name: &str, wants: Vec<NodeWant>) -> PinnedPlugin {
+    pub(crate) fn pinned(name: &str, wants: Vec<NodeWant>) -> PinnedPlugin {
         let node = wants.into_iter().map(|what| NodeRequirement { what, why: String::new() }).collect();
         PinnedPlugin {
             name: name.to_owned(),
@@ -129,12 +129,12 @@ pub(super) mod tests {
     }
 
     /// flannel, of the spec.
-    pub(in crate::cluster) fn flannel() -> PinnedPlugin {
+    pub(crate) fn flannel() -> PinnedPlugin {
         pinned("flannel", vec![cni("10-flannel.conflist"), NodeWant::Module("vxlan".to_owned())])
     }
 
     /// What an installed plugin needs.
-    pub(in crate::cluster) fn need(plugin: &str, what: NodeWant, was_ready: bool) -> NodeNeed {
+    pub(crate) fn need(plugin: &str, what: NodeWant, was_ready: bool) -> NodeNeed {
         let requirement = NodeRequirement { what, why: String::new() };
         NodeNeed { plugin: plugin.to_owned(), requirement, was_ready }
     }

@@ -52,6 +52,8 @@ pub struct Shared {
     pub authority: Arc<JoinAuthority>,
     /// Plugins, as a person changes them.
     pub plugins: PluginHost,
+    /// Whether each process of a plugin gets a control group of its own.
+    pub plugin_cgroups: bool,
     /// Plugins, as specs want them.
     pub cluster_plugins: Arc<dyn ClusterPlugins>,
     /// One cluster after the other changes the host.

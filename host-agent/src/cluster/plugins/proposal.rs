@@ -80,14 +80,14 @@ pub async fn propose(
     let (before, after) = networks(asked.record, &seen, &proposal.pinned);
     let mut changes: Vec<_> = proposal.changes.into_iter().map(wire_change).collect();
     changes.extend(asked.record.and_then(|_| network_change(&before, &after)));
-    let mut notices = proposal.notices;
-    for notice in stays(&seen, asked.spec) {
-        if !notices.contains(&notice) {
-            notices.push(notice);
-        }
-    }
-    let lock_text = new_lock(&asked.file.lock_text, &proposal.lock);
-    Ok(Proposed { changes, warnings: found, notices, pinned: proposal.pinned, lock_text, pod_network: after })
+    Ok(Proposed {
+        changes,
+        warnings: found,
+        notices: proposal.notices,
+        lock_text: new_lock(&asked.file.lock_text, &proposal.lock),
+        pinned: proposal.pinned,
+        pod_network: after,
+    })
 }
 
 /// What a plugin says of its config, at its place in the user's file.
@@ -191,19 +191,8 @@ fn network_change(before: &str, after: &str) -> Option<control::Change> {
     (before != after).then(change)
 }
 
-/// Plugins that the file does not name, and that stay all the same.
-fn stays(seen: &PluginsSeen, spec: &ClusterSpec) -> Vec<String> {
-    let is_named = |name: &str| spec.plugins.iter().any(|plugin| plugin.name == name);
-    let others = seen.statuses.iter().filter(|status| status.origin == "command" && !is_named(&status.name));
-    others
-        .map(|status| format!("{} was added by a command and is not in the file; it stays", status.name))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use host_plugins::PluginStatus;
-
     use super::*;
     use crate::cluster::fake::SPEC;
     use crate::cluster::node_requirements::tests::{flannel, need};
@@ -278,18 +267,5 @@ mod tests {
         let back = change("built-in", "the built-in one instead of flannel");
         assert_eq!(of(&record, &by_command, &[]), back);
         assert_eq!(networks(None, &none, &[flannel()]), (String::new(), "flannel".to_owned()));
-    }
-
-    #[test]
-    fn what_a_command_added_and_the_file_does_not_name_stays() {
-        let spec = spec::parse(&format!("{SPEC}[plugins.hello]\n")).expect("a sound spec").spec;
-        let status = |name: &str, origin: &str| PluginStatus {
-            name: name.to_owned(),
-            origin: origin.to_owned(),
-            ..PluginStatus::default()
-        };
-        let statuses = vec![status("hello", "command"), status("metallb", "command"), status("old", "spec")];
-        let seen = PluginsSeen { statuses, ..PluginsSeen::default() };
-        assert_eq!(stays(&seen, &spec), ["metallb was added by a command and is not in the file; it stays"]);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_plugins::{
-    Blocking, DiffAction, Ended, Follow, Given, ObjectDiffView, Offer, Progress, Removal, Vendored, Wish,
-    WishError, WishKind,
+    DiffAction, Ended, Follow, Given, ObjectDiffView, Offer, Progress, Removal, Vendored, Wish, WishError,
+    WishKind,
 };
 use k8sctl_proto::control::v1 as control;
 use k8sctl_rpc::status::status;
@@ -192,7 +192,7 @@ pub(super) async fn set_secret(
 /// What one of them says next.
 enum Said {
     Line(String),
-    Blocked(Blocking),
+    Blocked(control::Blocking),
     Nothing,
     Ended(Ended),
     /// Nobody listens any more.
@@ -210,6 +210,7 @@ pub(super) async fn tell<T>(
     let (mut lines, mut blocking) = progress.follow();
     // Whoever comes later sees what blocks now, too.
     blocking.mark_changed();
+    let mut is_blocked = false;
     loop {
         let said = tokio::select! {
             // Lines first: what was said before the end is sent before it.
@@ -217,14 +218,22 @@ pub(super) async fn tell<T>(
             // All are cancel-safe: what was not taken stays where it is, and the end is shared.
             line = lines.recv() => heard(line).map_or(Said::Nothing, Said::Line),
             Ok(()) = blocking.changed() => {
-                blocking.borrow_and_update().clone().map_or(Said::Nothing, Said::Blocked)
+                let was_blocked = is_blocked;
+                let now = blocking.borrow_and_update().clone();
+                is_blocked = now.is_some();
+                match now {
+                    Some(now) => Said::Blocked(wire::blocking(now)),
+                    // An empty one takes it back.
+                    None if was_blocked => Said::Blocked(control::Blocking::default()),
+                    None => Said::Nothing,
+                }
             }
             ended = &mut ended => Said::Ended(ended),
             () = sender.closed() => Said::Left,
         };
         let message = match said {
             Said::Line(line) => wrap(line, None),
-            Said::Blocked(blocking) => wrap(String::new(), Some(wire::blocking(blocking))),
+            Said::Blocked(blocking) => wrap(String::new(), Some(blocking)),
             Said::Nothing => continue,
             Said::Ended(ended) => return Some(ended),
             Said::Left => return None,

@@ -85,7 +85,8 @@ pub(super) async fn logs(
     };
     let pod = |(namespace, name): (String, String)| PodLogs { namespace, name, ..PodLogs::default() };
     Ok(control::GetPluginLogsResponse {
-        runs: runs.into_iter().map(wire_run).collect(),
+        // The newest comes last, as in every log.
+        runs: runs.into_iter().rev().map(wire_run).collect(),
         pods: pods.into_iter().map(pod).collect(),
     })
 }
