@@ -16,6 +16,7 @@ use crate::records::OperationState;
 mod cut;
 mod deadlines;
 mod ends;
+mod plugins;
 mod told;
 mod turns;
 

@@ -217,16 +217,16 @@ mod tests {
         let first = SPEC.lines().count() as u32 + 1;
         let placed = place(&lines(), "metallb", said("METALLB-POOL-OVERLAP", "/addresses/0"));
         assert_eq!(
-            (placed.id.as_ref(), placed.field.as_str(), placed.line, placed.column),
+            (&*placed.id, placed.field.as_str(), placed.line, placed.column),
             ("METALLB-POOL-OVERLAP", "plugins.metallb.addresses[0]", first + 1, 14)
         );
         let placed = place(&lines(), "metallb", said("", ""));
-        assert_eq!((placed.id.as_ref(), placed.line), ("PLUGIN-CONFIG", first));
+        assert_eq!((&*placed.id, placed.line), ("PLUGIN-CONFIG", first));
         // Of a plugin that the file does not name.
         assert_eq!(place(&lines(), "other", said("", "/x")).line, 0);
         let failure = Failure::new("PLUGIN-LOCK", "plugin metallb", "it is another", "upgrade it");
         let placed = place_failure(&lines(), "metallb", &failure.with_evidence("one\n\ntwo\n"));
-        assert_eq!((placed.id.as_ref(), placed.line), ("PLUGIN-LOCK", first));
+        assert_eq!((&*placed.id, placed.line), ("PLUGIN-LOCK", first));
         assert_eq!(
             (placed.message.as_str(), placed.hint.as_str()),
             ("it is another: one; two", "upgrade it")

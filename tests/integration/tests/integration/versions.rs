@@ -62,7 +62,8 @@ impl Joined {
         let host = Host::start(&Setup { config: &format!("node_agent = {path:?}\n"), ..Setup::default() })?;
         host.install_image()?;
         let mut control = ClusterServiceClient::new(connect_unix(&host.socket()).await?);
-        let spec = Some(SpecFile { name: "cluster.toml".to_owned(), text: SIM.to_owned() });
+        let spec =
+            Some(SpecFile { name: "cluster.toml".to_owned(), text: SIM.to_owned(), ..SpecFile::default() });
         let applied =
             control.apply(ApplyRequest { spec, allow_destructive: true, ..ApplyRequest::default() });
         ensure!(!applied.await?.into_inner().operation_id.is_empty(), "no operation");
