@@ -194,7 +194,7 @@ enum Said {
     Line(String),
     Blocked(control::Blocking),
     Nothing,
-    Ended(Ended),
+    Ended(Box<Ended>),
     /// Nobody listens any more.
     Left,
 }
@@ -228,14 +228,14 @@ pub(super) async fn tell<T>(
                     None => Said::Nothing,
                 }
             }
-            ended = &mut ended => Said::Ended(ended),
+            ended = &mut ended => Said::Ended(Box::new(ended)),
             () = sender.closed() => Said::Left,
         };
         let message = match said {
             Said::Line(line) => wrap(line, None),
             Said::Blocked(blocking) => wrap(String::new(), Some(blocking)),
             Said::Nothing => continue,
-            Said::Ended(ended) => return Some(ended),
+            Said::Ended(ended) => return Some(*ended),
             Said::Left => return None,
         };
         // A client that left does not stop the operation.
