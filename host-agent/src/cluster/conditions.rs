@@ -1,6 +1,7 @@
 //! How the host agent itself judges nodes and the whole cluster, as pure functions of what is observed. `True` is the
 //! good state of every condition, and each is there at all times, so that one can wait for it. `docs/health.md` has them.
 
+use host_plugins::PluginState;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus};
 use k8sctl_types::spec::Role;
 
@@ -95,6 +96,7 @@ pub(super) fn of_cluster(
         ("NodesHealthy", rolled_up(cluster, "AllWell", |node| healthy(node, observed))),
         ("HostOK", host_ok(observed)),
         ("ClusterDNS", cluster_dns(image, observed)),
+        ("PluginsReady", plugins_ready(cluster, observed)),
     ];
     made(verdicts, now)
 }
@@ -262,6 +264,28 @@ fn cluster_dns(image: Option<&ImageFacts>, observed: &Observed) -> Verdict {
         Some((name, pod)) => format!("pod kube-system/{name}: {}", pod.why),
     };
     bad("PodNotReady", why)
+}
+
+/// All that are installed, also by a command, and those of the spec that are not yet.
+fn plugins_ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {
+    if let Some((node, protocol)) = progress::too_old(cluster, observed) {
+        let message = format!(
+            "the agent of node {} speaks protocol {protocol} and passes over what plugins need of it; replace it with \
+             `k8sctl upgrade agents`",
+            node.name
+        );
+        return bad("AgentTooOld", message);
+    }
+    let untrue = observed.plugins.iter().filter(|status| status.state != PluginState::Ready);
+    let untrue = untrue.map(|status| format!("{}: {}", status.name, progress::plugin_line(status)));
+    let is_there = |name: &str| observed.plugins.iter().any(|status| status.name == name);
+    let absent = cluster.plugins.iter().filter(|plugin| !is_there(&plugin.name));
+    let absent = absent.map(|plugin| format!("{}: it is not installed yet", plugin.name));
+    match listed(untrue.chain(absent)) {
+        Some(all) => bad("NotReady", all),
+        None if observed.plugins.is_empty() => good("NoPlugins"),
+        None => good("AllReady"),
+    }
 }
 
 /// The first ones, and how many more there are; `None` for none at all.
