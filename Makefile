@@ -86,7 +86,7 @@ bench: deps
 	  cargo bench -p fleet-tests --no-run
 	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
 	fi
-	for suite in "processes plugin-process" "plugins host-plugins"; do
+	for suite in "spawn plugin-process" "plugins host-plugins"; do
 	  [[ $$suites == *" $${suite%% *} "* ]] || continue
 	  $(LAB)/cargo-build
 	  # An API server, and what it needs, for those who apply something.

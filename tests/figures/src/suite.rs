@@ -6,7 +6,7 @@ pub enum Suite {
     /// `tests/fleet`: simulated agents, no VM.
     Fleet,
     /// `host-agent/plugin-process`: plugins' processes in their sandbox.
-    Processes,
+    Spawn,
     /// `host-agent/plugins`: what plugins apply, against an API server without nodes.
     Plugins,
     /// `tests/lab`: real VMs, inside of a lab.
@@ -62,7 +62,7 @@ static BENCHES: [Bench; 8] = [
             "status-1000",
         ],
     },
-    Bench { suite: Suite::Processes, name: "spawn", figures: &["plugin-spawn", "plugin-resident"] },
+    Bench { suite: Suite::Spawn, name: "spawn", figures: &["plugin-spawn", "plugin-resident"] },
     Bench { suite: Suite::Plugins, name: "apply", figures: &["plugin-apply", "plugin-apply-again"] },
     Bench { suite: Suite::Lab, name: "up", figures: &["up-to-all-ready"] },
     Bench {
@@ -81,13 +81,13 @@ static BENCHES: [Bench; 8] = [
 
 impl Suite {
     /// All, in the order in which they run.
-    pub const ALL: [Self; 4] = [Self::Fleet, Self::Processes, Self::Plugins, Self::Lab];
+    pub const ALL: [Self; 4] = [Self::Fleet, Self::Spawn, Self::Plugins, Self::Lab];
 
     /// `fleet`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
-            Self::Processes => "processes",
+            Self::Spawn => "spawn",
             Self::Plugins => "plugins",
             Self::Lab => "lab",
         }
@@ -143,7 +143,7 @@ mod tests {
             of(Suite::Lab, &["node-agent-resident", "up-to-all-ready", "status"]),
             Ok(vec!["up", "running"])
         );
-        assert_eq!(of(Suite::Processes, &["plugin-resident"]), Ok(vec!["spawn"]));
+        assert_eq!(of(Suite::Spawn, &["plugin-resident"]), Ok(vec!["spawn"]));
         assert_eq!(of(Suite::Plugins, &["apply"]), Ok(vec!["apply"]));
         assert_eq!(of(Suite::Lab, &["scale"]), Ok(vec![]), "it is of another program");
         let unknown = of(Suite::Lab, &["status", "boot"]).expect_err("there is none");

@@ -4,11 +4,9 @@ use std::path::Path;
 
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
-use k8sctl_types::spec;
+use k8sctl_types::spec::{self, ConfigPlaces};
 use serde_json::{Map, Value};
 use serde_yaml_ng::Value as Yaml;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
 
 use crate::cli::ValueArgs;
 use crate::ended::Ended;
@@ -25,6 +23,7 @@ pub(super) struct Values {
     name: String,
     /// The file, where it is one whose places are known: TOML.
     text: String,
+    places: ConfigPlaces,
 }
 
 impl Values {
@@ -36,11 +35,11 @@ impl Values {
     /// The same; where there is no file, the single values go over the config that is there.
     pub(super) fn over(args: &ValueArgs, plugin: &str, there: Map<String, Value>) -> Result<Self, Ended> {
         let mut values = match &args.config {
-            None => Self { config: there, name: format!("config of {plugin}"), text: String::new() },
+            None => Self { config: there, ..Self::none(plugin) },
             Some(path) => {
                 let name = path.display().to_string();
-                let (config, text) = read(path).map_err(|reason| mistake(format!("file {name}"), reason))?;
-                Self { config, name, text }
+                let read = read(path).map_err(|reason| mistake(format!("file {name}"), reason))?;
+                Self { name, ..read }
             }
         };
         for pair in &args.set {
@@ -51,7 +50,12 @@ impl Values {
 
     /// Nothing is said of a config.
     pub(super) fn none(plugin: &str) -> Self {
-        Self { config: Map::new(), name: format!("config of {plugin}"), text: String::new() }
+        Self {
+            config: Map::new(),
+            name: format!("config of {plugin}"),
+            text: String::new(),
+            places: ConfigPlaces::default(),
+        }
     }
 
     /// As JSON.
@@ -76,7 +80,7 @@ impl Values {
     }
 
     fn placed(&self, found: DiagnosticView) -> DiagnosticView {
-        match place(&self.text, &found.field) {
+        match self.places.of(&found.field) {
             Some((line, column)) if found.line == 0 => DiagnosticView { line, column, ..found },
             _ => found,
         }
@@ -89,19 +93,20 @@ fn mistake(object: String, reason: String) -> Ended {
     Ended::with(Exit::InvalidSpec, Failure::new("PLUGIN-CONFIG", object, reason, next))
 }
 
-/// The config in a file; and its text, where that has places.
-fn read(path: &Path) -> Result<(Map<String, Value>, String), String> {
+/// What a file holds.
+fn read(path: &Path) -> Result<Values, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"))?;
     let value: Value = match path.extension().and_then(|ending| ending.to_str()) {
         Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string())?,
         Some("yaml" | "yml") => from_yaml(&text)?,
         _ => {
-            let config = spec::plugin_config(&text).map_err(|mistakes| mistakes.join("; "))?;
-            return Ok((config, text));
+            let read = spec::plugin_config_places(&text);
+            let (config, places) = read.map_err(|mistakes| mistakes.join("; "))?;
+            return Ok(Values { config, text, places, ..Values::none("") });
         }
     };
     match value {
-        Value::Object(config) => Ok((config, String::new())),
+        Value::Object(config) => Ok(Values { config, ..Values::none("") }),
         _ => Err("it holds no table of keys and values".to_owned()),
     }
 }
@@ -152,32 +157,6 @@ fn set(config: &mut Map<String, Value>, pair: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// 1-based line and column of the value that a JSON pointer leads to in TOML; of one that is not there, its nearest parent's.
-fn place(text: &str, pointer: &str) -> Option<(u32, u32)> {
-    let document = DeTable::parse(text).ok()?.into_inner();
-    let mut steps = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"));
-    let mut value = entry(&document, &steps.next()?)?;
-    for step in steps {
-        let below = match value.get_ref() {
-            DeValue::Table(table) => entry(table, &step),
-            DeValue::Array(items) => step.parse().ok().and_then(|index: usize| items.iter().nth(index)),
-            _ => None,
-        };
-        match below {
-            Some(below) => value = below,
-            None => break,
-        }
-    }
-    let before = text.get(..value.span().start)?;
-    let line = before.matches('\n').count() + 1;
-    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    Some((u32::try_from(line).ok()?, u32::try_from(column).ok()?))
-}
-
-fn entry<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<&'t Spanned<DeValue<'i>>> {
-    table.iter().find(|(key, _)| key.get_ref() == name).map(|(_, value)| value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +167,7 @@ mod tests {
         let read = |name: &str, text: &str| {
             let path = dir.path().join(name);
             std::fs::write(&path, text).expect("writes");
-            super::read(&path).map(|(config, _)| config)
+            super::read(&path).map(|values| values.config)
         };
         let toml = read("c.toml", "since = 2026-01-01T00:00:00Z\n[node]\nday = 2026-01-01\n").expect("sound");
         let expected = serde_json::json!({"since": "2026-01-01T00:00:00Z", "node": {"day": "2026-01-01"}});
@@ -224,25 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_the_file() {
-        let text = "replicas = 3\n\n[page]\ntitle = \"ä\"\nlinks = [\"a\", \"b\"]\n\"a/b\" = 1\n";
-        for (pointer, expected) in [
-            ("/replicas", Some((1, 12))),
-            ("/page/title", Some((4, 9))),
-            ("/page/links/1", Some((5, 15))),
-            ("/page/links/7", Some((5, 9))),
-            ("/page/a~1b", Some((6, 9))),
-            ("/nothing", None),
-            ("", None),
-        ] {
-            assert_eq!(place(text, pointer), expected, "{pointer}");
-        }
-        assert_eq!(place("no TOML", "/replicas"), None);
-        let values = Values { config: Map::new(), name: "x.toml".to_owned(), text: text.to_owned() };
+    fn what_a_plugin_says_is_placed_in_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, "replicas = 3\n\n[page]\ntitle = \"\"\n").expect("writes");
+        let args = ValueArgs { config: Some(file), set: Vec::new() };
+        let values = Values::of(&args, "hello").expect("sound");
         let found =
-            |line| control::Diagnostic { field: "/page/title".to_owned(), line, ..Default::default() };
-        assert_eq!(values.placed(found(0).into()).line, 4);
-        assert_eq!(values.placed(found(9).into()).line, 9, "the host agent knew it");
+            |field: &str, line| control::Diagnostic { field: field.to_owned(), line, ..Default::default() };
+        let placed = values.placed(found("/page/title", 0).into());
+        assert_eq!((placed.line, placed.column), (4, 9));
+        assert_eq!(values.placed(found("/page/title", 9).into()).line, 9, "the host agent knew it");
+        assert_eq!(Values::none("hello").placed(found("/page/title", 0).into()).line, 0);
     }
 
     #[test]
