@@ -68,7 +68,7 @@ pub struct Answers {
     pub verified: Vec<control::VerifiedPlugin>,
     /// What stays when a plugin is removed.
     pub plugin_kept: Vec<String>,
-    /// Refuses so many changes of a plugin with PLAN-CHANGED first.
+    /// Refuses so many changes of a plugin first, since it plans something else than was shown.
     pub changed_offers: usize,
     /// The first change of a plugin breaks off after so many messages, as when the host agent dies.
     pub change_broken_after: Option<usize>,

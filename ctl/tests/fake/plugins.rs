@@ -31,7 +31,8 @@ impl PluginService for FakeHostAgent {
         let answers = self.called(request.into_inner())?;
         if answers.changed_offers > 0 {
             self.answers.lock().unwrap().changed_offers -= 1;
-            let failure = Failure::new("PLAN-CHANGED", "plugin hello", "it has changed", "plan again");
+            let failure =
+                Failure::new("PLUGIN-NOT-APPROVED", "plugin hello", "its plan is another", "run it again");
             return Err(k8sctl_rpc::status::status(Code::FailedPrecondition, &failure));
         }
         let lost = self.answers.lock().unwrap().change_broken_after.take();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8sctl_proto::control::v1::{
     ChangePluginRequest, ChangePluginResponse, PlanPluginRequest, PluginChange, PluginWish,
 };
+use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -109,13 +110,19 @@ pub(super) async fn run(context: &Context, agent: &Agent, change: &Change<'_>) -
             .await?
         {
             Ending::Plugin(plugin) => return tell(context, &plugin),
-            Ending::Refused(status) if last > 0 && plan::has_changed(&status) => {
+            Ending::Refused(status) if last > 0 && has_changed(&status) => {
                 context.story().line("the plan has changed meanwhile; making it again")?;
             }
             Ending::Refused(status) => return Err(status.into()),
         }
     }
     unreachable!("the last round returns")
+}
+
+/// It plans something else than was shown, or asks for more than was agreed to.
+fn has_changed(status: &Status) -> bool {
+    plan::has_changed(status)
+        || failure_from(status).is_some_and(|failure| failure.id == "PLUGIN-NOT-APPROVED")
 }
 
 /// The command that shows how it goes on.
