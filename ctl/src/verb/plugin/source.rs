@@ -90,9 +90,10 @@ pub(super) async fn open(context: &Context, path: &Path) -> Result<Opened, Ended
 }
 
 /// A plugin as the host agent is told it: a name stays one, a path becomes absolute, since it is the host agent that reads
-/// it. With `dev` a source folder is built first.
+/// it. With `dev` a source folder is built first, and a plugin's folder in this directory needs no slash.
 pub(super) async fn for_the_host(context: &Context, name: &str, dev: bool) -> Result<String, Ended> {
-    if !is_path(name) {
+    let is_folder_here = dev && Path::new(name).join(MANIFEST).is_file();
+    if !is_path(name) && !is_folder_here {
         return Ok(name.to_owned());
     }
     path_for_the_host(context, Path::new(name), dev).await

@@ -17,7 +17,7 @@ use crate::view::VendoredView;
 
 pub(super) async fn run(context: &Context, args: &PluginVendorArgs) -> Result<Exit, Ended> {
     let plugin = match &args.name {
-        Some(name) => source::for_the_host(context, name, true).await?,
+        Some(name) => source::for_the_host(context, name, false).await?,
         None => String::new(),
     };
     let from = match &args.from {

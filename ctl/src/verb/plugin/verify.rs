@@ -26,7 +26,7 @@ pub(super) async fn run(context: &Context, args: &PluginVerifyArgs) -> Result<Ex
         _ => {
             let agent = agent::connect(context).await?;
             let plugin = match &args.name {
-                Some(name) => source::for_the_host(context, name, true).await?,
+                Some(name) => source::for_the_host(context, name, false).await?,
                 None => String::new(),
             };
             let request = VerifyPluginsRequest { plugin, lock_text };
