@@ -82,6 +82,10 @@ async fn a_plugin_that_does_not_behave_fails_its_test() {
     let run = bench.k8sctl(&test).await;
     assert!(run.out.contains("✗"), "{run:?}");
     run.fails(1, &["error PLUGIN-TEST: plugin greeter: "]);
+    // A test that says nothing is no test.
+    std::fs::write(bench.path("greeter/tests/invalid/none.json"), "{\"config\": {}}").unwrap();
+    std::fs::write(&file, &text).unwrap();
+    bench.k8sctl(&test).await.fails(1, &["error PLUGIN-TEST: plugin greeter: ", "none.json"]);
     // Of what is no plugin each mistake is told.
     std::fs::write(&file, text.replace("format = 1", "format = 2").replace("verbs", "verb")).unwrap();
     bench.k8sctl(&test).await.fails(1, &["error PLUGIN-MANIFEST", "  | ", "next: "]);

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8sctl_proto::control::v1::{PlanPluginRequest, PluginChange, PluginWish};
@@ -43,8 +42,10 @@ pub(super) async fn run(context: &Context, args: &PluginTestArgs) -> Result<Exit
         Some(_) => Some(agent::connect(context).await?),
         None => None,
     };
-    let (valid, invalid) = fixtures(&args.path)?;
-    let subject = Subject { package: opened.package.clone(), valid, invalid };
+    let subject = Subject::read(opened.package.clone(), &args.path).map_err(|reason| {
+        let next = "correct that file; docs/plugins/writing.md says what the tests of a plugin are";
+        Failure::new("PLUGIN-TEST", format!("plugin {}", opened.package.manifest.name), reason, next)
+    })?;
     let (name, version) =
         (subject.package.manifest.name.clone(), subject.package.manifest.version.to_string());
     let story = *context.story();
@@ -119,51 +120,6 @@ fn show(story: &Printer, result: &CheckResult) -> io::Result<()> {
     }
 }
 
-/// What the plugin must take, and what it must refuse, with the place of the mistake.
-type Fixtures = (Vec<Value>, Vec<(Value, String)>);
-
-/// Those of the source folder: `tests/valid/*.json` and `tests/invalid/*.json`.
-fn fixtures(source: &Path) -> Result<Fixtures, Failure> {
-    let valid = read_all(&source.join("tests/valid"))?.into_iter().map(|(_, value)| value).collect();
-    let mut invalid = Vec::new();
-    for (file, mut value) in read_all(&source.join("tests/invalid"))? {
-        let path = value["path"].as_str().map(str::to_owned);
-        let config = value.get_mut("config").map(Value::take);
-        let (Some(config), Some(path)) = (config, path) else {
-            let next = r#"write {"config": {…}, "path": "/place/of/the/mistake"}"#;
-            return Err(unusable(&file, "it has no config, or no path".to_owned(), next));
-        };
-        invalid.push((config, path));
-    }
-    Ok((valid, invalid))
-}
-
-fn read_all(dir: &Path) -> Result<Vec<(PathBuf, Value)>, Failure> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        // A package's archive has no folders.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
-        Err(error) => return Err(unusable(dir, format!("cannot read it: {error}"), "make it readable")),
-    };
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.extension().is_some_and(|end| end == "json"));
-    files.sort();
-    let read = |file: PathBuf| {
-        let text = fs::read_to_string(&file).map_err(|error| error.to_string());
-        let value = text.and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
-        match value {
-            Ok(value) => Ok((file, value)),
-            Err(reason) => Err(unusable(&file, reason, "write one JSON document into it")),
-        }
-    };
-    files.into_iter().map(read).collect()
-}
-
-fn unusable(file: &Path, reason: String, next: &str) -> Failure {
-    Failure::new("PLUGIN-TEST", format!("file {}", file.display()), reason, next)
-}
-
 /// Whether the API server of a real cluster would take what the plugin plans, with each config that it must take.
 async fn on_cluster(agent: &Agent, cluster: &str, subject: &Subject) -> Result<CheckResult, Ended> {
     let began = Instant::now();
@@ -195,33 +151,5 @@ async fn on_cluster(agent: &Agent, cluster: &str, subject: &Subject) -> Result<C
     }
     let passed = details.is_empty();
     let took: Duration = began.elapsed();
-    Ok(CheckResult { number: CLUSTER_CHECK, name: "the cluster would take it", passed, details, took })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fixtures_are_those_of_the_source_folder() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().expect("below it")).expect("made");
-            fs::write(path, text).expect("written");
-        };
-        assert_eq!(fixtures(dir.path()).expect("none"), (Vec::new(), Vec::new()));
-        write("tests/valid/b.json", "{\"b\": 1}");
-        write("tests/valid/a.json", "{}");
-        write("tests/valid/README", "no fixture");
-        write("tests/invalid/a.json", "{\"config\": {\"replicas\": 0}, \"path\": \"/replicas\"}");
-        let (valid, invalid) = fixtures(dir.path()).expect("sound");
-        assert_eq!(valid, [serde_json::json!({}), serde_json::json!({"b": 1})]);
-        assert_eq!(invalid, [(serde_json::json!({"replicas": 0}), "/replicas".to_owned())]);
-        write("tests/invalid/b.json", "{\"config\": {}}");
-        let failure = fixtures(dir.path()).expect_err("no path");
-        assert!(failure.id == "PLUGIN-TEST" && failure.object.ends_with("b.json"), "{failure:?}");
-        write("tests/valid/c.json", "{");
-        assert!(fixtures(dir.path()).expect_err("no JSON").object.ends_with("c.json"));
-    }
+    Ok(CheckResult { number: CLUSTER_CHECK, name: "cluster", passed, details, took })
 }
