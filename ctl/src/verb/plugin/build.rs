@@ -21,15 +21,9 @@ use crate::progress::Ticker;
 use crate::terminal::{Context, bytes, styles, visible};
 
 /// The program of plugins that are data.
-const GENERIC: &str = "data-plugin";
-/// What tells that program which plugin it is.
-const PACKAGE_FILE: &str = "package.json";
+const GENERIC: &str = plugin_package::assemble::DATA_PROGRAM;
 /// Name of the schema.
 const SCHEMA: &str = "schema.json";
-/// What a Rust crate has and no package: plugin.toml's folder may be one.
-const NOT_PACKED: [&str; 3] = ["src", "tests", "target"];
-/// Most folders within each other.
-const DEPTH: usize = 8;
 
 /// What is to be built of what.
 #[derive(Debug)]
@@ -105,15 +99,6 @@ pub(super) async fn build(context: &Context, build: &Build<'_>) -> Result<Packag
         None if is_data => generic_program(name)?,
         None => compile::compile(context, build.source, build.manifest).await?,
     };
-    let staged = source::scratch()?;
-    let source = staged.path().join("source");
-    stage(build.source, &source, DEPTH).map_err(|error| {
-        let reason = format!("cannot copy it: {error}");
-        Failure::new("PLUGIN-BUILD", object(build.source), reason, "see that all in it are readable files")
-    })?;
-    if is_data {
-        describe_data(build.manifest, &source).map_err(|error| cannot_write(&source, &error))?;
-    }
     let programs = [(PLATFORM.to_owned(), program)];
     let known = match build.schema {
         Some(file) => Some(read_schema(file)?),
@@ -123,14 +108,15 @@ pub(super) async fn build(context: &Context, build: &Build<'_>) -> Result<Packag
     let schema = match &known {
         Some(schema) => schema.clone(),
         None => {
-            let out = staged.path().join("asked");
-            let parts = Parts { source: &source, out: &out, programs: &programs, schema: &json!({}) };
+            let scratch = source::scratch()?;
+            let out = scratch.path().join("asked");
+            let parts = Parts { source: build.source, out: &out, programs: &programs, schema: &json!({}) };
             let asked = without_schema(assemble(&parts).map_err(|error| error.failure(name))?)
                 .map_err(|error| cannot_write(&out, &error))?;
             ask(context, &asked).await?.map_err(|error| refused(&error))?
         }
     };
-    let parts = Parts { source: &source, out: &build.out, programs: &programs, schema: &schema };
+    let parts = Parts { source: build.source, out: &build.out, programs: &programs, schema: &schema };
     let package = assemble(&parts).map_err(|error| error.failure(name))?;
     // What was not said by the program itself is compared with what it says. A build must be possible without a sandbox.
     if known.is_some() && build.schema.is_none() {
@@ -181,43 +167,6 @@ fn generic_program(name: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Copies what becomes part of the package, and its `plugin.toml`.
-fn stage(from: &Path, to: &Path, depth: usize) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (name, kind) = (entry.file_name(), entry.file_type()?);
-        let text = name.to_string_lossy();
-        let is_crate = text.starts_with("Cargo.") || NOT_PACKED.iter().any(|skip| text == *skip);
-        if text.starts_with('.') || (depth == DEPTH && is_crate) {
-            continue;
-        }
-        match (kind.is_dir(), kind.is_file()) {
-            (true, _) if depth > 1 => stage(&entry.path(), &to.join(&name), depth - 1)?,
-            (_, true) => fs::copy(entry.path(), to.join(&name)).map(drop)?,
-            _ => {
-                let path = entry.path();
-                let told =
-                    format!("{} is no regular file, or too deep: packages have no links", path.display());
-                return Err(io::Error::other(told));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The generic program does not read `plugin.toml`: this tells it what it is.
-fn describe_data(manifest: &Manifest, source: &Path) -> io::Result<()> {
-    let described = json!({
-        "name": manifest.name,
-        "version": manifest.version.to_string(),
-        "summary": manifest.summary,
-        "config_version": manifest.config_version,
-    });
-    let text = serde_json::to_string_pretty(&described)? + "\n";
-    fs::write(source.join(PACKAGE_FILE), text)
-}
-
 fn read_schema(file: &Path) -> Result<Value, Failure> {
     let unusable = |reason: String| {
         let next = "write the JSON Schema of the config there, an object that is closed";
@@ -246,45 +195,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_crate_has_is_no_part_of_the_package() {
+    fn a_schema_that_cannot_be_read_is_named() {
         let dir = tempfile::tempdir().expect("a folder");
-        let from = dir.path().join("from");
-        for name in [
-            "plugin.toml",
-            "Cargo.toml",
-            "src/lib.rs",
-            "tests/a.json",
-            "target/x",
-            ".git/x",
-            "objects/src/a.yaml",
-        ] {
-            let path = from.join(name);
-            fs::create_dir_all(path.parent().expect("below it")).expect("made");
-            fs::write(path, name).expect("written");
-        }
-        let to = dir.path().join("to");
-        stage(&from, &to, DEPTH).expect("plain files");
-        let mut names: Vec<_> = fs::read_dir(&to)
-            .expect("there")
-            .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
-            .collect();
-        names.sort();
-        assert_eq!(names, ["objects", "plugin.toml"]);
-        assert!(to.join("objects/src/a.yaml").is_file(), "only at the top it is a crate's");
-        std::os::unix::fs::symlink("/etc/passwd", from.join("link")).expect("made");
-        let refused = stage(&from, &dir.path().join("again"), DEPTH).expect_err("a link");
-        assert!(refused.to_string().contains("link"), "{refused}");
+        let file = dir.path().join(SCHEMA);
+        let refused = || read_schema(&file).expect_err("it is none");
+        assert!(refused().reason.starts_with("cannot read it"), "{:?}", refused());
+        fs::write(&file, "{").expect("written");
+        assert!(refused().reason.starts_with("it is no JSON"), "{:?}", refused());
+        assert!(refused().object.ends_with(SCHEMA) && refused().id == "PLUGIN-BUILD", "{:?}", refused());
+        fs::write(&file, "{\"type\": \"object\"}").expect("written");
+        assert_eq!(read_schema(&file).expect("JSON")["type"], "object");
     }
 
     #[test]
-    fn the_generic_program_is_told_what_it_is() {
-        let text = "format = 1\nname = \"x\"\nversion = \"0.2.0\"\nsummary = \"X\"\nprotocol = [1]\nconfig_version = 3\n\
+    fn without_flags_it_is_built_beside_its_source() {
+        let text = "format = 1\nname = \"x\"\nversion = \"0.2.0\"\nsummary = \"X\"\nprotocol = [1]\n\
                     [program]\nname = \"data-plugin\"\n";
         let manifest = Manifest::parse(text).expect("sound");
-        let dir = tempfile::tempdir().expect("a folder");
-        describe_data(&manifest, dir.path()).expect("written");
-        let told = read_schema(&dir.path().join(PACKAGE_FILE)).expect("JSON");
-        let expected = json!({"name": "x", "version": "0.2.0", "summary": "X", "config_version": 3});
-        assert_eq!(told, expected);
+        let build = Build::of(Path::new("x"), &manifest);
+        assert_eq!((build.out, build.program, build.schema), (PathBuf::from("x/target/plugin"), None, None));
     }
 }
