@@ -76,7 +76,7 @@ fn exit_of(failure: &Failure, code: Option<Code>) -> Exit {
         return Exit::Denied;
     }
     match failure.id.as_str() {
-        "PLAN-CONSENT" | "PLUGIN-CONSENT" => Exit::NoConsent,
+        "PLAN-CONSENT" => Exit::NoConsent,
         "PLUGIN-LOCK" => Exit::InvalidSpec,
         id if id.starts_with("SPEC-") => Exit::InvalidSpec,
         _ => Exit::Failed,
