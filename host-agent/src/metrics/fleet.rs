@@ -10,10 +10,11 @@ use super::text::{Labels, Value, labels, value};
 use crate::wire;
 
 /// Conditions of a node that have a series of their own. An agent can say anything: all others are one, the worst.
-pub(super) const CONDITIONS: [&str; 17] = [
+pub(super) const CONDITIONS: [&str; 18] = [
     "VMRunning",
     "AgentReady",
     "NodeReady",
+    "NodeOK",
     "ContainerdReady",
     "KubeletReady",
     "ApiServerReady",

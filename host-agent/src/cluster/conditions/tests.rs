@@ -320,13 +320,13 @@ fn since_moves_with_the_status_only() {
     };
     let first = at(&observed, &[], 100);
     // Kubernetes knows since when the node is Ready.
-    assert_eq!(since(&first), [100, 100, 60]);
-    assert_eq!(since(&at(&observed, &first, 200)), [100, 100, 60]);
+    assert_eq!(since(&first), [100, 100, 60, 100]);
+    assert_eq!(since(&at(&observed, &first, 200)), [100, 100, 60, 100]);
     observed.vms.get_mut(&cluster.nodes[1].id).expect("its VM").state = "paused".to_owned();
     let paused = at(&observed, &first, 300);
-    assert_eq!(since(&paused), [300, 100, 60]);
+    assert_eq!(since(&paused), [300, 100, 60, 100]);
     observed.vms.get_mut(&cluster.nodes[1].id).expect("its VM").state = "shut off".to_owned();
-    assert_eq!(since(&at(&observed, &paused, 400)), [300, 100, 60], "it is another reason, and as bad");
+    assert_eq!(since(&at(&observed, &paused, 400)), [300, 100, 60, 100], "it is another reason, and as bad");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use host_artifacts::image::Image;
+use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::{HostChange, HostOp, HostPlan};
 use host_hypervisor::desired::DesiredImage;
@@ -96,6 +97,9 @@ impl ClusterTask {
             let observed = self.observe_host().await?;
             self.note_power(cluster, &observed);
             self.tell_untold(cluster, &observed).await?;
+            if self.end_stale_runs(cluster, &observed).await {
+                continue;
+            }
             let planned = self.plan(cluster, image, up, &observed).await;
             if planned.as_ref().is_ok_and(Planned::is_empty) {
                 break planned?.refused;
@@ -135,6 +139,7 @@ impl ClusterTask {
         self.doings.settle(up);
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
+        self.end_stale_runs(cluster, &observed).await;
         self.prefer_control_plane(cluster).await;
         // Told behind all that could be done.
         refused.map_or(Ok(true), |failure| Err(failure.into()))
@@ -189,6 +194,35 @@ impl ClusterTask {
         }
     }
 
+    /// Ends the runs in which an emulated VM was rebooted; who has no power and shall have it is started by what comes
+    /// behind. QEMU's translator keeps all that it has translated in a run, and looks through it at each write to where
+    /// code once was: a guest that boots on top of that takes many minutes. Nothing is lost, since the guest has just
+    /// begun anew. Whether any was ended, so that the host is to be looked at again.
+    async fn end_stale_runs(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) -> bool {
+        let mut ended = false;
+        for node in &cluster.nodes {
+            let vm = vm_of(observed, cluster, node);
+            let is_emulated = vm.is_some_and(|vm| vm.accelerator == Some(Accelerator::Tcg));
+            let Some(power) = self.powered_on.get_mut(&node.id) else { continue };
+            if !std::mem::take(&mut power.is_stale) || !is_emulated {
+                continue;
+            }
+            let op = HostOp::PowerOffDomain { domain: domain_ref(cluster, node) };
+            match self.shared.hypervisor.execute(&op).await {
+                Ok(_) => {
+                    // What its guest asked for is no start that failed.
+                    self.starts.forget(&node.name);
+                    (self.host, ended) = (None, true);
+                }
+                // It boots all the same, in its time.
+                Err(error) => {
+                    tracing::warn!(node.name = %node.name, %error, "cannot end the run in which its VM was rebooted");
+                }
+            }
+        }
+        ended
+    }
+
     /// Takes in which VMs run, and in which run of theirs, and which were rebooted in it. With a run its join channel ends,
     /// and what its agent reported is void.
     fn note_power(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) {
@@ -213,7 +247,7 @@ impl ClusterTask {
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
                 // Of before this run, or of before anything could be connected to it.
-                self.powered_on.insert(node.id.clone(), PoweredOn { run, since, rebooted });
+                self.powered_on.insert(node.id.clone(), PoweredOn { run, since, rebooted, is_stale: false });
             }
         }
     }
@@ -228,6 +262,7 @@ impl ClusterTask {
         }
         power.rebooted = rebooted;
         let Some(at) = rebooted else { return };
+        power.is_stale = true;
         self.shared.registry.rebooted(&node.id, at);
         if node.spec.role == Role::ControlPlane {
             (self.kubernetes, self.kubernetes_view) = (None, None);
@@ -361,10 +396,36 @@ mod tests {
         assert_eq!(found, wanted);
     }
 
+    /// While it boots for the first time too. What libvirt still tells of it then is of the run before.
+    #[tokio::test]
+    async fn an_emulated_vm_that_is_rebooted_boots_in_a_run_of_its_own() {
+        let agent = FakeHostAgent::new().await;
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let mut task = agent.task("home");
+        assert!(matches!(task.look().await, Ok(true)));
+        for ended in [false, true] {
+            if ended {
+                agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
+            }
+            let run = |name: &str| agent.hypervisor.host().observed.domain(name).and_then(|it| it.run);
+            let before = [run("control"), run("worker")];
+            agent.hypervisor.reboot("control");
+            for _ in 0..2 {
+                assert!(matches!(task.look().await, Ok(true)));
+                agent.hypervisor.notify();
+            }
+            assert!(run("control").is_some() && run("control") != before[0], "{before:?}");
+            assert_eq!(run("worker"), before[1]);
+            let effects = &agent.hypervisor.host().effects;
+            assert_eq!(effects["power-off-domain"], 1 + u32::from(ended), "once for each reboot");
+        }
+    }
+
     /// `virsh reset` while it boots for the first time, and when it has a session.
     #[tokio::test]
     async fn a_reboot_ends_the_session_of_its_node_and_nothing_else() {
         let agent = FakeHostAgent::new().await;
+        agent.hypervisor.host().observed.accelerator = Accelerator::Kvm;
         let operation = agent.begin(agent.generation(SPEC).await).await;
         let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
         assert!(matches!(task.look().await, Ok(true)));

@@ -83,6 +83,8 @@ struct PoweredOn {
     since: jiff::Timestamp,
     /// When it was rebooted in this run, as far as that was taken in.
     rebooted: Option<Instant>,
+    /// It was, and its run is still to be ended for that.
+    is_stale: bool,
 }
 
 /// See the module.

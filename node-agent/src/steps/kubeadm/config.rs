@@ -215,6 +215,17 @@ fn kubelet(desired: &DesiredState) -> Value {
         // How long a node has disk or memory pressure, and gets no pods, behind its end; the kubelet's own five minutes are
         // for fleets in which pods go elsewhere meanwhile.
         "evictionPressureTransitionPeriod": "30s",
+        // Behind the agent's own 10 %, at which it removes what nobody needs: the kubelet would remove the bundle's images
+        // too, which nobody may be there to pull anew, and evict pods.
+        "imageGCHighThresholdPercent": 95,
+        "imageGCLowThresholdPercent": 90,
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": "5%",
+            "nodefs.inodesFree": "3%",
+            "imagefs.available": "5%",
+            "imagefs.inodesFree": "3%",
+        },
     });
     if !desired.cluster_dns.is_empty() {
         kubelet["clusterDNS"] = json!([desired.cluster_dns]);

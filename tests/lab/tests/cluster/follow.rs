@@ -130,12 +130,15 @@ pub fn bounds_are_exact(lab: &Lab) -> Result<()> {
 pub fn nothing_is_lost_or_doubled(lab: &Lab, pace: Pace) -> Result<()> {
     phase("logs -f through a reboot of one node and a cut of another's link: numbered lines");
     let before = told::last_event(lab)?;
-    let follow = ["logs", "-f", "--unit", UNIT, "--grep", "^numbered ", "--timestamps=false"];
+    // The journal may have those of another run of this phase.
+    let tag = format!("numbered-{before}");
+    let grep = format!("^{tag} ");
+    let follow = ["logs", "-f", "--unit", UNIT, "--grep", &grep, "--timestamps=false"];
     let mut following = lab.spawn("k8sctl", &follow, &[])?;
     let mut shell = Shell::open(lab, REBOOTED)?;
     let mut far = Shell::open(lab, CUT_OFF.0)?;
-    write_numbers(&mut far, 1, FEW)?;
-    write_numbers(&mut shell, 1, BEFORE)?;
+    write_numbers(&mut far, &tag, 1, FEW)?;
+    write_numbers(&mut shell, &tag, 1, BEFORE)?;
     wait_until("a part of them is shown", 10 * MINUTE, || {
         let seen = numbers(&following)?;
         let count = |node: &str| seen.get(node).map_or(0, Vec::len);
@@ -147,7 +150,7 @@ pub fn nothing_is_lost_or_doubled(lab: &Lab, pace: Pace) -> Result<()> {
     drop(shell);
     let cut = lab.cut_link(CUT_OFF.1)?;
     let began = Instant::now();
-    write_numbers(&mut far, FEW + 1, 2 * FEW)?;
+    write_numbers(&mut far, &tag, FEW + 1, 2 * FEW)?;
     wait_until("the host agent has missed the node that is cut off", 5 * MINUTE, || {
         told::has_told(lab, before, CUT_OFF.0, "NodeDisconnected", "")
     })?;
@@ -168,7 +171,7 @@ pub fn nothing_is_lost_or_doubled(lab: &Lab, pace: Pace) -> Result<()> {
     })?;
     let is_told = told::has_told(lab, before, REBOOTED, "VMRebooted", "")?;
     ensure!(is_told, "no event tells that {REBOOTED} was rebooted");
-    write_numbers(shell.as_mut().context("its shell")?, BEFORE + 1, LINES)?;
+    write_numbers(shell.as_mut().context("its shell")?, &tag, BEFORE + 1, LINES)?;
     let all = BTreeMap::from([(REBOOTED, LINES), (CUT_OFF.0, 2 * FEW)]);
     wait_until("all of them are shown", 20 * MINUTE, || {
         let seen = numbers(&following)?;
@@ -207,15 +210,15 @@ fn write(shell: &mut Shell, text: &str) -> Result<()> {
 }
 
 /// Numbered lines, which journald has when it returns. The shell's own answer is waited for a few minutes at most.
-fn write_numbers(shell: &mut Shell, from: u64, to: u64) -> Result<()> {
+fn write_numbers(shell: &mut Shell, tag: &str, from: u64, to: u64) -> Result<()> {
     const AT_ONCE: u64 = 10_000;
     let mut next = from;
     while next <= to {
         let last = to.min(next + AT_ONCE - 1);
-        shell.run(&format!("seq -f 'numbered %.0f' {next} {last} >&4"))?;
+        shell.run(&format!("seq -f '{tag} %.0f' {next} {last} >&4"))?;
         next = last + 1;
     }
-    let is_last = format!("journalctl -q -u {UNIT} -n 1 -o cat | grep -qx 'numbered {to}'");
+    let is_last = format!("journalctl -q -u {UNIT} -n 1 -o cat | grep -qx '{tag} {to}'");
     wait_until("journald has all of them", 10 * MINUTE, || Ok(shell.try_run(&is_last)?.0 == 0))
 }
 
@@ -235,7 +238,7 @@ fn numbers(following: &Running) -> Result<BTreeMap<String, Vec<u64>>> {
     let whole = shown.rfind('\n').map_or("", |end| &shown[..=end]);
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in whole.lines() {
-        let (before, number) = line.rsplit_once("numbered ").with_context(|| line.to_owned())?;
+        let (before, number) = line.rsplit_once(' ').with_context(|| line.to_owned())?;
         let node = before.split_whitespace().next().with_context(|| line.to_owned())?;
         seen.entry(node.to_owned()).or_default().push(number.parse().with_context(|| line.to_owned())?);
     }

@@ -146,8 +146,12 @@ impl Soak<'_> {
         } else {
             deadline
         };
-        wait_until("all is well", PATIENCE, || told::is_well(self.lab))?;
+        let mut last = String::new();
+        wait_until("all is well", PATIENCE, || {
+            told::is_well(self.lab).inspect_err(|error| last = format!("{error:#}"))
+        })?;
         within(planned.fault.name(), took + seen.elapsed(), deadline)
+            .with_context(|| format!("over after {:.1} s; then at last: {last}", took.as_secs_f64()))
     }
 
     /// How long after this command it is over.
@@ -186,7 +190,8 @@ impl Soak<'_> {
     fn disk_is_full(&self, node: &str, before: u64) -> Result<Duration> {
         let mut shell = Shell::open(self.lab, node)?;
         let bytes = |what: &str| format!("$(df -B1 --output={what} / | tail -n 1)");
-        let most = format!("$(({} - {} / 20))", bytes("avail"), bytes("size"));
+        // Too little for the agent, and enough for the kubelet, which would evict pods.
+        let most = format!("$(({} - {} * 7 / 100))", bytes("avail"), bytes("size"));
         shell.run(&format!("fallocate -l {most} /var/tmp/full"))?;
         let noticed = wait_until("its agent has noticed", PATIENCE, || {
             self.told(before, node, "ConditionChanged", "DiskOK=False ")

@@ -10,7 +10,7 @@ use super::{
     MINUTE, follow, inside, k8sctl, live, plugins, repairs, soak, survival, told, upgrade, workload,
 };
 
-/// Phases by their names, with commas between them, behind an `up`.
+/// Phases by their names, with commas between them, behind an `up`. `worker` wants `workload` before it.
 pub fn these(lab: &Lab, names: &str) -> Result<()> {
     let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
     let mut agent = lab.host_agent(None)?;
@@ -35,6 +35,7 @@ fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<
         }
         "upgrade" => upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?,
         "support" => upgrade::a_bundle_tells_of_all_of_it(lab)?,
+        "workload" => workload::workload_answers(lab)?,
         "plugin" => plugins::plugins_live(lab, pace)?,
         "pod-network" => {
             workload::workload_answers(lab)?;
