@@ -215,7 +215,7 @@ pub struct PluginRemoveArgs {
     /// Name of the plugin
     #[arg(value_parser = named())]
     pub name: String,
-    /// Also its volume claims, and definitions of which others have objects: data is lost
+    /// Also its volume claims, definitions of which others have objects, and namespaces with all that others have in them: data is lost
     #[arg(long)]
     pub purge: bool,
     /// Agree to lose what --purge deletes; without it, naming the plugin is consent

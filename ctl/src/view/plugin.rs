@@ -50,6 +50,11 @@ pub struct BlockingView {
 }
 
 impl BlockingView {
+    /// What is told while a change runs; nothing for what takes the last one back.
+    pub fn of(wire: Option<control::Blocking>) -> Option<Self> {
+        wire.filter(|blocking| !blocking.object.is_empty()).map(Self::from)
+    }
+
     /// In one line.
     pub fn line(&self) -> String {
         let pod = self.pod.as_deref().map(|pod| format!(" ({pod})")).unwrap_or_default();

@@ -192,7 +192,7 @@ async fn follow_once(
                 *is_heard = true;
                 let ChangePluginResponse { progress, blocking, diagnostics, status } = message;
                 ticker.show(&progress)?;
-                if let Some(blocking) = blocking.map(BlockingView::from) {
+                if let Some(blocking) = BlockingView::of(blocking) {
                     ticker.show(&format!("waits for {}", blocking.line()))?;
                 }
                 // Warnings were shown with the plan.

@@ -21,7 +21,7 @@ struct Removed {
     plugin: String,
     /// The cluster that it was on.
     cluster_name: String,
-    /// Objects that stay, because others' data is in them.
+    /// Objects that stay, each with why.
     kept: Vec<String>,
 }
 
@@ -33,7 +33,8 @@ pub(super) async fn run(context: &Context, args: &PluginRemoveArgs) -> Result<Ex
         let words: Vec<&str> = words.iter().map(String::as_str).chain(["--yes"]).collect();
         let question = Question {
             object: &format!("plugin {}", args.name),
-            what: "the data in its volume claims, and objects of others whose definitions it brought, will be lost",
+            what: "the data in its volume claims, objects of others whose definitions it brought, and all that others have in its \
+                   namespaces will be lost",
             agree: &context.source.command(&words),
         };
         consent::require(context, args.yes, &question)?;
@@ -56,7 +57,7 @@ pub(super) async fn run(context: &Context, args: &PluginRemoveArgs) -> Result<Ex
     let what = format!("removed plugin {}", visible(&args.name));
     context.out.line(context.out.paint(styles::GOOD, what))?;
     if !kept.is_empty() {
-        context.out.line("kept, for data of others is in them; --purge deletes them:")?;
+        context.out.line("kept; --purge deletes those that hold data, or what others have:")?;
         kept.iter().try_for_each(|object| context.out.line(format!("  {}", visible(object))))?;
     }
     Ok(Exit::Ok)
@@ -73,7 +74,7 @@ async fn follow(
     let mut kept = Vec::new();
     while let Some(message) = stream.message().await? {
         ticker.show(&message.progress)?;
-        if let Some(blocking) = message.blocking.map(BlockingView::from) {
+        if let Some(blocking) = BlockingView::of(message.blocking) {
             ticker.show(&format!("waits for {}", blocking.line()))?;
         }
         kept.extend(message.kept);

@@ -184,7 +184,15 @@ impl PluginHost {
         }
     }
 
-    fn note_look(&self, place: &Place, found: &Found, corrected: &Corrected, before: Option<Blocking>) {
+    /// Keeps what was seen. `drifted`: others' changes that stay; `before`: what blocked at the last look.
+    fn note_look(
+        &self,
+        place: &Place,
+        found: &Found,
+        corrected: &Corrected,
+        drifted: Vec<String>,
+        before: Option<Blocking>,
+    ) {
         let blocking = found.bad.as_ref().map(|(object, reason)| match before {
             // Since when it blocks stays.
             Some(before) if before.object == *object => Blocking { reason: reason.clone(), ..before },

@@ -93,7 +93,8 @@ pub struct Given {
 /// How a plugin is taken away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
-    /// Also volume claims, definitions of which others have objects, and secrets.
+    /// Also volumes and their claims, definitions of which others have objects, its namespaces with all that others have in
+    /// them, and secrets.
     pub purge: bool,
     /// Longest time until all is gone; `None`: that of [`crate::Limits`].
     pub deadline: Option<Duration>,

@@ -126,7 +126,7 @@ impl Cluster {
             api: JoinSet::new(),
             api_program: programs.api_server,
             api_args,
-            others: others,
+            others,
             folder,
         };
         cluster.start_api().await;
