@@ -99,8 +99,8 @@ impl Lock {
         })
     }
 
-    /// Writes what was applied, where that is something else; a cluster without plugins gets no file. It went well whatever becomes of this file, so that is told
-    /// and no failure.
+    /// Writes what was applied, where that is something else; a cluster without plugins gets no file. It went well whatever
+    /// becomes of this file, so that is told and no failure.
     pub fn keep(&self, context: &Context, text: Option<&str>) -> io::Result<()> {
         let Some(text) = text.filter(|text| *text != self.text) else { return Ok(()) };
         if self.text.is_empty() && LockFile::parse(text).is_ok_and(|lock| lock.plugins.is_empty()) {

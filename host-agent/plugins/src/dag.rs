@@ -1,5 +1,5 @@
 //! Pure: how plugins depend on each other. What is wrong with a set of them, which waits for which, and which needs
-//! which. Called by [`crate::host`]; knows nothing of clusters or packages.
+//! which. Called by the host; knows nothing of clusters or packages.
 
 use std::collections::BTreeSet;
 

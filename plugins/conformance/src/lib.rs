@@ -4,7 +4,7 @@
 //! - [`run`]: all checks, one after the other; each gives a [`CheckResult`]; [`run_some`]: a few of them
 //! - [`Subject`]: a package, and fixtures of its source folder
 //! - `checks`: a file per family; `generate`: configs from a schema
-//! - [`junit`]: the results for a CI system
+//! - [`junit()`]: the results for a CI system
 //!
 //! A check that fails names what was wrong, and where. None of them stops the others.
 

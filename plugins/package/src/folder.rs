@@ -1,6 +1,6 @@
 //! A package on disk. Opening one looks at `plugin.toml`, its signature, and the names and sizes of what it lists, which is
 //! little enough for a list of many; verifying one reads everything. Called by the host agent's library, `k8sctl plugin`
-//! and [`crate::assemble`]; never runs the program.
+//! and [`mod@crate::assemble`]; never runs the program.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -3,7 +3,7 @@
 //!
 //! - [`manifest`]: `plugin.toml`: what a plugin is and what it may ask for, and the lines that a person approves
 //! - [`folder`]: a package on disk: opened, verified, read
-//! - [`assemble`]: makes a package of a source folder, its programs and its schema
+//! - [`mod@assemble`]: makes a package of a source folder, its programs and its schema
 //! - [`archive`]: a package as one `.tar.zst`, the same bytes each time, and the bounded way back
 //! - [`signature`]: who vouches for a package: the build, a key, or nobody
 //! - [`lock`]: `k8sctl.lock`, the packages of a cluster file, exactly

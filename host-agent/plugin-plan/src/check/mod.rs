@@ -1,14 +1,14 @@
 //! The one door from what a plugin said to what may be applied. Every rule is a file of its own and adds its refusals; all
 //! of them are in the one failure, so that an author corrects a plugin once.
 //!
-//! - [`manifests`]: are the manifests ones that it may fetch, and what is in them
-//! - [`server`], [`permission`]: is each object one that anybody may write, and one that `plugin.toml` names
-//! - [`rbac`], [`binding`], [`account`]: what it hands on to its service accounts and to others
-//! - [`pod`]: what reaches into a node
-//! - [`secret`]: tokens of accounts, and names of secrets that stand where values must not be
-//! - [`webhook`]: who would judge or change what others write
+//! - `manifests`: are the manifests ones that it may fetch, and what is in them
+//! - `server`, `permission`: is each object one that anybody may write, and one that `plugin.toml` names
+//! - `rbac`, `binding`, `account`: what it hands on to its service accounts and to others
+//! - `pod`: what reaches into a node
+//! - `secret`: tokens of accounts, and names of secrets that stand where values must not be
+//! - `webhook`: who would judge or change what others write
 //! - [`node`]: what nodes must be
-//! - [`stage`]: in which order all that is applied
+//! - `stage`: in which order all that is applied
 //!
 //! Called by the host agent before anything is written, by `k8sctl plugin test`, and by the fuzzer.
 

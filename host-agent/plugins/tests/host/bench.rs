@@ -58,8 +58,9 @@ pub struct Bench {
 impl Bench {
     /// With these packages, which are trusted as if they were built with the host agent. `None`: there is no API server.
     pub async fn start(make: impl AsyncFn(&Shelf) -> Vec<Package>) -> Option<Self> {
-        let cluster = Cluster::start().await?;
+        // Built before servers run, whose time is bounded.
         let shelf = Shelf::new().await;
+        let cluster = Cluster::start().await?;
         let trusted: Vec<_> = make(&shelf).await.into_iter().map(|package| package.sha256).collect();
         let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
         let ready = Duration::from_secs(60);
