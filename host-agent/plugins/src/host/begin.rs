@@ -189,6 +189,19 @@ impl PluginHost {
     }
 }
 
+/// What an operation approves anew, and who does, in one line; `None`: nothing.
+pub(super) fn approves(origin: Origin, approved: &Approved, known: &[String]) -> Option<String> {
+    let new: Vec<&str> =
+        approved.lines.iter().filter(|line| !known.contains(line)).map(String::as_str).collect();
+    let (first, others) = new.split_first()?;
+    let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+    let who = match origin {
+        Origin::Command => format!("by the user {}", approved.by_uid),
+        Origin::Spec => "with the cluster file".to_owned(),
+    };
+    Some(format!("approved {who}: {first}{more}"))
+}
+
 /// Permissions that nobody approved.
 pub(super) fn not_approved(plugin: &str, approval: &Approval, approved: &str, new: &[String]) -> Failure {
     let reason = if approved.is_empty() {
@@ -208,4 +221,21 @@ fn seen_is_planned(plugin: &str, seen: &str, planned: &str) -> Result<(), Failur
     let reason = format!("its plan is another than the one that was shown: {planned}, and not {seen}");
     let next = "nothing was changed; run the same command again, which shows the new one";
     Err(Failure::new("PLUGIN-NOT-APPROVED", format!("plugin {plugin}"), reason, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_approved_anew_is_told_with_who_did() {
+        let line = |text: &str| text.to_owned();
+        let approved = Approved { lines: vec![line("a"), line("b"), line("c")], by_uid: 1000 };
+        let told = |origin, known: &[String]| approves(origin, &approved, known);
+        let all = Some(line("approved by the user 1000: a (and 2 more)"));
+        assert_eq!(told(Origin::Command, &[]), all);
+        let one = Some(line("approved with the cluster file: b"));
+        assert_eq!(told(Origin::Spec, &[line("a"), line("c")]), one);
+        assert_eq!(told(Origin::Command, &approved.lines), None);
+    }
 }

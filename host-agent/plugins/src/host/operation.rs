@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::ask::made_up;
-use super::begin::{PlanSource, Prepared};
+use super::begin::{PlanSource, Prepared, approves};
 use super::outcome::Lift;
 use super::running::{Asked, Claim, Claimed};
 use super::wish::{ClusterAccess, Ended};
@@ -110,6 +110,8 @@ impl PluginHost {
         let complete = self.completed(&package, source, &claim.progress).await?;
         let Complete { plan, config, plan_sha256, ask_sha256 } = complete;
         let packed = self.packed(place, &plan).await?;
+        let known = self.inner.records.approved(place).await.map_err(stored_badly(place))?;
+        let approves = approves(origin, &approved, &known);
 
         let turn = self.inner.memory.turn(place);
         let _turn = turn.lock().await;
@@ -133,6 +135,9 @@ impl PluginHost {
             keys: plan.objects.iter().map(|one| (one.key.clone(), one.handling.keep)).collect(),
         };
         let target = self.inner.records.begin(place, new).await.map_err(stored_badly(place))?;
+        if let Some(message) = approves {
+            self.tell(&Whose::new(access, &place.plugin), EventType::PluginApproved, message, false);
+        }
         self.inner.memory.note(place, |seen| {
             seen.pending = None;
             seen.failed = None;
