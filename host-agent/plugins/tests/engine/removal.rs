@@ -60,7 +60,7 @@ pub async fn a_namespace_that_stays_says_which_pod_holds_it(bench: &mut Bench) {
     held.apply(&plan("held").object(namespace("held")).checked()).await.expect("it installs");
     let holds = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "held", "finalizers": ["example.com/hold"]},
-        "spec": {"containers": [{"name": "held", "image": "held"}]},
+        "spec": {"containers": [{"name": "held", "image": "held"}], "automountServiceAccountToken": false},
     });
     let pods = pod(bench, "held", holds).await;
     pods.delete("held", &DeleteParams::default().grace_period(0)).await.expect("it is deleted");
@@ -99,7 +99,10 @@ pub async fn pods_are_gone_before_their_namespace_is_deleted(bench: &mut Bench) 
     let runs = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "graceful-1", "labels": {"app": "graceful"}, "ownerReferences": owned_by("ReplicaSet", &json!(uid))},
-        "spec": {"nodeName": "k8s-worker-1", "containers": [{"name": "graceful", "image": "graceful"}]},
+        "spec": {
+            "nodeName": "k8s-worker-1", "automountServiceAccountToken": false,
+            "containers": [{"name": "graceful", "image": "graceful"}],
+        },
     });
     let pods = pod(bench, "graceful", runs).await;
 
