@@ -6,7 +6,7 @@ use k8sctl_types::spec::Role;
 
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, VM_UNKNOWN};
-use crate::kubernetes::{KubernetesNode, PodState};
+use crate::kubernetes::PodState;
 use crate::nodes::registry::condition;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 use crate::wire;
@@ -136,9 +136,9 @@ fn healthy(node: &NodeRecord, observed: &Observed) -> Verdict {
         let all = said.iter().filter(|it| !of_host.contains(&it.r#type.as_str()));
         listed(all.filter(|it| known(it) == status).map(|it| format!("{} ({})", it.r#type, it.reason)))
     };
-    let seen = observed.kubernetes.nodes.get(&node.name);
-    let trouble = seen.filter(|_| observed.kubernetes.reachable).and_then(first_trouble);
-    let not_well = [untrue(ConditionStatus::False), trouble.map(|kind| format!("{NODE_OK} ({kind})"))];
+    let (status, reason, _) = node_ok(node, observed);
+    let trouble = (status == ConditionStatus::False).then(|| format!("{NODE_OK} ({reason})"));
+    let not_well = [untrue(ConditionStatus::False), trouble];
     match (listed(not_well.into_iter().flatten()), untrue(ConditionStatus::Unknown)) {
         (Some(all), _) => bad("NotWell", all),
         (None, Some(all)) => unknown("NotKnown", all),
@@ -169,16 +169,12 @@ fn node_ok(node: &NodeRecord, observed: &Observed) -> Verdict {
     let seen = observed.kubernetes.nodes.get(&node.name);
     match seen.filter(|seen| observed.kubernetes.reachable && seen.ready) {
         None => unknown("NodeNotReady", "see NodeReady"),
-        Some(seen) => match first_trouble(seen) {
+        // Each begins with its kind.
+        Some(seen) => match seen.troubles.first().and_then(|trouble| trouble.split(':').next()) {
             None => good("NoPressure"),
             Some(kind) => bad(kind, listed(seen.troubles.iter().cloned()).unwrap_or_default()),
         },
     }
-}
-
-/// The kind of a Ready node's first trouble.
-fn first_trouble(seen: &KubernetesNode) -> Option<&str> {
-    seen.troubles.iter().find(|_| seen.ready)?.split(':').next()
 }
 
 fn ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {
