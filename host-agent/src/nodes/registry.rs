@@ -70,7 +70,7 @@ struct Entry {
     session: watch::Sender<u64>,
     /// When the newest one opened.
     opened: Option<Instant>,
-    log_requests: Option<mpsc::Sender<StartLogStream>>,
+    log_requests: Option<mpsc::Sender<Box<StartLogStream>>>,
 }
 
 impl Default for Entry {
@@ -107,7 +107,7 @@ pub struct SessionGuard {
     /// Desired states to send.
     pub desired: watch::Receiver<Option<Wanted>>,
     /// Log streams to ask for.
-    pub log_requests: mpsc::Receiver<StartLogStream>,
+    pub log_requests: mpsc::Receiver<Box<StartLogStream>>,
 }
 
 /// Why a session is over before either end ended it.
@@ -326,7 +326,7 @@ impl NodeRegistry {
             newest: entry.session.subscribe(),
             frames,
         };
-        let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
+        let asked = requests.try_send(Box::new(StartLogStream { stream_id, selector: Some(selector) }));
         asked.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
             mpsc::error::TrySendError::Closed(_) => OpenLogsError::NotConnected,
