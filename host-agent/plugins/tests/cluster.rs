@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use common::cluster::Cluster;
-use common::{hello_program, host, host_with, plugin_folder};
+use common::{hello_program, host_with, plugin_folder};
 use futures::StreamExt;
 use host_plugins::{InstallError, PluginHost, PluginState, PluginStatus, SCHEMA};
 use host_store::Store;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8sctl_types::failure::Failure;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::{Api, Client};
@@ -52,10 +52,14 @@ async fn make_available(client: &Client) -> Infallible {
     }
 }
 
+/// How long objects may take that have nothing to wait for.
+const PATIENT: Duration = Duration::from_secs(60);
+
 struct Bench {
     cluster: Cluster,
     host: PluginHost,
-    _folder: TempDir,
+    store: Store,
+    folder: TempDir,
 }
 
 impl Bench {
@@ -63,7 +67,13 @@ impl Bench {
         // Built before servers run, whose time is bounded.
         let (folder, path) = hello_folder().await;
         let cluster = Cluster::start().await?;
-        Some(Self { cluster, host: host(&path), _folder: folder })
+        let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
+        Some(Self { cluster, host: host_with(&path, store.clone(), PATIENT), store, folder })
+    }
+
+    /// A host agent that was started anew, and whose objects may take so long.
+    fn restart(&mut self, patience: Duration) {
+        self.host = host_with(self.folder.path(), self.store.clone(), patience);
     }
 
     async fn install(&self, config: &str) -> Result<PluginStatus, InstallError> {
@@ -239,53 +249,40 @@ async fn a_wait_that_fails_says_what_blocks_and_the_next_one_goes_on() {
 
 #[tokio::test]
 async fn a_namespace_that_stays_says_which_pod_holds_it() {
-    let (_folder, path) = hello_folder().await;
-    let Some(cluster) = Cluster::start().await else { return };
-    let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
-    let host = host_with(&path, store.clone(), Duration::from_secs(60));
-    let access = cluster.access();
-    let digest = host.offer(&access, "hello", "{}").await.expect("an offer").digest;
-    let (progress, _lines) = mpsc::channel(64);
-    tokio::select! {
-        result = host.install(&access, "hello", "{}", &digest, progress) => result.expect("it installs"),
-        never = make_available(&cluster.client) => match never {},
-    };
+    let Some(mut bench) = Bench::new().await else { return };
+    bench.install("{}").await.expect("it installs");
 
     // On its way out, and held.
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "hello");
+    let client = bench.cluster.client.clone();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "hello");
     let pod = json!({
         "metadata": {"name": "held", "finalizers": ["example.com/hold"]},
         "spec": {"containers": [{"name": "held", "image": "held"}], "automountServiceAccountToken": false},
     });
     // Its controller makes the account a moment after the namespace.
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-        Api::namespaced(cluster.client.clone(), "hello");
-    for _ in 0..600 {
-        if accounts.get_opt("default").await.expect("the API answers").is_some() {
-            break;
+    let accounts: Api<ServiceAccount> = Api::namespaced(client, "hello");
+    let made = async {
+        while accounts.get_opt("default").await.expect("the API answers").is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    };
+    tokio::time::timeout(PATIENT, made).await.expect("the namespace has an account");
     let pod: Pod = serde_json::from_value(pod).expect("a pod");
     pods.create(&PostParams::default(), &pod).await.expect("it is made");
     pods.delete("held", &DeleteParams::default().grace_period(0)).await.expect("it is deleted");
 
-    let host = host_with(&path, store.clone(), Duration::from_secs(2));
-    let (progress, mut lines) = mpsc::channel(64);
-    let failure = host.remove(&access, "hello", progress).await.expect_err("the pod holds it");
+    bench.restart(Duration::from_secs(2));
+    let (removed, said) = bench.remove().await;
+    let failure = removed.expect_err("the pod holds it");
     assert_eq!(failure.id, "PLUGIN-NOT-GONE", "{failure:?}");
     let held = "pod held has the finalizers example.com/hold";
     assert!(failure.reason.contains(held), "{failure}");
-    let mut said = Vec::new();
-    while let Some(line) = lines.recv().await {
-        said.push(line);
-    }
+    assert!(failure.next_step.contains("kubectl get namespace hello -o yaml"), "{failure:?}");
     assert!(said.contains(&format!("waiting until v1 Namespace hello is gone: {held}")), "{said:?}");
 
     // It lets go, and the same command goes on.
     let free = json!({"metadata": {"finalizers": null}});
     pods.patch("held", &PatchParams::default(), &Patch::Merge(&free)).await.expect("it is let go");
-    let host = host_with(&path, store, Duration::from_secs(60));
-    let (progress, _lines) = mpsc::channel(64);
-    host.remove(&access, "hello", progress).await.expect("it is removed");
+    bench.restart(PATIENT);
+    bench.remove().await.0.expect("it is removed");
 }

@@ -25,6 +25,8 @@ pub(super) const NODE_READY: &str = "NodeReady";
 
 /// What else Kubernetes says of it.
 pub(super) const NODE_OK: &str = "NodeOK";
+/// What the host says of a node; the rest is what its agent says.
+pub(super) const OF_HOST: [&str; 4] = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
 
 /// What the pods of the cluster's name service are called.
 pub(super) const DNS: &str = "coredns-";
@@ -131,9 +133,8 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
 fn healthy(node: &NodeRecord, observed: &Observed) -> Verdict {
     let view = observed.agents.get(&node.id).filter(|view| view.connected);
     let said = view.map(|view| view.report.conditions.as_slice()).unwrap_or_default();
-    let of_host = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
     let untrue = |status: ConditionStatus| {
-        let all = said.iter().filter(|it| !of_host.contains(&it.r#type.as_str()));
+        let all = said.iter().filter(|it| !OF_HOST.contains(&it.r#type.as_str()));
         listed(all.filter(|it| known(it) == status).map(|it| format!("{} ({})", it.r#type, it.reason)))
     };
     let (status, reason, _) = node_ok(node, observed);

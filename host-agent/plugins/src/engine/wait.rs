@@ -91,12 +91,7 @@ impl Engine {
         } else {
             format!("{key} is not ready after {:?}: {why}{pod}", self.limits.ready)
         };
-        let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
-        let next = format!(
-            "kubectl{place} describe {} {} says more; the same command goes on from here",
-            key.kind.to_lowercase(),
-            key.name
-        );
+        let next = format!("{} says more; the same command goes on from here", kubectl("describe", key));
         self.failure("PLUGIN-NOT-READY", reason, next).with_evidence(evidence)
     }
 
@@ -120,7 +115,10 @@ impl Engine {
                 let reason =
                     format!("{key} was deleted and is still there after {:?}: {held}", self.limits.gone);
                 let status = live.data.get("status").map(|status| status.to_string()).unwrap_or_default();
-                let next = "see to that, then run the same command again: it goes on from here";
+                let next = format!(
+                    "{} -o yaml says more; see to what holds it, then run the same command again: it goes on from here",
+                    kubectl("get", key)
+                );
                 return Err(self.failure("PLUGIN-NOT-GONE", reason, next).with_evidence(status));
             }
             let line = format!("waiting until {key} is gone: {held}");
@@ -146,6 +144,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// What a person types to look at the object.
+fn kubectl(verb: &str, key: &ObjectKey) -> String {
+    let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
+    format!("kubectl{place} {verb} {} {}", key.kind.to_lowercase(), key.name)
 }
 
 /// Returns when the object has changed since `version`, and after `at_most` in any case.

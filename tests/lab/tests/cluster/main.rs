@@ -6,11 +6,11 @@
 //! hangs, a repair that is given up → logs followed, *through a reboot and a cut link too → agents are replaced, bad ones
 //! go back, the power lost once → support bundle* → plugin → a worker joins (the host agent killed three times), *has no
 //! room on the host's disk*, and leaves → the network is stopped under the VMs → *host agent and libvirtd end, the host
-//! is suspended, its disk is full* → (random faults) → strangers survive `down`.
+//! is suspended, its disk is full, random faults* → strangers survive `down`.
 //!
 //! What stands between stars is left out, and that is said, on a machine on which a VM boots so slowly ([`SLOW`]) that the
-//! run would take hours; `LAB_PHASES=all` asks for all of it in any case, and for what is in brackets. Other values are for
-//! those who work on one phase, see [`some`], and `half-an-hour` is `make soak`.
+//! run would take hours; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one
+//! phase, see [`some`], and `half-an-hour` is `make soak`.
 
 mod follow;
 mod inside;
@@ -105,7 +105,7 @@ fn has_time_for_all(lab: &Lab, pace: Pace) -> bool {
     if !all {
         println!(
             "lab: LEFT OUT, for this machine is {:.1} times slower than is usual: upgrade, support, a reboot and a cut \
-             link during `logs -f`, a full disk under a VM, killed, libvirtd, suspended, full. \
+             link during `logs -f`, a full disk under a VM, killed, libvirtd, suspended, full, soak. \
              LAB_PHASES=all asks for them",
             pace.factor()
         );
@@ -119,7 +119,7 @@ fn survives(lab: &Lab, agent: Running, pace: Pace, failures: &mut Failures) -> R
     failures.note(lab, survival::libvirtd_is_restarted(lab, pace))?;
     failures.note(lab, survival::host_is_suspended(lab, &agent, pace))?;
     let agent = survival::host_agent_has_no_room(lab, agent, pace)?;
-    if lab.phases() == ALL { soak::for_a_while(lab, agent, pace) } else { Ok(agent) }
+    soak::for_a_while(lab, agent, pace)
 }
 
 /// Of phases behind which the others have something to tell all the same: a run that costs so much shall tell all of it.
