@@ -8,7 +8,7 @@
 #   make plot    docs/performance-scale.svg, from what make bench has measured
 #   make pictures  docs/pictures: the dashboard, as tmux and Chromium show it
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
-#   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
+#   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS, FUZZ_TARGET
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
