@@ -41,7 +41,7 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
 /// Of `LAB_PHASES`: every phase, however slow the machine.
 const ALL: &str = "all";
 /// As many times as long as is usual.
-const SLOW: f64 = 3.0;
+const SLOW: f64 = 2.0;
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
