@@ -8,7 +8,7 @@
 #   make plot    docs/performance-scale.svg, from what make bench has measured
 #   make pictures  docs/pictures: the dashboard, as tmux and Chromium show it
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
-#   make fuzz    malformed traffic on every socket, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
+#   make fuzz    malformed traffic on every socket and from plugins, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
@@ -20,6 +20,9 @@ SHELL := /bin/bash
 CACHE := $(or $(K8S_MYHOME_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/k8s-myhome)
 export K8S_MYHOME_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
+# The tree's own plugins, by their digests: cargo-build writes it, the host agent's build reads it. The same in every
+# build, or each would undo the other's.
+export K8SCTL_TREE_PLUGINS := $(CARGO_TARGET_DIR)/tree-plugins
 
 # As in common.sh: whoever calls, programs answer in one language, and root's
 # programs are found.
@@ -83,6 +86,19 @@ bench: deps
 	  cargo bench -p fleet-tests --no-run
 	  $(LAB)/with-sudo cargo bench --offline -p fleet-tests --bench figures -- $(BENCH) || status=$$?
 	fi
+	for suite in "spawn plugin-process" "plugins host-plugins"; do
+	  [[ $$suites == *" $${suite%% *} "* ]] || continue
+	  $(LAB)/cargo-build
+	  # An API server, and what it needs, for those who apply something.
+	  if [[ $$suite == plugins* ]]; then
+	    $(LAB)/deps lab
+	    $(LAB)/build-kubernetes
+	    $(LAB)/build-bundle
+	  fi
+	  cargo bench -p "$${suite#* }" --no-run
+	  $(LAB)/with-sudo env PATH="$$PATH:$$CACHE/lab-bin:$$CACHE/kubernetes/$$LAB_KUBERNETES/bin" \
+	    cargo bench --offline -p "$${suite#* }" --bench figures -- $(BENCH) || status=$$?
+	done
 	if [[ $$suites == *" lab "* ]]; then
 	  $(LAB)/with-sudo $(LAB)/prepare
 	  cargo bench -p lab-tests --no-run
@@ -109,12 +125,16 @@ soak:
 	LAB_PHASES=half-an-hour $(LAB)/with-sudo $(LAB)/run \
 	  cargo test --offline -p lab-tests --test cluster -- --nocapture
 
-# The test of make test, for longer; no VM and no lab. The same seed sends the same.
+# The tests of make test, for longer; no VM and no lab. The same seed sends the same.
 fuzz: deps
 	@$(RUST)
 	cargo test --release -p fleet-tests --test malformed --no-run
+	cargo test --release -p plugin-process --test fuzz --no-run
 	export FUZZ_SECONDS=$${FUZZ_SECONDS:-600}
-	$(LAB)/with-sudo cargo test --release --offline -p fleet-tests --test malformed -- --nocapture
+	status=0
+	cargo test --release --offline -p plugin-process --test fuzz -- --nocapture || status=$$?
+	$(LAB)/with-sudo cargo test --release --offline -p fleet-tests --test malformed -- --nocapture || status=$$?
+	exit "$$status"
 
 lint:
 	@$(LAB)/deps lab || echo "lint: goes on with what is there" >&2

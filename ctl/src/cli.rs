@@ -17,11 +17,18 @@ use crate::output::Format;
 mod dashboard;
 mod health;
 mod logs;
+mod plugin;
 mod upkeep;
 
 pub use dashboard::DashboardArgs;
 pub use health::{HealthArgs, NodeDescribeArgs, NodeVerb};
 pub use logs::{LogSource, LogsArgs, PodName};
+pub use plugin::{
+    PluginAddArgs, PluginBuildArgs, PluginConfigArgs, PluginDiffArgs, PluginListArgs, PluginLogsArgs,
+    PluginNameArgs, PluginNewArgs, PluginPackageArgs, PluginRemoveArgs, PluginRollbackArgs, PluginSignArgs,
+    PluginStatusArgs, PluginTestArgs, PluginUpgradeArgs, PluginVendorArgs, PluginVerb, PluginVerifyArgs,
+    ValueArgs,
+};
 pub use upkeep::{SupportBundleArgs, UpgradeAgentsArgs, UpgradeVerb};
 
 /// Turns this host into a home Kubernetes platform: `k8sctl up`, and `k8sctl status` to look at it.
@@ -62,8 +69,10 @@ fn named() -> NonEmptyStringValueParser {
     NonEmptyStringValueParser::new()
 }
 
-/// `--config` behind a verb. It cannot be a global argument of clap, since `plugin add` has a `--config` of its own.
+/// `--config` behind a verb. It cannot be a global argument of clap, since some verbs have a `--config` of their own.
 const LATE_CONFIG: &str = "late_config";
+/// Those verbs: theirs is a plugin's config.
+const WITH_A_CONFIG: [&str; 4] = [" plugin add", " plugin config", " plugin diff", " plugin upgrade"];
 
 impl Cli {
     /// Parses this process's arguments. What is asked for with `--help` and `--version` is an error too, as clap has it.
@@ -86,7 +95,7 @@ impl Cli {
 
 fn with_late_config(command: Command, path: &str) -> Command {
     let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    if names.is_empty() && path != " plugin add" {
+    if names.is_empty() && !WITH_A_CONFIG.contains(&path) {
         let config = Arg::new(LATE_CONFIG).long("config").hide(true).value_name("FILE");
         let parser = clap::value_parser!(PathBuf);
         return command.arg(config.value_parser(parser).value_hint(ValueHint::FilePath));
@@ -175,7 +184,7 @@ pub enum Verb {
     /// Node images
     #[command(subcommand)]
     Image(ImageVerb),
-    /// Platform services on a running cluster
+    /// Platform services on a running cluster, and how to make one
     #[command(subcommand)]
     Plugin(PluginVerb),
     /// Bring what runs in the nodes up to what this host has
@@ -221,6 +230,9 @@ pub struct UpArgs {
     /// Leave the kubeconfig of the user alone
     #[arg(long)]
     pub no_kubeconfig: bool,
+    /// Refuse plugins that k8sctl.lock beside the file does not have
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// `down`.
@@ -255,6 +267,9 @@ pub struct PlanArgs {
     /// End with 7 where there are changes and with 0 where there are none (not 2, which means: wrong command line)
     #[arg(long)]
     pub exit_code: bool,
+    /// Refuse plugins that k8sctl.lock beside the file does not have
+    #[arg(long)]
+    pub locked: bool,
 }
 
 /// `status`.
@@ -378,51 +393,6 @@ pub enum ImageVerb {
     },
 }
 
-/// `plugin …`.
-#[derive(Debug, Subcommand)]
-pub enum PluginVerb {
-    /// Install a plugin, after showing what it asks for
-    Add(PluginAddArgs),
-    /// List the plugins
-    List {
-        /// Name of the cluster [default: the only one]
-        #[arg(long, value_name = "NAME", value_parser = named())]
-        cluster: Option<String>,
-    },
-    /// Remove a plugin and all its objects
-    Remove {
-        /// Name of the plugin
-        #[arg(value_parser = named())]
-        name: String,
-        /// Taken for granted: naming it is consent
-        #[arg(short, long, hide = true)]
-        yes: bool,
-        /// Name of the cluster [default: the only one]
-        #[arg(long, value_name = "NAME", value_parser = named())]
-        cluster: Option<String>,
-    },
-}
-
-/// `plugin add`.
-#[derive(Args, Debug)]
-pub struct PluginAddArgs {
-    /// Name in the plugin path, or the path of a plugin's directory
-    #[arg(value_parser = named())]
-    pub name: String,
-    /// Name of the cluster [default: the only one]
-    #[arg(long, value_name = "NAME", value_parser = named())]
-    pub cluster: Option<String>,
-    /// The plugin's config: a .toml, .yaml or .json file (the host agent's goes before the verb)
-    #[arg(id = "plugin_config", long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-    /// One value of its config, like replicas=2 or ingress.host=x; after the file
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Agree to the permissions that it asks for
-    #[arg(short, long)]
-    pub yes: bool,
-}
-
 /// `completion`.
 #[derive(Args, Debug)]
 pub struct CompletionArgs {
@@ -481,6 +451,9 @@ mod tests {
         let late = |argv: &[&str]| late_config(&Cli::full_command().get_matches_from(argv));
         assert_eq!(late(&["k8sctl", "up", "--config", "x"]), Some("x".into()));
         assert_eq!(late(&["k8sctl", "bundle", "list", "--config", "x"]), Some("x".into()));
-        assert_eq!(late(&["k8sctl", "plugin", "add", "hello", "--config", "x"]), None);
+        for verb in ["add", "config", "diff", "upgrade"] {
+            assert_eq!(late(&["k8sctl", "plugin", verb, "hello", "--config", "x"]), None, "{verb}");
+        }
+        assert_eq!(late(&["k8sctl", "plugin", "remove", "hello", "--config", "x"]), Some("x".into()));
     }
 }

@@ -76,7 +76,8 @@ fn exit_of(failure: &Failure, code: Option<Code>) -> Exit {
         return Exit::Denied;
     }
     match failure.id.as_str() {
-        "PLAN-CONSENT" | "PLUGIN-CONSENT" => Exit::NoConsent,
+        "PLAN-CONSENT" => Exit::NoConsent,
+        "PLUGIN-LOCK" => Exit::InvalidSpec,
         id if id.starts_with("SPEC-") => Exit::InvalidSpec,
         _ => Exit::Failed,
     }
@@ -193,6 +194,7 @@ mod tests {
         assert_eq!(exit(status(Code::FailedPrecondition, &failure("PLAN-CONSENT")).into()), Exit::NoConsent);
         assert_eq!(exit(status(Code::Unavailable, &failure("HOST-BUSY")).into()), Exit::Failed);
         assert_eq!(exit(failure("SPEC-UNREADABLE").into()), Exit::InvalidSpec);
+        assert_eq!(exit(failure("PLUGIN-LOCK").into()), Exit::InvalidSpec);
     }
 
     #[test]

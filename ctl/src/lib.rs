@@ -14,7 +14,7 @@
 //! - [`verb`]: one file per verb
 //! - [`agent`]: the connection to the host agent, and how one is started
 //! - [`moment`]: times as people write them
-//! - [`spec_file`]: the user's file and the mistakes in it
+//! - [`spec_file`], [`lock_file`]: the user's file and the mistakes in it; which plugins it means, exactly
 //! - [`view`]: the shapes of `-o json` and `-o yaml`, made of wire messages
 //! - [`progress`]: how an operation is watched
 //! - [`dashboard`]: what is known of a cluster, and the two ways to look at it
@@ -31,6 +31,7 @@ pub mod dashboard;
 pub mod ended;
 pub mod exit;
 pub mod kubeconfig;
+pub mod lock_file;
 pub mod moment;
 pub mod output;
 pub mod progress;

@@ -14,16 +14,25 @@ use crate::output;
 use crate::terminal::{Context, Printer, styles, visible};
 use crate::view::DiagnosticView;
 
-/// A file as it is.
+/// A file as it is, and the lock file beside it.
 #[derive(Debug)]
 pub struct SpecFile {
     /// Name as the user wrote it.
     pub name: String,
     /// Content.
     pub text: String,
+    /// What `k8sctl.lock` beside it says; empty: there is none.
+    pub lock_text: String,
+    /// What is not in that is refused.
+    pub locked: bool,
 }
 
 impl SpecFile {
+    /// The same with a lock file, or what is to be taken for it.
+    pub fn with_lock(self, lock_text: &str, locked: bool) -> Self {
+        Self { lock_text: lock_text.to_owned(), locked, ..self }
+    }
+
     /// Reads the file; `-` is standard input.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let name =
@@ -55,10 +64,10 @@ impl SpecFile {
         })?;
         if bytes.len() > spec::MAX_TEXT_BYTES {
             // Cut anywhere; the parser says that it is too long.
-            return Ok(Self { name, text: String::from_utf8_lossy(&bytes).into_owned() });
+            return Ok(Self::unlocked(name, String::from_utf8_lossy(&bytes).into_owned()));
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { name, text }),
+            Ok(text) => Ok(Self::unlocked(name, text)),
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -68,6 +77,10 @@ impl SpecFile {
                 ))
             }
         }
+    }
+
+    fn unlocked(name: String, text: String) -> Self {
+        Self { name, text, lock_text: String::new(), locked: false }
     }
 
     /// Parses it here, so that mistakes show without a host agent; warnings are left to the host agent's answer.
@@ -93,7 +106,12 @@ impl SpecFile {
 
     /// For the wire.
     pub fn to_wire(&self) -> control::SpecFile {
-        control::SpecFile { name: self.name.clone(), text: self.text.clone() }
+        control::SpecFile {
+            name: self.name.clone(),
+            text: self.text.clone(),
+            lock_text: self.lock_text.clone(),
+            locked: self.locked,
+        }
     }
 }
 

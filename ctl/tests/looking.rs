@@ -1,4 +1,4 @@
-//! The verbs that look, and bundles, images and plugins, of the real binary against the fake host agent.
+//! The verbs that look, and bundles and images, of the real binary against the fake host agent.
 
 #![allow(clippy::unwrap_used)]
 #![expect(
@@ -11,7 +11,7 @@ mod harness;
 
 use fake::{Answers, story};
 use harness::{Bench, DEADLINE, bare, finish};
-use k8sctl_proto::control::v1::{Bundle, Diagnostic};
+use k8sctl_proto::control::v1::Bundle;
 use k8sctl_proto::node::v1::ConditionStatus;
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
@@ -250,46 +250,6 @@ async fn images() {
     assert!(bench.calls().contains("RemoveImageRequest { id: \"abab\" }"));
 }
 
-#[tokio::test]
-async fn plugins_need_consent_to_what_they_ask_for() {
-    let bench = bench();
-    let file = bench.file("hello.toml", "replicas = 1\n[page]\ntitle = 'x'\n");
-    let add = ["plugin", "add", "hello", "--config", &file, "--set", "replicas=3"];
-    let run = bench.run(&add).await;
-    assert!(run.out.contains("+ create and own apps/v1 Deployment"), "{}", run.out);
-    let next = format!("k8sctl plugin add hello --config {file} --set 'replicas=3' --yes\n");
-    run.fails(6, &["plugin hello", &next]);
-    assert!(!bench.calls().contains("dry_run: false"));
-    let out = bench.run(&[&add[..], &["--yes"]].concat()).await.expect(0);
-    assert!(out.contains("plugin hello 0.1.0 is Ready (2 objects)"), "{out}");
-    let calls = bench.calls();
-    assert!(calls.contains("approved_permissions: \"digest-of-the-permissions\""), "{calls}");
-    assert!(calls.contains(r#"{\"page\":{\"title\":\"x\"},\"replicas\":3}"#), "{calls}");
-    assert!(bench.run(&["plugin", "list"]).await.expect(0).contains("hello"));
-    let plugins = std::mem::take(&mut bench.fake.answers.lock().unwrap().plugins);
-    let none = bench.run(&["plugin", "list"]).await.expect(0);
-    assert!(none.contains("no plugin is installed; add one with: k8sctl plugin add"), "{none}");
-    bench.fake.answers.lock().unwrap().plugins = plugins;
-    bench.run(&["plugin", "remove", "hello", "--yes"]).await.expect(0);
-    let removed = bench.json(&["plugin", "remove", "hello"]).await;
-    assert_eq!((&removed["plugin"], &removed["cluster_name"]), (&"hello".into(), &"home".into()));
-    let mistake = Diagnostic {
-        id: "PLUGIN-CONFIG-INVALID".to_owned(),
-        field: "/replicas".to_owned(),
-        message: "3 is more than 2".to_owned(),
-        ..Default::default()
-    };
-    bench.fake.answers.lock().unwrap().plugin_diagnostics = vec![mistake];
-    bench.run(&add).await.fails(3, &["error PLUGIN-CONFIG-INVALID /replicas: 3 is more than 2"]);
-    // A warning stops nothing, and is told once; the document is that of the plugin.
-    bench.fake.answers.lock().unwrap().plugin_diagnostics[0].warning = true;
-    let run = bench.run(&[&add[..], &["--yes", "-o", "json"]].concat()).await;
-    assert_eq!(run.err.matches("warning PLUGIN-CONFIG-INVALID /replicas: 3 is more").count(), 1, "{run:?}");
-    assert!(!run.err.contains("nothing was changed"), "{run:?}");
-    let document: Value = serde_json::from_str(&run.expect(0)).unwrap();
-    assert_eq!(document["name"], "hello");
-}
-
 /// Programs read standard output only, whatever went wrong; people are told as ever.
 #[tokio::test]
 async fn a_wrong_command_line_is_a_document_too() {
@@ -338,6 +298,11 @@ async fn an_empty_name_is_none() {
         &["plugin", "list", "--cluster", ""],
         &["plugin", "remove", ""],
         &["plugin", "remove", "hello", "--cluster", ""],
+        &["plugin", "upgrade", ""],
+        &["plugin", "status", "--cluster", ""],
+        &["plugin", "test", ".", "--cluster", ""],
+        &["plugin", "verify", ""],
+        &["plugin", "new", ""],
     ] {
         bench.run(args).await.fails(2, &["error: ", "a value is required", "--help"]);
     }

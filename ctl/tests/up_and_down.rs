@@ -7,7 +7,7 @@ mod harness;
 
 use fake::{Answers, story};
 use harness::{Bench, bare, finish};
-use k8sctl_proto::control::v1::{ApplyResponse, Diagnostic, Plan};
+use k8sctl_proto::control::v1::{Action, ApplyResponse, Diagnostic, Plan};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 const HOME: &str = include_str!("../../examples/home.toml");
@@ -459,4 +459,73 @@ async fn a_failed_down_leaves_the_kubeconfig() {
     bench.fake.answers.lock().unwrap().operation = story::operation_failed();
     bench.run(&["down", "--yes"]).await.fails(1, &["NODE-SILENT"]);
     assert!(std::fs::read_to_string(bench.path(".kube/config")).unwrap().contains("k8s-myhome-home"));
+}
+
+const LOCK: &str = "# Written by k8sctl\nformat = 1\n\n[[plugin]]\nname = \"hello\"\nversion = \"0.1.0\"\n\
+                    source = \"path\"\nsha256 = \"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\"\n\
+                    trust = \"built-in\"\n[plugin.binaries]\n";
+
+/// A plan that adds a plugin which asks for something.
+fn plugin_plan() -> Plan {
+    let mut plan = story::plan();
+    plan.lock_text = LOCK.to_owned();
+    let mut change = story::change(Action::Create, "plugin", "hello", "0.1.0 (built-in), 3 objects", false);
+    change.permissions = vec!["get,create Deployment.apps in namespace hello: the web servers".to_owned()];
+    change.permissions_digest = "digest-of-the-permissions".to_owned();
+    plan.changes.push(change);
+    plan
+}
+
+#[tokio::test]
+async fn what_plugins_ask_for_needs_consent() {
+    let (bench, file) = bench(|answers| answers.plan = plugin_plan());
+    let out = bench.run(&["plan", "-f", &file]).await.expect(0);
+    let lines = "+ create  plugin  hello";
+    assert!(out.contains(lines) && out.contains("asks for get,create Deployment.apps in namespace"), "{out}");
+    let run = bench.run(&["up", "-f", &file]).await;
+    run.fails(6, &["plugin hello asks for the permissions above", "--yes"]);
+    assert!(!bench.path("k8sctl.lock").exists(), "nothing was applied");
+    bench.run(&["up", "-f", &file, "--yes"]).await.expect(0);
+    assert!(bench.calls().contains("allow_destructive: true"), "{}", bench.calls());
+    let document = bench.json(&["plan", "-f", &file]).await;
+    assert_eq!(document["changes"][5]["permissions_digest"], "digest-of-the-permissions");
+}
+
+#[tokio::test]
+async fn the_lock_file_goes_with_the_spec_and_is_written_when_it_was_applied() {
+    let (bench, file) = bench(|answers| answers.plan = plugin_plan());
+    bench.run(&["plan", "-f", &file]).await.expect(0);
+    assert!(!bench.path("k8sctl.lock").exists(), "a plan writes nothing");
+    let out = bench.run(&["up", "-f", &file, "--yes"]).await.expect(0);
+    assert!(out.contains("k8sctl.lock: written"), "{out}");
+    assert_eq!(std::fs::read_to_string(bench.path("k8sctl.lock")).unwrap(), LOCK);
+    assert!(bench.calls().contains("lock_text: \"\", locked: false"), "{}", bench.calls());
+    let out = bench.run(&["up", "-f", &file, "--yes", "--locked"]).await.expect(0);
+    assert!(!out.contains("k8sctl.lock: written"), "it says the same: {out}");
+    assert!(bench.calls().contains("lock_text: \"# Written by k8sctl\\nformat = 1"), "{}", bench.calls());
+    assert!(bench.calls().contains("locked: true"), "{}", bench.calls());
+    bench.run(&["plan", "-f", "-", "--locked"]).await.fails(3, &["PLUGIN-LOCK", "-f FILE"]);
+
+    // What a plugin of the file is upgraded to is what the lock file leaves open.
+    bench.fake.calls.lock().unwrap().clear();
+    bench
+        .run(&["plugin", "upgrade", "-f", &file, "nosuch"])
+        .await
+        .fails(3, &["PLUGIN-LOCK", "it has: hello"]);
+    let run = bench.run(&["plugin", "upgrade", "-f", &file, "hello"]).await;
+    run.fails(6, &[&format!("k8sctl plugin upgrade -f {file} hello --yes")]);
+    bench.run(&["plugin", "upgrade", "-f", &file, "hello", "--yes"]).await.expect(0);
+    let calls = bench.calls();
+    assert!(calls.contains("ApplyRequest") && !calls.contains("0123456789abcdef"), "{calls}");
+    assert!(!calls.contains("GetKubeconfigRequest"), "it is no up for a new cluster: {calls}");
+    assert_eq!(std::fs::read_to_string(bench.path("k8sctl.lock")).unwrap(), LOCK);
+}
+
+/// What was applied is applied; that it cannot be taken down is told.
+#[tokio::test]
+async fn a_lock_file_that_cannot_be_read_or_written_is_told() {
+    let (bench, file) = bench(|answers| answers.plan = plugin_plan());
+    std::fs::create_dir(bench.path("k8sctl.lock")).unwrap();
+    bench.run(&["up", "-f", &file, "--yes"]).await.fails(3, &["PLUGIN-LOCK", "k8sctl.lock"]);
+    assert!(bench.calls().is_empty(), "{}", bench.calls());
 }

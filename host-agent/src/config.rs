@@ -38,6 +38,12 @@ pub struct HostConfig {
     /// One directory per plugin.
     #[serde(deserialize_with = "config_file::absolute")]
     pub plugin_dir: PathBuf,
+    /// Public keys of those whose plugins are taken: each `*.pub` in it, as minisign writes them.
+    #[serde(deserialize_with = "config_file::absolute")]
+    pub plugin_key_dir: PathBuf,
+    /// How often it is looked whether a plugin's objects are still as they were applied: `"60s"`.
+    #[serde(with = "duration")]
+    pub plugin_drift_interval: Duration,
     /// The node agent that goes into images.
     #[serde(deserialize_with = "config_file::absolute")]
     pub node_agent: PathBuf,
@@ -85,6 +91,8 @@ impl Default for HostConfig {
             image_dir: state.join("images"),
             bundle_dir: state.join("bundles"),
             plugin_dir: "/usr/lib/k8s-myhome/plugins".into(),
+            plugin_key_dir: "/etc/k8s-myhome/plugin-keys.d".into(),
+            plugin_drift_interval: Duration::from_secs(60),
             node_agent: "/usr/lib/k8s-myhome/k8s-node-agent".into(),
             libvirt_uri: "qemu:///system".to_owned(),
             start_libvirt: true,
@@ -241,6 +249,7 @@ mod tests {
             "image_dir",
             "bundle_dir",
             "plugin_dir",
+            "plugin_key_dir",
             "node_agent",
             "join_channel_dir",
         ];
@@ -259,7 +268,7 @@ mod tests {
             let told = format!("line {}: {key}: got ", index + 1);
             assert!(mistake.starts_with(&told) && mistake.contains("an absolute path"), "{mistake}");
         }
-        assert_eq!(mistakes[paths.len()], "line 9: event_retention: got 0, expected at least 1");
+        assert_eq!(mistakes[paths.len()], "line 10: event_retention: got 0, expected at least 1");
         let least = load("event_retention = 1\njoin_channel_dir = '/run/channels'").expect("valid");
         assert_eq!(
             (least.event_retention, least.join_channel_dir),

@@ -1,7 +1,9 @@
 //! The cluster's Kubernetes API as the host agent uses it: a live view of nodes and system pods, and the few
-//! things that are done to nodes (pod CIDR, drain, delete).
+//! things that are done to nodes (pod CIDR, drain, restart of pods for another pod network, delete).
 //!
 //! One [`Kubernetes`] per cluster; its watches run until it is dropped. It decides nothing.
+//!
+//! - `eviction`: pods that leave a node, or are made anew on it
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, NodeCondition, Pod};
 use k8sctl_types::node_label::kubelet_may_set;
 use k8sctl_types::spec::{NodeSpec, Role};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::WatchStreamExt;
@@ -25,8 +27,12 @@ use tokio::task::JoinSet;
 use crate::cluster::crash;
 use crate::pki;
 
+mod eviction;
 #[cfg(test)]
 mod tests;
+
+pub use eviction::Remaining;
+use eviction::{has_ended, is_mirror};
 
 /// What the API server says now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,17 +113,6 @@ pub enum KubernetesError {
     },
 }
 
-/// Pods that are still on a node that is drained.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remaining {
-    /// How many.
-    pub count: usize,
-    /// Namespace and name of the first.
-    pub first: String,
-    /// Why it stays.
-    pub why: String,
-}
-
 /// A cluster's API. Dropping it ends its watches.
 pub struct Kubernetes {
     made: jiff::Timestamp,
@@ -158,6 +153,11 @@ impl Kubernetes {
     /// Whether its certificate comes near its end, or has not begun since the host's clock went back.
     pub fn is_old(&self) -> bool {
         pki::is_due(self.made, CLIENT_LIFE, jiff::Timestamp::now())
+    }
+
+    /// When it was made, by which one is told from another.
+    pub fn made(&self) -> jiff::Timestamp {
+        self.made
     }
 
     /// The live view.
@@ -218,57 +218,6 @@ impl Kubernetes {
             Err(error) => Err(request_error("delete node", node, error)),
         }
     }
-
-    /// Cordons a node and evicts its pods, those of DaemonSets and static ones excepted; what is still there is told.
-    /// Called until nothing is. Disruption budgets are honoured. A node that is not Ready ends no pod any more:
-    /// there it is enough that all have been told to.
-    pub async fn drain(&self, node: &str) -> Result<Option<Remaining>, KubernetesError> {
-        match self.cordon(node).await {
-            Err(KubernetesError::Request { source, .. }) if is_gone(&source) => return Ok(None),
-            other => other?,
-        }
-        let pods: Api<Pod> = Api::all(self.client.clone());
-        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        let listed =
-            pods.list(&on_node).await.map_err(|error| request_error("list pods of node", node, error))?;
-        let is_dead = self.view.borrow().nodes.get(node).is_some_and(|seen| !seen.ready);
-        let (mut count, mut first) = (0, None);
-        for pod in listed.items.iter().filter(|pod| must_leave(pod)) {
-            let ends = pod.metadata.deletion_timestamp.is_some();
-            if ends && is_dead {
-                continue;
-            }
-            let mut why = String::from("it is ending");
-            if !ends && let Err(error) = self.evict(pod).await {
-                why = k8sctl_rpc::chain(&error).to_string();
-            }
-            count += 1;
-            first.get_or_insert((pod_name(pod), why));
-        }
-        Ok(first.map(|(first, why)| Remaining { count, first, why }))
-    }
-
-    async fn evict(&self, pod: &Pod) -> Result<(), KubernetesError> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/eviction");
-        // policy/v1 evictions exist from Kubernetes 1.22 on; older servers know v1beta1 only.
-        for version in ["policy/v1", "policy/v1beta1"] {
-            let body = json!({ "apiVersion": version, "kind": "Eviction",
-                "metadata": { "name": name, "namespace": namespace } });
-            let request = http::Request::post(&path)
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .body(body.to_string().into_bytes())
-                .expect("path and header are valid");
-            match self.client.request::<serde_json::Value>(request).await {
-                Ok(_) => return Ok(()),
-                Err(error) if is_gone(&error) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 400 && version == "policy/v1" => {}
-                Err(error) => return Err(request_error("evict pod", &pod_name(pod), error)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A client for that kubeconfig. The API server need not be up yet.
@@ -310,30 +259,6 @@ fn request_error(what: &'static str, object: &str, source: kube::Error) -> Kuber
 
 fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
-}
-
-fn pod_name(pod: &Pod) -> String {
-    let part = |text: &Option<String>| text.clone().unwrap_or_default();
-    format!("{}/{}", part(&pod.metadata.namespace), part(&pod.metadata.name))
-}
-
-/// Static pods mirror files and DaemonSet pods come back: both stay until the node is gone.
-fn must_leave(pod: &Pod) -> bool {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let is_daemon = owners.iter().any(|owner| owner.kind == "DaemonSet" && owner.controller == Some(true));
-    !is_mirror(pod) && !is_daemon && !has_ended(pod)
-}
-
-/// A static pod, which comes and goes with its file on the node.
-fn is_mirror(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
-}
-
-/// It does not run and will not run again.
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn watches() -> watcher::Config {

@@ -15,6 +15,7 @@ use host_agent::alone::Alone;
 use host_agent::cluster::crash;
 use host_agent::cluster::desired::{console_dir, host_pool};
 use host_agent::cluster::manager::Manager;
+use host_agent::cluster::plugins::{self, RealPlugins};
 use host_agent::cluster::shared::Shared;
 use host_agent::cluster::turns::HostTurns;
 use host_agent::config::{ConfigError, HostConfig};
@@ -32,7 +33,6 @@ use host_artifacts::image::ImageStore;
 use host_hypervisor::real::HypervisorConfig;
 use host_hypervisor::{Hypervisor, RealHypervisor};
 use host_pki::join::{JoinAuthority, join_events};
-use host_plugins::{PluginDir, PluginHost};
 use host_store::{Store, StoreError};
 use k8sctl_types::failure::Failure;
 use tokio::signal::unix::{SignalKind, signal};
@@ -122,6 +122,10 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     let authority = authority.with_points(crash::point);
     let authority = Arc::new(authority);
     let tracer = start_tracer(config.trace_endpoint.as_deref());
+    let cgroups = plugins::own_cgroups();
+    let plugin_cgroups = cgroups.is_some();
+    let (plugins, plugin_events) = plugins::open(&config, &store, cgroups)?;
+    let cluster_plugins = Arc::new(RealPlugins::new(plugins.clone(), &config));
     let shared = Arc::new(Shared {
         records: records.clone(),
         events: event_log.clone(),
@@ -132,7 +136,9 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         bundles: BundleStore::new(&config.bundle_dir),
         pki,
         authority,
-        plugins: PluginHost::new(PluginDir::new([config.plugin_dir.clone()]), store.clone()),
+        plugins,
+        plugin_cgroups,
+        cluster_plugins,
         turns: HostTurns::default(),
         node_ports: tokio::sync::Mutex::default(),
         handshakes: Arc::default(),
@@ -144,6 +150,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         "node-events",
         nodes::node_events::record_changes(records.clone(), event_log.clone(), receiver),
     );
+    k8sctl_rpc::task::spawn("plugin-events", plugins::record_events(event_log.clone(), plugin_events));
     k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
     k8sctl_rpc::task::spawn(

@@ -1,5 +1,7 @@
 //! Small conversions between inner values and wire types, used by every service.
 
+use std::time::SystemTime;
+
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus};
 use k8sctl_types::failure::Failure;
@@ -30,7 +32,7 @@ pub fn failure(failure: &Failure) -> control::Failure {
 /// A mistake in the user's file on the wire.
 pub fn diagnostic(diagnostic: Diagnostic) -> control::Diagnostic {
     control::Diagnostic {
-        id: diagnostic.id.to_owned(),
+        id: diagnostic.id.into_owned(),
         field: diagnostic.field,
         line: diagnostic.line,
         column: diagnostic.column,
@@ -57,15 +59,51 @@ pub fn condition(
     }
 }
 
+/// A time of the system's clock on the wire; one that no clock shows is none.
+pub fn system_time(time: SystemTime) -> Option<prost_types::Timestamp> {
+    jiff::Timestamp::try_from(time).ok().map(timestamp)
+}
+
 /// A plugin's status on the wire.
 pub fn plugin_status(status: host_plugins::PluginStatus) -> control::PluginStatus {
-    let installed = status.installed.and_then(|time| jiff::Timestamp::try_from(time).ok());
     control::PluginStatus {
         name: status.name,
         version: status.version,
         state: status.state.as_str().to_owned(),
         message: status.message,
         objects: status.objects,
-        installed: installed.map(timestamp),
+        installed: status.installed.and_then(system_time),
+        blocking: status.blocking.map(blocking),
+        trust: status.trust,
+        origin: status.origin,
+        newer_version: status.newer_version,
+        revision: status.revision,
+        drifted: status.drifted,
     }
 }
+
+/// What blocks a plugin, on the wire.
+pub fn blocking(blocking: host_plugins::Blocking) -> control::Blocking {
+    control::Blocking {
+        object: blocking.object,
+        reason: blocking.reason,
+        pod: blocking.pod.unwrap_or_default(),
+        since: system_time(blocking.since),
+    }
+}
+
+/// What a plugin says of its config, on the wire; who sent the config knows where in it that is.
+pub fn plugin_diagnostic(diagnostic: host_plugins::Diagnostic) -> control::Diagnostic {
+    let id = if diagnostic.code.is_empty() { PLUGIN_CONFIG.to_owned() } else { diagnostic.code };
+    control::Diagnostic {
+        id,
+        field: diagnostic.path,
+        message: diagnostic.message,
+        hint: diagnostic.hint,
+        warning: diagnostic.warning,
+        ..control::Diagnostic::default()
+    }
+}
+
+/// The id of what a plugin says of its config without one of its own.
+pub const PLUGIN_CONFIG: &str = "PLUGIN-CONFIG";

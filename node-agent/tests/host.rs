@@ -385,7 +385,7 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     let mut agent = start(&host, dir.path());
     let first = agent.heard.recv().await.expect("a message").message;
     let Some(agent_message::Message::Hello(hello)) = first else { panic!("{first:?}") };
-    assert_eq!((hello.protocol, hello.protocol_minor, hello.machine_uuid.as_str()), (1, 1, "uuid-1"));
+    assert_eq!((hello.protocol, hello.protocol_minor, hello.machine_uuid.as_str()), (1, 2, "uuid-1"));
     agent
         .hear(|message| match message {
             agent_message::Message::Status(report) => {
@@ -410,7 +410,7 @@ async fn a_session_says_hello_converges_and_streams_logs() {
     tokio::time::timeout(WAIT, agent.ended).await.expect("drained").expect("ended");
 }
 
-/// What a host agent of protocol 1.0 wrote.
+/// What a host agent of protocol 1.1 wrote.
 fn recorded(text: &str) -> HostMessage {
     let digits: String = text.split_whitespace().collect();
     let bytes = hex::decode(digits).expect("hexadecimal");
@@ -424,8 +424,8 @@ async fn a_recorded_host_of_the_version_before_is_understood() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let host = host(3600);
     *host.desired.lock().expect("lock") = vec![
-        recorded(include_str!("../../proto/tests/frozen/node-1.0/desired.hex")),
-        recorded(include_str!("../../proto/tests/frozen/node-1.0/host_time.hex")),
+        recorded(include_str!("../../proto/tests/frozen/node-1.1/desired.hex")),
+        recorded(include_str!("../../proto/tests/frozen/node-1.1/host_time.hex")),
     ];
     listen(&host, dir.path()).await;
     let mut agent = start(&host, dir.path());

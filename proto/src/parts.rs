@@ -1,8 +1,9 @@
-//! How many parts a message may have that is sent to a server of ours. A limit of its bytes alone bounds little: an empty
-//! part takes two bytes on the wire and some two hundred in memory. So parts are counted before anything is decoded.
+//! How many parts a message may have that a stranger wrote. A limit of its bytes alone bounds little: an empty part takes
+//! two bytes on the wire and some two hundred in memory. So parts are counted before anything is decoded.
 //!
-//! Called by [`crate::codec`], which all generated services use. Answers are not bounded: who is asked is trusted by
-//! whoever asks.
+//! Called by [`crate::codec`], which all generated services use. What is sent to a server is bounded, and answers are not:
+//! who is asked is trusted by whoever asks. With plugins it is the other way round: the host agent asks a program that it
+//! does not trust, so its answers are bounded, and what the host agent asks is not.
 
 /// Fields of one message, those of the messages in it included. A full frame of a log has half as many.
 pub const MOST: usize = 32 * 1024;
@@ -12,7 +13,7 @@ const DEPTH: usize = 64;
 
 /// A message of a method.
 pub trait Bounded {
-    /// Its place among the shapes; `None` means: it is an answer.
+    /// Its place among the shapes; `None` means: whoever reads it trusts whoever wrote it.
     const SHAPE: Option<usize>;
 }
 
@@ -78,6 +79,10 @@ mod tests {
     use crate::node::v1::{
         AgentMessage, Condition, LogFrame, LogLine, StatusReport, StepStatus, agent_message,
     };
+    use crate::plugin::v1::{
+        ClusterFacts, ManifestPatch, NodeFact, PlanRequest, PlanResponse, RemoteManifest,
+        ValidateConfigResponse, plan_response,
+    };
 
     fn report(steps: usize, conditions: usize) -> Vec<u8> {
         let report = StatusReport {
@@ -120,5 +125,34 @@ mod tests {
             AgentMessage::decode(bytes).expect_err("it is malformed");
         }
         assert!(is_within::<WatchStatusResponse>(&[0x0a, 0].repeat(2 * MOST)));
+    }
+
+    #[test]
+    fn answers_of_plugins_are_bounded() {
+        let remote = |patches: usize| {
+            let remote = RemoteManifest {
+                patches: vec![ManifestPatch::default(); patches],
+                ..RemoteManifest::default()
+            };
+            PlanResponse { item: Some(plan_response::Item::Remote(remote)) }.encode_to_vec()
+        };
+        assert!(is_within::<PlanResponse>(&remote(MOST - 1)), "with the manifest itself");
+        assert!(!is_within::<PlanResponse>(&remote(MOST)));
+        assert!(!is_within::<ValidateConfigResponse>(&[0x0a, 0].repeat(MOST + 1)));
+    }
+
+    #[test]
+    fn the_largest_cluster_is_told_to_a_plugin() {
+        let label = |at: usize| (format!("example.org/label-{at}"), "value".to_owned());
+        let node = NodeFact {
+            name: "k8s-worker-1".to_owned(),
+            role: "worker".to_owned(),
+            ip: "192.168.122.11".to_owned(),
+            arch: "amd64".to_owned(),
+            labels: (0..20).map(label).collect(),
+        };
+        let facts = ClusterFacts { nodes: vec![node; 1000], ..ClusterFacts::default() };
+        let request = PlanRequest { facts: Some(facts), ..PlanRequest::default() }.encode_to_vec();
+        assert!(is_within::<PlanRequest>(&request));
     }
 }

@@ -20,7 +20,7 @@ fn pool(dir: &str) -> DescriptorPool {
 
 /// The version before, as it was; never changed.
 fn frozen() -> DescriptorPool {
-    pool("tests/frozen/node-1.0")
+    pool("tests/frozen/node-1.1")
 }
 
 fn current() -> DescriptorPool {
@@ -107,9 +107,12 @@ fn nothing_of_the_version_before_is_gone_or_changed() {
 fn a_change_would_be_noticed() {
     let lost = changes(&current(), &frozen());
     let told = |part: &str| lost.iter().any(|change| change.contains(part));
-    assert!(told("message k8sctl.node.v1.AgentProgram is gone"), "{lost:#?}");
-    assert!(told("k8sctl.node.v1.Hello: program_sha256 = 7"), "{lost:#?}");
-    assert!(told("NodeService.FetchAgent"), "{lost:#?}");
+    assert!(told("message k8sctl.node.v1.NodeRequirements is gone"), "{lost:#?}");
+    assert!(told("k8sctl.node.v1.DesiredState: requirements = 26"), "{lost:#?}");
+    assert!(told("k8sctl.node.v1.CniMode: CNI_MODE_EXTERNAL = 2 is gone"), "{lost:#?}");
+    // This version has no method that the one before has not: held against nothing at all, each is missed.
+    let none = changes(&current(), &DescriptorPool::new());
+    assert!(none.iter().any(|change| change.contains("NodeService.FetchAgent")), "{none:#?}");
 }
 
 /// A message of this type with every field that its own fields can be made of, two levels deep.

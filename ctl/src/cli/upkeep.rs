@@ -47,17 +47,17 @@ pub struct SupportBundleArgs {
     pub lines: u64,
 }
 
-/// A command line on which `support-bundle -o FILE` is `--file FILE`: with other programs `-o` names the file, and what is
-/// no format cannot be meant as one.
+/// A command line on which `support-bundle -o FILE` and `plugin package -o FILE` are `--file FILE`: with other programs
+/// `-o` names the file, and what is no format cannot be meant as one.
 pub(super) fn with_file_for_output(
     arguments: Vec<OsString>,
     is_verb: impl Fn(&OsStr) -> bool,
 ) -> Vec<OsString> {
     // The first is the program.
     let verb = arguments.iter().skip(1).position(|word| is_verb(word)).map(|at| at + 1);
-    let Some(verb) = verb.filter(|&at| arguments[at] == "support-bundle") else { return arguments };
+    let Some(end) = verb.and_then(|at| Some(at + makes_a_file(&arguments[at..])?)) else { return arguments };
     let mut words = arguments.into_iter();
-    let mut meant: Vec<OsString> = words.by_ref().take(verb + 1).collect();
+    let mut meant: Vec<OsString> = words.by_ref().take(end).collect();
     while let Some(word) = words.next() {
         if word == "--" {
             meant.push(word);
@@ -73,6 +73,15 @@ pub(super) fn with_file_for_output(
     }
     meant.extend(words);
     meant
+}
+
+/// Of how many words a verb is that makes a file.
+fn makes_a_file(words: &[OsString]) -> Option<usize> {
+    match words {
+        [verb, ..] if verb == "support-bundle" => Some(1),
+        [verb, of, ..] if verb == "plugin" && of == "package" => Some(2),
+        _ => None,
+    }
 }
 
 /// The value in `-oVALUE`, `-o=VALUE` and `--output=VALUE`.
@@ -96,14 +105,19 @@ mod tests {
     fn the_file_of_a_bundle_may_be_named_as_with_other_programs() {
         let meant = |line: &str| {
             let words = line.split(' ').map(OsString::from).collect();
-            let words = with_file_for_output(words, |word| word == "support-bundle" || word == "logs");
+            let verbs = ["support-bundle", "logs", "plugin"];
+            let words = with_file_for_output(words, |word| verbs.iter().any(|verb| word == *verb));
             words.join(OsStr::new(" ")).into_string().expect("text")
         };
         for file in ["-o b.tar.gz", "-ob.tar.gz", "-o=b.tar.gz", "--output b.tar.gz", "--output=b.tar.gz"] {
             let line = meant(&format!("k8sctl --socket s support-bundle home {file} --lines 5"));
             assert_eq!(line, "k8sctl --socket s support-bundle home --file b.tar.gz --lines 5");
         }
+        let line = meant("k8sctl plugin package hello -o hello.tar.zst");
+        assert_eq!(line, "k8sctl plugin package hello --file hello.tar.zst");
         for line in [
+            "k8sctl plugin package hello -o json",
+            "k8sctl plugin show hello -o x",
             "k8sctl support-bundle -o json -f x",
             "k8sctl support-bundle -oyaml",
             "k8sctl support-bundle --output=JSON",

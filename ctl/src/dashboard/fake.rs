@@ -80,6 +80,10 @@ pub fn status() -> ClusterView {
             message: Some("2 of 2 objects are ready".to_owned()),
             objects: 2,
             installed: time(100),
+            trust: Some("built-in".to_owned()),
+            origin: Some("command".to_owned()),
+            revision: 1,
+            ..PluginView::default()
         }],
     }
 }

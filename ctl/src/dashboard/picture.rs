@@ -157,7 +157,7 @@ pub struct PluginPicture {
     pub version: String,
     /// `Ready`, `Failed` and so on.
     pub state: Said,
-    /// One line.
+    /// What blocks it, or one line on its state.
     pub message: String,
 }
 
@@ -343,15 +343,16 @@ fn failure(failure: &FailureView) -> FailurePicture {
 fn plugin(plugin: &PluginView) -> PluginPicture {
     let tone = match plugin.state.as_str() {
         "Ready" => Tone::Good,
-        "Degraded" | "Failed" => Tone::Bad,
+        "Degraded" | "Failed" | "Quarantined" => Tone::Bad,
         "Available" => Tone::Plain,
         _ => Tone::Warn,
     };
+    let blocking = plugin.blocking.as_ref().map(|blocking| shown(&blocking.line()));
     PluginPicture {
         name: shown(&plugin.name),
         version: shown(&plugin.version),
         state: Said::new(tone, &plugin.state),
-        message: maybe(&plugin.message),
+        message: blocking.unwrap_or_else(|| maybe(&plugin.message)),
     }
 }
 

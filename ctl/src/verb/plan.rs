@@ -11,6 +11,7 @@ use crate::agent::{self, Agent};
 use crate::cli::PlanArgs;
 use crate::ended::Ended;
 use crate::exit::Exit;
+use crate::lock_file;
 use crate::output;
 use crate::spec_file::{self, SpecFile};
 use crate::terminal::{Context, Printer, styles, visible};
@@ -23,7 +24,7 @@ const ADD: Style = AnsiColor::Green.on_default();
 const MODIFY: Style = AnsiColor::Yellow.on_default();
 
 pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<Exit, Ended> {
-    let file = SpecFile::read(&args.file.file)?;
+    let (file, _) = lock_file::with_file(&args.file.file, args.locked)?;
     file.check(context)?;
     let agent = agent::connect(context).await?;
     let plan = make(context, &agent, &file).await?;
@@ -72,6 +73,13 @@ pub(super) fn show(printer: &Printer, plan: &PlanView) -> io::Result<()> {
             if change.destructive { printer.paint(styles::BAD, " (destructive)") } else { String::new() };
         let reason = printer.paint(styles::DIM, visible(&change.reason));
         printer.line(format!("  {action} {object}  {reason}{loss}"))?;
+        for permission in &change.permissions {
+            printer.line(format!(
+                "      {} {}",
+                printer.paint(styles::WARN, "asks for"),
+                visible(permission)
+            ))?;
+        }
     }
     if !plan.changes.is_empty() {
         printer.line(summary(&plan.changes))?;

@@ -193,6 +193,7 @@ fn text(out: &Printer, format: Format, status: &ClusterView) -> String {
     if !status.plugins.is_empty() {
         lines.push(String::new());
         lines.extend(super::plugin::table(&status.plugins).lines(out));
+        lines.extend(super::plugin::sentences(out, &status.plugins));
     }
     lines.join("\n") + "\n"
 }

@@ -13,6 +13,7 @@ use crate::consent::{self, Question};
 use crate::ended::{self, Ended};
 use crate::exit::Exit;
 use crate::kubeconfig::{self, Installed};
+use crate::lock_file::{self, Lock};
 use crate::output;
 use crate::progress;
 use crate::spec_file::{self, SpecFile};
@@ -37,11 +38,24 @@ struct Document {
 }
 
 pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended> {
-    let file = SpecFile::read(&args.file.file)?;
+    let (file, lock) = lock_file::with_file(&args.file.file, args.locked)?;
+    run_file(context, args, &again(context, args), file, lock).await
+}
+
+/// The same with what is to be taken for the lock file, and the command that does the same again: `plugin upgrade -f`.
+pub(super) async fn run_file(
+    context: &Context,
+    args: &UpArgs,
+    again: &str,
+    file: SpecFile,
+    lock: Option<Lock>,
+) -> Result<Exit, Ended> {
     file.check(context)?;
     let agent = agent::connect(context).await?;
-    let again = again(context, args);
-    let (plan, applied) = apply(context, &agent, &file, args, &again).await?;
+    let (plan, applied) = apply(context, &agent, &file, args, again).await?;
+    if let Some(lock) = &lock {
+        lock.keep(context, plan.lock.as_deref())?;
+    }
     let id = Some(applied.operation_id.clone()).filter(|id| !id.is_empty());
     let mut document = Document {
         no_changes: applied.no_changes,
@@ -60,7 +74,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<Exit, Ended>
             story.line(format!("watch it with: {}", watch.join(", or ")))?;
             return finish(context, &document, Exit::Ok);
         }
-        let ended = operation::wait(context, &agent, id, &again).await?;
+        let ended = operation::wait(context, &agent, id, again).await?;
         let exit = operation::exit(&ended);
         document.operation = Some(ended);
         if exit != Exit::Ok {
@@ -92,6 +106,7 @@ fn again(context: &Context, args: &UpArgs) -> String {
     words.extend(deadline.iter().flat_map(|deadline| ["--deadline", deadline.as_str()]));
     words.extend(args.no_wait.then_some("--no-wait"));
     words.extend(args.no_kubeconfig.then_some("--no-kubeconfig"));
+    words.extend(args.locked.then_some("--locked"));
     context.source.command(&words)
 }
 
@@ -116,15 +131,9 @@ async fn apply(
             spec_file::warn(context, &file.name, &file.text, &plan.warnings)?;
         }
         plan::show(context.story(), &plan)?;
-        let destructive = plan.changes.iter().filter(|change| change.destructive).count();
         // What is under way has been agreed to.
-        let asks = destructive > 0 && plan.operation_id.is_none();
-        if asks {
-            let what = if destructive == 1 {
-                "1 change destroys data or stops workloads"
-            } else {
-                &format!("{destructive} changes destroy data or stop workloads")
-            };
+        let asked = what_is_asked(&plan).filter(|_| plan.operation_id.is_none());
+        if let Some(what) = &asked {
             let question = Question {
                 object: &format!("cluster {}", plan.cluster_name),
                 what,
@@ -136,7 +145,7 @@ async fn apply(
             spec: Some(file.to_wire()),
             plan_digest: plan.digest.clone(),
             // What is under way may have ended by then.
-            allow_destructive: asks || args.yes,
+            allow_destructive: asked.is_some() || args.yes,
             deadline: args.deadline.and_then(|deadline: Duration| deadline.try_into().ok()),
         };
         match agent.clusters().apply(request).await {
@@ -154,6 +163,26 @@ async fn apply(
         }
     }
     unreachable!("the last round returns")
+}
+
+/// What a person has to agree to: what is lost, and what plugins ask for.
+fn what_is_asked(plan: &PlanView) -> Option<String> {
+    let destructive = plan.changes.iter().filter(|change| change.destructive).count();
+    let lost = match destructive {
+        0 => None,
+        1 => Some("1 change destroys data or stops workloads".to_owned()),
+        many => Some(format!("{many} changes destroy data or stop workloads")),
+    };
+    let names: Vec<_> = plan.asking().map(|change| visible(&change.name)).collect();
+    let wanted = match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("plugin {one} asks for the permissions above")),
+        many => Some(format!("plugins {} ask for the permissions above", many.join(", "))),
+    };
+    match (lost, wanted) {
+        (Some(lost), Some(wanted)) => Some(format!("{lost}, and {wanted}")),
+        (lost, wanted) => lost.or(wanted),
+    }
 }
 
 /// A kubeconfig that could not be had or written is no failure of the cluster: it is said, and the run goes on.

@@ -1,4 +1,4 @@
-//! Bundles, images, plugins, checks and versions.
+//! Bundles, images, checks and versions.
 
 use k8sctl_proto::control::v1::{self as control, CheckState};
 use serde::Serialize;
@@ -45,38 +45,6 @@ pub struct ImageView {
     pub used_by: Vec<String>,
     /// Why it cannot be used; what is not known of it is empty then.
     pub problem: Option<FailureView>,
-}
-
-/// A plugin of a cluster.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PluginView {
-    /// Name.
-    pub name: String,
-    /// Version.
-    pub version: String,
-    /// `Available`, `Installing`, `Ready`, `Degraded`, `Removing` or `Failed`
-    pub state: String,
-    /// One line.
-    pub message: Option<String>,
-    /// Number of its objects.
-    pub objects: u32,
-    /// When it was installed.
-    pub installed: Option<String>,
-}
-
-/// What a plugin asks for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct OfferView {
-    /// Name.
-    pub name: String,
-    /// Version.
-    pub version: String,
-    /// One line per permission.
-    pub permissions: Vec<String>,
-    /// Digest of the permissions, which consent is tied to.
-    pub permissions_digest: String,
-    /// Objects that would be applied.
-    pub objects: Vec<String>,
 }
 
 /// A check of the doctor.
@@ -136,31 +104,6 @@ impl From<control::Image> for ImageView {
             trial: wire.trial,
             used_by: wire.used_by,
             problem: wire.problem.map(Into::into),
-        }
-    }
-}
-
-impl From<control::PluginStatus> for PluginView {
-    fn from(wire: control::PluginStatus) -> Self {
-        Self {
-            name: wire.name,
-            version: wire.version,
-            state: wire.state,
-            message: text(wire.message),
-            objects: wire.objects,
-            installed: time(wire.installed),
-        }
-    }
-}
-
-impl From<control::PluginOffer> for OfferView {
-    fn from(wire: control::PluginOffer) -> Self {
-        Self {
-            name: wire.name,
-            version: wire.version,
-            permissions: wire.permissions,
-            permissions_digest: wire.permissions_digest,
-            objects: wire.objects,
         }
     }
 }

@@ -6,21 +6,27 @@
 //! - `health`: what is wrong with a cluster
 //! - `operation`: plans, operations, diagnostics, failures
 //! - `record`: events, log lines
-//! - `artifact`: bundles, images, plugins, checks, versions
+//! - `artifact`: bundles, images, checks, versions
+//! - `plugin`: plugins, offers, differences, runs of their programs
 //! - `upkeep`: replaced agents, support bundles
 
 mod artifact;
 mod cluster;
 mod health;
 mod operation;
+mod plugin;
 mod record;
 mod upkeep;
 
-pub use artifact::{BundleView, CheckView, ImageView, OfferView, PluginView, ProgramView, VersionView};
+pub use artifact::{BundleView, CheckView, ImageView, ProgramView, VersionView};
 pub use cluster::{ClusterView, ConditionView, EvidenceView, FactsView, NodeView, RepairView, StepView};
 pub use health::{HealthView, ProblemView};
 pub use operation::{
     ChangeView, DiagnosticView, FailureView, OperationView, PlanView, ProgressView, is_trial_notice,
+};
+pub use plugin::{
+    BlockingView, ObjectDiffView, OfferView, OutputView, PluginDetailsView, PluginView, RevisionView,
+    RunView, VendoredView, VerifiedView,
 };
 pub use record::{EventView, LogView};
 pub use upkeep::{PartView, SupportBundleView, UpgradeView};

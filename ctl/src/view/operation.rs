@@ -26,6 +26,8 @@ pub struct PlanView {
     pub warnings: Vec<DiagnosticView>,
     /// The operation that carries it out already; `null` where none does.
     pub operation_id: Option<String>,
+    /// What `k8sctl.lock` beside the file shall hold when this is applied; `null` means: what it holds.
+    pub lock: Option<String>,
 }
 
 /// One change.
@@ -41,6 +43,10 @@ pub struct ChangeView {
     pub reason: String,
     /// Loses data or stops workloads.
     pub destructive: bool,
+    /// What a plugin asks for and nobody has approved yet, a line each.
+    pub permissions: Vec<String>,
+    /// Digest of those, which the plan's digest holds.
+    pub permissions_digest: Option<String>,
 }
 
 /// An operation.
@@ -121,6 +127,11 @@ impl PlanView {
         self.changes.iter().any(|change| change.destructive)
     }
 
+    /// Changes that ask for permissions which nobody has approved yet.
+    pub fn asking(&self) -> impl Iterator<Item = &ChangeView> {
+        self.changes.iter().filter(|change| !change.permissions.is_empty())
+    }
+
     /// Whether a notice says that the bundle is only for trying things out.
     pub fn is_trial(&self) -> bool {
         self.notices.iter().any(|notice| is_trial_notice(notice))
@@ -142,27 +153,35 @@ impl From<control::Plan> for PlanView {
             changes: wire.changes.into_iter().map(Into::into).collect(),
             notices: wire.notices,
             warnings: Vec::new(),
-            operation_id: Some(wire.operation_id).filter(|id| !id.is_empty()),
+            operation_id: text(wire.operation_id),
+            lock: text(wire.lock_text),
         }
+    }
+}
+
+/// The word for an action.
+pub(super) fn action(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Update => "update",
+        Action::Replace => "replace",
+        Action::Delete => "delete",
+        Action::Adopt => "adopt",
+        Action::Release => "release",
+        Action::Unspecified => "unknown",
     }
 }
 
 impl From<control::Change> for ChangeView {
     fn from(wire: control::Change) -> Self {
         Self {
-            action: match wire.action() {
-                Action::Create => "create",
-                Action::Update => "update",
-                Action::Replace => "replace",
-                Action::Delete => "delete",
-                Action::Adopt => "adopt",
-                Action::Release => "release",
-                Action::Unspecified => "unknown",
-            },
+            action: action(wire.action()),
             kind: wire.kind,
             name: wire.name,
             reason: wire.reason,
             destructive: wire.destructive,
+            permissions: wire.permissions,
+            permissions_digest: text(wire.permissions_digest),
         }
     }
 }
@@ -216,7 +235,7 @@ impl From<control::Diagnostic> for DiagnosticView {
 impl From<spec::Diagnostic> for DiagnosticView {
     fn from(found: spec::Diagnostic) -> Self {
         Self {
-            id: found.id.to_owned(),
+            id: found.id.to_string(),
             field: found.field,
             line: found.line,
             column: found.column,

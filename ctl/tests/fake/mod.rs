@@ -6,6 +6,7 @@
 
 mod cluster;
 mod others;
+mod plugins;
 pub mod scenes;
 pub mod story;
 
@@ -60,6 +61,17 @@ pub struct Answers {
     pub plugins: Vec<control::PluginStatus>,
     pub offer: Option<control::PluginOffer>,
     pub plugin_diagnostics: Vec<control::Diagnostic>,
+    pub plugin_diffs: Vec<control::ObjectDiff>,
+    pub plugin_details: control::ShowPluginResponse,
+    pub plugin_logs: control::GetPluginLogsResponse,
+    pub vendored: Vec<control::VendoredManifest>,
+    pub verified: Vec<control::VerifiedPlugin>,
+    /// What stays when a plugin is removed.
+    pub plugin_kept: Vec<String>,
+    /// Refuses so many changes of a plugin first, since it plans something else than was shown.
+    pub changed_offers: usize,
+    /// The first change of a plugin breaks off after so many messages, as when the host agent dies.
+    pub change_broken_after: Option<usize>,
     /// Every method that changes or reads a cluster fails so.
     pub failure: Option<(Code, Failure)>,
 }

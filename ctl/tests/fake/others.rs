@@ -3,7 +3,6 @@
 use k8sctl_proto::control::v1::bundle_service_server::BundleService;
 use k8sctl_proto::control::v1::host_service_server::HostService;
 use k8sctl_proto::control::v1::image_service_server::ImageService;
-use k8sctl_proto::control::v1::plugin_service_server::PluginService;
 use k8sctl_proto::control::v1::*;
 use tonic::{Request, Response, Status};
 
@@ -99,45 +98,5 @@ impl BundleService for FakeHostAgent {
     ) -> Result<Response<ListBundlesResponse>, Status> {
         let answers = self.called(request.into_inner())?;
         Ok(Response::new(ListBundlesResponse { bundles: answers.bundles }))
-    }
-}
-
-#[tonic::async_trait]
-impl PluginService for FakeHostAgent {
-    type AddPluginStream = Reply<AddPluginResponse>;
-    async fn add_plugin(
-        &self,
-        request: Request<AddPluginRequest>,
-    ) -> Result<Response<Self::AddPluginStream>, Status> {
-        let request = request.into_inner();
-        let answers = self.called(request.clone())?;
-        let mut all = vec![AddPluginResponse {
-            offer: answers.offer,
-            diagnostics: answers.plugin_diagnostics,
-            ..Default::default()
-        }];
-        if !request.dry_run {
-            all.push(AddPluginResponse { progress: "applying 2 objects".to_owned(), ..Default::default() });
-            all.push(AddPluginResponse { status: answers.plugins.first().cloned(), ..Default::default() });
-        }
-        Ok(Response::new(stream(all, answers.pace, false)))
-    }
-
-    async fn list_plugins(
-        &self,
-        request: Request<ListPluginsRequest>,
-    ) -> Result<Response<ListPluginsResponse>, Status> {
-        let answers = self.called(request.into_inner())?;
-        Ok(Response::new(ListPluginsResponse { plugins: answers.plugins }))
-    }
-
-    type RemovePluginStream = Reply<RemovePluginResponse>;
-    async fn remove_plugin(
-        &self,
-        request: Request<RemovePluginRequest>,
-    ) -> Result<Response<Self::RemovePluginStream>, Status> {
-        let answers = self.called(request.into_inner())?;
-        let all = vec![RemovePluginResponse { progress: "deleting Deployment hello".to_owned() }];
-        Ok(Response::new(stream(all, answers.pace, false)))
     }
 }

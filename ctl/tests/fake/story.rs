@@ -34,7 +34,7 @@ pub fn ago(seconds: i64) -> Option<Timestamp> {
 
 pub fn change(action: Action, kind: &str, name: &str, reason: &str, destructive: bool) -> Change {
     let (kind, name, reason) = (kind.to_owned(), name.to_owned(), reason.to_owned());
-    Change { action: action.into(), kind, name, reason, destructive }
+    Change { action: action.into(), kind, name, reason, destructive, ..Default::default() }
 }
 
 pub fn plan() -> Plan {
@@ -52,7 +52,7 @@ pub fn plan() -> Plan {
         notices: vec!["no KVM on this host: the VMs are emulated, which is slow".to_owned()],
         kubernetes_version: "v1.29.0".to_owned(),
         image_id: "ab".repeat(32),
-        operation_id: String::new(),
+        ..Default::default()
     }
 }
 
@@ -253,16 +253,44 @@ pub fn plugin(state: &str) -> PluginStatus {
         message: "2 of 2 objects are ready".to_owned(),
         objects: 2,
         installed: ago(100),
+        trust: "built-in".to_owned(),
+        origin: "command".to_owned(),
+        revision: 1,
+        ..Default::default()
+    }
+}
+
+/// One that is not ready, since a pod of it cannot pull its image.
+pub fn blocked_plugin() -> PluginStatus {
+    PluginStatus {
+        message: "0 of 2 objects are ready".to_owned(),
+        blocking: Some(Blocking {
+            object: "apps/v1 Deployment hello/hello".to_owned(),
+            reason: "0 of 2 pods are available".to_owned(),
+            pod: "pod hello-7d9f on k8s-worker-1: container hello: ImagePullBackOff\x1b[2J".to_owned(),
+            since: ago(72),
+        }),
+        drifted: vec!["v1 Service hello/hello".to_owned()],
+        ..plugin("Installing")
     }
 }
 
 pub fn offer() -> PluginOffer {
+    let permissions = vec![
+        "get,create,patch,delete Deployment.apps in namespace hello: the web servers".to_owned(),
+        "get,create,patch,delete Service in namespace hello: one address for all".to_owned(),
+    ];
     PluginOffer {
         name: "hello".to_owned(),
         version: "0.1.0".to_owned(),
-        permissions: vec!["create and own apps/v1 Deployment in namespace hello".to_owned()],
+        new_permissions: permissions.clone(),
+        permissions,
         permissions_digest: "digest-of-the-permissions".to_owned(),
         objects: vec!["v1 Namespace hello".to_owned(), "apps/v1 Deployment hello/hello".to_owned()],
+        trust: "built-in".to_owned(),
+        remarks: vec!["create 2, change 0, delete 0".to_owned()],
+        plan_digest: "digest-of-the-offer".to_owned(),
+        ..Default::default()
     }
 }
 

@@ -6,6 +6,8 @@
     reason = "a test looks at the exit status and the output of the program itself"
 )]
 
+pub mod programs;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,32 +1,48 @@
-//! Runs plugin processes in their sandbox, checks what they plan against what the admin approved, and applies it.
+//! Plugins of clusters: which packages there are and whose they are, what each would do, bringing that onto a cluster,
+//! keeping it so, and taking it away again.
 //!
-//! - [`PluginHost`]: what the host agent calls: list, offer, install, remove
-//! - [`PluginDir`] and [`manifest`]: which plugins there are and what each may ask for
-//! - `launch`: a sealed copy of the program, started in a sandbox with one socket and nothing else
-//! - `conversation`: what is asked over that socket, and how long an answer may take
-//! - `schema`: where a config breaks the plugin's schema, which is bounded before the validator sees it
-//! - [`plan`]: pure: is every object covered by the manifest, and in what order are they applied
-//! - `engine`: server-side apply, readiness, removal by UID
-//! - `inventory`: what was applied, in the host agent's database ([`SCHEMA`])
+//! - [`PluginHost`]: what the host agent calls; one operation at a time per plugin and cluster
+//! - [`Library`]: packages of the plugin path and of the store, and who is trusted
+//! - [`Vault`]: secrets of plugins
+//! - [`dag`]: pure: how plugins depend on each other
+//! - [`engine`]: server-side apply, readiness, drift, removal by UID
+//! - [`inventory`]: which objects a plugin made, and `records`: all else that is stored ([`SCHEMA`])
+//! - [`remote`]: manifests of elsewhere, by digest
+//! - `requirements`: pure: what plugins need of nodes, together
 //!
-//! A plugin's plan is hostile input: nothing that it says reaches the cluster unchecked, and the process itself
-//! can open no file, no socket and start no program.
+//! ```text
+//!  Wish, cluster file ──► PluginHost ──► plugin-process ──► what the plugin says
+//!                             │                                   │
+//!                          records ◄── CheckedPlan ◄── plugin-plan (may it be applied?)
+//!                             │
+//!                          Engine ──► Kubernetes API
+//! ```
+//!
+//! A plugin's plan is hostile input: nothing that it says reaches the cluster unchecked, and the process itself can open
+//! no file, no socket and start no program.
 
-mod conversation;
-mod engine;
+pub mod dag;
+pub mod engine;
 mod host;
-mod inventory;
-mod launch;
-pub mod manifest;
-pub mod plan;
-mod schema;
+pub mod inventory;
+mod library;
+mod records;
+pub mod remote;
+mod requirements;
 mod status;
+mod vault;
 
-pub use conversation::{Description, Diagnostic};
-pub use engine::Limits;
-pub use host::{ClusterAccess, InstallError, Offer, PluginHost};
-pub use inventory::SCHEMA;
-pub use k8sctl_proto::plugin::v1::ClusterFacts;
-pub use launch::Deadlines;
-pub use manifest::PluginDir;
-pub use status::{PluginState, PluginStatus};
+pub use engine::{Blocking, DiffAction, Limits, Points, Progress};
+pub use host::{
+    ClusterAccess, Converged, Ended, Follow, Gate, Given, HostSetup, NodeNeed, ObjectDiffView, Offer,
+    PinnedPlugin, PluginEvent, PluginHost, ProposedAction, ProposedChange, Removal, SpecAsk, SpecProposal,
+    WantedPlugin, Wish, WishError, WishKind,
+};
+pub use library::Library;
+pub use plugin_package::{KeyRing, LockFile, Trust, TrustPolicy};
+pub use plugin_plan::Diagnostic;
+pub use plugin_process::{Ceilings, Cgroups, ClusterFacts, Deadlines, Runner};
+pub use records::SCHEMA;
+pub use remote::{FetchSetup, Manifests};
+pub use status::{PluginDetails, PluginRevision, PluginRun, PluginState, PluginStatus, Vendored, Verified};
+pub use vault::Vault;

@@ -1,12 +1,13 @@
 //! How the host agent itself judges nodes and the whole cluster, as pure functions of what is observed. `True` is the
 //! good state of every condition, and each is there at all times, so that one can wait for it. `docs/health.md` has them.
 
+use host_plugins::PluginState;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus};
 use k8sctl_types::spec::Role;
 
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, VM_UNKNOWN};
-use crate::kubernetes::PodState;
+use crate::kubernetes::{KubernetesNode, PodState};
 use crate::nodes::registry::condition;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 use crate::wire;
@@ -25,8 +26,6 @@ pub(super) const NODE_READY: &str = "NodeReady";
 
 /// What else Kubernetes says of it.
 pub(super) const NODE_OK: &str = "NodeOK";
-/// What the host says of a node; the rest is what its agent says.
-pub(super) const OF_HOST: [&str; 4] = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
 
 /// What the pods of the cluster's name service are called.
 pub(super) const DNS: &str = "coredns-";
@@ -97,6 +96,7 @@ pub(super) fn of_cluster(
         ("NodesHealthy", rolled_up(cluster, "AllWell", |node| healthy(node, observed))),
         ("HostOK", host_ok(observed)),
         ("ClusterDNS", cluster_dns(image, observed)),
+        ("PluginsReady", plugins_ready(cluster, observed)),
     ];
     made(verdicts, now)
 }
@@ -133,13 +133,14 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
 fn healthy(node: &NodeRecord, observed: &Observed) -> Verdict {
     let view = observed.agents.get(&node.id).filter(|view| view.connected);
     let said = view.map(|view| view.report.conditions.as_slice()).unwrap_or_default();
+    let of_host = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
     let untrue = |status: ConditionStatus| {
-        let all = said.iter().filter(|it| !OF_HOST.contains(&it.r#type.as_str()));
+        let all = said.iter().filter(|it| !of_host.contains(&it.r#type.as_str()));
         listed(all.filter(|it| known(it) == status).map(|it| format!("{} ({})", it.r#type, it.reason)))
     };
-    let (status, reason, _) = node_ok(node, observed);
-    let trouble = (status == ConditionStatus::False).then(|| format!("{NODE_OK} ({reason})"));
-    let not_well = [untrue(ConditionStatus::False), trouble];
+    let seen = observed.kubernetes.nodes.get(&node.name);
+    let trouble = seen.filter(|_| observed.kubernetes.reachable).and_then(first_trouble);
+    let not_well = [untrue(ConditionStatus::False), trouble.map(|kind| format!("{NODE_OK} ({kind})"))];
     match (listed(not_well.into_iter().flatten()), untrue(ConditionStatus::Unknown)) {
         (Some(all), _) => bad("NotWell", all),
         (None, Some(all)) => unknown("NotKnown", all),
@@ -170,12 +171,16 @@ fn node_ok(node: &NodeRecord, observed: &Observed) -> Verdict {
     let seen = observed.kubernetes.nodes.get(&node.name);
     match seen.filter(|seen| observed.kubernetes.reachable && seen.ready) {
         None => unknown("NodeNotReady", "see NodeReady"),
-        // Each begins with its kind.
-        Some(seen) => match seen.troubles.first().and_then(|trouble| trouble.split(':').next()) {
+        Some(seen) => match first_trouble(seen) {
             None => good("NoPressure"),
             Some(kind) => bad(kind, listed(seen.troubles.iter().cloned()).unwrap_or_default()),
         },
     }
+}
+
+/// The kind of a Ready node's first trouble.
+fn first_trouble(seen: &KubernetesNode) -> Option<&str> {
+    seen.troubles.iter().find(|_| seen.ready)?.split(':').next()
 }
 
 fn ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {
@@ -259,6 +264,28 @@ fn cluster_dns(image: Option<&ImageFacts>, observed: &Observed) -> Verdict {
         Some((name, pod)) => format!("pod kube-system/{name}: {}", pod.why),
     };
     bad("PodNotReady", why)
+}
+
+/// All that are installed, also by a command, and those of the spec that are not yet.
+fn plugins_ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {
+    if let Some((node, protocol)) = progress::too_old(cluster, observed) {
+        let message = format!(
+            "the agent of node {} speaks protocol {protocol} and passes over what plugins need of it; replace it with \
+             `k8sctl upgrade agents`",
+            node.name
+        );
+        return bad("AgentTooOld", message);
+    }
+    let untrue = observed.plugins.iter().filter(|status| status.state != PluginState::Ready);
+    let untrue = untrue.map(|status| format!("{}: {}", status.name, progress::plugin_line(status)));
+    let is_there = |name: &str| observed.plugins.iter().any(|status| status.name == name);
+    let absent = cluster.plugins.iter().filter(|plugin| !is_there(&plugin.name));
+    let absent = absent.map(|plugin| format!("{}: it is not installed yet", plugin.name));
+    match listed(untrue.chain(absent)) {
+        Some(all) => bad("NotReady", all),
+        None if observed.plugins.is_empty() => good("NoPlugins"),
+        None => good("AllReady"),
+    }
 }
 
 /// The first ones, and how many more there are; `None` for none at all.

@@ -1,13 +1,16 @@
-//! What an operation may destroy: what a person saw in its plan and agreed to, and nodes that leave. Pure.
+//! What an operation may destroy: what a person saw in its plan and agreed to, and nodes that leave; and what plugins get
+//! that they ask for. Pure.
 //!
 //! What was agreed to is kept with the operation, so that each of its looks, and the next host agent, go by it.
 
 use host_hypervisor::change::{Action, HostChange, HostPlan, Kind};
 use host_hypervisor::desired::volume_name;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::roles::Role;
 use k8sctl_types::failure::Failure;
 
 use super::planning::{plan_changed, shown_name};
+use crate::control::roles::ADMIN_GROUP;
 use crate::records::{Agreed, ClusterRecord, NodeState, OperationRecord};
 
 /// Refuses a plan that is not the one seen, or that destroys without leave.
@@ -19,16 +22,51 @@ pub(super) fn consent(
     if !seen_digest.is_empty() && seen_digest != plan.digest {
         return Err(plan_changed(&plan.cluster_name));
     }
-    let Some(change) = plan.changes.iter().find(|change| change.destructive) else { return Ok(()) };
     if allow_destructive {
         return Ok(());
     }
+    let is_asked = |change: &&control::Change| change.destructive || !change.permissions.is_empty();
+    let Some(change) = plan.changes.iter().find(is_asked) else { return Ok(()) };
+    let reason = if change.destructive {
+        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason)
+    } else {
+        format!("it asks for {} that nobody has approved", permissions(change))
+    };
     Err(Failure::new(
         "PLAN-CONSENT",
         format!("{} {}", change.kind, change.name),
-        format!("the plan would {} it: {}", wire_action_word(change.action()), change.reason),
+        reason,
         "look at `k8sctl plan`, then say so with `k8sctl up --yes`",
-    ))
+    )
+    .with_evidence(change.permissions.join("\n")))
+}
+
+/// Refuses what plugins ask for and nobody has approved, where whoever consents to it is no administrator.
+pub(super) fn approval(plan: &control::Plan, by: Role) -> Result<(), Failure> {
+    if by == Role::Admin {
+        return Ok(());
+    }
+    let Some(change) = plan.changes.iter().find(|change| !change.permissions.is_empty()) else {
+        return Ok(());
+    };
+    let next = format!(
+        "have a member of {ADMIN_GROUP} run `k8sctl up` once, or add it with `k8sctl plugin add {}`",
+        change.name
+    );
+    Err(Failure::new(
+        "PLUGIN-APPROVE-ADMIN",
+        format!("plugin {}", change.name),
+        format!("it asks for {} that nobody has approved, which takes an administrator", permissions(change)),
+        next,
+    )
+    .with_evidence(change.permissions.join("\n")))
+}
+
+fn permissions(change: &control::Change) -> String {
+    match change.permissions.len() {
+        1 => "1 permission".to_owned(),
+        count => format!("{count} permissions"),
+    }
 }
 
 fn wire_action_word(action: control::Action) -> &'static str {
@@ -105,6 +143,40 @@ mod tests {
             destructive,
             op,
         }
+    }
+
+    /// What plugins ask for anew takes consent, and an administrator's at that.
+    #[test]
+    fn who_may_consent_to_what() {
+        let change = |destructive: bool, permissions: &[&str]| control::Change {
+            kind: "plugin".to_owned(),
+            name: "metallb".to_owned(),
+            destructive,
+            permissions: permissions.iter().map(|line| (*line).to_owned()).collect(),
+            ..control::Change::default()
+        };
+        let plan =
+            |change: control::Change| control::Plan { changes: vec![change], ..control::Plan::default() };
+        let asked = |plan: &control::Plan, yes: bool, by: Role| {
+            let refused = consent(plan, "", yes).and_then(|()| approval(plan, by)).err();
+            refused.map(|failure| failure.id).unwrap_or_default()
+        };
+        let (plain, loss) = (plan(change(false, &[])), plan(change(true, &[])));
+        let (asks, both) = (plan(change(false, &["get pods"])), plan(change(true, &["get pods"])));
+        for by in [Role::Operator, Role::Admin] {
+            assert_eq!([false, true].map(|yes| asked(&plain, yes, by)), ["", ""], "{by:?}");
+            assert_eq!([false, true].map(|yes| asked(&loss, yes, by)), ["PLAN-CONSENT", ""], "{by:?}");
+        }
+        for plan in [&asks, &both] {
+            let of = |by| [false, true].map(|yes| asked(plan, yes, by));
+            assert_eq!(of(Role::Operator), ["PLAN-CONSENT", "PLUGIN-APPROVE-ADMIN"]);
+            assert_eq!(of(Role::Admin), ["PLAN-CONSENT", ""]);
+        }
+        let refused = consent(&asks, "", false).expect_err("nobody said so");
+        assert_eq!((refused.object.as_str(), refused.evidence.as_str()), ("plugin metallb", "get pods"));
+        assert!(refused.reason.contains("it asks for 1 permission"), "{}", refused.reason);
+        let refused = approval(&asks, Role::Operator).expect_err("an operator");
+        assert!(refused.next_step.contains("k8sctl-admin"), "{}", refused.next_step);
     }
 
     #[test]

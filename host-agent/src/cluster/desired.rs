@@ -11,12 +11,13 @@ use host_hypervisor::change::DomainRef;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use host_hypervisor::observed::{ObservedDomain, ObservedHost};
 use ipnet::Ipv4Net;
-use k8sctl_proto::node::v1::{DesiredState, HostEntry, ManagedFile, NodeRole, PodRoute, Target};
-use k8sctl_proto::plugin::v1::ClusterFacts;
+use k8sctl_proto::node::v1::{
+    DesiredState, HostEntry, ManagedFile, NodeRequirements, NodeRole, PodRoute, Target,
+};
+use k8sctl_proto::plugin::v1::{ClusterFacts, NodeFact};
 use k8sctl_types::spec::{ClusterSpec, Role};
 
 use crate::config::HostConfig;
-use crate::nodes::wanted::Neighbours;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 
 /// Port of the API server.
@@ -144,30 +145,44 @@ pub fn image_facts(images: &BTreeMap<ImageRole, String>) -> ImageFacts {
     }
 }
 
-/// What plugins are told of a cluster.
-pub fn cluster_facts(cluster: &ClusterRecord, image: Option<&Image>) -> ClusterFacts {
+/// What plugins are told of a cluster, whose node image has these container images. Nodes that leave are none of it: what
+/// is told while they do is what is told afterwards.
+pub fn cluster_facts(cluster: &ClusterRecord, images: Option<&BTreeMap<ImageRole, String>>) -> ClusterFacts {
     let network = &cluster.spec.network;
     let end = |range: Option<k8sctl_types::spec::AddressRange>, last: bool| {
         range.map(|range| if last { range.last } else { range.first }.to_string()).unwrap_or_default()
     };
-    let role_name = |role: &ImageRole| {
-        serde_json::to_value(role)
-            .ok()
-            .and_then(|value| value.as_str().map(str::to_owned))
-            .unwrap_or_default()
+    let name_of = |value: serde_json::Result<serde_json::Value>| {
+        value.ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
     };
+    let present = || cluster.nodes.iter().filter(|node| node.state == NodeState::Present);
+    let images = images.into_iter().flatten();
     ClusterFacts {
         cluster_name: cluster.name.clone(),
         kubernetes_version: cluster.kubernetes.clone(),
         pod_cidr: network.pods.to_string(),
         service_cidr: network.services.to_string(),
         node_cidr: network.cidr.to_string(),
-        node_names: cluster.nodes.iter().map(|node| node.name.clone()).collect(),
+        node_names: present().map(|node| node.name.clone()).collect(),
         load_balancer_first: end(network.load_balancer, false),
         load_balancer_last: end(network.load_balancer, true),
-        images: image
-            .map(|image| image.images.iter().map(|(role, name)| (role_name(role), name.clone())).collect())
-            .unwrap_or_default(),
+        has_dns: images.clone().any(|(role, _)| *role == ImageRole::Coredns),
+        images: images.map(|(role, name)| (name_of(serde_json::to_value(role)), name.clone())).collect(),
+        nodes: present()
+            .map(|node| NodeFact {
+                name: node.name.clone(),
+                role: name_of(serde_json::to_value(node.spec.role)),
+                ip: node.spec.ip.to_string(),
+                // What VMs of ours are.
+                arch: "amd64".to_owned(),
+                labels: node.spec.labels.iter().cloned().collect(),
+            })
+            .collect(),
+        dhcp_first: end(network.dhcp, false),
+        dhcp_last: end(network.dhcp, true),
+        gateway: network.gateway().to_string(),
+        cluster_dns: cluster_dns(network.services).to_string(),
+        api_endpoint: control_plane_endpoint(&cluster.spec),
     }
 }
 
@@ -196,22 +211,8 @@ pub fn wire_role(role: Role) -> NodeRole {
     }
 }
 
-/// What all nodes of a cluster are told alike.
-pub fn neighbours(cluster: &ClusterRecord) -> Neighbours {
-    let ip = |node: &NodeRecord| node.spec.ip.to_string();
-    let route = |node: &NodeRecord| PodRoute {
-        cidr: node_pod_cidr(cluster.spec.network.pods, node.pod_index).to_string(),
-        via: ip(node),
-    };
-    let host = |node: &NodeRecord| HostEntry { ip: ip(node), name: node.name.clone() };
-    Neighbours {
-        routes: cluster.nodes.iter().map(route).collect(),
-        hosts: cluster.nodes.iter().map(host).collect(),
-    }
-}
-
-/// The desired state of one node, which dials `host_address`, but for [`neighbours`]. The registry counts its generation
-/// and adds the program that its agent shall be.
+/// The whole desired state of one node, which dials `host_address`, and of which plugins need `requirements`. The registry
+/// counts its generation and adds the program that its agent shall be.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
@@ -219,8 +220,10 @@ pub fn desired_state(
     files: Vec<ManagedFile>,
     target: Target,
     host_address: String,
+    requirements: Option<NodeRequirements>,
 ) -> DesiredState {
     let network = &cluster.spec.network;
+    let others = cluster.nodes.iter().filter(|other| other.id != node.id);
     DesiredState {
         generation: 0,
         cluster_name: cluster.name.clone(),
@@ -232,7 +235,12 @@ pub fn desired_state(
         pod_cidr: network.pods.to_string(),
         service_cidr: network.services.to_string(),
         node_pod_cidr: node_pod_cidr(network.pods, node.pod_index).to_string(),
-        pod_routes: Vec::new(),
+        pod_routes: others
+            .map(|other| PodRoute {
+                cidr: node_pod_cidr(network.pods, other.pod_index).to_string(),
+                via: other.spec.ip.to_string(),
+            })
+            .collect(),
         files,
         target: target.into(),
         pause_image: image.pause_image.clone(),
@@ -240,13 +248,18 @@ pub fn desired_state(
         coredns: image.coredns,
         labels: node.spec.labels.iter().cloned().collect(),
         taints: node.spec.taints.clone(),
-        hosts: Vec::new(),
+        hosts: cluster
+            .nodes
+            .iter()
+            .map(|other| HostEntry { ip: other.spec.ip.to_string(), name: other.name.clone() })
+            .collect(),
         image_repository: image.image_repository.clone(),
         step_deadline: None,
         spec_generation: cluster.generation,
         host_address,
         processors: accelerator::at_once(),
         agent: None,
+        requirements,
     }
 }
 
@@ -264,6 +277,38 @@ mod tests {
     #[test]
     fn dns_is_where_kubeadm_puts_it() {
         assert_eq!(cluster_dns("10.96.0.0/12".parse().expect("valid")).to_string(), "10.96.0.10");
+    }
+
+    #[test]
+    fn plugins_are_told_of_what_stays() {
+        let text = |workers: &str| {
+            format!(
+                "name = \"home\"\n[network]\ndhcp = \"192.168.122.200-192.168.122.254\"\n\
+                 [[node]]\nname = \"cp\"\nrole = \"control-plane\"\nip = \"192.168.122.10\"\n{workers}"
+            )
+        };
+        let worker =
+            "[[node]]\nname = \"w\"\nrole = \"worker\"\nip = \"192.168.122.11\"\nlabels = { zone = \"a\" }\n";
+        let spec = |workers: &str| k8sctl_types::spec::parse(&text(workers)).expect("a sound spec").spec;
+        let both = ClusterRecord::planned(&spec(worker), None, "image", "v1.29.0");
+        let images = BTreeMap::from([(ImageRole::Coredns, "coredns:1".to_owned())]);
+        let facts = cluster_facts(&both, Some(&images));
+        assert_eq!((facts.has_dns, facts.images["coredns"].as_str()), (true, "coredns:1"));
+        assert_eq!(
+            (facts.dhcp_first.as_str(), facts.dhcp_last.as_str()),
+            ("192.168.122.200", "192.168.122.254")
+        );
+        assert_eq!((facts.gateway.as_str(), facts.cluster_dns.as_str()), ("192.168.122.1", "10.96.0.10"));
+        assert_eq!(facts.api_endpoint, "192.168.122.10:6443");
+        let shown = |node: &NodeFact| format!("{} {} {} {}", node.name, node.role, node.ip, node.arch);
+        let nodes: Vec<String> = facts.nodes.iter().map(shown).collect();
+        assert_eq!(nodes, ["cp control-plane 192.168.122.10 amd64", "w worker 192.168.122.11 amd64"]);
+        assert_eq!(facts.nodes[1].labels["zone"], "a");
+        let leaving = ClusterRecord::planned(&spec(""), Some(&both), "image", "v1.29.0");
+        let mut gone = leaving.clone();
+        gone.nodes.retain(|node| node.state == NodeState::Present);
+        assert_eq!(cluster_facts(&leaving, None), cluster_facts(&gone, None));
+        assert!(!cluster_facts(&gone, None).has_dns);
     }
 
     #[test]

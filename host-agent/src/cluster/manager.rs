@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use host_plugins::ClusterAccess;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::roles::Role;
 use k8sctl_rpc::task::Supervisor;
 use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::Diagnostic;
 use tokio::sync::{Notify, watch};
 
-use super::consent::consent;
-use super::planning::{self, PlannedUp, is_being_removed, plan_changed};
+use super::consent::{approval, consent};
+use super::planning::{self, PlannedUp, is_being_removed, is_same, plan_changed};
 use super::shared::{Shared, wire_operation};
 use super::status;
 use super::task::{ClusterTask, Handle};
@@ -152,20 +153,22 @@ impl Manager {
     }
 
     /// Makes a spec the desired one and begins its operation, or re-attaches to the running one, which gets as long as
-    /// is asked for now.
+    /// is asked for now. What plugins ask for is approved by an administrator only.
     pub async fn apply(
         &self,
         file: &control::SpecFile,
         seen_digest: &str,
         allow_destructive: bool,
         deadline: Option<Duration>,
+        by: Role,
     ) -> Result<Applied, RequestError> {
         let started = jiff::Timestamp::now();
         let planned = planning::plan_up(&self.shared, file).await?;
-        let PlannedUp { plan, warnings, spec, image, record, destroyed } = planned;
+        let PlannedUp { plan, warnings, spec, image, record, destroyed, plugins, pod_network } = planned;
         if let Some(record) = &record {
             let running = self.shared.running_operation(&record.id).await?;
-            if let Some(operation) = running.filter(|_| record.spec == spec && record.image_id == image.id) {
+            let is_same = is_same(record, &spec, &image, &plugins);
+            if let Some(operation) = running.filter(|_| is_same) {
                 self.extend(&operation, deadline).await?;
                 // Also where whoever began it could not tell the task.
                 self.handle(record).wake.notify_one();
@@ -174,18 +177,20 @@ impl Manager {
             }
             let ready = status::leaves_nothing_to_ask_for(&self.handle(record).status.borrow());
             // An image that is gone keeps every look from its end until another one has taken its place.
-            let is_same = record.spec == spec && record.image_id == image.id;
             if plan.changes.is_empty() && is_same && ready {
                 return Ok(Applied { warnings, operation_id: None, attached: false, no_changes: true });
             }
         }
         consent(&plan, seen_digest, allow_destructive)?;
+        approval(&plan, by)?;
         for node in record.iter().flat_map(|record| &record.nodes) {
             if node.state == NodeState::Removing && spec.nodes.iter().any(|back| back.name == node.name) {
                 // It comes back as another machine. Its record goes with the spec, and nobody looks for it then.
                 self.shared.revoke(&node.id).await?;
             }
         }
+        // From here on nobody need look for them where they lie now.
+        self.shared.cluster_plugins.pin(&spec.plugins, &plugins).await?;
         let name = spec.name.clone();
         let default = self.shared.config.operation_deadline;
         let begun = self
@@ -200,6 +205,8 @@ impl Manager {
                 deadline: deadline_from_now(deadline.unwrap_or(default)),
                 planned_on: record.as_ref().map(ClusterRecord::version),
                 agreed: destroyed,
+                plugins,
+                pod_network,
             })
             .await?;
         let (operation, attached) = match begun {
@@ -397,10 +404,9 @@ impl Manager {
             )
         };
         let client = crate::kubernetes::client(&kubeconfig).await.map_err(unreachable)?;
-        let images = self.shared.images.list()?;
-        let image = images.iter().find(|image| image.id == record.image_id);
-        let facts = super::desired::cluster_facts(&record, image);
-        Ok(ClusterAccess { cluster_id: record.id.clone(), client, facts })
+        let images = self.shared.images.container_images(&record.image_id);
+        let facts = super::desired::cluster_facts(&record, images.as_ref());
+        Ok(ClusterAccess { cluster_id: record.id.clone(), cluster_name: record.name.clone(), client, facts })
     }
 
     /// The nodes of a cluster, and its live status, in which those are that come later.

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use host_artifacts::image::Image;
-use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
 use host_hypervisor::change::HostPlan;
 use host_hypervisor::desired::volume_prefix;
 use host_hypervisor::observed::ObservedHost;
 use host_hypervisor::plan::{plan_host, plan_teardown};
-use ipnet::Ipv4Net;
+use host_plugins::PinnedPlugin;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
@@ -18,10 +17,12 @@ use k8sctl_types::spec::{self, ClusterSpec, Diagnostic, HostRoom, KeyLines, Pars
 use sha2::{Digest, Sha256};
 
 use super::consent::destroyed;
-use super::desired::{desired_host, desired_image, host_pool, node_pod_cidr};
+use super::desired::{cluster_facts, desired_host, desired_image, host_pool, node_pod_cidr};
 use super::fixed::refuse_changes;
 use super::manager::RequestError;
-use super::release::{choose_bundle, no_image};
+use super::notices::{crowded, notices};
+use super::plugins::{Asked, Proposed, propose};
+use super::release::choose_image;
 use super::shared::Shared;
 use crate::records::{Agreed, ClusterRecord, ClusterState, NodeState, Records};
 
@@ -40,6 +41,10 @@ pub struct PlannedUp {
     pub record: Option<ClusterRecord>,
     /// What of the host a person loses by agreeing to it.
     pub destroyed: Vec<Agreed>,
+    /// The plugins that it was made for.
+    pub plugins: Vec<PinnedPlugin>,
+    /// The plugin whose pod network new nodes begin with; empty: the built-in one.
+    pub pod_network: String,
 }
 
 /// What `up` with this spec would do.
@@ -75,6 +80,9 @@ pub async fn plan_up(shared: &Arc<Shared>, file: &control::SpecFile) -> Result<P
     let mut at_the_end = would_be.clone();
     at_the_end.nodes.retain(|node| node.state == NodeState::Present);
     let names = shared.records.cluster_names().await?;
+    let facts = cluster_facts(&at_the_end, Some(&image.images));
+    let asked = Asked { file, spec: &spec, lines: &lines, record: record.as_ref(), facts: &facts };
+    let proposed = propose(shared, &asked, &warnings).await?;
     let (config, boots) = (&shared.config, desired_image(&image));
     let mut desired = desired_host(config, &at_the_end, boots, observed.accelerator, names, |_| true);
     let is_known = |id: &str| record.iter().flat_map(|it| &it.nodes).any(|node| node.id == id);
@@ -82,26 +90,40 @@ pub async fn plan_up(shared: &Arc<Shared>, file: &control::SpecFile) -> Result<P
     let plan = move || (plan_host(&desired, &observed, &adoption), observed);
     let (host, observed) = blocking(plan).await;
     let host = host?;
+    let Proposed { changes: of_plugins, warnings: said, notices: noted, pinned, lock_text, pod_network } =
+        proposed;
+    let warnings = [warnings, said].concat();
     let mut notices = notices(&observed, &image, &spec);
+    notices.extend(noted);
     notices.extend(crowded(observed.host_memory_bytes, &spec, &shared.records.clusters().await?));
     let mut changes = node_changes(&would_be, record.as_ref());
     changes.extend(host.changes.iter().map(|change| wire_change(change, &would_be.id)));
+    changes.extend(of_plugins);
     let plan = control::Plan {
         cluster_name: spec.name.clone(),
-        digest: plan_digest(&changes),
+        digest: plan_digest(&changes, &pinned),
         changes,
         notices,
         kubernetes_version: image.kubernetes.to_string(),
         image_id: image.id.clone(),
-        operation_id: match record
-            .as_ref()
-            .filter(|record| record.spec == spec && record.image_id == image.id)
-        {
+        operation_id: match record.as_ref().filter(|record| is_same(record, &spec, &image, &pinned)) {
             Some(record) => running(shared, record).await?,
             None => String::new(),
         },
+        lock_text,
     };
-    Ok(PlannedUp { plan, warnings, spec, image, record, destroyed: destroyed(&host) })
+    let (destroyed, plugins) = (destroyed(&host), pinned);
+    Ok(PlannedUp { plan, warnings, spec, image, record, destroyed, plugins, pod_network })
+}
+
+/// Whether the cluster shall be that already.
+pub(super) fn is_same(
+    record: &ClusterRecord,
+    spec: &ClusterSpec,
+    image: &Image,
+    plugins: &[PinnedPlugin],
+) -> bool {
+    record.spec == *spec && record.image_id == image.id && record.plugins == plugins
 }
 
 /// `cluster.toml:7: `; empty for a key that the file does not have.
@@ -120,7 +142,7 @@ pub async fn plan_down(shared: &Shared, record: &ClusterRecord) -> Result<contro
     let changes: Vec<_> = host.changes.iter().map(|change| wire_change(change, &record.id)).collect();
     Ok(control::Plan {
         cluster_name: record.name.clone(),
-        digest: plan_digest(&changes),
+        digest: plan_digest(&changes, &[]),
         changes,
         kubernetes_version: record.kubernetes.clone(),
         image_id: record.image_id.clone(),
@@ -182,62 +204,6 @@ pub(super) fn plan_changed(cluster: &str) -> Failure {
     )
 }
 
-/// The image for new nodes: that of the cluster while it fits, else the newest that fits; without any bundle, the newest
-/// of all. `pinned` is where the file names the release.
-fn choose_image(
-    shared: &Shared,
-    spec: &ClusterSpec,
-    record: Option<&ClusterRecord>,
-    pinned: &str,
-) -> Result<Image, RequestError> {
-    let images = shared.images.list()?;
-    // A cluster keeps its release where the file names none; a new one is of the newest bundle installed.
-    let wanted = match (&spec.kubernetes, record) {
-        (Some(version), _) => Some(version.clone()),
-        (None, Some(old)) => old.kubernetes.parse().ok(),
-        (None, None) => {
-            shared.bundles.list()?.bundles.into_iter().next().map(|bundle| bundle.manifest.kubernetes)
-        }
-    };
-    let fits = |image: &&Image| {
-        wanted.as_ref().is_none_or(|version| image.kubernetes == *version) && image.suite == spec.image.suite
-    };
-    let current =
-        record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
-    if let Some(image) = current {
-        return Ok(image.clone());
-    }
-    if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| v.to_string() == old.kubernetes))
-    {
-        tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
-    }
-    if let Some(image) = images
-        .iter()
-        .filter(fits)
-        .max_by(|a, b| (!a.trial, &a.kubernetes, a.built).cmp(&(!b.trial, &b.kubernetes, b.built)))
-    {
-        return Ok(image.clone());
-    }
-    // One without a readable description could be of anything: it is listed, and no reason here.
-    let mut damaged = shared.images.damaged().into_iter().filter(|image| {
-        image.made_of.as_ref().is_some_and(|made| {
-            wanted.as_ref().is_none_or(|version| made.kubernetes == *version)
-                && made.suite == spec.image.suite
-        })
-    });
-    if let Some(damaged) = damaged.next() {
-        return Err(damaged.failure.into());
-    }
-    let suite = &spec.image.suite;
-    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite).map_err(|mut failure| {
-        if failure.id == "BUNDLE-MISSING" {
-            failure.reason.insert_str(0, pinned);
-        }
-        failure
-    })?;
-    Err(no_image(&bundle, suite).into())
-}
-
 /// Changes to nodes as members of the cluster; what happens to their VMs is the host's plan.
 fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec<control::Change> {
     would_be
@@ -260,6 +226,7 @@ fn node_changes(would_be: &ClusterRecord, before: Option<&ClusterRecord>) -> Vec
                 name: node.name.clone(),
                 reason: reason.to_owned(),
                 destructive,
+                ..control::Change::default()
             })
         })
         .collect()
@@ -288,6 +255,7 @@ fn wire_change(change: &host_hypervisor::change::HostChange, cluster_id: &str) -
         name: shown_name(&change.name, cluster_id).to_owned(),
         reason: change.reason.clone(),
         destructive: change.destructive,
+        ..control::Change::default()
     }
 }
 
@@ -306,10 +274,15 @@ fn refuse_too_many(would_be: &ClusterRecord) -> Result<(), Failure> {
     ))
 }
 
-fn plan_digest(changes: &[control::Change]) -> String {
+/// Of what a person sees: changes with what plugins ask for, and which packages those are.
+fn plan_digest(changes: &[control::Change], plugins: &[PinnedPlugin]) -> String {
     let mut hash = Sha256::new();
     for change in changes {
-        hash.update(format!("{} {} {} {}\n", change.action, change.kind, change.name, change.reason));
+        let control::Change { action, kind, name, reason, permissions_digest, .. } = change;
+        hash.update(format!("{action} {kind} {name} {reason} {permissions_digest}\n"));
+    }
+    for plugin in plugins {
+        hash.update(format!("{} {}\n", plugin.name, plugin.package_sha256));
     }
     hex::encode(hash.finalize())
 }
@@ -322,69 +295,17 @@ fn room(host: &ObservedHost) -> HostRoom {
     }
 }
 
-/// That the clusters together want more memory than there is. Each by itself is judged with its spec.
-fn crowded(host_bytes: u64, spec: &ClusterSpec, clusters: &[ClusterRecord]) -> Option<String> {
-    let others = clusters.iter().filter(|it| it.name != spec.name && it.state == ClusterState::Present);
-    let of = |other: &ClusterRecord| other.nodes.iter().map(|node| node.spec.memory_bytes).sum::<u64>();
-    let (names, theirs): (Vec<&str>, Vec<u64>) = others.map(|other| (other.name.as_str(), of(other))).unzip();
-    let own: u64 = spec.nodes.iter().map(|node| node.memory_bytes).sum();
-    let all = own + theirs.iter().sum::<u64>();
-    (!names.is_empty() && all > host_bytes).then(|| {
-        format!(
-            "with {} the nodes want {} MiB of memory together, the host has {} MiB: it swaps, or a VM ends, when all of \
-             it is used",
-            names.join(", "),
-            all >> 20,
-            host_bytes >> 20
-        )
-    })
-}
-
-/// What of the host's surroundings pods will not reach, because their own networks have the same addresses.
-fn overlaps(observed: &ObservedHost, spec: &ClusterSpec) -> Vec<String> {
-    let networks = observed.networks.iter().filter_map(|it| Some((it.cidr?, format!("network {}", it.name))));
-    let bridges: Vec<&str> = observed.networks.iter().filter_map(|it| it.bridge.as_deref()).collect();
-    let interfaces = observed.interfaces.iter().filter(|it| !bridges.contains(&it.name.as_str()));
-    let interfaces = interfaces.map(|it| (it.address.trunc(), format!("interface {}", it.name)));
-    let around: Vec<_> = networks.chain(interfaces).collect();
-    let ours = [("network.pods", spec.network.pods), ("network.services", spec.network.services)];
-    let clash = |key: &str, own: Ipv4Net| {
-        let (cidr, what) = around.iter().find(|(cidr, _)| cidr.contains(&own) || own.contains(cidr))?;
-        Some(format!("{key} {own} overlaps {cidr} of the host's {what}: pods will not reach what is there"))
-    };
-    ours.into_iter().filter_map(|(key, own)| clash(key, own)).collect()
-}
-
-fn notices(observed: &ObservedHost, image: &Image, spec: &ClusterSpec) -> Vec<String> {
-    let mut notices = Vec::new();
-    if observed.accelerator == Accelerator::Tcg {
-        notices
-            .push("no hardware virtualisation here: VMs are emulated, many times slower than KVM".to_owned());
-    }
-    if image.trial {
-        notices.push(format!(
-            "trial bundle, Kubernetes {}: for trying things out, not for use",
-            image.kubernetes
-        ));
-    }
-    notices.extend(overlaps(observed, spec));
-    for plugin in &spec.plugins {
-        let name = &plugin.name;
-        notices.push(format!("`up` installs no plugins; this one is added with: k8sctl plugin add {name}"));
-    }
-    notices
-}
-
 #[cfg(test)]
 mod tests {
     use host_hypervisor::desired::volume_name;
     use host_hypervisor::observed::{ObservedPool, ObservedVolume};
 
     use super::*;
-    use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
+    use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec, spec_file};
+    use crate::cluster::node_requirements::tests::pinned;
 
     async fn refused(agent: &FakeHostAgent, text: &str) -> Failure {
-        let file = control::SpecFile { text: text.to_owned(), name: "cluster.toml".to_owned() };
+        let file = spec_file(text, "cluster.toml");
         match plan_up(&agent.shared, &file).await {
             Err(RequestError::Refused(failure)) => failure,
             other => panic!("it is not refused: {other:?}"),
@@ -422,6 +343,28 @@ mod tests {
         assert!(refused(&agent, SPEC).await.reason.contains(&operation.cluster_id));
     }
 
+    #[test]
+    fn a_digest_is_of_what_plugins_ask_for_too() {
+        let change = |digest: &str| control::Change {
+            kind: "plugin".to_owned(),
+            permissions_digest: digest.to_owned(),
+            ..control::Change::default()
+        };
+        let hello = pinned("hello", Vec::new());
+        let other = PinnedPlugin { package_sha256: "11".repeat(32), ..hello.clone() };
+        let digests = [
+            plan_digest(&[change("")], &[]),
+            plan_digest(&[change("one")], &[]),
+            plan_digest(&[change("two")], &[]),
+            plan_digest(&[change("")], std::slice::from_ref(&hello)),
+            plan_digest(&[change("")], &[other]),
+        ];
+        for (at, digest) in digests.iter().enumerate() {
+            assert!(!digests[at + 1..].contains(digest), "{at}");
+        }
+        assert_eq!(digests[3], plan_digest(&[change("")], &[hello]));
+    }
+
     #[tokio::test]
     async fn a_disk_of_a_new_nodes_name_is_not_its_own() {
         let agent = FakeHostAgent::new().await;
@@ -440,7 +383,7 @@ mod tests {
         assert!(failure.object.contains(&name), "{failure}");
         // It is the node's own once the records have the node: its VM was undefined by hand.
         agent.begin(agent.generation(SPEC).await).await;
-        let file = control::SpecFile { text: SPEC.to_owned(), name: String::new() };
+        let file = spec_file(SPEC, "");
         assert!(plan_up(&agent.shared, &file).await.is_ok());
     }
 }

@@ -1,8 +1,11 @@
 //! How far a cluster is and whether its operation has ended, as pure functions of what is observed.
+//!
+//! - `plugins`: the part of its plugins, and of what they need of nodes
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use host_plugins::{Converged, NodeNeed, PluginStatus};
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{StepState, StepStatus, Target};
 use k8sctl_types::failure::Failure;
@@ -13,8 +16,11 @@ use crate::kubernetes::{KubernetesView, Remaining};
 use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 
+mod plugins;
 #[cfg(test)]
 pub(super) mod tests;
+
+pub use plugins::{has_settled, plugin_line, plugin_progress, too_old};
 
 /// A step that failed so often, in its agent's own retries, fails the operation.
 const STEP_ATTEMPTS: u32 = 3;
@@ -55,6 +61,14 @@ pub struct Observed {
     pub kubernetes: KubernetesView,
     /// Pods that are still on nodes that leave, by node id.
     pub drains: BTreeMap<String, Remaining>,
+    /// Installed plugins.
+    pub plugins: Vec<PluginStatus>,
+    /// What they need of nodes.
+    pub needs: Vec<NodeNeed>,
+    /// How far those of the spec are, while an operation wants them.
+    pub converged: Option<Converged>,
+    /// The node whose pods are made anew for another pod network, by its id, and those that are still there.
+    pub restart: Option<(String, Remaining)>,
     /// Why the last look at all this broke off.
     pub trouble: Option<Failure>,
 }
@@ -211,11 +225,12 @@ pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> 
     let has_proxy = |node: &NodeRecord| {
         pods.iter().any(|(name, pod)| name.starts_with(PROXY) && pod.node == node.name && pod.ready)
     };
-    waiting.or_else(|| {
+    let proxy = || {
         let node = cluster.nodes.iter().find(|node| !has_proxy(node))?;
         let reason = "no pod of kube-proxy is on it yet".to_owned();
         Some(Missing { object: format!("node {}", node.name), reason })
-    })
+    };
+    waiting.or_else(proxy).or_else(|| plugins::missing(cluster, observed))
 }
 
 /// How long a VM may be silent, for one operation.
@@ -257,8 +272,19 @@ pub fn next_silence(
     present.filter_map(|node| silent_since(node, observed)).map(|on| silence.ends(on)).min()
 }
 
-/// A reason to end the operation badly now, if there is one.
+/// A reason to end the operation badly now, if there is one, with the id of the node that it is.
 pub fn failure(
+    cluster: &ClusterRecord,
+    observed: &Observed,
+    silence: Silence,
+    now: jiff::Timestamp,
+) -> Option<(Option<String>, Failure)> {
+    let of_node = node_failure(cluster, observed, silence, now);
+    let of_node = of_node.map(|(node_id, failure)| (Some(node_id), failure));
+    of_node.or_else(|| Some((None, plugins::failure(observed)?)))
+}
+
+fn node_failure(
     cluster: &ClusterRecord,
     observed: &Observed,
     silence: Silence,

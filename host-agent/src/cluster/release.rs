@@ -1,10 +1,16 @@
-//! Which installed bundle a version means, and what to say where a bundle or a node image is missing: commands that
-//! lead to the version that is wanted, not to the newest.
+//! Which installed bundle a version means and which image a cluster gets, and what to say where a bundle or a node image is
+//! missing: commands that lead to the version that is wanted, not to the newest.
 
 use host_artifacts::bundle::{Bundle, Listing};
 use host_artifacts::fetch::releases::{companions, supported};
+use host_artifacts::image::Image;
 use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::ClusterSpec;
 use k8sctl_types::version::KubernetesVersion;
+
+use super::manager::RequestError;
+use super::shared::Shared;
+use crate::records::ClusterRecord;
 
 /// The bundle of this version, else the newest; or why there is none. `suite` is that of the image to come.
 pub fn choose_bundle(
@@ -64,6 +70,62 @@ pub fn no_image(bundle: &Bundle, suite: &str) -> Failure {
         format!("no node image is built for Kubernetes {}", manifest.kubernetes),
         format!("build it with `k8sctl image build --bundle {} --suite {suite}`", manifest.name),
     )
+}
+
+/// The image for new nodes: that of the cluster while it fits, else the newest that fits; without any bundle, the newest
+/// of all. `pinned` is where the file names the release.
+pub(super) fn choose_image(
+    shared: &Shared,
+    spec: &ClusterSpec,
+    record: Option<&ClusterRecord>,
+    pinned: &str,
+) -> Result<Image, RequestError> {
+    let images = shared.images.list()?;
+    // A cluster keeps its release where the file names none; a new one is of the newest bundle installed.
+    let wanted = match (&spec.kubernetes, record) {
+        (Some(version), _) => Some(version.clone()),
+        (None, Some(old)) => old.kubernetes.parse().ok(),
+        (None, None) => {
+            shared.bundles.list()?.bundles.into_iter().next().map(|bundle| bundle.manifest.kubernetes)
+        }
+    };
+    let fits = |image: &&Image| {
+        wanted.as_ref().is_none_or(|version| image.kubernetes == *version) && image.suite == spec.image.suite
+    };
+    let current =
+        record.and_then(|record| images.iter().find(|image| image.id == record.image_id)).filter(fits);
+    if let Some(image) = current {
+        return Ok(image.clone());
+    }
+    if let Some(record) = record.filter(|old| wanted.as_ref().is_none_or(|v| v.to_string() == old.kubernetes))
+    {
+        tracing::warn!(cluster.name = %record.name, image.id = %record.image_id, "the cluster's image is gone");
+    }
+    if let Some(image) = images
+        .iter()
+        .filter(fits)
+        .max_by(|a, b| (!a.trial, &a.kubernetes, a.built).cmp(&(!b.trial, &b.kubernetes, b.built)))
+    {
+        return Ok(image.clone());
+    }
+    // One without a readable description could be of anything: it is listed, and no reason here.
+    let mut damaged = shared.images.damaged().into_iter().filter(|image| {
+        image.made_of.as_ref().is_some_and(|made| {
+            wanted.as_ref().is_none_or(|version| made.kubernetes == *version)
+                && made.suite == spec.image.suite
+        })
+    });
+    if let Some(damaged) = damaged.next() {
+        return Err(damaged.failure.into());
+    }
+    let suite = &spec.image.suite;
+    let bundle = choose_bundle(&shared.bundles.list()?, wanted.as_ref(), suite).map_err(|mut failure| {
+        if failure.id == "BUNDLE-MISSING" {
+            failure.reason.insert_str(0, pinned);
+        }
+        failure
+    })?;
+    Err(no_image(&bundle, suite).into())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use k8sctl_rpc::pace::Pace;
 use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 
+use super::plugins::ClusterPlugins;
 use super::turns::HostTurns;
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent, Told};
@@ -49,8 +50,12 @@ pub struct Shared {
     pub pki: PkiStore,
     /// Join tokens and node certificates.
     pub authority: Arc<JoinAuthority>,
-    /// Plugins.
+    /// Plugins, as a person changes them.
     pub plugins: PluginHost,
+    /// Whether each process of a plugin gets a control group of its own.
+    pub plugin_cgroups: bool,
+    /// Plugins, as specs want them.
+    pub cluster_plugins: Arc<dyn ClusterPlugins>,
     /// One cluster after the other changes the host.
     pub turns: HostTurns,
     /// Held while a cluster chooses the port that its node agents dial: it sees those of the others.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState};
 
-use super::conditions::{self, AGENT_READY, READY};
+use super::conditions::{self, AGENT_READY, NODE_OK, NODE_READY, READY, VM_RUNNING};
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, REMOVING};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
@@ -16,7 +16,7 @@ mod tests;
 
 /// What `status` shows of a cluster at which nobody has looked yet: its nodes, and nothing of how they are.
 pub fn first_status(cluster: &ClusterRecord) -> control::ClusterStatus {
-    let mut status = cluster_status(cluster, &Observed::default(), None, None, None, Vec::new());
+    let mut status = cluster_status(cluster, &Observed::default(), None, None, None);
     status.conditions.clear();
     status.nodes.iter_mut().for_each(|node| node.conditions.clear());
     status
@@ -47,7 +47,6 @@ pub fn cluster_status(
     image: Option<&ImageFacts>,
     running: Option<&OperationRecord>,
     last_failure: Option<control::Failure>,
-    plugins: Vec<control::PluginStatus>,
 ) -> control::ClusterStatus {
     let now = jiff::Timestamp::now();
     control::ClusterStatus {
@@ -61,7 +60,7 @@ pub fn cluster_status(
         nodes: cluster.nodes.iter().map(|node| node_status(node, observed, now)).collect(),
         operation_id: running.map(|operation| operation.id.clone()).unwrap_or_default(),
         last_failure: last_failure.filter(|_| running.is_none()),
-        plugins,
+        plugins: observed.plugins.iter().cloned().map(wire::plugin_status).collect(),
     }
 }
 
@@ -144,7 +143,7 @@ impl ToldConditions {
         let mut changes = Vec::new();
         // Of one that is being removed nothing is expected.
         for node in nodes.iter().filter(|node| node.phase != REMOVING) {
-            for kind in conditions::OF_HOST {
+            for kind in [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK] {
                 let condition = node.conditions.iter().find(|condition| condition.r#type == kind);
                 let known = condition.filter(|it| it.status() != ConditionStatus::Unknown);
                 let Some(condition) = known else { continue };

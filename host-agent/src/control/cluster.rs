@@ -8,6 +8,7 @@ use k8sctl_proto::control::v1::cluster_service_server::ClusterService;
 use tonic::{Request, Response, Status};
 
 use super::queue::{Queues, caller};
+use super::roles::caller_role;
 use super::{NEWEST, Reply, broken, events, refused, stream, stream_of};
 use crate::cluster::agents::AgentUpgrade;
 use crate::cluster::manager::{Manager, RequestError};
@@ -75,12 +76,13 @@ impl ClusterService for Clusters {
         &self,
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
-        let uid = caller(&request);
+        let (uid, role) = (caller(&request), caller_role(&request));
         let control::ApplyRequest { spec, plan_digest, allow_destructive, deadline } = request.into_inner();
         let spec = spec.unwrap_or_default();
         let deadline = deadline.and_then(|d| Duration::try_from(d).ok());
         let manager = Arc::clone(&self.manager);
-        let apply = async move { manager.apply(&spec, &plan_digest, allow_destructive, deadline).await };
+        let apply =
+            async move { manager.apply(&spec, &plan_digest, allow_destructive, deadline, role).await };
         let response = match self.queues.plans.run("apply", uid, apply).await? {
             Ok(applied) => control::ApplyResponse {
                 diagnostics: applied.warnings.into_iter().map(wire::diagnostic).collect(),
@@ -254,7 +256,7 @@ mod tests {
 
     use super::super::queue::NOBODY;
     use super::*;
-    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::cluster::fake::{FakeHostAgent, SPEC, spec_file};
 
     /// As it is when the client's connection ends in the middle of a call.
     fn cut<T>(call: impl Future<Output = T>) {
@@ -265,7 +267,7 @@ mod tests {
     async fn what_was_asked_for_is_done_though_the_client_is_gone() {
         let agent = FakeHostAgent::new().await;
         let clusters = Clusters::new(agent.start().await, Queues::default());
-        let spec = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+        let spec = spec_file(SPEC, "cluster.toml");
         cut(clusters.apply(Request::new(control::ApplyRequest {
             spec: Some(spec),
             ..control::ApplyRequest::default()

@@ -155,11 +155,12 @@ async fn known_nodes(
 
 #[cfg(test)]
 mod tests {
+    use k8sctl_proto::roles::Role;
     use k8sctl_rpc::status::failure_from;
     use tokio_stream::StreamExt as _;
 
     use super::*;
-    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::cluster::fake::{FakeHostAgent, SPEC, spec_file};
     use crate::events::NewEvent;
 
     async fn tell(agent: &FakeHostAgent, object: &str, kind: EventType) {
@@ -284,8 +285,8 @@ mod tests {
         let none = refusal(&manager, of_node("", "worker")).await;
         assert_eq!((none.id.as_str(), none.object.as_str()), ("NODE-UNKNOWN", "node worker"));
         assert!(none.next_step.contains("none yet"), "{none:?}");
-        let file = k8sctl_proto::control::v1::SpecFile { text: SPEC.to_owned(), ..Default::default() };
-        manager.apply(&file, "", true, None).await.expect("it begins");
+        let file = spec_file(SPEC, "");
+        manager.apply(&file, "", true, None, Role::Admin).await.expect("it begins");
         tell(&agent, "node gone", EventType::NodeRemoved).await;
         let slip = refusal(&manager, of_node("", "wroker")).await;
         assert_eq!(slip.reason, "no cluster has, or had, a node of that name");

@@ -85,17 +85,18 @@ struct Guard {
 }
 
 impl Guard {
-    /// Lets a call through, or tells why not.
-    async fn admit(&self, path: &str, peer: Option<PeerCredentials>) -> Result<Place<u32>, Status> {
+    /// Lets a call through with the role of its caller, or tells why not.
+    async fn admit(&self, path: &str, peer: Option<PeerCredentials>) -> Result<(Place<u32>, Role), Status> {
         let role = self.role(peer).await.map_err(|failure| status(Code::ResourceExhausted, &failure))?;
         if let Err(failure) = decide(path, role) {
             self.warnings.tell(path, peer.map(|peer| peer.uid));
             return Err(status(Code::PermissionDenied, &failure));
         }
         let uid = uid_of(peer);
-        self.answers.take(uid).ok_or_else(|| {
+        let place = self.answers.take(uid).ok_or_else(|| {
             busy(uid, format!("{} of its calls are not answered to their end", limits::ANSWERS_PER_USER))
-        })
+        })?;
+        Ok((place, role))
     }
 
     /// The role of a caller, as of now.
@@ -130,7 +131,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let peer = request.extensions().get::<PeerCredentials>().copied();
         let uid = uid_of(peer);
@@ -147,7 +148,9 @@ where
             let _place = place;
             match guard.admit(&path, peer).await {
                 Err(refused) => Ok(refused.into_http()),
-                Ok(place) => {
+                Ok((place, role)) => {
+                    // For what of a method takes a higher role than the method itself.
+                    request.extensions_mut().insert(role);
                     let answer = inner.call(request).await;
                     answer.map(|response| response.map(|body| Body::new(Answer { body, _place: place })))
                 }
@@ -155,6 +158,11 @@ where
         }
         .boxed()
     }
+}
+
+/// The role of whoever calls, as the guard has found it; of a call that passed no guard, none.
+pub(super) fn caller_role<T>(request: &tonic::Request<T>) -> Role {
+    request.extensions().get::<Role>().copied().unwrap_or(Role::Unspecified)
 }
 
 /// What is sent to a caller, who has a place for it until it is read, or the caller gone.
@@ -391,6 +399,25 @@ mod tests {
         assert_eq!(warnings.count(), BURST as usize + 3, "how many there were, and the new one");
         let lines = warnings.all();
         assert!(lines.iter().all(|line| line.len() < 256), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn a_method_is_told_the_role_of_its_caller() {
+        let said = |request: Request<()>| {
+            let request = tonic::Request::from_parts(
+                tonic::metadata::MetadataMap::new(),
+                request.extensions().clone(),
+                (),
+            );
+            let body = Body::new(Full::new(Bytes::from(name(caller_role(&request)))));
+            ready(Ok::<_, std::convert::Infallible>(Response::new(body)))
+        };
+        let guard = RoleLayer::new(None);
+        let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(()).expect("a request");
+        request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
+        let answer = guard.layer(service_fn(said)).call(request).await.expect("it cannot fail");
+        assert_eq!(answer.into_body().collect().await.expect("it is read").to_bytes(), "admin");
+        assert_eq!(caller_role(&tonic::Request::new(())), Role::Unspecified, "it passed no guard");
     }
 
     #[tokio::test]

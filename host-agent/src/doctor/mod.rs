@@ -5,10 +5,12 @@
 //! - [`firewall`]: whether VMs reach the node port
 //! - [`storage`]: AppArmor and the pool's directory
 //! - [`room`]: memory and disk against what the clusters want
+//! - [`sandbox`]: what keeps plugins' processes in
 
 pub mod firewall;
 pub mod processor;
 pub mod room;
+pub mod sandbox;
 pub mod storage;
 
 use std::ffi::OsString;
@@ -89,6 +91,7 @@ pub async fn check(shared: &Arc<Shared>) -> Vec<Check> {
         checks.push(storage::examine_apparmor(&host, &pool.path));
         checks.extend(room::examine(&host, observed.as_ref(), &clusters));
         checks.push(firewall);
+        checks.extend(sandbox::examine(&host, shared.plugin_cgroups));
         checks.extend(rights());
         checks.extend(damaged.iter().map(|cluster| {
             let failure = cluster.error.failure();

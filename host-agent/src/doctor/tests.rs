@@ -80,6 +80,25 @@ fn the_processor_is_read_from_the_hosts_files() {
 }
 
 #[test]
+fn plugins_need_landlock_and_seccomp_and_have_control_groups() {
+    const ACTIONS: &str = "kill_process kill_thread trap errno user_notif trace log allow\n";
+    let layers = |modules, actions| sandbox::decide_layers(modules, actions);
+    let modules = "lockdown,capability,landlock,yama,apparmor\n";
+    assert_eq!(state(&layers(Some(modules), Some(ACTIONS))), Fine);
+    for actions in [None, Some(""), Some("kill trap errno trace allow")] {
+        assert_eq!(state(&layers(Some(modules), actions)), Failed, "{actions:?}");
+    }
+    let off = layers(Some("capability,yama\n"), Some(ACTIONS));
+    assert!(state(&off) == Failed && off.hint.contains("lsm=landlock,capability,yama "), "{off:?}");
+    let unseen = layers(None, Some(ACTIONS));
+    assert!(state(&unseen) == Warning && unseen.hint.starts_with("mount "), "{unseen:?}");
+    let files = [("/sys/kernel/security/lsm", modules), ("/proc/sys/kernel/seccomp/actions_avail", ACTIONS)];
+    let (_dir, host) = host(&files, &[]);
+    let states = |has_cgroups| sandbox::examine(&host, has_cgroups).iter().map(state).collect::<Vec<_>>();
+    assert_eq!([states(true), states(false)], [[Fine, Fine], [Fine, Warning]]);
+}
+
+#[test]
 fn apparmor_is_asked_for_the_pool() {
     let profile = "profile virt-aa-helper /usr/lib/libvirt/virt-aa-helper {\n  /var/lib/libvirt/images/** r,\n  /{media,mnt,srv}/** r,\n  /dev/** w,\n}\n";
     let found = |pool: &str| storage::decide_apparmor(true, Some(profile), Path::new(pool));

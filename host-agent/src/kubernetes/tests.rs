@@ -1,3 +1,4 @@
+use super::eviction::{is_networked, must_leave};
 use super::*;
 
 fn pod(value: serde_json::Value) -> Pod {
@@ -12,6 +13,21 @@ fn daemons_and_static_pods_stay() {
     let done = pod(json!({ "metadata": {}, "status": { "phase": "Succeeded" } }));
     let plain = pod(json!({ "metadata": { "name": "p" } }));
     assert_eq!([&daemon, &mirror, &done, &plain].map(must_leave), [false, false, false, true]);
+}
+
+/// Those of DaemonSets, too: they come back on the same node.
+#[test]
+fn pods_with_an_address_of_the_pod_network_are_restarted_for_another_one() {
+    let daemon = pod(json!({ "metadata": { "name": "a", "ownerReferences": [
+        { "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "1", "controller": true }] } }));
+    let of_host = pod(json!({ "metadata": {}, "spec": { "hostNetwork": true, "containers": [] } }));
+    let mirror = pod(json!({ "metadata": { "annotations": { "kubernetes.io/config.mirror": "x" } } }));
+    let done = pod(json!({ "metadata": {}, "status": { "phase": "Failed" } }));
+    let plain = pod(json!({ "metadata": { "name": "p" }, "spec": { "containers": [] } }));
+    assert_eq!(
+        [&daemon, &of_host, &mirror, &done, &plain].map(is_networked),
+        [true, false, false, false, true]
+    );
 }
 
 #[test]

@@ -116,9 +116,9 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::fake::{FakeHostAgent, SPEC};
-    use k8sctl_proto::control::v1::SpecFile;
+    use crate::cluster::fake::{FakeHostAgent, SPEC, spec_file};
     use k8sctl_proto::node::v1::LogSelector;
+    use k8sctl_proto::roles::Role;
 
     fn refusal(answer: Result<LogStream, RequestError>) -> Failure {
         match answer {
@@ -131,8 +131,8 @@ mod tests {
     async fn requests_are_of_known_nodes_and_not_too_many_at_once() {
         let agent = FakeHostAgent::new().await;
         let manager = agent.start().await;
-        let file = SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
-        manager.apply(&file, "", true, None).await.expect("it is accepted");
+        let file = spec_file(SPEC, "cluster.toml");
+        manager.apply(&file, "", true, None, Role::Admin).await.expect("it is accepted");
         let readers = LogReaders::default();
         let open = |cluster: &str, names: &[&str], grep: &str| {
             let request = StreamLogsRequest {

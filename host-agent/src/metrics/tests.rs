@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use host_hypervisor::{FakeHypervisor, Hypervisor as _};
 use host_store::Usage;
-use k8sctl_proto::control::v1::{ClusterStatus, NodeStatus, Operation, OperationState, SpecFile};
+use k8sctl_proto::control::v1::{ClusterStatus, NodeStatus, Operation, OperationState};
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, Repair};
+use k8sctl_proto::roles::Role;
 use serde_json::Value as Json;
 use tokio::sync::watch;
 
@@ -13,7 +14,7 @@ use super::libvirt::Measured;
 use super::text::PREFIX;
 use super::*;
 use crate::cluster::desired::host_pool;
-use crate::cluster::fake::{FakeHostAgent, SPEC};
+use crate::cluster::fake::{FakeHostAgent, SPEC, spec_file};
 use crate::nodes::traffic::Sent;
 use crate::trace::{SpanCounts, Tracer};
 use crate::wire;
@@ -303,8 +304,8 @@ async fn of_a_cluster_that_is_gone_nothing_is_left() {
     let scrape = async || Arc::clone(&exporter).text().await.expect("a text");
     assert!(scrape().await.contains("k8s_myhome_clusters 0.0\n"));
 
-    let file = SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
-    manager.apply(&file, "", true, None).await.expect("it is accepted");
+    let file = spec_file(SPEC, "cluster.toml");
+    manager.apply(&file, "", true, None, Role::Admin).await.expect("it is accepted");
     agent.wait_host("both VMs", |host| host.observed.domains.len() == 2).await;
     let text = scrape().await;
     assert!(text.contains("k8s_myhome_clusters 1.0\n"), "{text}");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use host_plugins::PinnedPlugin;
 use k8sctl_types::spec::{ClusterSpec, NodeSpec};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -55,6 +56,8 @@ pub struct ClusterRecord {
     pub node_port: Option<u16>,
     /// In the order of `pod_index`.
     pub nodes: Vec<NodeRecord>,
+    /// The plugins of that spec, as they were agreed to.
+    pub plugins: Vec<PinnedPlugin>,
 }
 
 /// A node as last committed.
@@ -72,6 +75,9 @@ pub struct NodeRecord {
     pub pod_index: u32,
     /// Whether it shall be there.
     pub state: NodeState,
+    /// The plugin whose pod network its pods are on; empty: the built-in one. While it is another than the cluster's, its
+    /// pods are still to be restarted.
+    pub pod_network: String,
 }
 
 /// What a plan goes by: it holds while this is the same.
@@ -102,6 +108,10 @@ pub struct NewGeneration {
     pub planned_on: Option<ClusterVersion>,
     /// What the plan destroys, agreed to.
     pub agreed: Vec<Agreed>,
+    /// The plugins of the spec, agreed to.
+    pub plugins: Vec<PinnedPlugin>,
+    /// The plugin whose pod network new nodes begin with; empty: the built-in one.
+    pub pod_network: String,
 }
 
 /// A cluster whose record cannot be read back. The others go on without it.
@@ -198,7 +208,8 @@ impl Records {
                 }
                 if let Some(old) = &old
                     && let Some(running) = operations::running(&t, &old.id)?
-                    && (&old.spec, &old.image_id) == (&new.spec, &new.image_id)
+                    && (&old.spec, &old.image_id, &old.plugins)
+                        == (&new.spec, &new.image_id, &new.plugins)
                 {
                     return Ok(Begun::Runs(running));
                 }
@@ -208,10 +219,12 @@ impl Records {
                 let id = old.as_ref().map_or_else(new_id, |old| old.id.clone());
                 let generation = old.as_ref().map_or(1, |old| old.generation + 1);
                 t.execute(
-                    "INSERT INTO cluster (id, name, state, generation, spec, image_id, kubernetes, trial, created)
-                     VALUES (?1, ?2, 'present', ?3, ?4, ?5, ?6, ?7, ?8)
+                    "INSERT INTO cluster
+                        (id, name, state, generation, spec, image_id, kubernetes, trial, created, plugins)
+                     VALUES (?1, ?2, 'present', ?3, ?4, ?5, ?6, ?7, ?8, ?9)
                      ON CONFLICT (id) DO UPDATE SET generation = excluded.generation, spec = excluded.spec,
-                        image_id = excluded.image_id, kubernetes = excluded.kubernetes, trial = excluded.trial",
+                        image_id = excluded.image_id, kubernetes = excluded.kubernetes, trial = excluded.trial,
+                        plugins = excluded.plugins",
                     params![
                         id,
                         new.spec.name,
@@ -220,11 +233,12 @@ impl Records {
                         new.image_id,
                         new.kubernetes,
                         new.trial,
-                        now()
+                        now(),
+                        to_json(&new.plugins)
                     ],
                 )?;
                 let known = old.as_ref().map(|old| old.nodes.as_slice()).unwrap_or_default();
-                let nodes = allocate_nodes(&new.spec.nodes, known);
+                let nodes = allocate_nodes(&new.spec.nodes, known, &new.pod_network);
                 for gone in known.iter().filter(|old| !nodes.iter().any(|node| node.id == old.id)) {
                     t.execute("DELETE FROM node WHERE id = ?1", [&gone.id])?;
                 }
@@ -323,6 +337,12 @@ impl Records {
         self.execute(sql, vec![node_id.to_owned()]).await
     }
 
+    /// Remembers that a node's pods are on this plugin's network by now.
+    pub async fn set_pod_network(&self, node_id: &str, plugin: &str) -> Result<(), RecordError> {
+        let sql = "UPDATE node SET pod_network = ?2 WHERE id = ?1";
+        self.execute(sql, vec![node_id.to_owned(), plugin.to_owned()]).await
+    }
+
     /// Forgets a node whose VM is gone.
     pub async fn forget_node(&self, node_id: &str) -> Result<(), RecordError> {
         self.execute("DELETE FROM node WHERE id = ?1", vec![node_id.to_owned()]).await
@@ -366,14 +386,20 @@ impl ClusterRecord {
             kubernetes: kubernetes.to_owned(),
             trial: false,
             node_port: before.and_then(|old| old.node_port),
-            nodes: allocate_nodes(&spec.nodes, before.map(|old| old.nodes.as_slice()).unwrap_or_default()),
+            nodes: allocate_nodes(
+                &spec.nodes,
+                before.map(|old| old.nodes.as_slice()).unwrap_or_default(),
+                "",
+            ),
+            plugins: before.map(|old| old.plugins.clone()).unwrap_or_default(),
         }
     }
 }
 
 /// The node records for a spec: known nodes keep id, machine and pod index; new ones get the lowest free index;
-/// nodes that left the spec are drained. One that comes back when its certificate is void already is another machine.
-fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
+/// nodes that left the spec are drained. One that comes back when its certificate is void already is another machine. New
+/// machines begin with this pod network.
+fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord], pod_network: &str) -> Vec<NodeRecord> {
     let mut taken: BTreeSet<u32> = old.iter().map(|node| node.pod_index).collect();
     let mut nodes: Vec<NodeRecord> = wanted
         .iter()
@@ -383,6 +409,7 @@ fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
                 machine_uuid: uuid::Uuid::new_v4().to_string(),
                 spec: spec.clone(),
                 state: NodeState::Present,
+                pod_network: pod_network.to_owned(),
                 ..node.clone()
             },
             Some(node) => NodeRecord { spec: spec.clone(), state: NodeState::Present, ..node.clone() },
@@ -396,6 +423,7 @@ fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
                     machine_uuid: uuid::Uuid::new_v4().to_string(),
                     pod_index,
                     state: NodeState::Present,
+                    pod_network: pod_network.to_owned(),
                 }
             }
         })
@@ -412,8 +440,8 @@ fn allocate_nodes(wanted: &[NodeSpec], old: &[NodeRecord]) -> Vec<NodeRecord> {
 fn write_nodes(t: &Transaction<'_>, cluster_id: &str, nodes: &[NodeRecord]) -> Result<(), RecordError> {
     for node in nodes {
         t.execute(
-            "INSERT INTO node (id, cluster_id, name, spec, machine_uuid, pod_index, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO node (id, cluster_id, name, spec, machine_uuid, pod_index, state, pod_network)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (id) DO UPDATE SET spec = excluded.spec, state = excluded.state",
             params![
                 node.id,
@@ -422,7 +450,8 @@ fn write_nodes(t: &Transaction<'_>, cluster_id: &str, nodes: &[NodeRecord]) -> R
                 to_json(&node.spec),
                 node.machine_uuid,
                 node.pod_index,
-                node_state_text(node.state)
+                node_state_text(node.state),
+                node.pod_network
             ],
         )?;
     }
@@ -430,10 +459,10 @@ fn write_nodes(t: &Transaction<'_>, cluster_id: &str, nodes: &[NodeRecord]) -> R
 }
 
 fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError> {
-    struct Raw(String, String, i64, String, String, String, bool, Option<u16>);
+    struct Raw(String, String, i64, String, String, String, bool, Option<u16>, String);
     let raw = c
         .query_row(
-            "SELECT id, state, generation, spec, image_id, kubernetes, trial, node_port
+            "SELECT id, state, generation, spec, image_id, kubernetes, trial, node_port, plugins
              FROM cluster WHERE name = ?1",
             [name],
             |r| {
@@ -446,25 +475,29 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
                     r.get(5)?,
                     r.get(6)?,
                     r.get(7)?,
+                    r.get(8)?,
                 ))
             },
         )
         .optional()
         .map_err(|error| unreadable(error, || format!("cluster {name}")))?;
-    let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port)) = raw else {
+    let Some(Raw(id, state, generation, spec, image_id, kubernetes, trial, node_port, plugins)) = raw else {
         return Ok(None);
     };
-    let damaged = |error: serde_json::Error| RecordError::Damaged {
-        what: "spec",
-        object: format!("cluster {name}"),
-        source: error.into(),
+    let damaged = |what| {
+        move |error: serde_json::Error| RecordError::Damaged {
+            what,
+            object: format!("cluster {name}"),
+            source: error.into(),
+        }
     };
     let nodes = load_nodes(c, name, &id)?;
     Ok(Some(ClusterRecord {
         name: name.to_owned(),
         state: if state == "removing" { ClusterState::Removing } else { ClusterState::Present },
         generation: generation as u64,
-        spec: serde_json::from_str(&spec).map_err(damaged)?,
+        spec: serde_json::from_str(&spec).map_err(damaged("spec"))?,
+        plugins: serde_json::from_str(&plugins).map_err(damaged("plugins"))?,
         id,
         image_id,
         kubernetes,
@@ -476,17 +509,18 @@ fn load(c: &Connection, name: &str) -> Result<Option<ClusterRecord>, RecordError
 
 fn load_nodes(c: &Connection, cluster: &str, cluster_id: &str) -> Result<Vec<NodeRecord>, RecordError> {
     let mut query = c.prepare(
-        "SELECT id, name, spec, machine_uuid, pod_index, state FROM node WHERE cluster_id = ?1 ORDER BY pod_index",
+        "SELECT id, name, spec, machine_uuid, pod_index, state, pod_network
+         FROM node WHERE cluster_id = ?1 ORDER BY pod_index",
     )?;
-    let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, String, String, u32, String)> {
-        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    let read = |row: &Row<'_>| -> rusqlite::Result<(String, String, String, String, u32, String, String)> {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
     };
     let rows: Vec<_> = query
         .query_map([cluster_id], read)?
         .collect::<Result<_, _>>()
         .map_err(|error| unreadable(error, || format!("a node of cluster {cluster}")))?;
     rows.into_iter()
-        .map(|(id, name, spec, machine_uuid, pod_index, state)| {
+        .map(|(id, name, spec, machine_uuid, pod_index, state, pod_network)| {
             let spec = serde_json::from_str(&spec).map_err(|error| RecordError::Damaged {
                 what: "spec",
                 object: format!("node {name}"),
@@ -497,7 +531,7 @@ fn load_nodes(c: &Connection, cluster: &str, cluster_id: &str) -> Result<Vec<Nod
                 "removing" => NodeState::Removing,
                 _ => NodeState::Present,
             };
-            Ok(NodeRecord { id, name, spec, machine_uuid, pod_index, state })
+            Ok(NodeRecord { id, name, spec, machine_uuid, pod_index, state, pod_network })
         })
         .collect()
 }

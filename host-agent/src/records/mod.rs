@@ -14,8 +14,10 @@ use host_store::{Schema, Store, StoreError};
 use k8sctl_types::failure::Failure;
 
 /// Tables of this room.
-pub const SCHEMA: Schema =
-    Schema { room: "clusters", steps: &[include_str!("step1.sql"), include_str!("step2.sql")] };
+pub const SCHEMA: Schema = Schema {
+    room: "clusters",
+    steps: &[include_str!("step1.sql"), include_str!("step2.sql"), include_str!("step3.sql")],
+};
 
 /// A query failed, or a row does not hold what this program wrote.
 #[derive(Debug, thiserror::Error)]

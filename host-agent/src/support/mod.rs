@@ -1,12 +1,14 @@
 //! What only the host agent can see, for a support bundle: part by part, each within a time and a size, without secrets.
 //! A part that cannot be had is told with the reason, and no other waits for it longer than its time.
 //!
-//! - `records`: configuration, specs, operations; `kubernetes`: nodes, pods and events; `log`: the host agent's own
+//! - `records`: configuration, specs, operations; `plugins`: those of a cluster; `kubernetes`: nodes, pods and events;
+//!   `log`: the host agent's own
 //!
 //! Called by the control service; the client writes the archive, and takes secrets out once more.
 
 mod kubernetes;
 mod log;
+mod plugins;
 mod records;
 
 use std::sync::Arc;
@@ -76,6 +78,7 @@ pub async fn collect(
     for cluster in &clusters {
         let path = |name: &str| format!("clusters/{}/{name}", cluster.name);
         collector.part(&path("spec.json"), async { records::spec(cluster) }).await;
+        collector.part(&path("plugins.json"), plugins::plugins(shared, cluster)).await;
         let consoles = records::consoles(shared, cluster);
         collector.part(&path("consoles.txt"), consoles).await;
         match timeout_at(collector.until(), manager.cluster_access(&cluster.name)).await {

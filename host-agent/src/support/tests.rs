@@ -4,6 +4,7 @@ use host_hypervisor::documents::Document;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC};
+use crate::cluster::node_requirements::tests::flannel;
 
 const CANARY: &str = "kanarienvogel0123456789";
 
@@ -30,7 +31,9 @@ async fn all_that_there_is_comes_without_secrets_and_the_rest_is_named() {
     generation.spec.plugins = vec![k8sctl_types::spec::PluginSpec {
         name: "hello".to_owned(),
         config: serde_json::json!({ "motd": CANARY, "replicas": 2 }),
+        source: None,
     }];
+    generation.plugins = vec![flannel()];
     let begun = agent.begin(generation).await;
     let failure = Failure::new("NODE-SILENT", "node worker", "silent", "look")
         .with_evidence(format!("token: {CANARY}"));
@@ -48,6 +51,12 @@ async fn all_that_there_is_comes_without_secrets_and_the_rest_is_named() {
         |path: &str| parts.get(path).unwrap_or_else(|| panic!("{path}: {:?}", parts.keys())).content.as_str();
     let spec: serde_json::Value = serde_json::from_str(content("clusters/home/spec.json")).expect("JSON");
     assert_eq!(spec["spec"]["plugins"][0]["config"]["replicas"], 2);
+    let plugins: serde_json::Value =
+        serde_json::from_str(content("clusters/home/plugins.json")).expect("JSON");
+    assert_eq!(
+        (&plugins["agreed"][0]["name"], &plugins["plugins"]),
+        (&serde_json::json!("flannel"), &serde_json::json!([]))
+    );
     let operations: serde_json::Value = serde_json::from_str(content("host/operations.json")).expect("JSON");
     assert_eq!(operations[0]["failure"]["id"], "NODE-SILENT");
     assert!(content("libvirt/domain-worker.xml").starts_with("<domain "));

@@ -221,7 +221,7 @@ pub fn start(with: Surroundings) {
     let stock = Arc::new(RealStock::new(with.root.clone()));
     let repair = disk::DiskRepair {
         root: with.root.clone(),
-        desired: with.desired,
+        desired: with.desired.clone(),
         repairs: with.repairs,
         known,
         stock,
@@ -230,7 +230,9 @@ pub fn start(with: Surroundings) {
     };
     k8sctl_rpc::task::spawn("repair-disk", repair.keep());
     if with.root.is_live() {
-        let kernel = drift::watch_kernel(host_os::kernel_wrongs, Arc::clone(&with.wake));
+        let desired = with.desired;
+        let look = move || host_os::kernel_wrongs(desired.borrow().as_ref());
+        let kernel = drift::watch_kernel(look, Arc::clone(&with.wake));
         k8sctl_rpc::task::spawn("watch-kernel", kernel);
     }
     k8sctl_rpc::task::spawn("watch-drift", drift::watch(with.root, with.wake));

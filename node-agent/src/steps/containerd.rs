@@ -1,10 +1,12 @@
-//! Step `containerd`: its configuration for Kubernetes, the unit running, the CRI answering.
+//! Step `containerd`: its configuration for Kubernetes, the unit running, the CRI answering; registries as plugins need
+//! them.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
+use super::requirements::Needs;
 use super::{OwnedFile, cri, run, systemctl, unit_is_active, wait_until, whether_starting_helps};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
@@ -161,6 +163,10 @@ impl Step for Containerd {
         if !self.config_is_right(desired)? {
             return Ok(Check::False(CONFIG.to_owned()));
         }
+        let registries = Needs::of(desired)?.wrong_registries(&self.root)?;
+        if !registries.is_empty() {
+            return Ok(Check::from_missing(registries));
+        }
         if self.root.exists(READ_ANOTHER) {
             return Ok(Check::False("containerd has read another configuration".to_owned()));
         }
@@ -179,6 +185,7 @@ impl Step for Containerd {
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
+        Needs::of(desired)?.write_registries(&self.root)?;
         if !self.config_is_right(desired)? {
             let version =
                 if self.root.is_live() { run("containerd", &["--version"]).await? } else { String::new() };
@@ -204,6 +211,8 @@ impl Step for Containerd {
 
 #[cfg(test)]
 mod tests {
+    use k8sctl_proto::node::v1::{NodeRequirements, RegistryTrust};
+
     use super::*;
     use crate::status::Board;
 
@@ -228,6 +237,26 @@ mod tests {
         std::fs::create_dir_all(path.join("in the way")).expect("made");
         step.apply(&desired, &progress).await.expect_err("a directory is in the way");
         assert!(step.root.exists(READ_ANOTHER));
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_a_plugin_needs_is_part_of_it_and_restarts_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = Containerd::new(Root::new(dir.path()), Claims::default());
+        let progress = Progress::new(Board::default(), "containerd");
+        let registry = RegistryTrust { host: "harbor.example".to_owned(), ..RegistryTrust::default() };
+        let requirements = NodeRequirements { registries: vec![registry], ..NodeRequirements::default() };
+        let needing = DesiredState { requirements: Some(requirements), ..DesiredState::default() };
+        let check = async |desired: &DesiredState| step.check(desired).await.expect("checked");
+        step.apply(&DesiredState::default(), &progress).await.expect("applied");
+        let file = "/etc/containerd/certs.d/harbor.example/hosts.toml";
+        assert_eq!(check(&needing).await, Check::False(file.to_owned()));
+        step.apply(&needing, &progress).await.expect("applied");
+        assert_eq!(check(&needing).await, Check::True);
+        assert!(!step.root.exists(READ_ANOTHER));
+        assert_eq!(check(&DesiredState::default()).await, Check::False(file.to_owned()));
+        step.apply(&DesiredState::default(), &progress).await.expect("applied");
+        assert!(!step.root.exists(file));
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! Step `host-os`: name, `/etc/hosts`, kernel modules, sysctls, swap, size of the root file system.
+//! Step `host-os`: name, `/etc/hosts`, kernel modules, sysctls, swap, size of the root file system; modules and sysctls also
+//! as plugins need them.
 //!
 //! Nothing here waits for the network: containerd comes right after it, also while a boot has no address yet.
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
+use super::requirements::Needs;
 use super::{OwnedFile, SHORT, rootfs, run, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
@@ -48,7 +50,10 @@ impl HostOs {
         if read_proc("sys/kernel/hostname") != desired.node_name {
             wrong.push("hostname".to_owned());
         }
-        wrong.extend(kernel_wrongs());
+        wrong.extend(own_kernel_wrongs());
+        let needs = Needs::of(desired)?;
+        wrong.extend(missing(needs.modules()).map(|module| format!("module {module}")));
+        wrong.extend(needs.plan_sysctls(&self.root, read_sysctl)?.wrongs());
         if let Some(growth) = growth_that_is_ours().await {
             wrong.push(format!("root file system has {} of {} bytes", growth.used, growth.available));
         }
@@ -58,16 +63,18 @@ impl HostOs {
     async fn apply_live(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         rustix::system::sethostname(desired.node_name.as_bytes())
             .map_err(|error| StepError::write("/proc/sys/kernel/hostname")(error.into()))?;
-        let modules = missing_modules();
+        let needs = Needs::of(desired)?;
+        let modules: Vec<&str> = missing(&MODULES).chain(missing(needs.modules())).collect();
         if !modules.is_empty() {
             let mut args = vec!["-a"];
             args.extend(modules);
             run("modprobe", &args).await?;
         }
         for (key, value) in SYSCTLS {
-            let path = format!("/proc/{}", sysctl_file(key));
-            std::fs::write(&path, value).map_err(StepError::write(path))?;
+            set_sysctl(key, value)?;
         }
+        // Behind the modules, which bring some of their own.
+        needs.plan_sysctls(&self.root, read_sysctl)?.execute(&self.root, set_sysctl)?;
         if swap_is_on() {
             run("swapoff", &["-a"]).await?;
         }
@@ -97,6 +104,7 @@ impl Step for HostOs {
         let files = self.files(desired)?;
         let mut wrong: Vec<String> =
             wrong_files(&self.root, &files)?.iter().map(|file| file.path.clone()).collect();
+        wrong.extend(Needs::of(desired)?.wrong_host_files(&self.root)?);
         if self.root.is_live() {
             wrong.extend(self.live_wrongs(desired).await?);
         }
@@ -105,6 +113,7 @@ impl Step for HostOs {
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
         write_files(&self.root, &self.files(desired)?)?;
+        Needs::of(desired)?.write_host_files(&self.root)?;
         if self.root.is_live() {
             self.apply_live(desired, progress).await?;
         }
@@ -152,10 +161,20 @@ async fn growth_that_is_ours() -> Option<rootfs::Growth> {
 
 /// What the kernel has otherwise than it should. It reads a few small files of `/proc` and `/sys` for that, and nothing
 /// else, so that this may be asked often.
-pub fn kernel_wrongs() -> Vec<String> {
-    let mut wrong: Vec<String> = missing_modules().iter().map(|module| format!("module {module}")).collect();
+pub fn kernel_wrongs(desired: Option<&DesiredState>) -> Vec<String> {
+    let mut wrong = own_kernel_wrongs();
+    // What may not be needed is told by the step.
+    let needs = desired.and_then(|desired| Needs::of(desired).ok()).unwrap_or_default();
+    wrong.extend(missing(needs.modules()).map(|module| format!("module {module}")));
+    wrong.extend(needs.wrong_sysctls(read_sysctl).into_iter().map(|key| format!("sysctl {key}")));
+    wrong
+}
+
+/// The same of what every node has.
+fn own_kernel_wrongs() -> Vec<String> {
+    let mut wrong: Vec<String> = missing(&MODULES).map(|module| format!("module {module}")).collect();
     for (key, value) in SYSCTLS {
-        if read_proc(&sysctl_file(key)) != value {
+        if read_sysctl(key).as_deref() != Some(value) {
             wrong.push(format!("sysctl {key}"));
         }
     }
@@ -165,17 +184,42 @@ pub fn kernel_wrongs() -> Vec<String> {
     wrong
 }
 
-fn missing_modules() -> Vec<&'static str> {
+/// Those that the kernel has not, neither loaded nor built in.
+fn missing<T: AsRef<str>>(modules: &[T]) -> impl Iterator<Item = &str> {
     let filesystems = read_proc("filesystems");
-    let there = |module: &&&str| {
+    let is_there = move |module: &&str| {
         std::path::Path::new("/sys/module").join(module).exists()
-            || filesystems.split_whitespace().any(|word| word == **module)
+            || filesystems.split_whitespace().any(|word| word == *module)
+            || is_built_in(&built_in(), module)
     };
-    MODULES.iter().filter(|module| !there(module)).copied().collect()
+    modules.iter().map(AsRef::as_ref).filter(move |module| !is_there(module))
 }
 
-fn sysctl_file(key: &str) -> String {
-    format!("sys/{}", key.replace('.', "/"))
+/// Of those that are no modules here, only such as have parameters are in `/sys/module`.
+fn built_in() -> String {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    std::fs::read_to_string(format!("/lib/modules/{release}/modules.builtin")).unwrap_or_default()
+}
+
+/// Lines like `kernel/drivers/net/tun.ko`, in which a `-` is as good as a `_`.
+fn is_built_in(list: &str, module: &str) -> bool {
+    let mut names = list.lines().filter_map(|line| line.rsplit('/').next()?.strip_suffix(".ko"));
+    names.any(|name| name.replace('-', "_") == module)
+}
+
+fn read_sysctl(key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(sysctl_path(key)).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn set_sysctl(key: &str, value: &str) -> Result<(), StepError> {
+    let path = sysctl_path(key);
+    // A value may be nothing at all, and nothing written is no write.
+    std::fs::write(&path, format!("{value}\n")).map_err(StepError::write(path))
+}
+
+fn sysctl_path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
 }
 
 fn swap_is_on() -> bool {
@@ -188,7 +232,7 @@ fn read_proc(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use k8sctl_proto::node::v1::HostEntry;
+    use k8sctl_proto::node::v1::{HostEntry, NodeRequirements};
 
     use super::*;
 
@@ -227,5 +271,35 @@ mod tests {
         assert_eq!(step.check(&desired()).await.expect("checked"), Check::True);
         root.write("/etc/hostname", b"other\n", 0o644).expect("written");
         assert_eq!(step.check(&desired()).await.expect("checked"), Check::False("/etc/hostname".into()));
+    }
+
+    #[tokio::test]
+    async fn what_plugins_need_is_part_of_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let step = HostOs::new(Root::new(dir.path()));
+        let progress = Progress::new(crate::status::Board::default(), "host-os");
+        let needing = |modules: &[&str]| {
+            let kernel_modules = modules.iter().map(|module| (*module).to_owned()).collect();
+            let requirements = NodeRequirements { kernel_modules, ..NodeRequirements::default() };
+            DesiredState { requirements: Some(requirements), ..desired() }
+        };
+        let file = "/etc/modules-load.d/k8s-myhome-plugins.conf";
+        step.apply(&desired(), &progress).await.expect("applied");
+        let check = async |desired: &DesiredState| step.check(desired).await.expect("checked");
+        assert_eq!(check(&needing(&["vxlan"])).await, Check::False(file.into()));
+        step.apply(&needing(&["vxlan"]), &progress).await.expect("applied");
+        assert_eq!(check(&needing(&["vxlan"])).await, Check::True);
+        assert_eq!(check(&desired()).await, Check::False(file.into()), "nobody needs it any more");
+        step.apply(&desired(), &progress).await.expect("applied");
+        assert_eq!(check(&desired()).await, Check::True);
+        let refused = step.check(&needing(&["loop"])).await.expect_err("it is not on the list");
+        assert!(matches!(refused, StepError::Desired(_)), "{refused}");
+    }
+
+    #[test]
+    fn what_is_built_in_is_there() {
+        let list = "kernel/drivers/net/tun.ko\nkernel/drivers/md/dm-crypt.ko\n";
+        assert!(is_built_in(list, "tun") && is_built_in(list, "dm_crypt"));
+        assert!(!is_built_in(list, "net") && !is_built_in("", "tun"));
     }
 }

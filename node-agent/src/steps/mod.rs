@@ -2,7 +2,7 @@
 //! [`host_os`] → [`containerd`] → [`cni`] → [`files`] → [`kubeadm`] → [`kubelet`].
 //!
 //! Each decides from what is really there. Files are written below a [`Root`]; the live system (sysctls, routes,
-//! units) is only touched when that is `/`.
+//! units) is only touched when that is `/`. What plugins need of the node ([`requirements`]) is done by the first three.
 
 pub mod cni;
 pub mod containerd;
@@ -12,6 +12,7 @@ pub mod host_os;
 pub mod kubeadm;
 pub mod kubelet;
 pub mod network;
+pub mod requirements;
 pub mod rootfs;
 
 use std::time::{Duration, Instant};

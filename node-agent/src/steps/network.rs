@@ -1,5 +1,5 @@
 //! Routes to other nodes' pods, and the packet filter's rules for this node's: what is there, what is missing, making it
-//! so.
+//! so. Which of them are wanted depends on whose the pod network is ([`PodNetwork`]).
 //!
 //! Ours are told from others' by the routing protocol number and by the rule's comment; only those are removed.
 
@@ -18,6 +18,17 @@ const PROTOCOL: &str = "108";
 const COMMENT: &str = "k8s-myhome";
 /// Longest wait for the node's address.
 const ADDRESS: Duration = Duration::from_secs(120);
+
+/// Whose the pod network of this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodNetwork {
+    /// The built-in bridge.
+    BuiltIn,
+    /// Still that, while another one takes over: routes are the other's by now, as soon as it sets them.
+    HandedOver,
+    /// Another one's.
+    External,
+}
 
 /// A route to the pods of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,14 +63,20 @@ pub fn plan_routes(current: &[Route], wanted: &[Route]) -> RoutePlan {
 }
 
 /// What to do about the routes in the kernel.
-pub async fn observe_routes(desired: &DesiredState) -> Result<RoutePlan, StepError> {
+pub async fn observe_routes(desired: &DesiredState, network: PodNetwork) -> Result<RoutePlan, StepError> {
+    let Some(wanted) = wanted_routes(desired, network) else { return Ok(RoutePlan::default()) };
     let shown = run("ip", &["-4", "route", "show", "proto", PROTOCOL]).await?;
-    Ok(plan_routes(&parse_routes(&shown), &wanted_routes(desired)))
+    Ok(plan_routes(&parse_routes(&shown), &wanted))
 }
 
-fn wanted_routes(desired: &DesiredState) -> Vec<Route> {
+/// `None` means: whatever there is.
+fn wanted_routes(desired: &DesiredState, network: PodNetwork) -> Option<Vec<Route>> {
     let route = |route: &PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
-    desired.pod_routes.iter().map(route).collect()
+    match network {
+        PodNetwork::BuiltIn => Some(desired.pod_routes.iter().map(route).collect()),
+        PodNetwork::HandedOver => None,
+        PodNetwork::External => Some(Vec::new()),
+    }
 }
 
 /// Lines like `10.244.1.0/24 via 192.168.122.11 dev ens3`.
@@ -124,11 +141,12 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Hides pod addresses from everything outside of the pod network.
-fn masquerade_rule(desired: &DesiredState) -> OwnRule {
+/// Hides pod addresses from everything outside of the pod network. Another network does that in its own way.
+fn masquerade_rule(desired: &DesiredState, network: PodNetwork) -> OwnRule {
     let (from, pods) = (&desired.node_pod_cidr, &desired.pod_cidr);
     let rule = words(&format!("-s {from} ! -d {pods} -m comment --comment {COMMENT} -j MASQUERADE"));
-    OwnRule { table: "nat", chain: "POSTROUTING", rule: Some(rule) }
+    let is_ours = network != PodNetwork::External;
+    OwnRule { table: "nat", chain: "POSTROUTING", rule: Some(rule).filter(|_| is_ours) }
 }
 
 /// Keeps pods away from the host agent, those of other nodes too, which come by a Service's port: they would come with
@@ -184,9 +202,9 @@ pub fn plan_rules(shown: &str, own: &OwnRule) -> RulePlan {
 }
 
 /// What to do about the rules in the kernel, for each chain with something to do.
-pub async fn observe_rules(desired: &DesiredState) -> Result<Vec<RulePlan>, StepError> {
+pub async fn observe_rules(desired: &DesiredState, network: PodNetwork) -> Result<Vec<RulePlan>, StepError> {
     let mut plans = Vec::new();
-    for own in [masquerade_rule(desired), host_rule(desired)] {
+    for own in [masquerade_rule(desired, network), host_rule(desired)] {
         let shown = run("iptables", &["-w", "-t", own.table, "-S", own.chain]).await?;
         plans.push(plan_rules(&shown, &own));
     }
@@ -231,7 +249,12 @@ mod tests {
     fn all_other_nodes_pods_are_wanted() {
         let pod_routes = vec![PodRoute { cidr: "10.244.1.0/24".into(), via: "10.0.0.11".into() }];
         let desired = DesiredState { pod_routes, ..DesiredState::default() };
-        assert_eq!(wanted_routes(&desired), [route("10.244.1.0/24", "10.0.0.11")]);
+        let ours = vec![route("10.244.1.0/24", "10.0.0.11")];
+        assert_eq!(wanted_routes(&desired, PodNetwork::BuiltIn), Some(ours.clone()));
+        // What the other one has set meanwhile is not put back, and in the end none of ours is left.
+        assert_eq!(wanted_routes(&desired, PodNetwork::HandedOver), None);
+        let none = wanted_routes(&desired, PodNetwork::External).expect("none is wanted");
+        assert_eq!(plan_routes(&ours, &none).remove, ours);
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,7 +290,10 @@ mod tests {
         let right = "-A POSTROUTING -s 10.244.1.0/24 ! -d 10.244.0.0/16 -m comment --comment k8s-myhome -j MASQUERADE\n";
         let stale = "-A POSTROUTING -s 10.9.0.0/24 ! -d 10.9.0.0/16 -m comment --comment \"k8s-myhome\" -j MASQUERADE\n";
         let foreign = "-P POSTROUTING ACCEPT\n-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n";
-        let own = masquerade_rule(&desired);
+        let own = masquerade_rule(&desired, PodNetwork::BuiltIn);
+        assert_eq!(masquerade_rule(&desired, PodNetwork::HandedOver), own);
+        let gone = plan_rules(&format!("{foreign}{right}"), &masquerade_rule(&desired, PodNetwork::External));
+        assert_eq!((gone.add, gone.remove.len()), (None, 1), "another network hides them itself");
         assert!(plan_rules(&format!("{foreign}{right}"), &own).is_empty());
         let plan = plan_rules(&format!("{foreign}{stale}"), &own);
         assert_eq!((plan.table, plan.chain, plan.add), ("nat", "POSTROUTING", own.rule.clone()));

@@ -1,5 +1,6 @@
 //! The plugin `hello`: a web server that answers with a message, with its pods on different nodes, behind one
-//! Service. Turns its [`Config`] into three objects; the host agent applies them.
+//! Service. Turns its [`Config`] into three objects; the host agent applies them. [`Next`] is its next version, for whoever
+//! tries an upgrade: the same objects, of a config with other names.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,12 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use plugin_sdk::{Assessment, Description, Diagnostic, Facts, Health, Plan, Plugin};
+use plugin_sdk::{Assessment, Context, Description, Diagnostic, Health, Plan, Plugin, nothing_older};
+use serde_json::Value;
+
+mod next;
+
+pub use next::{Colour, Next, NextConfig};
 
 /// Namespace and name of everything.
 const NAME: &str = "hello";
@@ -26,7 +32,7 @@ const MESSAGE_LIMIT: usize = 200;
 const IMAGE_LIMIT: usize = 255;
 
 /// What the user may set.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "hello")]
 pub struct Config {
@@ -40,9 +46,38 @@ pub struct Config {
     pub message: String,
     /// The image of the pods, with busybox and its web server at /bin/busybox. Left out: the bundle's workload image,
     /// which only trial bundles have.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(title = "Image", length(min = 1, max = 255))]
     pub image: Option<String>,
+    /// When nodes pull the image.
+    #[serde(default)]
+    #[schemars(title = "Pull")]
+    pub pull: Pull,
+}
+
+/// When nodes pull an image.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+pub enum Pull {
+    /// Never: it is on every node.
+    Never,
+    /// Once.
+    #[default]
+    IfNotPresent,
+    /// At each start of a pod.
+    Always,
+}
+
+impl Pull {
+    /// As Kubernetes names it.
+    fn policy(self) -> &'static str {
+        match self {
+            Self::Never => "Never",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Always => "Always",
+        }
+    }
 }
 
 fn default_replicas() -> i32 {
@@ -65,29 +100,73 @@ impl Plugin for Hello {
             name: NAME,
             version: env!("CARGO_PKG_VERSION"),
             summary: "A web page that says hello, with a pod on each worker",
+            config_version: 1,
         }
     }
 
-    fn plan(&self, config: &Config, facts: &Facts) -> Result<Plan, Vec<Diagnostic>> {
+    fn plan(&self, config: &Config, context: &Context) -> Result<Plan, Vec<Diagnostic>> {
+        let script = format!(
+            "printf '%s\\n' \"$1\" >{WWW}/index.html && exec /bin/busybox httpd -f -p {PORT} -h {WWW}"
+        );
+        let Config { replicas, message, image, pull } = config;
+        let asked =
+            Asked { replicas: *replicas, message, at: "/message", image: image.as_deref(), pull: *pull };
+        asked.plan(context, vec![script, NAME.to_owned(), literal(message)], BTreeMap::new())
+    }
+
+    fn assess(&self, config: &Config, _: &Context, objects: &[Value]) -> Assessment {
+        judge(config.replicas, objects)
+    }
+
+    fn migrate(&self, from: u32, _: Value) -> Result<Value, Vec<Diagnostic>> {
+        Err(nothing_older(from))
+    }
+}
+
+/// What both versions ask for.
+struct Asked<'a> {
+    replicas: i32,
+    message: &'a str,
+    /// Where the message is in the config.
+    at: &'static str,
+    image: Option<&'a str>,
+    pull: Pull,
+}
+
+impl Asked<'_> {
+    fn mistakes(&self) -> Vec<Diagnostic> {
         let mut mistakes = Vec::new();
-        if !(1..=10).contains(&config.replicas) {
-            let message = format!("{} replicas, expected 1 to 10", config.replicas);
+        if !(1..=10).contains(&self.replicas) {
+            let message = format!("{} replicas, expected 1 to 10", self.replicas);
             mistakes.push(Diagnostic::error("/replicas", message, "the default is 2"));
         }
-        if config.message.is_empty() || config.message.len() > MESSAGE_LIMIT {
-            let message = format!("{} bytes, expected 1 to {MESSAGE_LIMIT}", config.message.len());
-            mistakes.push(Diagnostic::error("/message", message, "one short line"));
+        if self.message.is_empty() || self.message.len() > MESSAGE_LIMIT {
+            let message = format!("{} bytes, expected 1 to {MESSAGE_LIMIT}", self.message.len());
+            mistakes.push(Diagnostic::error(self.at, message, "one short line"));
         }
-        if config.image.as_ref().is_some_and(|image| !is_image(image)) {
+        if self.image.is_some_and(|image| !is_image(image)) {
             let hint = "a name that a node can pull, like registry.k8s.io/e2e-test-images/busybox:1.29-4";
             mistakes.push(Diagnostic::error("/image", "no name of an image", hint));
         }
-        let image = config.image.as_ref().or(facts.images.get(IMAGE_ROLE)).filter(|image| !image.is_empty());
-        match image {
+        mistakes
+    }
+
+    /// The shell's arguments say what the pods do; annotations, that they are others than before.
+    fn plan(
+        &self,
+        context: &Context,
+        args: Vec<String>,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Plan, Vec<Diagnostic>> {
+        let mut mistakes = self.mistakes();
+        let of_bundle = context.facts.images.get(IMAGE_ROLE).map(String::as_str);
+        match self.image.or(of_bundle).filter(|image| !image.is_empty()) {
             Some(image) if mistakes.is_empty() => {
-                Ok(Plan::default().object(namespace()).object(deployment(config, image)).object(service()))
+                let container = container(args, image, self.pull);
+                let deployment = deployment(self.replicas, container, annotations);
+                Ok(Plan::default().object(namespace()).object(deployment).object(service()))
             }
-            None if config.image.is_none() => {
+            None if self.image.is_none() => {
                 let message = "the cluster's bundle brings no image for it";
                 let hint = "name one with busybox in it that the nodes can pull: \
                             --set image=registry.k8s.io/e2e-test-images/busybox:1.29-4";
@@ -97,21 +176,26 @@ impl Plugin for Hello {
             _ => Err(mistakes),
         }
     }
+}
 
-    fn assess(&self, config: &Config, _: &Facts, objects: &[serde_json::Value]) -> Assessment {
-        let available = objects
-            .iter()
-            .find(|object| object["kind"] == "Deployment")
-            .and_then(|deployment| deployment["status"]["availableReplicas"].as_i64())
-            .unwrap_or_default();
-        let message = format!("{available} of {} pods available", config.replicas);
-        let health = match available {
-            0 => Health::Degraded,
-            n if n < i64::from(config.replicas) => Health::Progressing,
-            _ => Health::Ready,
-        };
-        Assessment { health, message }
-    }
+fn judge(replicas: i32, objects: &[Value]) -> Assessment {
+    let available = objects
+        .iter()
+        .find(|object| object["kind"] == "Deployment")
+        .and_then(|deployment| deployment["status"]["availableReplicas"].as_i64())
+        .unwrap_or_default();
+    let message = format!("{available} of {replicas} pods available");
+    let health = match available {
+        0 => Health::Degraded,
+        n if n < i64::from(replicas) => Health::Progressing,
+        _ => Health::Ready,
+    };
+    Assessment::new(health, message).output("url", format!("http://{NAME}.{NAME}.svc"))
+}
+
+/// Kubernetes expands $(NAME) in args; $$ keeps a text that holds one as it is.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// What a name of an image is made of; whether it is one, the node finds out.
@@ -137,7 +221,7 @@ fn namespace() -> Namespace {
     Namespace { metadata: ObjectMeta { namespace: None, ..metadata() }, ..Namespace::default() }
 }
 
-fn deployment(config: &Config, image: &str) -> Deployment {
+fn deployment(replicas: i32, container: Container, annotations: BTreeMap<String, String>) -> Deployment {
     let selector = LabelSelector { match_labels: Some(labels()), ..LabelSelector::default() };
     let spread = TopologySpreadConstraint {
         label_selector: Some(selector.clone()),
@@ -148,7 +232,7 @@ fn deployment(config: &Config, image: &str) -> Deployment {
     };
     let pod = PodSpec {
         automount_service_account_token: Some(false),
-        containers: vec![container(config, image)],
+        containers: vec![container],
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(65534),
@@ -166,10 +250,14 @@ fn deployment(config: &Config, image: &str) -> Deployment {
     Deployment {
         metadata: metadata(),
         spec: Some(DeploymentSpec {
-            replicas: Some(config.replicas),
+            replicas: Some(replicas),
             selector,
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels()), ..ObjectMeta::default() }),
+                metadata: Some(ObjectMeta {
+                    annotations: (!annotations.is_empty()).then_some(annotations),
+                    labels: Some(labels()),
+                    ..ObjectMeta::default()
+                }),
                 spec: Some(pod),
             },
             ..DeploymentSpec::default()
@@ -178,19 +266,15 @@ fn deployment(config: &Config, image: &str) -> Deployment {
     }
 }
 
-/// busybox's httpd over a page that the shell writes first. The message is the shell's `$1`, so no quoting of it
-/// can ever become a command.
-fn container(config: &Config, image: &str) -> Container {
-    let script =
-        format!("printf '%s\\n' \"$1\" >{WWW}/index.html && exec /bin/busybox httpd -f -p {PORT} -h {WWW}");
-    // Kubernetes expands $(NAME) in args; $$ keeps a message that holds one as it is.
-    let message = config.message.replace('$', "$$");
+/// busybox's httpd over a page that the shell writes first. What the user writes is an argument of the shell, `$1`, so no
+/// quoting of it can ever become a command.
+fn container(args: Vec<String>, image: &str, pull: Pull) -> Container {
     Container {
         name: NAME.to_owned(),
         image: Some(image.to_owned()),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
+        image_pull_policy: Some(pull.policy().to_owned()),
         command: Some(["/bin/busybox", "sh", "-c"].map(str::to_owned).to_vec()),
-        args: Some(vec![script, NAME.to_owned(), message]),
+        args: Some(args),
         ports: Some(vec![ContainerPort {
             name: Some("http".to_owned()),
             container_port: PORT,

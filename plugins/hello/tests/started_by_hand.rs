@@ -1,4 +1,4 @@
-//! The program `hello` without a host agent.
+//! The programs `hello` and `hello-next` without a host agent.
 
 #![expect(
     clippy::disallowed_methods,
@@ -8,10 +8,11 @@
 use std::process::{Command, Stdio};
 
 #[test]
-fn it_says_what_it_is_and_ends_with_usage() {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_hello")).stdin(Stdio::null()).output().expect("the program starts");
-    assert_eq!(output.status.code(), Some(64));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("k8sctl plugin add hello"), "{said}");
+fn they_say_what_they_are_and_end_with_usage() {
+    for program in [env!("CARGO_BIN_EXE_hello"), env!("CARGO_BIN_EXE_hello-next")] {
+        let output = Command::new(program).stdin(Stdio::null()).output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(64));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("k8sctl plugin add hello"), "{said}");
+    }
 }

@@ -3,16 +3,39 @@
 
 use std::path::Path;
 
-use crate::plugin::{Facts, Plan, Plugin};
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::plan::Plan;
+use crate::plugin::Plugin;
+use crate::raw::OpenPlugin;
 
 /// Plans with this config and compares with the file at `path`.
 ///
 /// # Panics
 /// If the config is refused, the file is missing, or the plan differs from it.
-pub fn assert_plan<P: Plugin>(plugin: &P, config_json: &str, facts: &Facts, path: impl AsRef<Path>) {
+pub fn assert_plan<P: Plugin>(plugin: &P, config_json: &str, context: &Context, path: impl AsRef<Path>) {
     let config = serde_json::from_str(config_json).expect("the config of a golden test parses");
-    let plan =
-        plugin.plan(&config, facts).unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
+    let plan = plugin
+        .plan(&config, context)
+        .unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
+    compare(&plan, path.as_ref());
+}
+
+/// The same for a plugin whose schema is data.
+///
+/// # Panics
+/// As [`assert_plan`].
+pub fn assert_raw_plan(
+    plugin: &dyn OpenPlugin,
+    config_json: &str,
+    context: &Context,
+    path: impl AsRef<Path>,
+) {
+    let config: Value = serde_json::from_str(config_json).expect("the config of a golden test parses");
+    let (plan, _) = plugin
+        .plan(&config, context)
+        .unwrap_or_else(|mistakes| panic!("the config is refused: {mistakes:?}"));
     compare(&plan, path.as_ref());
 }
 

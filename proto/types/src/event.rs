@@ -117,6 +117,34 @@ event_types! {
     ImageInstalled,
     /// a file of a node image was taken out of the pool
     ImageRemoved,
+    /// a plugin was installed
+    PluginInstalled,
+    /// a plugin got another config
+    PluginConfigured,
+    /// a plugin got another version
+    PluginUpgraded,
+    /// a plugin got its revision before back
+    PluginRolledBack,
+    /// a plugin and its objects are gone
+    PluginRemoved,
+    /// a change of a plugin ended badly
+    PluginFailed,
+    /// an installed plugin is not ready any more
+    PluginDegraded,
+    /// an installed plugin is ready again
+    PluginRecovered,
+    /// somebody else's change of a plugin's object was undone
+    PluginDriftCorrected,
+    /// somebody changes a plugin's object again and again; it is left to them
+    PluginFight,
+    /// a plugin's program is not started any more
+    PluginQuarantined,
+    /// the permissions of a plugin were approved
+    PluginApproved,
+    /// another pod network took a node over, and its pods were restarted
+    PodNetworkChanged,
+    /// what plugins need of the nodes is something else
+    NodeRequirementsChanged,
 }
 
 impl EventType {

@@ -16,9 +16,11 @@ pub struct Protocol {
 }
 
 /// The version of this release.
-pub const NODE: Protocol = Protocol { major: 1, minor: 1 };
+pub const NODE: Protocol = Protocol { major: 1, minor: 2 };
 /// Agents of this minor number and later can replace themselves.
 const REPLACEABLE: u32 = 1;
+/// Agents of this minor number and later do what plugins need of their node.
+const TAKES_REQUIREMENTS: u32 = 2;
 
 /// Whether a host agent can work with a node agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,11 @@ impl Protocol {
     /// Whether an agent of this version can replace itself.
     pub fn can_be_replaced(self) -> bool {
         self.minor >= REPLACEABLE
+    }
+
+    /// Whether an agent of this version sees what plugins need of its node; an older one passes it over.
+    pub fn takes_requirements(self) -> bool {
+        self.minor >= TAKES_REQUIREMENTS
     }
 }
 
@@ -83,6 +90,13 @@ mod tests {
         assert_eq!(host.judge(protocol(1, 1)), Fit::TooOld { can_be_replaced: true });
         assert_eq!(host.judge(protocol(1, 0)), Fit::TooOld { can_be_replaced: false });
         assert_eq!(host.judge(protocol(0, 9)), Fit::TooOld { can_be_replaced: false });
-        assert_eq!(NODE.judge(protocol(1, 0)), Fit::Speaks, "the version before this one");
+        assert_eq!(NODE.judge(protocol(1, 1)), Fit::Speaks, "the version before this one");
+        assert_eq!(NODE.judge(protocol(1, 0)), Fit::TooOld { can_be_replaced: false }, "the one before that");
+    }
+
+    #[test]
+    fn what_plugins_need_is_seen_from_1_2_on() {
+        assert!(NODE.takes_requirements());
+        assert!(!protocol(1, 1).takes_requirements());
     }
 }

@@ -5,7 +5,7 @@
 //! - `keys`: the table of every key, which the reader obeys and `docs/configuration.md` is tested against
 //! - `layout`, `header`, `source`: the file as lines, so that one wrong bracket hides nothing
 //! - `text`, `table`: TOML with positions; `report`, `lines`: what is told, and where; `values`, `node_values`: one value at a time
-//! - `plugin_config`: a plugin's config as JSON
+//! - `plugin_config`: a plugin's config as JSON, and where each value of it stands
 //! - `read`: the file as a draft; `check_network`, `check_nodes`: what only shows between values
 //! - `host`: what only shows on a given host
 //!
@@ -35,9 +35,10 @@ pub use host::{HostRoom, most_memory};
 pub use keys::{KEYS, Key};
 pub use mac::derived_mac;
 pub use model::{
-    AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, Parsed, PluginSpec, Role,
+    AddressRange, ClusterSpec, ConfigPlaces, ImageSpec, KeyLines, NetworkSpec, NodeSpec, Parsed, PluginSpec,
+    Role,
 };
-pub use plugin_config::plugin_config;
+pub use plugin_config::{plugin_config, plugin_config_places};
 
 use toml::de::DeTable;
 

@@ -25,7 +25,7 @@ enum Limit {
 }
 
 /// Of each figure of which something is promised.
-static LIMITS: [(&str, Limit); 27] = [
+static LIMITS: [(&str, Limit); 31] = [
     ("up-to-all-ready", Limit::MostRatio(0.90)),
     ("status", Limit::Most(50.0)),
     ("host-agent-resident", Limit::Most(64.0)),
@@ -53,6 +53,11 @@ static LIMITS: [(&str, Limit); 27] = [
     ("follow-latency", Limit::Most(20.0)),
     // The window and 50 ms.
     ("follow-latency-merged", Limit::Most(300.0)),
+    ("plugin-spawn", Limit::Most(25.0)),
+    ("plugin-resident", Limit::Most(12.0)),
+    // Of kubectl, with the same file in the same run.
+    ("plugin-apply", Limit::MostRatio(1.5)),
+    ("plugin-apply-again", Limit::MostRatio(0.5)),
     // The window and 400 ms.
     ("follow-latency-lab", Limit::Most(650.0)),
 ];

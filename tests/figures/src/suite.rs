@@ -5,6 +5,10 @@
 pub enum Suite {
     /// `tests/fleet`: simulated agents, no VM.
     Fleet,
+    /// `host-agent/plugin-process`: plugins' processes in their sandbox.
+    Spawn,
+    /// `host-agent/plugins`: what plugins apply, against an API server without nodes.
+    Plugins,
     /// `tests/lab`: real VMs, inside of a lab.
     Lab,
 }
@@ -20,7 +24,7 @@ pub struct Bench {
     pub figures: &'static [&'static str],
 }
 
-static BENCHES: [Bench; 6] = [
+static BENCHES: [Bench; 8] = [
     Bench { suite: Suite::Fleet, name: "follow", figures: &["follow-latency", "follow-latency-merged"] },
     Bench {
         suite: Suite::Fleet,
@@ -58,6 +62,8 @@ static BENCHES: [Bench; 6] = [
             "status-1000",
         ],
     },
+    Bench { suite: Suite::Spawn, name: "spawn", figures: &["plugin-spawn", "plugin-resident"] },
+    Bench { suite: Suite::Plugins, name: "apply", figures: &["plugin-apply", "plugin-apply-again"] },
     Bench { suite: Suite::Lab, name: "up", figures: &["up-to-all-ready"] },
     Bench {
         suite: Suite::Lab,
@@ -74,13 +80,15 @@ static BENCHES: [Bench; 6] = [
 ];
 
 impl Suite {
-    /// Both, in the order in which they run.
-    pub const ALL: [Self; 2] = [Self::Fleet, Self::Lab];
+    /// All, in the order in which they run.
+    pub const ALL: [Self; 4] = [Self::Fleet, Self::Spawn, Self::Plugins, Self::Lab];
 
     /// `fleet`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fleet => "fleet",
+            Self::Spawn => "spawn",
+            Self::Plugins => "plugins",
             Self::Lab => "lab",
         }
     }
@@ -135,6 +143,8 @@ mod tests {
             of(Suite::Lab, &["node-agent-resident", "up-to-all-ready", "status"]),
             Ok(vec!["up", "running"])
         );
+        assert_eq!(of(Suite::Spawn, &["plugin-resident"]), Ok(vec!["spawn"]));
+        assert_eq!(of(Suite::Plugins, &["apply"]), Ok(vec!["apply"]));
         assert_eq!(of(Suite::Lab, &["scale"]), Ok(vec![]), "it is of another program");
         let unknown = of(Suite::Lab, &["status", "boot"]).expect_err("there is none");
         assert!(
@@ -145,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_lab_is_needed_for_its_own_benches_only() {
-        assert_eq!(suites(&[]), Ok(vec![Suite::Fleet, Suite::Lab]));
+        assert_eq!(suites(&[]), Ok(Suite::ALL.to_vec()));
         assert_eq!(suites(&wanted(&["status-1000", "follow"])), Ok(vec![Suite::Fleet]));
         assert_eq!(suites(&wanted(&["scale", "up"])), Ok(vec![Suite::Fleet, Suite::Lab]));
         assert!(suites(&wanted(&["boot"])).is_err());

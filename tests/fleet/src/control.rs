@@ -36,7 +36,8 @@ impl Control {
 
     /// Begins an `up`; it ends when all agents have done their steps.
     pub fn apply(&self, host: &Host, cluster: &Cluster) -> Result<()> {
-        let spec = Some(SpecFile { name: "cluster.toml".to_owned(), text: cluster.text() });
+        let spec =
+            Some(SpecFile { name: "cluster.toml".to_owned(), text: cluster.text(), ..Default::default() });
         let request = ApplyRequest { spec, allow_destructive: true, ..ApplyRequest::default() };
         let applied = self.call(host, async move |mut client: Client| -> Result<ApplyResponse> {
             Ok(client.apply(request).await?.into_inner())

@@ -31,6 +31,7 @@ fn is_home(path: &Path) -> bool {
     matches!(
         parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..],
         ["state", "pki", _, "node-ca.pem" | "kubernetes.json"]
+            | ["state", "plugins", "secrets", _, _, _, _]
             | ["nodes", _, "state", "identity.json" | "pending.json" | "desired.pb"]
             | ["kubeconfig"]
     )
@@ -207,6 +208,7 @@ fn no_secret_is_where_others_see_it() -> Result<()> {
     let mut canaries = secrets(&host)?;
     let admin = Canary::of_file("kubeconfig", &fs::read(&kubeconfig)?)?;
     ensure!(admin.len() == 2, "the administrator's key and its base64: {admin:?}");
+    let of_plugin = keep_for_a_plugin(&host)?;
     let mut places = look_around(&lab, &host)?;
 
     phase("down");
@@ -216,6 +218,9 @@ fn no_secret_is_where_others_see_it() -> Result<()> {
     for secret in host.tap()?.secrets() {
         canaries.push(Canary::of_bytes("join secret", &hex::decode(secret)?));
     }
+    canaries.push(of_plugin);
+    let left = files(&host.file("state/plugins/secrets"))?;
+    ensure!(left.is_empty(), "down left secrets of plugins: {left:?}");
     let after = look_around(&lab, &host)?;
     places.extend(after.into_iter().map(|(place, bytes)| (format!("after down, {place}"), bytes)));
     for (number, (what, bytes)) in processes.end()?.into_iter().enumerate() {
@@ -236,6 +241,21 @@ fn no_secret_is_where_others_see_it() -> Result<()> {
 
     phase("looking for what was planted");
     planted_secrets_are_found(&lab, &host)
+}
+
+/// A secret that a plugin is to have comes from a file, and is at home with the host agent from then on.
+fn keep_for_a_plugin(host: &SimulatedHost) -> Result<Canary> {
+    let mut bytes = [0; 32];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let secret = hex::encode(bytes);
+    let file = host.file("plugin-secret");
+    fs::write(&file, &secret)?;
+    let from = format!("admin.password=@{}", file.display());
+    host.k8sctl(&["plugin", "config", "hello", "--secret", &from])?;
+    fs::remove_file(&file)?;
+    let home = files(&host.file("state/plugins/secrets"))?;
+    ensure!(home.len() == 1 && fs::read_to_string(&home[0])? == secret, "it is not at home: {home:?}");
+    Ok(Canary::of_bytes("secret of a plugin", secret.as_bytes()))
 }
 
 /// The same places, with a secret in each.

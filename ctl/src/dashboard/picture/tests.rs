@@ -1,6 +1,7 @@
 use super::*;
 use crate::dashboard::fake::{at, model, now, operation, status, troubled};
 use crate::dashboard::model::{Feed, News};
+use crate::view::BlockingView;
 
 fn picture(news: impl IntoIterator<Item = News>) -> Picture {
     Picture::of(&model(news), now())
@@ -89,4 +90,26 @@ fn ages_do_not_run_backwards_and_damaged_times_have_none() {
     status.nodes[1].powered_on = Some("yesterday".to_owned());
     let picture = picture([News::Status(status)]);
     assert_eq!((picture.nodes[0].age.as_str(), picture.nodes[1].age.as_str()), ("0s", ""));
+}
+
+#[test]
+fn what_blocks_a_plugin_is_told_instead_of_its_state() {
+    let mut status = status();
+    let plugin = &mut status.plugins[0];
+    plugin.state = "Installing".to_owned();
+    plugin.blocking = Some(BlockingView {
+        object: "apps/v1 Deployment hello/hello".to_owned(),
+        reason: "0 of 2 pods are available".to_owned(),
+        pod: Some("pod hello-1 on worker-1: container hello: ImagePullBackOff\x1b[2J".to_owned()),
+        since: None,
+    });
+    let blocked = picture([News::Status(status.clone())]);
+    assert_eq!(blocked.plugins[0].state, said(Tone::Warn, "Installing"));
+    let message = "apps/v1 Deployment hello/hello: 0 of 2 pods are available \
+                   (pod hello-1 on worker-1: container hello: ImagePullBackOff\\x1b[2J)";
+    assert_eq!(blocked.plugins[0].message, message);
+    for (state, tone) in [("Quarantined", Tone::Bad), ("Pending", Tone::Warn), ("Available", Tone::Plain)] {
+        status.plugins[0].state = state.to_owned();
+        assert_eq!(picture([News::Status(status.clone())]).plugins[0].state, said(tone, state));
+    }
 }

@@ -1,215 +1,213 @@
-//! Applies a checked plan: whose are the objects, then server-side apply in order, waiting where later objects
-//! need earlier ones, then what the last plan had and this one does not. Called through [`Engine::install`].
+//! Applies a checked plan: whose are the objects, what would the server say, then stage by stage, waiting where later
+//! objects need earlier ones, then readiness, then what an earlier plan had and this one does not. Nothing is written
+//! while anything could still be refused.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use k8sctl_types::failure::Failure;
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use kube::core::DynamicObject;
-use serde_json::{Value, json};
+use plugin_plan::{CheckedPlan, ObjectKey, Planned, Stage};
 use tokio::time::Instant;
 
-use super::{Engine, MANAGED_BY_LABEL, OWNER_ANNOTATION, PLUGIN_LABEL, store_failure};
-use crate::inventory::Entry;
-use crate::plan::{ObjectKey, Planned, ReadinessRule, rank};
+use super::meta::Ownership;
+use super::preflight::{Judged, Verdict, View};
+use super::write::Written;
+use super::{Engine, READS, together};
+use crate::inventory::Bound;
 
-/// Whose a live object is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ownership {
-    /// There is none.
-    Absent,
-    /// We applied it.
-    Ours,
-    /// Somebody else made it.
-    Foreign,
+/// In the order in which they are applied.
+const STAGES: [Stage; 7] = [
+    Stage::Definitions,
+    Stage::Accounts,
+    Stage::Settings,
+    Stage::Network,
+    Stage::Workloads,
+    Stage::Admission,
+    Stage::Guarded,
+];
+
+/// What a person agreed to beyond the plan itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consent {
+    /// Objects of these names that others made are taken over.
+    pub adopt: bool,
+    /// Many objects are deleted at once.
+    pub prune_many: bool,
+    /// Definitions that are there stay as they are: a rollback does not take fields from objects of others.
+    pub keep_definitions: bool,
 }
 
-/// What an installation did.
+/// What an application did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Applied {
-    pub(crate) written: usize,
-    pub(crate) unchanged: usize,
-    pub(crate) pruned: usize,
+pub struct Applied {
+    /// Objects that were made, changed or made anew.
+    pub written: usize,
+    /// Objects that were as they should be.
+    pub unchanged: usize,
+    /// Objects that were deleted.
+    pub pruned: usize,
+}
+
+/// An object as it was after its write, or as it was found: whether it changed since is told by `fields`.
+struct Settled {
+    key: ObjectKey,
+    fields: Option<String>,
+    version: String,
+}
+
+impl Settled {
+    fn of(planned: &Planned, fields: Option<String>, version: String) -> Self {
+        Self { key: planned.key.clone(), fields, version }
+    }
 }
 
 impl Engine {
-    /// Applies the plan and waits until all of it is ready. The inventory holds every key already.
-    pub(crate) async fn install(
-        &self,
-        planned: &[Planned],
-        rules: &[ReadinessRule],
-    ) -> Result<Applied, Failure> {
-        let entries = self.inventory.entries().await.map_err(|error| store_failure(&self.plugin, &error))?;
-        self.check_ownership(planned, &entries).await?;
-
+    /// Brings the plan onto the cluster and waits until all of it is ready. The inventory holds every key already.
+    pub async fn apply(&self, plan: &CheckedPlan, consent: Consent) -> Result<Applied, Failure> {
         let deadline = Instant::now() + self.limits.ready;
-        let (first, rest): (Vec<_>, Vec<_>) = planned.iter().partition(|planned| rank(&planned.key) == 0);
-        let mut applied = Applied::default();
-        for (objects, prerequisite) in [(&first, true), (&rest, false)] {
-            for planned in objects.iter() {
-                match self.apply(planned, &entries, !prerequisite).await? {
-                    true => applied.written += 1,
-                    false => applied.unchanged += 1,
-                }
-            }
-            self.wait_ready(objects, rules, deadline).await?;
+        let entries = self.entries().await?;
+        let doomed = self.plan_prune(plan, &entries, consent)?;
+        let seen = self.observe(plan, &entries, true).await?;
+        let foreign = seen.iter().filter(|seen| seen.whose == Ownership::Foreign);
+        let foreign: Vec<String> = foreign.map(|seen| seen.planned.key.to_string()).collect();
+        if !foreign.is_empty() && !consent.adopt {
+            return Err(self.foreign_failure(&foreign));
         }
-        applied.pruned = self.prune(planned, &entries).await?;
-        Ok(applied)
+        let view = View::of(plan, &seen, consent);
+        let work = self.preflight(seen, &view).await?;
+
+        (self.points)("before-first-write");
+        let to_do = work.iter().filter(|one| one.is_to_do()).count();
+        if to_do > 0 {
+            self.say(format!("{to_do} of {} objects are to be written", work.len()));
+        }
+        let mut settled = self.settle_unchanged(&work).await?;
+        settled.extend(self.write_stages(plan, &work, deadline).await?);
+        let written = settled.iter().filter(|(_, written)| *written).count();
+        self.wait_ready(plan, &all(plan), deadline, written > 0).await?;
+        (self.points)("before-prune");
+        let pruned = self.prune(&doomed).await?;
+        (self.points)("before-saw");
+        self.see_again(settled.into_iter().map(|(settled, _)| settled).collect()).await?;
+        self.progress.blocked(None);
+        Ok(Applied { written, unchanged: work.len() - written, pruned })
     }
 
-    /// Nothing is written while any object belongs to somebody else.
-    async fn check_ownership(&self, planned: &[Planned], entries: &[Entry]) -> Result<(), Failure> {
-        let mut foreign = Vec::new();
-        for Planned { key, .. } in planned {
-            // A kind that the plan itself brings is not served yet, so it has no objects.
-            let Some(api) = self.served(key).await? else { continue };
-            let mut live = self.get(&api, key).await?;
-            if let Some(dying) = live.as_ref().filter(|live| live.metadata.deletion_timestamp.is_some()) {
-                self.say(format!("waiting for the old {key} to be gone"));
-                let uid = dying.metadata.uid.clone().unwrap_or_default();
-                self.wait_gone(&api, key, &uid).await?;
-                live = self.get(&api, key).await?;
-            }
-            if self.decide_ownership(entry_of(entries, key), live.as_ref()) == Ownership::Foreign {
-                foreign.push(key.to_string());
-            }
+    /// Notes what is as it should be, where that is not noted yet; those that were asked about.
+    async fn settle_unchanged(&self, work: &[Judged<'_>]) -> Result<Vec<(Settled, bool)>, Failure> {
+        let mut settled = Vec::new();
+        for one in work.iter().filter(|one| one.verdict == Verdict::Unchanged) {
+            // As it was seen last, or left to others: not asked about.
+            let Some(live) = &one.live else { continue };
+            let (planned, live) = (one.planned(), self.meta_of(live));
+            let generation = one.seen.entry.and_then(|entry| entry.generation).or(live.generation);
+            self.bind(planned, &live.uid, &live.version, generation).await?;
+            settled.push((Settled::of(planned, live.fields, live.version), false));
         }
-        if foreign.is_empty() {
-            return Ok(());
-        }
-        let reason =
-            format!("objects of these names exist and were not made by this plugin: {}", foreign.join(", "));
-        let next = "nothing was changed; rename or delete them, then run the same command again";
-        Err(self.failure("PLUGIN-OBJECT-FOREIGN", reason, next))
+        Ok(settled)
     }
 
-    /// By the UID that we noted; where an interrupted operation left none, by our annotation and field manager.
-    pub(super) fn decide_ownership(&self, entry: Option<&Entry>, live: Option<&DynamicObject>) -> Ownership {
-        let Some(live) = live else { return Ownership::Absent };
-        let Some(entry) = entry else { return Ownership::Foreign };
-        if entry.uid.is_some() && entry.uid == live.metadata.uid {
-            return Ownership::Ours;
-        }
-        let annotations = live.metadata.annotations.as_ref();
-        let annotated = annotations.and_then(|all| all.get(OWNER_ANNOTATION)) == Some(&self.owner);
-        let managed = live.metadata.managed_fields.iter().flatten().any(|fields| {
-            fields.manager.as_ref() == Some(&self.manager) && fields.operation.as_deref() == Some("Apply")
-        });
-        if annotated && managed { Ownership::Ours } else { Ownership::Foreign }
-    }
-
-    pub(super) async fn get(
-        &self,
-        api: &Api<DynamicObject>,
-        key: &ObjectKey,
-    ) -> Result<Option<DynamicObject>, Failure> {
-        api.get_opt(&key.name).await.map_err(|error| self.api_failure(key, "read", &error))
-    }
-
-    /// Applies one object; `false`: it was as it should be, and nothing was written.
-    async fn apply(
+    pub(super) async fn bind(
         &self,
         planned: &Planned,
-        entries: &[Entry],
-        wait_for_kind: bool,
-    ) -> Result<bool, Failure> {
-        let key = &planned.key;
-        if wait_for_kind {
-            self.wait_served(key).await?;
-        }
-        let api = self.api(key).await?;
-        let live = self.get(&api, key).await?;
-        let ours = match self.decide_ownership(entry_of(entries, key), live.as_ref()) {
-            Ownership::Absent => None,
-            Ownership::Ours => live,
-            Ownership::Foreign => {
-                let reason = format!("somebody else made {key} while this was installed");
-                let next = "rename or delete it, then run the same command again";
-                return Err(self.failure("PLUGIN-OBJECT-FOREIGN", reason, next));
-            }
+        uid: &str,
+        version: &str,
+        generation: Option<i64>,
+    ) -> Result<(), Failure> {
+        let bound = Bound {
+            uid: uid.to_owned(),
+            applied_sha256: planned.sha256.clone(),
+            seen_version: version.to_owned(),
+            generation,
         };
-        let mut wanted = self.with_marks(&planned.object);
-        let params = PatchParams::apply(&self.manager).validation_strict();
-        if let Some(live) = &ours {
-            // The UID makes the server refuse where the object was replaced since we looked.
-            wanted["metadata"]["uid"] = json!(live.metadata.uid);
-            let would_be = api
-                .patch(&key.name, &params.clone().dry_run(), &Patch::Apply(&wanted))
-                .await
-                .map_err(|error| self.api_failure(key, "apply", &error))?;
-            if same(live, &would_be) {
-                self.bind(key, live).await?;
-                return Ok(false);
+        self.inventory.bind(&planned.key, &bound).await.map_err(|error| self.store_failure(&error))
+    }
+
+    /// Writes what is to be written; each object, and whether it was.
+    async fn write_stages(
+        &self,
+        plan: &CheckedPlan,
+        work: &[Judged<'_>],
+        deadline: Instant,
+    ) -> Result<Vec<(Settled, bool)>, Failure> {
+        let mut settled = Vec::new();
+        for stage in STAGES {
+            let is_due = |one: &&Judged<'_>| one.is_to_do() && one.planned().stage == stage;
+            let due: Vec<&Judged<'_>> = work.iter().filter(is_due).collect();
+            if stage == Stage::Guarded && !due.is_empty() {
+                let before: Vec<&Planned> =
+                    plan.objects.iter().filter(|planned| planned.stage < Stage::Guarded).collect();
+                self.wait_ready(plan, &before, deadline, false).await?;
+                let guarded: Vec<&Planned> = due.iter().map(|one| one.planned()).collect();
+                self.open_gate(plan, &guarded).await?;
+            }
+            settled.extend(self.write_all(&due).await?);
+            let more = work.iter().any(|one| one.is_to_do() && one.planned().stage > stage);
+            if stage == Stage::Definitions && more {
+                self.wait_definitions(plan).await?;
+            }
+            if !due.is_empty() {
+                (self.points)("after-stage");
             }
         }
-        let written = api
-            .patch(&key.name, &params, &Patch::Apply(&wanted))
-            .await
-            .map_err(|error| self.api_failure(key, "apply", &error))?;
-        self.bind(key, &written).await?;
-        self.say(format!("{} {key}", if ours.is_some() { "changed" } else { "created" }));
-        Ok(true)
+        Ok(settled)
     }
 
-    fn with_marks(&self, object: &Value) -> Value {
-        let mut object = object.clone();
-        let mut mark = |map: &str, name: &str, value: &str| {
-            let map = &mut object["metadata"][map];
-            if !map.is_object() {
-                *map = json!({});
-            }
-            map[name] = json!(value);
-        };
-        mark("labels", MANAGED_BY_LABEL, "k8sctl");
-        mark("labels", PLUGIN_LABEL, &self.plugin);
-        mark("annotations", OWNER_ANNOTATION, &self.owner);
-        object
-    }
-
-    async fn bind(&self, key: &ObjectKey, live: &DynamicObject) -> Result<(), Failure> {
-        let uid = live.metadata.uid.as_deref().unwrap_or_default();
-        self.inventory.bind(key, uid).await.map_err(|error| store_failure(&self.plugin, &error))
-    }
-
-    /// Deletes what an earlier plan had and this one does not; never what holds other things or data.
-    async fn prune(&self, planned: &[Planned], entries: &[Entry]) -> Result<usize, Failure> {
-        const KEPT: [&str; 5] = [
-            "Namespace",
-            "CustomResourceDefinition",
-            "PersistentVolume",
-            "PersistentVolumeClaim",
-            "StorageClass",
-        ];
-        let mut pruned = 0;
-        for entry in entries.iter().rev() {
-            if planned.iter().any(|planned| planned.key.same_object(&entry.key)) {
-                continue;
-            }
-            if KEPT.contains(&entry.key.kind.as_str()) {
-                self.say(format!("kept {}: only `k8sctl plugin remove` deletes one", entry.key));
-                continue;
-            }
-            pruned += usize::from(self.delete(entry).await?);
+    /// Writes some at a time. When one has failed no other is begun; what runs is let finish.
+    async fn write_all(&self, due: &[&Judged<'_>]) -> Result<Vec<(Settled, bool)>, Failure> {
+        let failed = AtomicBool::new(false);
+        let mut asked = Vec::with_capacity(due.len());
+        for one in due {
+            asked.push(self.write_unless(one, &failed));
         }
-        Ok(pruned)
+        let mut settled = Vec::with_capacity(due.len());
+        for (one, answer) in due.iter().zip(together(self.limits.parallel, asked).await) {
+            // `None` stands behind the failure that is given.
+            if let Some(Written { fields, version, changed }) = answer? {
+                settled.push((Settled::of(one.planned(), fields, version), changed));
+            }
+        }
+        Ok(settled)
+    }
+
+    async fn write_unless(&self, one: &Judged<'_>, failed: &AtomicBool) -> Result<Option<Written>, Failure> {
+        if failed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let written = self.write(one).await;
+        failed.fetch_or(written.is_err(), Ordering::Relaxed);
+        let written = written?;
+        let key = &one.planned().key;
+        if key.is_namespace() && written.changed {
+            self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(key.name.clone());
+        }
+        Ok(Some(written))
+    }
+
+    /// Notes the versions that the objects have by now, so that the next application need not ask. Statuses make new
+    /// versions all the time; an object of which somebody took a field from us is not noted, and is asked about again.
+    async fn see_again(&self, settled: Vec<Settled>) -> Result<(), Failure> {
+        let mut asked = Vec::with_capacity(settled.len());
+        for one in &settled {
+            asked.push(self.version_now(one));
+        }
+        let mut seen = Vec::new();
+        for (one, answer) in settled.iter().zip(together(READS, asked).await) {
+            if let Some(version) = answer? {
+                seen.push((one.key.clone(), version));
+            }
+        }
+        self.inventory.saw(seen).await.map_err(|error| self.store_failure(&error))
+    }
+
+    async fn version_now(&self, one: &Settled) -> Result<Option<String>, Failure> {
+        let Some(place) = self.served(&one.key).await? else { return Ok(None) };
+        let live = self.meta(&place, &one.key).await?;
+        let still_ours = live.filter(|live| live.fields.is_some() && live.fields == one.fields);
+        Ok(still_ours.map(|live| live.version).filter(|version| *version != one.version))
     }
 }
 
-fn entry_of<'a>(entries: &'a [Entry], key: &ObjectKey) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.key.same_object(key))
-}
-
-/// Do both say the same, apart from what the server counts?
-fn same(live: &DynamicObject, would_be: &DynamicObject) -> bool {
-    let bare = |object: &DynamicObject| {
-        let mut object = object.clone();
-        object.metadata.managed_fields = None;
-        object.metadata.resource_version = None;
-        object.metadata.generation = None;
-        if let Some(data) = object.data.as_object_mut() {
-            data.remove("status");
-        }
-        object
-    };
-    bare(live) == bare(would_be)
+fn all(plan: &CheckedPlan) -> Vec<&Planned> {
+    plan.objects.iter().collect()
 }

@@ -1,85 +1,148 @@
-//! What lies in a namespace that we made and is not ours: it decides whether `remove` may delete the namespace. If
-//! anything cannot be listed the answer is unknown, and unknown counts as foreign.
+//! What lies in a namespace that we made, or is of a kind that we defined, and is not ours: it decides whether `remove`
+//! may delete the namespace or the definition. If anything cannot be listed the answer is unknown, and unknown counts as
+//! foreign.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroup, ObjectMeta};
 use k8sctl_types::failure::Failure;
-use kube::Api;
 use kube::api::ListParams;
-use kube::core::DynamicObject;
-use kube::core::discovery::{ApiResource, Scope};
+use kube::core::discovery::ApiResource;
+use plugin_plan::ObjectKey;
+use serde_json::Value;
 
-use super::Engine;
-use crate::plan::ObjectKey;
+use super::request::{Place, Trouble};
+use super::{Engine, READS, together};
+use crate::inventory::Entry;
+
+/// Objects that are named.
+const NAMED: usize = 5;
 
 impl Engine {
-    /// Names of foreign objects in a namespace, `ConfigMap notes`.
-    pub(super) async fn foreign_objects(&self, namespace: &str) -> Result<Vec<String>, Failure> {
+    /// Names of foreign objects in a namespace, `ConfigMap notes`. `accounts`: those that were ours there, whose tokens
+    /// go a moment after them.
+    pub(super) async fn foreign_objects(
+        &self,
+        namespace: &str,
+        accounts: &BTreeSet<&str>,
+    ) -> Result<Vec<String>, Failure> {
         let resources = match self.listable().await {
             Ok(resources) => resources,
-            Err(error) => {
-                return Ok(vec![format!("what cannot be listed ({})", super::api::chain(&error))]);
-            }
+            Err(trouble) => return Ok(vec![format!("what cannot be listed ({})", trouble.message())]),
         };
-        let mut found: Vec<(String, ObjectMeta)> = Vec::new();
-        for resource in resources {
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            match api.list_metadata(&ListParams::default()).await {
-                Ok(list) => {
-                    found.extend(list.items.into_iter().map(|item| (resource.kind.clone(), item.metadata)))
-                }
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
-                Err(error) => {
-                    let key = ObjectKey {
-                        group: resource.group,
-                        version: resource.version,
-                        kind: resource.kind,
-                        namespace: namespace.to_owned(),
-                        name: "*".to_owned(),
-                    };
-                    return Err(self.api_failure(&key, "list", &error));
-                }
-            }
+        let mut asked = Vec::with_capacity(resources.len());
+        for resource in &resources {
+            asked.push(self.list_in(resource, namespace));
         }
-        Ok(decide_foreign(&found))
+        let mut found: Vec<(String, ObjectMeta)> = Vec::new();
+        for (resource, answer) in resources.iter().zip(together(READS, asked).await) {
+            found.extend(answer?.into_iter().map(|metadata| (resource.kind.clone(), metadata)));
+        }
+        Ok(decide_foreign(&found, accounts))
+    }
+
+    async fn list_in(&self, resource: &ApiResource, namespace: &str) -> Result<Vec<ObjectMeta>, Failure> {
+        let place = Place::new(&self.client, resource, Some(namespace));
+        let key = ObjectKey {
+            group: resource.group.clone(),
+            version: resource.version.clone(),
+            kind: resource.kind.clone(),
+            namespace: namespace.to_owned(),
+            name: "*".to_owned(),
+        };
+        let params = ListParams::default();
+        match self.tried(&key, || place.list_typed_metadata(&params)).await {
+            Ok(items) => Ok(items.into_iter().map(|item| item.metadata).collect()),
+            Err(trouble) if matches!(trouble.code(), 404 | 405) => Ok(Vec::new()),
+            Err(trouble) => Err(self.request_failure(&key, "list", &trouble)),
+        }
     }
 
     /// Kinds that live in namespaces and can be listed and deleted, each in one version.
-    async fn listable(&self) -> Result<Vec<ApiResource>, kube::Error> {
-        let mut groups = vec![kube::discovery::group(&self.client, "").await?];
-        for group in self.client.list_api_groups().await?.groups {
-            groups.push(kube::discovery::group(&self.client, &group.name).await?);
+    async fn listable(&self) -> Result<Vec<ApiResource>, Trouble> {
+        let groups = self.once(async { self.client.list_api_groups().await.map_err(Trouble::from) }).await?;
+        let preferred = |group: APIGroup| {
+            let version = group.preferred_version.or(group.versions.into_iter().next())?.version;
+            Some((group.name, version))
+        };
+        let mut versions = vec![(String::new(), "v1".to_owned())];
+        versions.extend(groups.groups.into_iter().filter_map(preferred));
+        let mut asked = Vec::with_capacity(versions.len());
+        for (group, version) in &versions {
+            asked.push(self.once(self.list_kinds(group, version)));
         }
-        let can = |operations: &[String], verb: &str| operations.iter().any(|operation| operation == verb);
-        Ok(groups
-            .iter()
-            .flat_map(|group| group.recommended_resources())
-            .filter(|(_, capabilities)| {
-                capabilities.scope == Scope::Namespaced
-                    && can(&capabilities.operations, "list")
-                    && can(&capabilities.operations, "delete")
-            })
-            .map(|(resource, _)| resource)
-            .collect())
+        let mut resources = Vec::new();
+        for answer in together(READS, asked).await {
+            let can = |verbs: &[String], verb: &str| verbs.iter().any(|one| one == verb);
+            let usable = answer?.into_iter().filter(|served| {
+                served.namespaced && can(&served.verbs, "list") && can(&served.verbs, "delete")
+            });
+            resources.extend(usable.map(|served| served.resource));
+        }
+        Ok(resources)
     }
+
+    /// Objects of a definition's kind that are not in the inventory, `hello/pool`.
+    pub(super) async fn foreign_of_kind(
+        &self,
+        definition: &Value,
+        entries: &[Entry],
+    ) -> Result<Vec<String>, Failure> {
+        let text = |pointer: &str| {
+            definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
+        let served = versions.into_iter().flatten().find(|version| version["served"] == true);
+        let Some(version) = served.and_then(|version| version["name"].as_str()) else {
+            return Ok(Vec::new());
+        };
+        let mut key = ObjectKey {
+            group: text("/spec/group"),
+            version: version.to_owned(),
+            kind: text("/spec/names/kind"),
+            namespace: String::new(),
+            name: "*".to_owned(),
+        };
+        let Some(place) = self.everywhere(&key).await? else { return Ok(Vec::new()) };
+        let params = ListParams::default();
+        let listed = self.tried(&key, || place.list_metadata(&params)).await;
+        let listed = listed.map_err(|trouble| self.request_failure(&key, "list", &trouble))?;
+        let mut foreign = Vec::new();
+        for object in &listed {
+            let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+            (key.namespace, key.name) = (text("namespace"), text("name"));
+            if !entries.iter().any(|entry| entry.key.same_object(&key)) {
+                let place =
+                    if key.namespace.is_empty() { String::new() } else { format!("{}/", key.namespace) };
+                foreign.push(format!("{} {place}{}", key.kind, key.name));
+            }
+        }
+        Ok(foreign)
+    }
+}
+
+/// The first few, and how many more.
+pub(super) fn some_of(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = names.len() - shown.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// Those that nobody will clean up by himself: not made by Kubernetes in every namespace, not on their way out, not
 /// owned by another object of the namespace (which counts itself), nor by one that is gone.
-fn decide_foreign(found: &[(String, ObjectMeta)]) -> Vec<String> {
-    const BY_CONTROLLERS: [&str; 3] = ["Event", "Endpoints", "EndpointSlice"];
+fn decide_foreign(found: &[(String, ObjectMeta)], accounts: &BTreeSet<&str>) -> Vec<String> {
+    const BY_CONTROLLERS: [&str; 4] = ["Event", "Endpoints", "EndpointSlice", "Lease"];
     let mut seen = HashSet::new();
     let mut foreign = Vec::new();
     for (kind, metadata) in found {
         let name = metadata.name.as_deref().unwrap_or_default();
-        let token_of = |annotation: &str| metadata.annotations.as_ref().and_then(|all| all.get(annotation));
+        let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name));
         let everywhere = match kind.as_str() {
             "ServiceAccount" => name == "default",
             "ConfigMap" => name == "kube-root-ca.crt",
-            "Secret" => {
-                token_of("kubernetes.io/service-account.name").is_some_and(|account| account == "default")
-            }
+            "Secret" => annotation("kubernetes.io/service-account.name")
+                .is_some_and(|account| account == "default" || accounts.contains(account.as_str())),
             kind => BY_CONTROLLERS.contains(&kind),
         };
         // Whatever owns an object of a namespace lies in the same namespace, or is a thing of the whole cluster.
@@ -102,6 +165,13 @@ mod tests {
         (kind.to_owned(), ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() })
     }
 
+    fn token(name: &str, account: &str) -> (String, ObjectMeta) {
+        let mut token = object("Secret", name);
+        let annotation = ("kubernetes.io/service-account.name".to_owned(), account.to_owned());
+        token.1.annotations = Some([annotation].into());
+        token
+    }
+
     #[test]
     fn what_kubernetes_makes_in_every_namespace_is_not_foreign() {
         let mut pod = object("Pod", "hello-1");
@@ -111,10 +181,25 @@ mod tests {
             object("ServiceAccount", "default"),
             object("ConfigMap", "kube-root-ca.crt"),
             object("Endpoints", "hello"),
+            object("Lease", "hello-leader"),
             pod,
             object("ConfigMap", "notes"),
             object("Secret", "mine"),
+            token("default-token-1", "default"),
+            token("hello-token-1", "hello"),
+            token("other-token-1", "other"),
         ];
-        assert_eq!(decide_foreign(&found), ["ConfigMap notes", "Secret mine"]);
+        let accounts = BTreeSet::from(["hello"]);
+        assert_eq!(
+            decide_foreign(&found, &accounts),
+            ["ConfigMap notes", "Secret mine", "Secret other-token-1"]
+        );
+    }
+
+    #[test]
+    fn of_many_the_first_are_named() {
+        let names: Vec<String> = (1..=7).map(|number| format!("ConfigMap c{number}")).collect();
+        assert!(some_of(&names).ends_with("ConfigMap c5 and 2 more"));
+        assert_eq!(some_of(&names[..1]), "ConfigMap c1");
     }
 }

@@ -1,113 +1,207 @@
-//! Brings a checked plan onto a cluster and takes it away again. Called by [`crate::host`], one [`Engine`] per
-//! operation; never sees a plugin's process.
+//! Brings a checked plan onto a cluster, keeps it so, and takes it away again. Called by the host, one [`Engine`] per
+//! operation or look; never sees a plugin's process. Whether a plan may be applied at all was decided before, in
+//! `plugin-plan`; here it is only carried out.
 //!
-//! - [`apply`]: server-side apply without force, nothing written where nothing would change
-//! - [`ready`]: pure: is this object ready, by the rule of its kind
-//! - [`wait`]: waits for that, or for absence, with a deadline that names the blocking object and its reason
-//! - [`remove`] and [`foreign`]: deletes by UID, keeps namespaces that hold what is not ours
-//! - [`api`]: kinds, the API's errors as failures
+//! - `apply`: the whole of it in order: observe, preflight, stages, readiness, prune
+//! - `observe`, `preflight`: what is there and whose, and what the server would say to each object; they write nothing
+//! - `write`, `secrets`: one object, with the values that nobody else sees
+//! - `gate`: kinds are served and webhooks answer before what needs them
+//! - `wait`, `explain`: readiness and absence, with a deadline that names the blocking object and its reason
+//! - `look`, `correct`: what others changed since, and undoing it; `diff`: what an apply would change
+//! - `prune`, `remove`, `foreign`: deletes by UID, keeps what holds others' things or data
+//! - `loss`: what a server may leave out of an object without loss
+//! - `kinds`, `request`, `retry`, `failures`: the API: which kinds, one request, which are made again, what failed
+//! - `progress`, `tell`: what others are told
 //!
 //! It is level-triggered: whatever was done by an operation that was interrupted, the same operation again ends in
 //! the same state.
 
-mod api;
 mod apply;
+mod correct;
+mod diff;
 mod explain;
+mod failures;
 mod foreign;
-mod ready;
+mod gate;
+mod kinds;
+mod look;
+mod loss;
+mod meta;
+mod observe;
+mod preflight;
+mod progress;
+mod prune;
 mod remove;
+mod request;
+mod retry;
+mod secrets;
+mod tell;
 mod wait;
+mod write;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use host_store::StoreError;
+use futures::StreamExt;
 use k8sctl_types::failure::Failure;
-use kube::core::discovery::{ApiCapabilities, ApiResource};
+use plugin_plan::SecretRef;
 use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
-use crate::inventory::Inventory;
+use crate::inventory::{Entry, Inventory, store_failure};
+use kinds::Kinds;
 
-pub(crate) use ready::has_readiness;
+pub use apply::{Applied, Consent};
+pub use correct::Corrected;
+pub use diff::{DiffAction, ObjectDiff};
+pub use look::{Look, Seen};
+pub use progress::{Blocking, Progress};
+pub use remove::Removed;
 
 /// Put on every object; holds a digest of cluster and plugin.
 const OWNER_ANNOTATION: &str = "k8sctl.dev/owner";
 const PLUGIN_LABEL: &str = "k8sctl.dev/plugin";
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// How long the engine waits.
+/// Requests that only read, at the same time.
+const READS: usize = 8;
+
+/// Called at each place where a crash must leave something that can be gone on with; in production it does nothing.
+pub type Points = fn(&'static str);
+
+/// The names that [`Points`] is called with by the engine.
+pub const POINTS: [&str; 8] = [
+    "before-first-write",
+    "before-bind",
+    "after-write",
+    "after-stage",
+    "before-prune",
+    "after-delete",
+    "before-saw",
+    "after-replaced",
+];
+
+/// How long the engine waits, and how much it does at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For all objects to become ready.
     pub ready: Duration,
-    /// For a deleted object to be gone.
+    /// For a deleted object, and the pods that it had, to be gone.
     pub gone: Duration,
     /// For a kind that the plan itself brings to be served.
     pub kind: Duration,
+    /// For an API server that does not answer, or says that it cannot now.
+    pub api: Duration,
+    /// For a webhook that must be asked.
+    pub webhook: Duration,
+    /// For all that is ready to be ready still.
+    pub stable: Duration,
+    /// Writes at the same time.
+    pub parallel: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             ready: Duration::from_secs(600),
+            // A namespace is looked at again up to a minute after its last pod has gone.
             gone: Duration::from_secs(600),
             kind: Duration::from_secs(60),
+            api: Duration::from_secs(180),
+            webhook: Duration::from_secs(120),
+            stable: Duration::from_secs(5),
+            parallel: 4,
         }
     }
 }
 
-/// One operation on one cluster.
-pub(crate) struct Engine {
+/// Where the values of secrets come from. They go to the Kubernetes API and nowhere else.
+pub trait Secrets: Send + Sync {
+    /// The value; the error is PLUGIN-SECRET.
+    fn value(&self, secret: &SecretRef) -> Result<zeroize::Zeroizing<Vec<u8>>, Failure>;
+}
+
+/// What an [`Engine`] is made of.
+pub struct EngineSetup {
+    /// With the rights of an administrator.
+    pub client: kube::Client,
+    /// The cluster's id, the inventory's key.
+    pub cluster_id: String,
+    /// Whose objects these are.
+    pub plugin: String,
+    /// Version of the API server, `v1.20.2`, for refusals.
+    pub kubernetes: String,
+    /// Rows of this plugin on this cluster.
+    pub inventory: Inventory,
+    /// How long it waits.
+    pub limits: Limits,
+    /// Who is told.
+    pub progress: Progress,
+    /// Where tests kill it.
+    pub points: Points,
+    /// Values of secrets.
+    pub secrets: Arc<dyn Secrets>,
+}
+
+/// One plugin on one cluster.
+pub struct Engine {
     client: kube::Client,
     plugin: String,
+    kubernetes: String,
     owner: String,
     manager: String,
     inventory: Inventory,
     limits: Limits,
-    progress: mpsc::Sender<String>,
-    kinds: Mutex<HashMap<(String, String), (ApiResource, ApiCapabilities)>>,
+    progress: Progress,
+    points: Points,
+    secrets: Arc<dyn Secrets>,
+    kinds: Kinds,
+    /// Namespaces that this operation made: not every part of the API server knows them at once.
+    made: Mutex<HashSet<String>>,
 }
 
 impl Engine {
-    pub(crate) fn new(
-        client: kube::Client,
-        cluster_id: &str,
-        plugin: &str,
-        inventory: Inventory,
-        limits: Limits,
-        progress: mpsc::Sender<String>,
-    ) -> Self {
+    /// An engine; asks nobody for anything yet.
+    pub fn new(setup: EngineSetup) -> Self {
+        let EngineSetup { cluster_id, plugin, .. } = &setup;
         Self {
-            client,
-            plugin: plugin.to_owned(),
             owner: hex::encode(Sha256::digest(format!("{cluster_id}/{plugin}"))),
             manager: format!("k8sctl/{plugin}"),
-            inventory,
-            limits,
-            progress,
-            kinds: Mutex::default(),
+            client: setup.client,
+            plugin: setup.plugin,
+            kubernetes: setup.kubernetes,
+            inventory: setup.inventory,
+            limits: setup.limits,
+            progress: setup.progress,
+            points: setup.points,
+            secrets: setup.secrets,
+            kinds: Kinds::default(),
+            made: Mutex::default(),
         }
     }
 
-    /// Tells whoever listens; a slow listener misses lines and holds up nothing.
     fn say(&self, line: impl Into<String>) {
-        let _ = self.progress.try_send(line.into());
+        self.progress.say(line);
     }
 
     fn failure(&self, id: &str, reason: impl Into<String>, next_step: impl Into<String>) -> Failure {
         Failure::new(id, format!("plugin {}", self.plugin), reason, next_step)
     }
+
+    fn store_failure(&self, error: &host_store::StoreError) -> Failure {
+        store_failure(&self.plugin, error)
+    }
+
+    async fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        self.inventory.entries().await.map_err(|error| self.store_failure(&error))
+    }
+
+    fn is_new_namespace(&self, namespace: &str) -> bool {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).contains(namespace)
+    }
 }
 
-/// The database could not keep the inventory.
-pub(crate) fn store_failure(plugin: &str, error: &StoreError) -> Failure {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-    Failure::new(
-        "PLUGIN-STORE",
-        format!("plugin {plugin}"),
-        format!("{error}{cause}"),
-        "see that the host agent's state directory has space and is writable, then run the same command again",
-    )
+/// The answers of all in their order, at most so many at a time.
+async fn together<F: Future>(width: usize, asked: Vec<F>) -> Vec<F::Output> {
+    futures::stream::iter(asked).buffered(width.max(1)).collect().await
 }

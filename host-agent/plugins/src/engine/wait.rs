@@ -1,169 +1,283 @@
-//! Waits: for kinds to be served, objects to be ready, objects to be gone. Every wait reads the truth again on each
-//! event and at least every [`LOOK`], and ends at its deadline with a failure that names what blocks it.
+//! Waits: for objects to be ready, and for objects to be gone. Every wait reads the truth again on each event and at least
+//! every [`LOOK`], and ends at its deadline with a failure that names what blocks it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use futures::StreamExt;
 use k8sctl_types::failure::Failure;
-use kube::Api;
-use kube::api::WatchParams;
-use kube::core::DynamicObject;
-use tokio::time::{Instant, timeout};
+use plugin_plan::readiness::{Readiness, ReadyContext, decide_ready, may_waver};
+use plugin_plan::{CheckedPlan, ObjectKey, Planned};
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Engine;
-use super::api::chain;
-use super::ready::{Readiness, decide_ready};
-use crate::plan::{ObjectKey, Planned, ReadinessRule};
+use super::observe::{entry_of, has_run};
+use super::request::Place;
+use super::{Blocking, Engine, READS, together};
+use crate::inventory::Entry;
 
 /// Longest time between two looks, whatever the events say.
 const LOOK: Duration = Duration::from_secs(2);
+/// What a blocking object's pods say is asked for so often.
+const EXPLAIN: Duration = Duration::from_secs(5);
+/// Longest that making an object anew waits for the old one.
+const REPLACED: Duration = Duration::from_secs(120);
 
-/// The object that blocks, how it was last seen, and why it blocks.
-struct Blocking {
-    api: Api<DynamicObject>,
-    key: ObjectKey,
-    live: Option<DynamicObject>,
+/// Why an object has to be gone, which says how long that may take and what it is called when it is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// We deleted it.
+    Deleted,
+    /// We deleted it to make it anew.
+    Replaced,
+    /// A namespace of ours was being deleted before we came.
+    NamespaceFirst,
+}
+
+/// An object that is not ready.
+struct Pending<'p> {
+    planned: &'p Planned,
+    live: Option<Value>,
     why: Readiness,
 }
 
 impl Engine {
-    /// Until every object is ready.
+    /// Until every one of these is ready. With `settle`: and still is a while later, where it may waver.
     pub(super) async fn wait_ready(
         &self,
+        plan: &CheckedPlan,
         planned: &[&Planned],
-        rules: &[ReadinessRule],
         deadline: Instant,
+        settle: bool,
     ) -> Result<(), Failure> {
-        let mut pending: Vec<&ObjectKey> = planned.iter().map(|planned| &planned.key).collect();
-        let mut said = String::new();
-        while let Some(blocking) = self.first_blocking(&mut pending, rules).await? {
-            let (why, hopeless) = match &blocking.why {
-                Readiness::Failed(why) => (why, true),
-                Readiness::Waiting(why) => (why, false),
-                Readiness::Ready => continue,
-            };
-            let line = format!("waiting for {}: {why}", blocking.key);
-            if line != said {
-                self.say(&line);
-                said = line;
+        let entries = self.entries().await?;
+        let looked_at: Vec<&Planned> =
+            planned.iter().copied().filter(|planned| !is_ready_when_there(plan, planned)).collect();
+        let mut pending = looked_at.clone();
+        loop {
+            self.wait_all(plan, &entries, pending, deadline).await?;
+            pending = looked_at.iter().copied().filter(|planned| may_waver(&planned.key)).collect();
+            if !settle || pending.is_empty() || self.limits.stable.is_zero() {
+                break;
             }
-            let now = Instant::now();
-            if hopeless || now >= deadline {
-                return Err(self.not_ready(&blocking, why, hopeless).await);
+            sleep(self.limits.stable).await;
+            if self.not_ready(plan, &entries, &pending).await?.is_empty() || Instant::now() >= deadline {
+                break;
             }
-            let version = blocking.live.and_then(|live| live.metadata.resource_version);
-            changed(&blocking.api, &blocking.key, version.as_deref(), LOOK.min(deadline - now)).await;
         }
         Ok(())
     }
 
-    /// Drops those that are ready from the front; the first that is not blocks.
-    async fn first_blocking(
+    async fn wait_all<'p>(
         &self,
-        pending: &mut Vec<&ObjectKey>,
-        rules: &[ReadinessRule],
-    ) -> Result<Option<Blocking>, Failure> {
-        while let Some(key) = pending.first().copied() {
-            let api = self.api(key).await?;
-            let (live, why) = match api.get_opt(&key.name).await {
-                Ok(Some(live)) => {
-                    let value = serde_json::to_value(&live).unwrap_or_default();
-                    let why = decide_ready(key, &value, rules);
-                    (Some(live), why)
-                }
-                Ok(None) => (None, Readiness::Failed("it was deleted by somebody else".to_owned())),
-                Err(error) => (None, Readiness::Waiting(format!("cannot read it: {}", chain(&error)))),
-            };
-            if why != Readiness::Ready {
-                return Ok(Some(Blocking { api, key: key.clone(), live, why }));
+        plan: &CheckedPlan,
+        entries: &[Entry],
+        mut pending: Vec<&'p Planned>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let (mut said, mut explained) = (String::new(), None::<Instant>);
+        loop {
+            let left = self.not_ready(plan, entries, &pending).await?;
+            let hopeless = left.iter().find(|one| matches!(one.why, Readiness::Failed(_)));
+            let Some(first) = hopeless.or(left.first()) else { return Ok(()) };
+            let (Readiness::Waiting(why) | Readiness::Failed(why)) = &first.why else { return Ok(()) };
+            let now = Instant::now();
+            if hopeless.is_some() || now >= deadline {
+                return Err(self.not_ready_failure(first, why, hopeless.is_some()).await);
             }
-            pending.remove(0);
+            let line = format!("waiting for {}: {why}", first.planned.key);
+            let is_news = line != said;
+            if is_news {
+                self.say(&line);
+                said = line;
+            }
+            if is_news || explained.is_none_or(|time| now - time >= EXPLAIN) {
+                let (pod, _) = self.explain(&first.planned.key, first.live.as_ref()).await;
+                self.tell_blocking(&first.planned.key, why, pod);
+                explained = Some(now);
+            }
+            self.wait_for_change(first, LOOK.min(deadline - now)).await;
+            pending = left.into_iter().map(|one| one.planned).collect();
         }
-        Ok(None)
     }
 
-    async fn not_ready(&self, blocking: &Blocking, why: &str, hopeless: bool) -> Failure {
-        let key = &blocking.key;
-        let (pod, evidence) = self.explain(key, blocking.live.as_ref()).await;
+    pub(super) fn tell_blocking(&self, key: &ObjectKey, why: &str, pod: Option<String>) {
+        let (object, reason) = (key.to_string(), why.to_owned());
+        self.progress.blocked(Some(Blocking { object, reason, pod, since: SystemTime::now() }));
+    }
+
+    /// Those that are not ready now, in their order.
+    async fn not_ready<'p>(
+        &self,
+        plan: &CheckedPlan,
+        entries: &[Entry],
+        planned: &[&'p Planned],
+    ) -> Result<Vec<Pending<'p>>, Failure> {
+        let mut asked = Vec::with_capacity(planned.len());
+        for one in planned.iter().copied() {
+            asked.push(self.pending(plan, entries, one));
+        }
+        let answers: Result<Vec<Pending<'p>>, Failure> = together(READS, asked).await.into_iter().collect();
+        Ok(answers?.into_iter().filter(|one| one.why != Readiness::Ready).collect())
+    }
+
+    async fn pending<'p>(
+        &self,
+        plan: &CheckedPlan,
+        entries: &[Entry],
+        planned: &'p Planned,
+    ) -> Result<Pending<'p>, Failure> {
+        let (live, why) = self.readiness(plan, planned, entry_of(entries, &planned.key)).await?;
+        Ok(Pending { planned, live, why })
+    }
+
+    /// The object as it is, and whether it is ready.
+    pub(super) async fn readiness(
+        &self,
+        plan: &CheckedPlan,
+        planned: &Planned,
+        entry: Option<&Entry>,
+    ) -> Result<(Option<Value>, Readiness), Failure> {
+        let key = &planned.key;
+        let live = match self.served(key).await? {
+            Some(place) => self.get(&place, key).await?,
+            None => None,
+        };
+        let Some(live) = live else {
+            let gone = || Readiness::Failed("it was deleted by somebody else".to_owned());
+            let why = if has_run(planned, entry) { Readiness::Ready } else { gone() };
+            return Ok((None, why));
+        };
+        let why = self.readiness_of(plan, planned, &live, entry.and_then(|entry| entry.generation)).await;
+        Ok((Some(live), why))
+    }
+
+    pub(super) async fn readiness_of(
+        &self,
+        plan: &CheckedPlan,
+        planned: &Planned,
+        live: &Value,
+        generation: Option<i64>,
+    ) -> Readiness {
+        let context = ReadyContext {
+            generation,
+            waits_for_consumer: self.waits_for_consumer(&planned.key, live).await,
+            may_be_empty: planned.handling.may_be_empty,
+        };
+        decide_ready(&planned.key, live, &plan.readiness, &context)
+    }
+
+    /// Whether a claim's class gives volumes to pods only. Where that cannot be read it counts as no.
+    async fn waits_for_consumer(&self, key: &ObjectKey, live: &Value) -> bool {
+        if !key.group.is_empty() || key.kind != "PersistentVolumeClaim" {
+            return false;
+        }
+        let Some(class) = live.pointer("/spec/storageClassName").and_then(Value::as_str) else {
+            return false;
+        };
+        let class = ObjectKey {
+            group: "storage.k8s.io".to_owned(),
+            version: "v1".to_owned(),
+            kind: "StorageClass".to_owned(),
+            namespace: String::new(),
+            name: class.to_owned(),
+        };
+        let Ok(Some(place)) = self.served(&class).await else { return false };
+        let class = self.get(&place, &class).await;
+        class.is_ok_and(|class| {
+            class.is_some_and(|class| class["volumeBindingMode"] == "WaitForFirstConsumer")
+        })
+    }
+
+    async fn wait_for_change(&self, pending: &Pending<'_>, at_most: Duration) {
+        let version = pending.live.as_ref().and_then(|live| live.pointer("/metadata/resourceVersion"));
+        let (key, version) = (&pending.planned.key, version.and_then(Value::as_str));
+        match (self.served(key).await, version) {
+            (Ok(Some(place)), Some(version)) => {
+                let _ = timeout(at_most, place.changed(&key.name, version)).await;
+            }
+            _ => sleep(at_most).await,
+        }
+    }
+
+    async fn not_ready_failure(&self, pending: &Pending<'_>, why: &str, hopeless: bool) -> Failure {
+        let key = &pending.planned.key;
+        let (pod, evidence) = self.explain(key, pending.live.as_ref()).await;
+        self.tell_blocking(key, why, pod.clone());
         let pod = pod.map(|pod| format!("; {pod}")).unwrap_or_default();
         let reason = if hopeless {
             format!("{key} will not become ready: {why}{pod}")
         } else {
             format!("{key} is not ready after {:?}: {why}{pod}", self.limits.ready)
         };
-        let next = format!("{} says more; the same command goes on from here", kubectl("describe", key));
+        let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
+        let next = format!(
+            "kubectl{place} describe {} {} says more; the same command goes on from here",
+            key.kind.to_lowercase(),
+            key.name
+        );
         self.failure("PLUGIN-NOT-READY", reason, next).with_evidence(evidence)
     }
 
     /// Until the object of this UID is gone.
     pub(super) async fn wait_gone(
         &self,
-        api: &Api<DynamicObject>,
+        place: &Place,
         key: &ObjectKey,
         uid: &str,
+        how: Gone,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.limits.gone;
+        let (limit, id) = match how {
+            Gone::Deleted => (self.limits.gone, "PLUGIN-NOT-GONE"),
+            Gone::Replaced => (self.limits.gone.min(REPLACED), "PLUGIN-NOT-GONE"),
+            Gone::NamespaceFirst => (self.limits.ready, "PLUGIN-NAMESPACE-ENDING"),
+        };
+        let deadline = Instant::now() + limit;
         let mut said = String::new();
         loop {
-            let live = self.get(api, key).await?;
-            let Some(live) = live.filter(|live| live.metadata.uid.as_deref() == Some(uid)) else {
+            let live = self.get(place, key).await?;
+            let Some(live) = live.filter(|live| live["metadata"]["uid"] == uid) else {
+                self.progress.blocked(None);
                 return Ok(());
             };
             let now = Instant::now();
             let held = self.what_holds(key, &live).await;
             if now >= deadline {
-                let reason =
-                    format!("{key} was deleted and is still there after {:?}: {held}", self.limits.gone);
-                let status = live.data.get("status").map(|status| status.to_string()).unwrap_or_default();
-                let next = format!(
-                    "{} -o yaml says more; see to what holds it, then run the same command again: it goes on from here",
-                    kubectl("get", key)
-                );
-                return Err(self.failure("PLUGIN-NOT-GONE", reason, next).with_evidence(status));
+                return Err(self.not_gone_failure(id, key, &live, limit, &held));
             }
             let line = format!("waiting until {key} is gone: {held}");
             if line != said {
                 self.say(&line);
+                self.tell_blocking(key, &held, None);
                 said = line;
             }
-            let version = live.metadata.resource_version.as_deref();
-            changed(api, key, version, LOOK.min(deadline - now)).await;
+            let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+            let _ = timeout(LOOK.min(deadline - now), place.changed(&key.name, version)).await;
         }
     }
 
-    /// Until the kind is served: its definition may have been established a moment ago.
-    pub(super) async fn wait_served(&self, key: &ObjectKey) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.limits.kind;
-        let group_is_builtin = !key.group.contains('.') || key.group.ends_with(".k8s.io");
-        while self.served(key).await?.is_none() {
-            if group_is_builtin || Instant::now() >= deadline {
-                break; // The caller says that it is not served.
+    fn not_gone_failure(
+        &self,
+        id: &str,
+        key: &ObjectKey,
+        live: &Value,
+        limit: Duration,
+        held: &str,
+    ) -> Failure {
+        let reason = match id {
+            "PLUGIN-NAMESPACE-ENDING" => {
+                format!("{key} is being deleted, and still is after {limit:?}: {held}")
             }
-            // Discovery has no events.
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-        Ok(())
+            _ => format!("{key} was deleted and is still there after {limit:?}: {held}"),
+        };
+        let status = live.get("status").map(Value::to_string).unwrap_or_default();
+        let next = "see to that, then run the same command again: it goes on from here";
+        self.failure(id, reason, next).with_evidence(status)
     }
 }
 
-/// What a person types to look at the object.
-fn kubectl(verb: &str, key: &ObjectKey) -> String {
-    let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
-    format!("kubectl{place} {verb} {} {}", key.kind.to_lowercase(), key.name)
-}
-
-/// Returns when the object has changed since `version`, and after `at_most` in any case.
-async fn changed(api: &Api<DynamicObject>, key: &ObjectKey, version: Option<&str>, at_most: Duration) {
-    let watch = async {
-        let params = WatchParams::default().fields(&format!("metadata.name={}", key.name)).timeout(30);
-        if let Some(version) = version
-            && let Ok(stream) = api.watch(&params, version).await
-            && let Some(Ok(_)) = Box::pin(stream).next().await
-        {
-            return;
-        }
-        // Nothing to watch, or it broke: the time decides.
-        std::future::pending::<()>().await;
-    };
-    let _ = timeout(at_most, watch).await;
+/// Whether there is nothing to look at once the object is there. Judged by the planned object, which has no status; what
+/// can become unready again is always looked at.
+pub(super) fn is_ready_when_there(plan: &CheckedPlan, planned: &Planned) -> bool {
+    let context = ReadyContext { generation: None, waits_for_consumer: false, may_be_empty: false };
+    !may_waver(&planned.key)
+        && decide_ready(&planned.key, &planned.object, &plan.readiness, &context) == Readiness::Ready
 }

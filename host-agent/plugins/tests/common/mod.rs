@@ -1,91 +1,148 @@
-//! What the tests of this crate share: programs built as real plugins are, plugin folders, and (in [`cluster`]) a
-//! real API server.
+//! What the tests of this crate share: a real API server ([`cluster`]), what runs on it ([`kubelet`]), plans
+//! ([`plans`]), faults ([`faults`]) and upstream's manifests ([`upstream`]).
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod bundle;
 pub mod cluster;
+pub mod faults;
+pub mod https;
+pub mod kubelet;
+pub mod plans;
+pub mod scenarios;
+pub mod upstream;
+pub mod webhook;
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use host_plugins::{ClusterFacts, Deadlines, Limits, PluginDir, PluginHost, SCHEMA};
-use host_store::Store;
-use k8sctl_command::Program;
+use host_plugins::engine::{Applied, Consent, Engine, EngineSetup, Points, Secrets};
+use host_plugins::inventory::Inventory;
+use host_plugins::{Limits, Progress, SCHEMA};
+use host_store::{Store, StoreError};
+use k8sctl_types::failure::Failure;
+use kube::Client;
+use plugin_plan::{CheckedPlan, SecretRef};
+use zeroize::Zeroizing;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use cluster::Cluster;
 
-/// This crate's directory, asked for when the test runs: checkouts that share a target directory share its programs.
-fn crate_dir() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests").into()
+/// The id of the one cluster of a test.
+pub const CLUSTER: &str = "cluster-1";
+
+/// The repository, asked for when the test runs: checkouts that share a target directory share its programs.
+pub fn workspace() -> PathBuf {
+    let ours = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests"));
+    ours.ancestors().nth(2).expect("two levels below the workspace").to_owned()
 }
 
-fn workspace() -> PathBuf {
-    crate_dir().ancestors().nth(2).expect("two levels below the workspace").to_owned()
+pub fn store() -> Store {
+    Store::in_memory(&[SCHEMA]).expect("a database in memory")
 }
 
-/// The program `hello`, static, by the script that `make build` calls: nothing to do after that.
-pub async fn hello_program() -> PathBuf {
-    // Among the test programs of cargo lies the folder that it builds into.
-    let test = std::env::current_exe().expect("this test has a path");
-    let target = test.ancestors().nth(3).expect("TARGET/PROFILE/deps/TEST").to_owned();
-    Program::new(workspace().join("tests/lab/cargo-build"), Duration::from_secs(1800))
-        .arg("--locked")
-        .env("CARGO_TARGET_DIR", &target)
-        .run()
-        .await
-        .expect("hello builds");
-    target.join("release/hello")
+/// Limits that suit tests: nothing settles, nothing takes long.
+pub fn limits() -> Limits {
+    Limits {
+        ready: Duration::from_secs(60),
+        gone: Duration::from_secs(60),
+        kind: Duration::from_secs(30),
+        api: Duration::from_secs(60),
+        webhook: Duration::from_secs(30),
+        stable: Duration::ZERO,
+        parallel: 4,
+    }
 }
 
-/// A program of `tests/programs`, static, with one behaviour.
-pub async fn hostile_program(behaviour: &str, folder: &Path) -> PathBuf {
-    let source = crate_dir().join("tests/programs");
-    let program = folder.join("probe");
-    Program::new("rustc", Duration::from_secs(300))
-        .args(["--edition", "2024", "-C", "target-feature=+crt-static", "--target", TARGET, "-o"])
-        .arg(&program)
-        .arg(source.join("probe.rs"))
-        .env("PROBE_BEHAVIOUR", behaviour)
-        .env("PROBE_FOLDER", folder)
-        .run()
-        .await
-        .expect("the hostile program compiles");
-    program
+/// Secrets that a test knows.
+#[derive(Clone, Debug, Default)]
+pub struct FakeSecrets(pub BTreeMap<SecretRef, Vec<u8>>);
+
+impl Secrets for FakeSecrets {
+    fn value(&self, secret: &SecretRef) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        let value = self.0.get(secret).cloned();
+        value.map(Zeroizing::new).ok_or_else(|| {
+            let reason = format!("nobody has set {}.{}", secret.handle, secret.key);
+            Failure::new("PLUGIN-SECRET", "a secret", reason, "set it")
+        })
+    }
 }
 
-/// A plugin folder with a program and the manifest of `hello`, changed by `edit`.
-pub fn plugin_folder(path: &Path, program: &Path, edit: impl FnOnce(String) -> String) {
-    let manifest =
-        std::fs::read_to_string(workspace().join("plugins/hello/plugin.toml")).expect("hello's manifest");
-    std::fs::create_dir_all(path).expect("the folder is made");
-    std::fs::write(path.join("plugin.toml"), edit(manifest)).expect("the manifest is written");
-    std::fs::copy(program, path.join("hello")).expect("the program is copied");
+/// One plugin on the cluster of a test, as the host would keep it.
+#[derive(Clone)]
+pub struct Installation {
+    pub plugin: String,
+    pub store: Store,
+    pub client: Client,
+    pub version: String,
+    pub limits: Limits,
+    pub points: Points,
+    pub secrets: FakeSecrets,
+    pub progress: Progress,
 }
 
-/// A host over one folder of plugins, with limits that suit tests.
-pub fn host(folder: &Path) -> PluginHost {
-    let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
-    host_with(folder, store, Duration::from_secs(60))
-}
+impl Installation {
+    pub fn new(cluster: &Cluster, plugin: &str) -> Self {
+        Self {
+            plugin: plugin.to_owned(),
+            store: store(),
+            client: cluster.client.clone(),
+            version: cluster.version.clone(),
+            limits: limits(),
+            points: |_| {},
+            secrets: FakeSecrets::default(),
+            progress: Progress::new(),
+        }
+    }
 
-/// The same, with objects that may take so long to be ready, and to be gone.
-pub fn host_with(folder: &Path, store: Store, patience: Duration) -> PluginHost {
-    let deadlines = Deadlines { conversation: Duration::from_secs(20), goodbye: Duration::from_secs(2) };
-    let limits = Limits { ready: patience, gone: patience, kind: Duration::from_secs(30) };
-    PluginHost::new(PluginDir::new([folder.to_owned()]), store).with_limits(deadlines, limits)
-}
+    pub fn inventory(&self) -> Inventory {
+        Inventory::new(self.store.clone(), CLUSTER, &self.plugin)
+    }
 
-/// The same, impatient with programs: for those that never answer.
-pub fn impatient_host(folder: &Path) -> PluginHost {
-    let deadlines = Deadlines { conversation: Duration::from_secs(4), goodbye: Duration::from_secs(2) };
-    host(folder).with_limits(deadlines, Limits::default())
-}
+    /// A new engine on what is there.
+    pub fn engine(&self) -> Engine {
+        Engine::new(EngineSetup {
+            client: self.client.clone(),
+            cluster_id: CLUSTER.to_owned(),
+            plugin: self.plugin.clone(),
+            kubernetes: self.version.clone(),
+            inventory: self.inventory(),
+            limits: self.limits,
+            progress: self.progress.clone(),
+            points: self.points,
+            secrets: Arc::new(self.secrets.clone()),
+        })
+    }
 
-pub fn facts() -> ClusterFacts {
-    ClusterFacts {
-        cluster_name: "home".to_owned(),
-        kubernetes_version: "v1.20.2".to_owned(),
-        node_names: vec!["k8s-worker-1".to_owned(), "k8s-worker-2".to_owned()],
-        images: [("workload".to_owned(), "lab.k8s-myhome/busybox:1".to_owned())].into(),
-        ..ClusterFacts::default()
+    /// What the host writes before an engine begins.
+    pub fn expect(&self, plan: &CheckedPlan) {
+        let keys: Vec<_> =
+            plan.objects.iter().map(|planned| (planned.key.clone(), planned.handling.keep)).collect();
+        let written = self.store.call_blocking(|connection| -> Result<(), StoreError> {
+            let transaction = connection.transaction()?;
+            Inventory::expect(&transaction, CLUSTER, &self.plugin, 1, &keys)?;
+            Ok(transaction.commit()?)
+        });
+        written.expect("it is written");
+    }
+
+    pub async fn apply(&self, plan: &CheckedPlan) -> Result<Applied, Failure> {
+        self.apply_with(plan, Consent::default()).await
+    }
+
+    pub async fn apply_with(&self, plan: &CheckedPlan, consent: Consent) -> Result<Applied, Failure> {
+        self.expect(plan);
+        self.engine().apply(plan, consent).await
+    }
+
+    /// What is told while `work` runs.
+    pub async fn lines<T>(&self, work: impl Future<Output = T>) -> (T, Vec<String>) {
+        let (mut lines, _) = self.progress.follow();
+        let done = work.await;
+        let mut told = Vec::new();
+        while let Ok(line) = lines.try_recv() {
+            told.push(line);
+        }
+        (done, told)
     }
 }

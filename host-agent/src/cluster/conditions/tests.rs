@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use host_plugins::PluginStatus;
 use k8sctl_proto::node::v1::{Hello, StatusReport, StepState, StepStatus};
 use k8sctl_types::failure::Failure;
 
 use super::*;
 use crate::cluster::fake::SPEC;
+use crate::cluster::node_requirements::tests::{flannel, pinned};
 use crate::cluster::progress::VmView;
 use crate::cluster::status::keep_since;
 use crate::kubernetes::KubernetesNode;
@@ -101,6 +103,36 @@ fn a_cluster_that_is_well_has_all_conditions_and_all_are_true() {
         section.split("\n\n").find(|part| part.contains("| `Ready` |")).expect("a table of the host's");
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     assert_eq!(rows.collect::<Vec<_>>(), types);
+}
+
+#[test]
+fn plugins_that_are_not_ready_are_named_with_what_blocks_them() {
+    let (mut cluster, mut observed) = well();
+    let plugin = |name: &str, state: PluginState, message: &str| PluginStatus {
+        name: name.to_owned(),
+        state,
+        message: message.to_owned(),
+        ..PluginStatus::default()
+    };
+    let told = |cluster: &ClusterRecord, observed: &Observed| {
+        let all = of_cluster(cluster, None, observed, time(0));
+        let found = all.into_iter().find(|it| it.r#type == "PluginsReady").expect("it is there");
+        (found.reason, found.message)
+    };
+    let said = |reason: &str, message: &str| (reason.to_owned(), message.to_owned());
+    assert_eq!(told(&cluster, &observed), said("NoPlugins", ""));
+    observed.plugins = vec![plugin("hello", PluginState::Ready, "")];
+    assert_eq!(told(&cluster, &observed), said("AllReady", ""));
+    observed.plugins.push(plugin("metallb", PluginState::Degraded, "a speaker is away"));
+    cluster.plugins = vec![pinned("flannel", Vec::new())];
+    let all = "metallb: Degraded: a speaker is away, flannel: it is not installed yet";
+    assert_eq!(told(&cluster, &observed), said("NotReady", all));
+    assert_eq!(untrue(&cluster, &observed), ["Ready=False NotAsDesired", "PluginsReady=False NotReady"]);
+    // The agents of this cluster say nothing of their protocol.
+    cluster.plugins = vec![flannel()];
+    let (reason, message) = told(&cluster, &observed);
+    assert_eq!(reason, "AgentTooOld");
+    assert!(message.starts_with("the agent of node control speaks protocol 0.0"), "{message}");
 }
 
 #[test]

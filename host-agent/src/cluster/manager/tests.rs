@@ -9,19 +9,20 @@ use host_hypervisor::{FakeHypervisor, Hypervisor};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec};
+use crate::cluster::fake::{FakeHostAgent, SPEC, other_spec, spec_file};
 use crate::events::Selection;
 use crate::records::OperationState;
 
 mod cut;
 mod deadlines;
 mod ends;
+mod plugins;
 mod told;
 mod turns;
 
 async fn up(manager: &Manager, spec: &str, yes: bool) -> Result<Applied, RequestError> {
-    let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
-    manager.apply(&file, "", yes, None).await
+    let file = spec_file(spec, "cluster.toml");
+    manager.apply(&file, "", yes, None, Role::Admin).await
 }
 
 fn id(applied: Result<Applied, RequestError>) -> String {
@@ -151,7 +152,7 @@ async fn a_plan_counts_the_memory_of_the_other_clusters() {
     agent.hypervisor.host().observed.host_memory_bytes = 20 << 30;
     let manager = agent.start().await;
     let notices = async |spec: &str| {
-        let file = control::SpecFile { text: spec.to_owned(), name: "cluster.toml".to_owned() };
+        let file = spec_file(spec, "cluster.toml");
         manager.plan_up(&file).await.expect("it is planned").plan.notices.join("\n")
     };
     assert!(!notices(SPEC).await.contains("memory"), "12 of 20 GiB");
@@ -210,7 +211,7 @@ async fn who_asks_again_after_a_failure_that_could_not_be_written_down_gets_anot
     assert_eq!(agent.failure_of(&first).await.id, "PLAN-CONSENT");
     set_read_only(&agent, false);
     // Its task has not looked again; the records have it as running.
-    let file = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
+    let file = spec_file(SPEC, "cluster.toml");
     let plan = manager.plan_up(&file).await.expect("plans").plan;
     assert_eq!(plan.operation_id, "");
     let second = up(&manager, SPEC, true).await.expect("it is accepted");

@@ -2,8 +2,11 @@
 
 use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
 
+use host_plugins::{Blocking, PluginState};
+
 use super::*;
 use crate::cluster::fake::SPEC;
+use crate::cluster::node_requirements::tests::{flannel, need, pinned};
 use crate::kubernetes::{KubernetesNode, PodState};
 
 const LIMIT: Duration = Duration::from_secs(900);
@@ -220,4 +223,139 @@ fn a_cluster_is_up_when_each_node_has_its_proxy() {
     assert_eq!(missing_now(&observed), None);
     observed.kubernetes.system_pods.insert("kube-proxy-bbbbb".to_owned(), ended);
     assert_eq!(missing_now(&observed).as_deref(), Some("node worker: no pod of kube-proxy is on it yet"));
+}
+
+/// All nodes are Ready, and so are their pods.
+fn ready(cluster: &ClusterRecord) -> Observed {
+    let mut observed = running(cluster);
+    for node in &cluster.nodes {
+        let done = ["cni", "kubeadm"].map(|name| StepStatus {
+            name: name.to_owned(),
+            state: StepState::Done.into(),
+            ..StepStatus::default()
+        });
+        let view = observed.agents.get_mut(&node.id).expect("its view");
+        view.report.steps = done.to_vec();
+        view.hello = Some(Hello { protocol: 1, protocol_minor: 2, ..Hello::default() });
+        let pod_cidr = Some("10.244.0.0/24".to_owned());
+        let seen = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
+        observed.kubernetes.nodes.insert(node.name.clone(), seen);
+        let proxy = PodState { node: node.name.clone(), ready: true, ..PodState::default() };
+        observed.kubernetes.system_pods.insert(format!("{PROXY}{}", node.name), proxy);
+    }
+    observed.kubernetes.reachable = true;
+    observed
+}
+
+fn status(name: &str, state: PluginState) -> PluginStatus {
+    PluginStatus { name: name.to_owned(), state, ..PluginStatus::default() }
+}
+
+#[test]
+fn a_cluster_is_as_its_file_says_when_its_plugins_are_ready() {
+    let mut cluster = cluster();
+    let mut observed = ready(&cluster);
+    let missing_now = |cluster: &ClusterRecord, observed: &Observed| {
+        missing(cluster, observed).map(|missing| missing.to_string())
+    };
+    assert_eq!(missing_now(&cluster, &observed), None);
+    // One that a command added is not what the file says.
+    observed.plugins = vec![status("other", PluginState::Failed)];
+    assert_eq!(missing_now(&cluster, &observed), None);
+    cluster.plugins = vec![pinned("hello", Vec::new())];
+    assert_eq!(missing_now(&cluster, &observed).as_deref(), Some("plugin hello: it is not installed yet"));
+    let waiting = vec![("hello".to_owned(), "nodes are not ready yet".to_owned())];
+    observed.converged = Some(Converged { waiting, failed: None });
+    assert_eq!(missing_now(&cluster, &observed).as_deref(), Some("plugin hello: nodes are not ready yet"));
+    observed.converged = Some(Converged::default());
+    let blocking = Blocking {
+        object: "apps/v1 Deployment hello/hello".to_owned(),
+        reason: "0 of 1 available".to_owned(),
+        pod: Some("pod hello-1: ImagePullBackOff".to_owned()),
+        since: std::time::UNIX_EPOCH,
+    };
+    let installing = status("hello", PluginState::Installing);
+    observed.plugins.push(PluginStatus { blocking: Some(blocking), ..installing });
+    assert_eq!(
+        missing_now(&cluster, &observed).as_deref(),
+        Some(
+            "plugin hello: Installing: apps/v1 Deployment hello/hello: 0 of 1 available (pod hello-1: ImagePullBackOff)"
+        )
+    );
+    let (node, failure) = deadline_failure(&cluster, &observed);
+    assert_eq!((node, failure.object.as_str()), (None, "plugin hello"));
+    let line = plugin_progress(&cluster, &observed).next().expect("a line of it");
+    assert_eq!((line.object.as_str(), line.phase.as_str(), line.done), ("plugin hello", "Installing", false));
+    observed.plugins = vec![status("hello", PluginState::Ready)];
+    assert_eq!(missing_now(&cluster, &observed), None);
+}
+
+#[test]
+fn a_plugin_that_fails_ends_the_operation_and_no_node_is_to_blame() {
+    let cluster = cluster();
+    let mut observed = ready(&cluster);
+    let broken = Failure::new("PLUGIN-REFUSED", "plugin hello", "it asks for too much", "report it");
+    observed.converged =
+        Some(Converged { failed: Some(("hello".to_owned(), broken.clone())), ..Converged::default() });
+    let silence = Silence { since: time(0), limit: LIMIT };
+    assert_eq!(failure(&cluster, &observed, silence, time(60)), Some((None, broken)));
+}
+
+#[test]
+fn nodes_are_on_the_pod_network_of_the_cluster_one_after_the_other() {
+    let mut cluster = cluster();
+    let mut observed = ready(&cluster);
+    cluster.plugins = vec![flannel()];
+    observed.plugins = vec![status("flannel", PluginState::Ready)];
+    let missing_now = |cluster: &ClusterRecord, observed: &Observed| {
+        missing(cluster, observed).map(|missing| missing.to_string())
+    };
+    let cni = flannel().node[0].what.clone();
+    observed.needs = vec![need("flannel", cni.clone(), true)];
+    assert_eq!(
+        missing_now(&cluster, &observed).as_deref(),
+        Some("node control: its pods are still to be made anew for the pod network flannel")
+    );
+    let why = "Cannot evict pod as it would violate the pod's disruption budget".to_owned();
+    let left = Remaining { count: 2, first: "default/web".to_owned(), why };
+    observed.restart = Some((cluster.nodes[0].id.clone(), left));
+    let told = missing_now(&cluster, &observed).expect("pods are left");
+    assert!(
+        told.starts_with("node control: 2 pods of it are on the pod network of before, first default/web: "),
+        "{told}"
+    );
+    for node in &mut cluster.nodes {
+        node.pod_network = "flannel".to_owned();
+    }
+    assert_eq!(missing_now(&cluster, &observed), None);
+    // While the other one is not ready, nothing is made anew for it: the plugin itself is waited for.
+    cluster.nodes[1].pod_network.clear();
+    observed.needs = vec![need("flannel", cni, false)];
+    assert_eq!(missing_now(&cluster, &observed), None);
+    // And back.
+    (cluster.plugins, observed.needs, observed.restart) = (Vec::new(), Vec::new(), None);
+    let told = missing_now(&cluster, &observed).expect("control is on flannel's");
+    assert!(told.ends_with("for the built-in pod network"), "{told}");
+    let view = &observed.agents[&cluster.nodes[0].id];
+    assert!(has_settled(view, Some(7)));
+    assert!(!has_settled(view, Some(8)), "its agent has not taken it in");
+    assert!(!has_settled(view, None) && !has_settled(&NodeView::default(), Some(0)));
+}
+
+#[test]
+fn an_agent_that_does_not_know_what_plugins_need_is_replaced_first() {
+    let mut cluster = cluster();
+    cluster.plugins = vec![flannel()];
+    cluster.nodes.iter_mut().for_each(|node| node.pod_network = "flannel".to_owned());
+    let mut observed = ready(&cluster);
+    observed.plugins = vec![status("flannel", PluginState::Ready)];
+    assert_eq!(missing(&cluster, &observed), None);
+    let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
+    view.hello = Some(Hello { protocol: 1, protocol_minor: 1, ..Hello::default() });
+    let told = missing(&cluster, &observed).expect("it is too old").to_string();
+    assert!(told.starts_with("node worker: its agent speaks protocol 1.1"), "{told}");
+    assert!(told.contains("`k8sctl upgrade agents`"), "{told}");
+    cluster.plugins.clear();
+    cluster.nodes.iter_mut().for_each(|node| node.pod_network.clear());
+    assert_eq!(missing(&cluster, &observed), None, "nothing is needed of it");
 }

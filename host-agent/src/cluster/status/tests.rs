@@ -74,7 +74,7 @@ fn a_node_that_speaks_for_the_host_is_not_heard() {
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
     view.report.conditions = ["DiskOK", NODE_READY, VM_RUNNING].map(claim).to_vec();
     view.report.repairs.push(Repair { number: 7, ..Repair::default() });
-    let status = cluster_status(&cluster, &observed, None, None, None, Vec::new());
+    let status = cluster_status(&cluster, &observed, None, None, None);
     let worker = &status.nodes[1];
     let claimed: Vec<&str> =
         worker.conditions.iter().filter(|it| it.reason == "Claimed").map(|it| it.r#type.as_str()).collect();

@@ -5,6 +5,7 @@
 
 mod host;
 mod mandate;
+mod plugins;
 mod removal;
 mod report;
 mod starts;
@@ -18,21 +19,23 @@ use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
 use host_hypervisor::observed::ObservedHost;
+use host_plugins::Converged;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::desired::{ImageFacts, desired_state, domain_ref, image_facts, neighbours};
+use super::desired::{ImageFacts, desired_state, domain_ref, image_facts};
+use super::plugins::PluginsSeen;
 use super::progress;
 use super::shared::Shared;
 use super::status::ToldConditions;
 use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
-use crate::nodes::wanted::{Neighbours, Wanted};
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
 use mandate::Doings;
+use plugins::{Keeper, Restart};
 use removal::Drain;
 use starts::Starts;
 use trouble::Trouble;
@@ -95,11 +98,17 @@ pub struct ClusterTask {
     ports: HashMap<String, AbortOnDrop>,
     kubernetes: Option<Kubernetes>,
     kubernetes_view: Option<watch::Receiver<KubernetesView>>,
+    /// How plugins were at the last look; `None`: nothing is known of them yet.
+    plugins: Option<PluginsSeen>,
+    /// How far the plugins of the spec are, for the operation of the last look.
+    converged: Option<Converged>,
+    keeper: Option<Keeper>,
+    restart: Option<Restart>,
+    /// What plugins needed of nodes at the last look, for a person.
+    needed: Option<String>,
     powered_on: BTreeMap<String, PoweredOn>,
     /// The run of the control plane's VM that has the greater share of the processors.
     preferred: Option<u32>,
-    /// Kept as long as it stays the same: it is compared by its address.
-    neighbours: Arc<Neighbours>,
     /// The operation of the last look.
     operation: Option<OperationRecord>,
     /// The last one that failed, where the records could not be written then: they still have it as running.
@@ -136,9 +145,13 @@ impl ClusterTask {
             ports: HashMap::new(),
             kubernetes: None,
             kubernetes_view: None,
+            plugins: None,
+            converged: None,
+            keeper: None,
+            restart: None,
+            needed: None,
             powered_on: BTreeMap::new(),
             preferred: None,
-            neighbours: Arc::default(),
             operation: None,
             unwritten: None,
             starts: Starts::default(),
@@ -156,9 +169,11 @@ impl ClusterTask {
     pub async fn run(mut self) {
         let mut hypervisor = self.shared.hypervisor.changes();
         let mut nodes = self.shared.registry.version();
+        let mut plugins = self.shared.cluster_plugins.changes();
         loop {
             // Marked before looking: what changes meanwhile wakes us again.
             nodes.mark_unchanged();
+            plugins.mark_unchanged();
             hypervisor.mark_unchanged();
             if let Some(view) = &mut self.kubernetes_view {
                 view.mark_unchanged();
@@ -176,6 +191,7 @@ impl ClusterTask {
                 () = self.wake.notified() => { self.host = None; }
                 changed = hypervisor.changed() => if changed.is_err() { return },
                 changed = nodes.changed() => if changed.is_err() { return },
+                changed = plugins.changed() => if changed.is_err() { return },
                 () = view_changed(self.kubernetes_view.as_mut()) => {}
                 () = tokio::time::sleep(pause) => {}
             }
@@ -194,7 +210,7 @@ impl ClusterTask {
         if is_other {
             self.tell_of_the_end_before(operation.as_ref()).await;
             // A person has asked for it, and may have mended what was in the way.
-            (self.starts, self.drains) = (Starts::default(), BTreeMap::new());
+            (self.starts, self.drains, self.converged) = (Starts::default(), BTreeMap::new(), None);
         }
         self.operation.clone_from(&operation);
         if let Some(operation) = operation.as_ref().filter(|_| is_other) {
@@ -274,6 +290,7 @@ impl ClusterTask {
         if let Some(up) = up {
             host?;
             self.converge_nodes(cluster).await?;
+            self.converge_plugins(cluster, up).await?;
             return self.remove_nodes(cluster, image, up).await;
         }
         // What is wrong with one VM, or with libvirt, is no reason to leave the agents alone.
@@ -314,21 +331,23 @@ impl ClusterTask {
             self.kubernetes_view = Some(kubernetes.view());
             self.kubernetes = Some(kubernetes);
         }
+        self.keep_plugins(cluster);
+        let looked = self.look_at_plugins(cluster).await;
         let observed = self.observed(cluster);
-        let Some(facts) = self.image_facts(cluster) else { return Ok(()) };
+        // To nodes of which it is not known what plugins need of them, nothing is said: they would undo it.
+        let (Some(facts), Some(seen)) = (self.image_facts(cluster), &self.plugins) else { return looked };
         let address =
             self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
-        let neighbours = neighbours(cluster);
-        if *self.neighbours != neighbours {
-            self.neighbours = Arc::new(neighbours);
-        }
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
-            let desired = desired_state(cluster, node, &facts, files, target, address.clone());
-            self.shared.registry.set_desired(&node.id, Wanted::new(desired, Arc::clone(&self.neighbours)));
+            let needs = Self::requirements(cluster, node, seen);
+            let desired = desired_state(cluster, node, &facts, files, target, address.clone(), needs);
+            self.shared.registry.set_desired(&node.id, desired);
         }
-        self.introduce_nodes(cluster, &observed.kubernetes).await
+        self.introduce_nodes(cluster, &observed.kubernetes).await?;
+        self.move_pods(cluster, &observed.kubernetes).await?;
+        looked
     }
 
     /// The TLS port of this cluster's node agents, as soon as the bridge is there.

@@ -145,6 +145,7 @@ impl ClusterTask {
         cluster: &ClusterRecord,
         operation: Option<&OperationRecord>,
     ) -> Result<bool, Trouble> {
+        self.keeper = None;
         self.kubernetes = None;
         self.kubernetes_view = None;
         self.ports.clear();
@@ -224,17 +225,17 @@ fn remove_consoles(dir: &Path, nodes: &[NodeRecord]) {
 
 #[cfg(test)]
 mod tests {
-    use k8sctl_proto::control::v1 as control;
+    use k8sctl_proto::roles::Role;
 
     use super::*;
-    use crate::cluster::fake::{FakeHostAgent, SPEC};
+    use crate::cluster::fake::{FakeHostAgent, SPEC, spec_file};
 
     #[tokio::test]
     async fn the_console_of_a_node_that_was_undefined_by_hand_goes_with_it() {
         let agent = FakeHostAgent::new().await;
         let manager = agent.start().await;
-        let spec = |text: &str| control::SpecFile { text: text.to_owned(), name: "cluster.toml".to_owned() };
-        manager.apply(&spec(SPEC), "", true, None).await.expect("it is accepted");
+        let spec = |text: &str| spec_file(text, "cluster.toml");
+        manager.apply(&spec(SPEC), "", true, None, Role::Admin).await.expect("it is accepted");
         agent.wait_host("both VMs are there", |host| host.observed.domains.len() == 2).await;
         let dir = console_dir(&agent.shared.config);
         std::fs::create_dir_all(&dir).expect("a directory");
@@ -243,7 +244,7 @@ mod tests {
         }
         agent.hypervisor.host().observed.domains.retain(|domain| domain.name != "worker");
         let (smaller, _) = SPEC.rsplit_once("[[node]]").expect("it has nodes");
-        manager.apply(&spec(smaller), "", true, None).await.expect("it is accepted");
+        manager.apply(&spec(smaller), "", true, None, Role::Admin).await.expect("it is accepted");
         let mut changes = agent.shared.events.head();
         let is_gone = async {
             while agent.shared.records.cluster("home").await.expect("reads").expect("is there").nodes.len()

@@ -5,6 +5,7 @@ use k8sctl_proto::control::v1 as control;
 use k8sctl_types::event::EventType;
 
 use super::ClusterTask;
+use super::plugins::Restart;
 use crate::cluster::conditions;
 use crate::cluster::desired::vm_of;
 use crate::cluster::progress::{self, Observed, VmView};
@@ -42,6 +43,11 @@ impl ClusterTask {
             }
         }
         observed.trouble = self.last_trouble.clone();
+        if let Some(seen) = &self.plugins {
+            (observed.plugins, observed.needs) = (seen.statuses.clone(), seen.needs.clone());
+        }
+        observed.converged = self.converged.clone();
+        observed.restart = self.restart.as_ref().and_then(Restart::seen);
         observed.drains = self
             .drains
             .iter()
@@ -74,9 +80,7 @@ impl ClusterTask {
             _ => None,
         };
         let facts = self.image_facts(cluster);
-        let plugins = self.shared.plugins.list(&cluster.id).await.unwrap_or_default();
-        let plugins = plugins.into_iter().map(wire::plugin_status).collect();
-        let new = status::cluster_status(cluster, observed, facts.as_ref(), running, last_failure, plugins);
+        let new = status::cluster_status(cluster, observed, facts.as_ref(), running, last_failure);
         for (node, condition) in self.told.changes(&new.nodes) {
             self.shared.registry.judged(&node.id, condition);
         }
@@ -106,6 +110,12 @@ impl ClusterTask {
         self.shared.publish_end(&before.given_way(to, "another operation began")).await;
     }
 
+    /// Something that is told whenever it is come to.
+    pub(super) async fn event(&self, object: &str, kind: EventType, message: String) {
+        let (cluster, object) = (self.name.clone(), object.to_owned());
+        self.shared.events.record(NewEvent { cluster, object, kind, message, warning: false }).await;
+    }
+
     /// An end of something, whose id `of` is: told once, however often that is come to.
     pub(super) async fn end_event(
         &self,
@@ -127,7 +137,8 @@ impl ClusterTask {
 }
 
 pub(super) fn progress_lines(cluster: &ClusterRecord, observed: &Observed) -> Vec<control::Progress> {
-    cluster.nodes.iter().map(|node| progress::node_progress(node, observed)).collect()
+    let nodes = cluster.nodes.iter().map(|node| progress::node_progress(node, observed));
+    nodes.chain(progress::plugin_progress(cluster, observed)).collect()
 }
 
 /// With simulated agents there is no Kubernetes: a node is Ready when its agent has done its steps.

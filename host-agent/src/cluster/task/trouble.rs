@@ -87,7 +87,10 @@ impl ClusterTask {
             self.end_event(&operation.id, &object, kind, "all is as the file says", false).await;
             self.succeed(cluster, observed, operation).await?;
         } else if let Some((node_id, failure)) = progress::failure(cluster, observed, silence, now) {
-            let failure = self.with_console(cluster, &node_id, failure).await;
+            let failure = match node_id {
+                Some(id) => self.with_console(cluster, &id, failure).await,
+                None => failure,
+            };
             self.fail(Some((cluster, observed)), operation, &failure).await;
         } else if now >= operation.deadline {
             let (node_id, failure) = progress::deadline_failure(cluster, observed);
@@ -98,7 +101,8 @@ impl ClusterTask {
             self.fail(Some((cluster, observed)), operation, &failure).await;
         } else {
             let silent = progress::next_silence(cluster, observed, silence);
-            let drain = now.checked_add(DRAIN_LOOK).ok().filter(|_| !self.drains.is_empty());
+            let evicts = !self.drains.is_empty() || self.restart.is_some();
+            let drain = now.checked_add(DRAIN_LOOK).ok().filter(|_| evicts);
             self.next_deadline = silent.into_iter().chain(drain).chain([operation.deadline]).min();
             return Ok(());
         }

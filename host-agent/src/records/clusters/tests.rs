@@ -4,6 +4,7 @@ use super::operations::{KEPT, KEPT_OF_GONE};
 use super::*;
 use crate::records::{OperationState, SCHEMA};
 use host_store::{Store, StoreError};
+use plugin_plan::{NodeRequirement, NodeWant};
 
 fn spec_with(workers: &[&str]) -> ClusterSpec {
     let nodes = workers.iter().enumerate().map(|(index, name)| {
@@ -28,6 +29,8 @@ fn generation(workers: &[&str]) -> NewGeneration {
         deadline: jiff::Timestamp::now(),
         planned_on: None,
         agreed: Vec::new(),
+        plugins: Vec::new(),
+        pod_network: String::new(),
     }
 }
 
@@ -184,6 +187,79 @@ async fn what_was_agreed_to_is_remembered() {
     assert_eq!(stored.agreed, Some(agreed));
 }
 
+fn flannel(sha256: &str) -> PinnedPlugin {
+    let cni = NodeWant::Cni { config_file: "10-flannel.conflist".to_owned() };
+    PinnedPlugin {
+        name: "flannel".to_owned(),
+        version: "0.28.9".to_owned(),
+        package_sha256: sha256.to_owned(),
+        approved: vec!["takes over the pod network of all nodes".to_owned()],
+        provides: vec!["cni".to_owned()],
+        requires: Vec::new(),
+        node: vec![NodeRequirement { what: cni, why: "the pod network".to_owned() }],
+    }
+}
+
+#[tokio::test]
+async fn plugins_are_agreed_to_with_the_spec_and_new_nodes_begin_with_their_network() {
+    let records = records();
+    new(up(&records, &["a"]).await);
+    let with = async |workers: &[&str], sha256: &str| {
+        let planned_on = Some(home(&records).await.version());
+        let wanted = NewGeneration {
+            planned_on,
+            plugins: vec![flannel(sha256)],
+            pod_network: "flannel".to_owned(),
+            ..generation(workers)
+        };
+        records.begin_up(wanted).await.expect("answers")
+    };
+    let first = new(with(&["a", "b"], "1").await);
+    let cluster = home(&records).await;
+    assert_eq!(cluster.plugins, [flannel("1")]);
+    let networks = |cluster: &ClusterRecord| -> Vec<String> {
+        cluster.nodes.iter().map(|node| node.pod_network.clone()).collect()
+    };
+    assert_eq!(networks(&cluster), ["", "flannel"], "a is still on the built-in one");
+    assert_eq!(runs(&with(&["a", "b"], "1").await), Some(first.id.as_str()));
+    // The same spec with another package is another wish.
+    let second = new(with(&["a", "b"], "2").await);
+    assert_ne!(second.id, first.id);
+    records.set_pod_network(&cluster.nodes[0].id, "flannel").await.expect("writes");
+    let cluster = home(&records).await;
+    assert_eq!(
+        (networks(&cluster), &cluster.plugins[..]),
+        (vec!["flannel".to_owned(); 2], &[flannel("2")][..])
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_of_the_release_before_has_no_plugins_and_the_built_in_network() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("state.db");
+    let before = host_store::Schema { steps: &SCHEMA.steps[..2], ..SCHEMA };
+    let store = Store::open(&file, &[before]).expect("opens");
+    let spec = to_json(&spec_with(&["a"]));
+    let node = to_json(&spec_with(&["a"]).nodes[0]);
+    let write = move |c: &mut Connection| {
+        c.execute(
+            "INSERT INTO cluster (id, name, state, generation, spec, image_id, kubernetes, trial, created)
+             VALUES ('c', 'home', 'present', 1, ?1, 'i', 'v1.20.2', 0, ?2)",
+            [spec.as_str(), now().as_str()],
+        )?;
+        c.execute(
+            "INSERT INTO node (id, cluster_id, name, spec, machine_uuid, pod_index, state)
+             VALUES ('n', 'c', 'a', ?1, 'm', 0, 'present')",
+            [node.as_str()],
+        )
+    };
+    store.call_blocking(write).expect("writes");
+    drop(store);
+    let records = Records::new(Store::open(&file, &[SCHEMA]).expect("opens"));
+    let cluster = home(&records).await;
+    assert_eq!((cluster.plugins, cluster.nodes[0].pod_network.as_str()), (Vec::new(), ""));
+}
+
 #[tokio::test]
 async fn an_operation_of_the_release_before_is_not_taken_for_one_that_may_destroy_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -241,6 +317,7 @@ async fn whatever_is_damaged_in_one_cluster_the_others_can_be_read() {
         ("UPDATE cluster SET name = CAST(x'ff' AS TEXT) WHERE name = 'home'", "cluster \u{fffd}"),
         ("UPDATE node SET pod_index = -1 WHERE name = 'a'", "a node of cluster home"),
         ("UPDATE node SET spec = '{' WHERE name = 'a'", "node a"),
+        ("UPDATE cluster SET plugins = '[' WHERE name = 'home'", "cluster home"),
     ] {
         let store = Store::in_memory(&[SCHEMA]).expect("opens");
         let records = Records::new(store.clone());

@@ -1,5 +1,6 @@
 //! One mistake in the user's file, how it is printed, and the list of every id.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
@@ -7,8 +8,8 @@ use serde::Serialize;
 /// One mistake in the user's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
-    /// Stable id, `SPEC-CIDR-OVERLAP`.
-    pub id: &'static str,
+    /// Stable id, `SPEC-CIDR-OVERLAP`; of a plugin's own mistake the plugin's.
+    pub id: Cow<'static, str>,
     /// Key path, `node[1].ip`.
     pub field: String,
     /// 1-based; what is not there is told in the first line. 0 means the file as a whole.
@@ -111,6 +112,7 @@ pub const IDS: &[(&str, &str)] = &[
     ("SPEC-NO-WORKERS", "warning: no node is a worker"),
     ("SPEC-NODES", "more nodes than a cluster can have, pools counted"),
     ("SPEC-PLUGIN-NAME", "a plugin's name breaks the rules for names"),
+    ("SPEC-PLUGIN-PACKAGE", "a package of no plugin in the file, or no absolute path"),
     ("SPEC-PLUGIN-VALUE", "a plugin's config holds a value that JSON cannot hold"),
     ("SPEC-PODS-TOO-SMALL", "the pod network has no /24 for each node"),
     ("SPEC-POOL-OVERFLOW", "a worker pool's addresses do not fit into the network"),

@@ -63,6 +63,13 @@ pub const KEYS: &[Key] = &[
     key("", "worker_pool", "array of tables", "no pools", ""),
     key("", "image", "table", "every key at its default", ""),
     key("", "plugins", "table of tables", "no plugins", "names are DNS labels"),
+    key(
+        "",
+        "plugin_packages",
+        "table of strings",
+        "none: from the host's plugin path",
+        "absolute paths; each has a table in plugins",
+    ),
     key("network", "name", "string", "default", "letters, digits, `-`, `_` and `.`, at most 50 characters"),
     key("network", "cidr", "network", "192.168.122.0/24", "prefix /16 to /28, no host bits"),
     key("network", "pods", "network", "10.244.0.0/16", "prefix /8 to /24, a /24 for each node"),
@@ -142,7 +149,7 @@ impl Shape {
 pub(super) fn shape(name: &str) -> Option<Shape> {
     match keys_of("").find(|key| key.name == name)?.kind {
         "array of tables" => Some(Shape::Many),
-        "table" | "table of tables" => Some(Shape::One),
+        "table" | "table of tables" | "table of strings" => Some(Shape::One),
         _ => None,
     }
 }

@@ -1,13 +1,15 @@
 //! The validated types: what a `cluster.toml` becomes. Only [`super::parse`] makes them from a user's
 //! text; nothing here checks anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::diagnostic::Diagnostic;
+use super::table::bare_or_quoted;
 use crate::version::KubernetesVersion;
 
 /// A cluster as the user wants it, complete and consistent.
@@ -114,17 +116,73 @@ pub struct PluginSpec {
     pub name: String,
     /// Its config as JSON object.
     pub config: serde_json::Value,
+    /// Absolute path of its folder or archive; `None` means: from the host's plugin path.
+    #[serde(default)]
+    pub source: Option<PathBuf>,
 }
 
 /// Where the keys of a file stand, for whoever finds out later that one does not fit.
 #[derive(Clone, Debug, Default)]
-pub struct KeyLines(pub(super) BTreeMap<String, u32>);
+pub struct KeyLines {
+    pub(super) lines: BTreeMap<String, u32>,
+    /// By plugin.
+    pub(super) plugins: BTreeMap<String, ConfigPlaces>,
+}
 
 impl KeyLines {
     /// 1-based line of a key, `network.pods`, or the key of a node by its name, `node k8s-worker-1.labels`. A key that
     /// a node does not have is where the node is. `None`: the file does not say.
     pub fn of(&self, key: &str) -> Option<u32> {
-        self.0.get(key).copied()
+        self.lines.get(key).copied()
+    }
+
+    /// 1-based line and column of a value of a plugin's config by its JSON pointer; of what is not there, its nearest
+    /// parent's. `None`: the file has no such plugin.
+    pub fn plugin(&self, name: &str, pointer: &str) -> Option<(u32, u32)> {
+        self.plugins.get(name)?.of(pointer)
+    }
+
+    /// The key path of a value of a plugin's config, `plugins.metallb.addresses[0]`.
+    pub fn plugin_field(name: &str, pointer: &str) -> String {
+        let mut field = format!("plugins.{}", bare_or_quoted(name));
+        for part in pointer.split('/').filter(|part| !part.is_empty()) {
+            let is_index = part.chars().all(|c| c.is_ascii_digit());
+            let part = part.replace("~1", "/").replace("~0", "~");
+            field.push_str(&if is_index {
+                format!("[{part}]")
+            } else {
+                format!(".{}", bare_or_quoted(&part))
+            });
+        }
+        field
+    }
+}
+
+/// Where the values of a plugin's config stand, by their JSON pointers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigPlaces(BTreeMap<String, (u32, u32)>);
+
+impl ConfigPlaces {
+    /// From the offsets of the values, and the places of these offsets.
+    pub(super) fn new(pointers: &[(String, usize)], places: &HashMap<usize, (u32, u32)>) -> Self {
+        let place = |(pointer, offset): &(String, usize)| Some((pointer.clone(), *places.get(offset)?));
+        Self(pointers.iter().filter_map(place).collect())
+    }
+
+    /// 1-based line and column of a value; of what is not there, its nearest parent's. `None`: not even that is known, as
+    /// of a whole file.
+    pub fn of(&self, pointer: &str) -> Option<(u32, u32)> {
+        let mut pointer = pointer;
+        loop {
+            if let Some(place) = self.0.get(pointer) {
+                return Some(*place);
+            }
+            match pointer.rfind('/') {
+                Some(end) => pointer = &pointer[..end],
+                None if pointer.is_empty() => return None,
+                None => pointer = "",
+            }
+        }
     }
 }
 

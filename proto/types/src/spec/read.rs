@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use toml::de::{DeTable, DeValue};
 
 use super::mac::derived_mac;
-use super::model::{AddressRange, ClusterSpec, ImageSpec, KeyLines, NetworkSpec, NodeSpec, PluginSpec, Role};
+use super::model::{
+    AddressRange, ClusterSpec, ConfigPlaces, ImageSpec, KeyLines, NetworkSpec, NodeSpec, PluginSpec, Role,
+};
+use super::plugin_config::{Pointers, Room};
 use super::report::{Located, Place, Report};
 use super::table::{Table, bare_or_quoted, parse_at, wrong_type};
 use super::values::{self, GIB, quoted};
@@ -35,7 +39,13 @@ pub(super) struct Draft {
     /// Whether `nodes` are all of them; what could not be read has been reported.
     pub(super) all_nodes: bool,
     suite: Option<Located<String>>,
-    plugins: Vec<PluginSpec>,
+    plugins: Vec<PluginDraft>,
+}
+
+/// `[plugins.NAME]`, and where what stands in it is.
+struct PluginDraft {
+    spec: PluginSpec,
+    places: Pointers,
 }
 
 /// `[network]`.
@@ -305,13 +315,14 @@ fn taint_list(at: &Place, value: &DeValue<'_>, report: &mut Report<'_>) -> Vec<S
     taints
 }
 
-fn plugins(root: &Table<'_>, report: &mut Report<'_>) -> Vec<PluginSpec> {
+fn plugins(root: &Table<'_>, report: &mut Report<'_>) -> Vec<PluginDraft> {
+    let mut packages = packages(root, report);
     let Some((at, value)) = root.get("plugins", report) else { return Vec::new() };
     let DeValue::Table(entries) = value else {
         wrong_type(&at, value, "a table of tables", "[plugins.hello]", report);
         return Vec::new();
     };
-    let mut plugins = Vec::new();
+    let (mut plugins, mut room) = (Vec::new(), Room::default());
     for (key, value) in entries {
         let (name, start) = (key.get_ref().as_ref(), key.span().start);
         let at = at.below(name, start);
@@ -321,21 +332,75 @@ fn plugins(root: &Table<'_>, report: &mut Report<'_>) -> Vec<PluginSpec> {
             wrong_type(&at, value.get_ref(), "a table", "[plugins.NAME]", report);
             continue;
         };
-        let config = plugin_config::json(value.get_ref(), &at, 0, &mut |at: &Place, message: String| {
+        let mut refuse = |at: &Place, message: String| {
             report.error("SPEC-PLUGIN-VALUE", at, message, plugin_config::HINT);
-        });
+        };
+        let (config, places) = plugin_config::json(value.get_ref(), &at, &mut room, &mut refuse);
         if let (Some(known), Some(config)) = (known, config) {
-            plugins.push((start, PluginSpec { name: known.value, config }));
+            let source = packages.remove(&known.value);
+            plugins.push((
+                start,
+                PluginDraft { spec: PluginSpec { name: known.value, config, source }, places },
+            ));
         }
     }
     plugins.sort_by_key(|(start, _)| *start);
     plugins.into_iter().map(|(_, plugin)| plugin).collect()
 }
 
+/// `[plugin_packages]`: paths by the names of their plugins.
+fn packages(root: &Table<'_>, report: &mut Report<'_>) -> BTreeMap<String, PathBuf> {
+    const EXAMPLE: &str = "acme = \"/srv/plugins/acme-1.2.0.tar.zst\"";
+    let mut packages = BTreeMap::new();
+    let Some((at, value)) = root.get("plugin_packages", report) else { return packages };
+    let DeValue::Table(entries) = value else {
+        wrong_type(&at, value, "a table of strings", "[plugin_packages]", report);
+        return packages;
+    };
+    let plugins = match root.get("plugins", report) {
+        Some((_, DeValue::Table(plugins))) => Some(plugins),
+        _ => None,
+    };
+    for (key, value) in entries {
+        let name = key.get_ref().as_ref();
+        let at = at.below(name, key.span().start);
+        let Some(path) = value.get_ref().as_str() else {
+            wrong_type(&at, value.get_ref(), "a string", EXAMPLE, report);
+            continue;
+        };
+        if !path.starts_with('/') || path.contains('\0') {
+            let message =
+                format!("got {}, expected the absolute path of a folder or an archive", quoted(path));
+            report.error("SPEC-PLUGIN-PACKAGE", &at, message, format!("write it like {EXAMPLE}"));
+            continue;
+        }
+        let may_be_there =
+            report.is_incomplete() || report.is_again() || report.may_hold(&root.at, "plugins");
+        if !may_be_there && plugins.is_none_or(|plugins| !plugins.contains_key(name)) {
+            let shown = bare_or_quoted(name);
+            let message = format!("the file has no plugin {}", quoted(name));
+            report.error(
+                "SPEC-PLUGIN-PACKAGE",
+                &at,
+                message,
+                format!("write [plugins.{shown}] too, or remove it"),
+            );
+        }
+        packages.insert(name.to_owned(), PathBuf::from(path));
+    }
+    packages
+}
+
 impl Draft {
     /// Where the keys stand that may not change while a cluster lives.
     pub(super) fn lines(&self, report: &Report<'_>) -> KeyLines {
         let mut lines = BTreeMap::new();
+        let plugins = self.plugins.iter();
+        let offsets = plugins.clone().flat_map(|plugin| &plugin.places).map(|(_, offset)| *offset).collect();
+        let offsets = report.places(offsets);
+        let plugins = plugins
+            .map(|plugin| (plugin.spec.name.clone(), ConfigPlaces::new(&plugin.places, &offsets)))
+            .collect();
         let mut add = |key: String, at: &Place| {
             if at.offset.is_some() {
                 lines.insert(key, report.line(at));
@@ -360,7 +425,7 @@ impl Draft {
             add(format!("node {}.labels", name.value), &node.labels.at);
             add(format!("node {}.taints", name.value), &node.taints.at);
         }
-        KeyLines(lines)
+        KeyLines { lines, plugins }
     }
 
     /// The spec; `None` when something was refused, which has been reported then.
@@ -383,7 +448,7 @@ impl Draft {
             network,
             nodes,
             image: ImageSpec { suite: self.suite?.value },
-            plugins: self.plugins,
+            plugins: self.plugins.into_iter().map(|plugin| plugin.spec).collect(),
         })
     }
 }

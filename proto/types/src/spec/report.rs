@@ -1,7 +1,8 @@
 //! The report that collects every mistake, and what is known of lines that could not be read: what they may hold is
 //! not missed.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::diagnostic::Diagnostic;
 use super::keys::{self, Shape};
@@ -158,6 +159,11 @@ impl<'s> Report<'s> {
         self.push(id, at, message.into(), hint.into(), true);
     }
 
+    /// 1-based line and column of each of these offsets.
+    pub(super) fn places(&self, offsets: Vec<usize>) -> HashMap<usize, (u32, u32)> {
+        self.lines.places(offsets)
+    }
+
     /// 1-based line of a place, for messages that name another one; 0 for the file as a whole.
     pub(super) fn line(&self, at: &Place) -> u32 {
         match at.offset {
@@ -184,6 +190,7 @@ impl<'s> Report<'s> {
             return;
         }
         let field = at.field.clone();
+        let id = Cow::Borrowed(id);
         self.found.push((at.offset, Diagnostic { id, field, line, column: 0, message, hint, warning }));
     }
 
@@ -191,11 +198,11 @@ impl<'s> Report<'s> {
     pub(super) fn finish(mut self) -> (bool, Vec<Diagnostic>) {
         if self.found.len() > MOST_TOLD {
             // No warning takes the place of an error.
-            self.found.sort_by_key(|(offset, one)| (one.warning, *offset, one.line, one.id));
+            self.found.sort_by_key(|(offset, one)| (one.warning, *offset, one.line, one.id.clone()));
             self.more += self.found.len() - MOST_TOLD;
             self.found.truncate(MOST_TOLD);
         }
-        self.found.sort_by_key(|(offset, one)| (*offset, one.line, one.id));
+        self.found.sort_by_key(|(offset, one)| (*offset, one.line, one.id.clone()));
         let lines = &self.lines;
         let mut told: Vec<_> = self
             .found
@@ -208,7 +215,7 @@ impl<'s> Report<'s> {
             .collect();
         if self.more > 0 {
             told.push(Diagnostic {
-                id: "SPEC-MORE",
+                id: Cow::Borrowed("SPEC-MORE"),
                 field: String::new(),
                 line: 0,
                 column: 0,

@@ -1,6 +1,6 @@
 //! Headers with wrong brackets, and values that are not closed: one mistake each, which hides and forges no other.
 
-use crate::{HOME, diagnostics, edit, line_of, told};
+use crate::{HOME, diagnostics, edit, id_of, line_of, told};
 
 const POOL: &str = "\n[[worker_pool]]\nname = \"NAME\"\ncount = 2\nfirst_ip = \"IP\"\n";
 
@@ -70,7 +70,7 @@ fn each_wrong_header_is_told() {
     assert_eq!(told(&HOME.replace("[[node]]", "[[node")).len(), 3);
     // Not a header: it is an empty file's mistake that there are no others.
     let found = diagnostics("[[]]\nrole = \"worker\"\n");
-    assert_eq!(found.iter().map(|one| (one.id, one.line)).collect::<Vec<_>>(), [("SPEC-TOML", 1)]);
+    assert_eq!(found.iter().map(|one| (id_of(one), one.line)).collect::<Vec<_>>(), [("SPEC-TOML", 1)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use k8sctl_types::spec::{self, Diagnostic, HostRoom};
 
-use crate::HOME;
+use crate::{HOME, id_of};
 
 const GIB: u64 = 1 << 30;
 
@@ -13,7 +13,7 @@ fn found(text: &str, memory_bytes: u64, cpus: u32, free_disk_bytes: u64) -> Vec<
 
 fn ids(memory: u64, cpus: u32, disk: u64) -> Vec<(&'static str, bool)> {
     let mut ids: Vec<_> =
-        found(HOME, memory, cpus, disk).iter().map(|found| (found.id, found.warning)).collect();
+        found(HOME, memory, cpus, disk).iter().map(|found| (id_of(found), found.warning)).collect();
     ids.sort_unstable();
     ids
 }
@@ -59,7 +59,7 @@ fn what_does_not_fit_is_told_with_its_line_beside_all_else() {
     let found = found(&text, 24 * GIB, 8, 200 * GIB);
     let line =
         |needle: &str| text.lines().position(|line| line.contains(needle)).expect("it is there") as u32 + 1;
-    let told: Vec<_> = found.iter().map(|one| (one.id, one.line)).collect();
+    let told: Vec<_> = found.iter().map(|one| (id_of(one), one.line)).collect();
     assert_eq!(told, [("SPEC-VCPUS", line("vcpus = 0")), ("SPEC-HOST-MEMORY", line("900GiB"))], "{found:?}");
     assert!(found[1].field.ends_with("].memory"), "{}", found[1].field);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8sctl_types::spec::{self, Diagnostic};
 
-use crate::{HOME, diagnostics};
+use crate::{HOME, diagnostics, id_of};
 
 /// Far more than a debug build needs for a file of 1 MiB on a slow machine, far less than anything quadratic takes.
 const MOMENT: Duration = Duration::from_secs(60);
@@ -50,7 +50,8 @@ fn more_nodes_than_a_cluster_can_have_are_one_mistake_at_its_line() {
             .replace("\"10.244.0.0/16\"", "\"10.0.0.0/9\"")
             .replace("10.96.0.0", "10.192.0.0")
     };
-    let ids = |text: &str| diagnostics(&wide(text)).iter().map(|one| (one.id, one.line)).collect::<Vec<_>>();
+    let ids =
+        |text: &str| diagnostics(&wide(text)).iter().map(|one| (id_of(one), one.line)).collect::<Vec<_>>();
     let line =
         |text: &str, needle: &str| text.lines().position(|line| line == needle).expect("there") as u32 + 1;
     let many = pools(1, 997).replace("first_ip = \"192.168.122.20\"", "first_ip = \"192.168.130.0\"");
@@ -59,10 +60,10 @@ fn more_nodes_than_a_cluster_can_have_are_one_mistake_at_its_line() {
     assert_eq!(ids(&many), [("SPEC-NODES", line(&many, "count = 998"))]);
     // No node of the other pools, so no mistake of theirs.
     let many = pools(9000, 1000);
-    assert_eq!(refused(&wide(&many)).iter().map(|one| one.id).collect::<Vec<_>>(), ["SPEC-NODES"]);
+    assert_eq!(refused(&wide(&many)).iter().map(id_of).collect::<Vec<_>>(), ["SPEC-NODES"]);
     let nodes = filled(HOME, |_| "[[node]]\n".to_owned(), "");
     let found = refused(&nodes);
-    assert!(found.iter().all(|one| matches!(one.id, "SPEC-MISSING" | "SPEC-MORE")), "{found:#?}");
+    assert!(found.iter().all(|one| matches!(id_of(one), "SPEC-MISSING" | "SPEC-MORE")), "{found:#?}");
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn a_hundred_mistakes_are_told_and_the_others_counted() {
     assert_eq!(found.len(), 101);
     let last = &found[100];
     assert_eq!(
-        (last.id, last.message.as_str(), last.line, last.warning),
+        (id_of(last), last.message.as_str(), last.line, last.warning),
         ("SPEC-MORE", "and 50 more", 0, false)
     );
     assert!(found[..100].is_sorted_by_key(|one| one.line), "{found:#?}");
@@ -103,6 +104,10 @@ fn small_files_do_not_take_long() {
         filled("[[node]]\ntaints = [", |_| "1,".to_owned(), "]\n"),
         filled("[plugins]\nx = {", |n| format!("k{n}=inf,"), "}\n"),
         filled(&format!("[plugins.{}]\nx = [", "a".repeat(500_000)), |_| "inf,".to_owned(), "]\n"),
+        filled("[plugins.x]\ny = [", |_| "1,".to_owned(), "]\n"),
+        filled(&format!("[plugins.x.{}a]\ny = [", "abcdefgh.".repeat(20)), |_| "[1],".to_owned(), "]\n"),
+        filled("[plugins]\n", |n| format!("p{n} = {{}}\n"), ""),
+        filled("[plugin_packages]\n", |n| format!("p{n} = \"/x\"\n"), ""),
         filled("name = \"", |_| "x".to_owned(), "\"\n"),
         filled("", |_| "x".to_owned(), " = 1\n"),
         filled("[image]\nsuite = \"", |_| "x".to_owned(), "\"\n"),
@@ -150,7 +155,7 @@ fn marks_of_a_node_are_limited() {
     let found = |to: &str| {
         diagnostics(&HOME.replace("# labels = { zone = \"a\" }", to))
             .into_iter()
-            .map(|one| (one.id, one.field))
+            .map(|one| (id_of(&one), one.field))
             .collect::<Vec<_>>()
     };
     assert_eq!(found(&labels(64)), []);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8sctl_types::spec;
 
-use crate::assert_points_home;
+use crate::{assert_points_home, id_of};
 
 const MISTAKES: &str = include_str!("../fixtures/mistakes.toml");
 
@@ -78,7 +78,7 @@ const EXPECTED: &[(u32, &str, &str)] = &[
 #[test]
 fn every_mistake_is_reported_in_one_run() {
     let found = spec::parse(MISTAKES).expect_err("the file is full of mistakes");
-    let got: Vec<_> = found.iter().map(|d| (d.line, d.id, d.field.as_str())).collect();
+    let got: Vec<_> = found.iter().map(|d| (d.line, id_of(d), d.field.as_str())).collect();
     assert_eq!(got, EXPECTED);
     for diagnostic in &found {
         assert_points_home(MISTAKES, diagnostic);

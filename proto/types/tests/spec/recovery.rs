@@ -2,7 +2,7 @@
 
 use k8sctl_types::spec;
 
-use crate::{HOME, diagnostics, edit, line_of, told};
+use crate::{HOME, diagnostics, edit, id_of, line_of, told};
 
 #[test]
 fn a_syntax_error_hides_no_other_mistake() {
@@ -11,7 +11,7 @@ fn a_syntax_error_hides_no_other_mistake() {
         .replacen("role = \"worker\"", "role = worker", 1)
         .replacen("192.168.122.12", "192.168.123.12", 1);
     let found = diagnostics(&text);
-    let ids: Vec<_> = found.iter().map(|d| d.id).collect();
+    let ids: Vec<_> = found.iter().map(id_of).collect();
     assert_eq!(ids, ["SPEC-TOML", "SPEC-TOML", "SPEC-IP-OUTSIDE"], "{found:#?}");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[found[0].line as usize - 1], "vcpus four");
@@ -107,7 +107,7 @@ fn what_is_not_there_is_told_in_a_line() {
 fn two_mistakes_of_one_kind_at_one_key_are_both_told() {
     let all = |from: &str, to: &str| {
         let found = diagnostics(&edit(HOME, from, to));
-        found.into_iter().map(|one| (one.id, one.message)).collect::<Vec<_>>()
+        found.into_iter().map(|one| (id_of(&one), one.message)).collect::<Vec<_>>()
     };
     let labels = all("# labels = { zone = \"a\" }", "labels = { \"-zone\" = \"a b\" }");
     assert_eq!(labels.iter().map(|one| one.0).collect::<Vec<_>>(), ["SPEC-LABEL"; 2]);
@@ -119,7 +119,8 @@ fn two_mistakes_of_one_kind_at_one_key_are_both_told() {
         .replace("10.244.0.0/16", "10.0.0.0/16")
         .replace("10.96.0.0/12", "10.0.0.0/16")
         .replace("192.168.122.", "10.0.0.");
-    let pairs: Vec<_> = diagnostics(&same).into_iter().map(|one| (one.id, one.field, one.message)).collect();
+    let pairs: Vec<_> =
+        diagnostics(&same).into_iter().map(|one| (id_of(&one), one.field, one.message)).collect();
     let overlap = |field: &str, other: &str| {
         let message = format!("10.0.0.0/16 overlaps {other} 10.0.0.0/16");
         ("SPEC-CIDR-OVERLAP", format!("network.{field}"), message)
@@ -180,5 +181,5 @@ fn a_cluster_has_its_name_whatever_the_brackets_below() {
     // A guess is not enough to take a cluster away.
     let guessed =
         spec::cluster_name(&edit(HOME, "name = \"home\"", "naem = \"home\"")).expect_err("nameless");
-    assert_eq!((guessed[0].id, guessed[0].line, guessed.len()), ("SPEC-MISSING", 1, 1));
+    assert_eq!((id_of(&guessed[0]), guessed[0].line, guessed.len()), ("SPEC-MISSING", 1, 1));
 }

@@ -3,7 +3,7 @@
 use k8sctl_types::spec;
 use k8sctl_types::suite;
 
-use crate::{HOME, assert_points_home, diagnostics, edit};
+use crate::{HOME, assert_points_home, diagnostics, edit, id_of};
 
 /// A sound pool.
 const POOL: &str = "[[worker_pool]]\nname = \"pool\"\ncount = 2\nfirst_ip = \"192.168.122.20\"\n";
@@ -17,7 +17,7 @@ fn edited(from: &str, to: &str) -> Vec<(&'static str, String)> {
 fn found(text: &str) -> Vec<(&'static str, String)> {
     let found = diagnostics(text);
     found.iter().for_each(|diagnostic| assert_points_home(text, diagnostic));
-    found.into_iter().map(|diagnostic| (diagnostic.id, diagnostic.field)).collect()
+    found.into_iter().map(|diagnostic| (id_of(&diagnostic), diagnostic.field)).collect()
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn what_a_hint_says_to_write_is_taken() {
     ] {
         let broken = edit(&text, from, to);
         let found = diagnostics(&broken);
-        let told: Vec<_> = found.iter().map(|one| (one.id, one.hint.as_str())).collect();
+        let told: Vec<_> = found.iter().map(|one| (id_of(one), one.hint.as_str())).collect();
         assert_eq!(told, [("SPEC-TOML", hint)], "{to}");
         let (_, written) = hint.split_once(": ").expect("it says what to write");
         assert!(spec::parse(&edit(&broken, to, written)).is_ok(), "{to}");
@@ -183,7 +183,7 @@ fn a_suite_that_no_image_can_be_made_of_is_an_error_with_the_list() {
             HOME.replace("# [image]\n# suite = \"bookworm\"", &format!("[image]\nsuite = \"{suite}\""));
         let found = spec::parse(&text).expect_err("it cannot be built");
         let line = text.lines().position(|line| line.contains("suite =")).expect("edited") as u32 + 1;
-        assert_eq!((found[0].id, found[0].line, found.len()), ("SPEC-SUITE", line, 1));
+        assert_eq!((id_of(&found[0]), found[0].line, found.len()), ("SPEC-SUITE", line, 1));
         assert!(
             found[0].hint.starts_with(near) && found[0].hint.ends_with(&suite::names()),
             "{}",
@@ -268,7 +268,7 @@ fn a_byte_order_mark_and_line_ends_of_other_systems_are_no_mistakes() {
     }
     let wrong = crlf.replacen("vcpus = 4", "vcpus four", 1).replacen("8GiB", "8", 1);
     let line = |needle: &str| wrong.lines().position(|line| line.contains(needle)).expect("there") as u32 + 1;
-    let told: Vec<_> = diagnostics(&wrong).iter().map(|one| (one.id, one.line)).collect();
+    let told: Vec<_> = diagnostics(&wrong).iter().map(|one| (id_of(one), one.line)).collect();
     assert_eq!(told, [("SPEC-TOML", line("vcpus four")), ("SPEC-SIZE-UNIT", line("memory = \"8\""))]);
 }
 
@@ -276,7 +276,7 @@ fn a_byte_order_mark_and_line_ends_of_other_systems_are_no_mistakes() {
 fn three_control_planes_are_refused_with_clear_words() {
     let text = HOME.replace("role = \"worker\"", "role = \"control-plane\"");
     let errors = spec::parse(&text).expect_err("not supported yet");
-    let ids: Vec<_> = errors.iter().filter(|error| !error.warning).map(|error| error.id).collect();
+    let ids: Vec<_> = errors.iter().filter(|error| !error.warning).map(id_of).collect();
     assert_eq!(ids, ["SPEC-HA-UNSUPPORTED"]);
     let unsupported = errors.iter().find(|error| !error.warning).expect("one error");
     assert!(unsupported.message.contains("no shared endpoint or load balancer"), "{unsupported}");
@@ -289,7 +289,7 @@ fn the_name_alone_is_read_of_a_file_with_other_mistakes() {
     assert_eq!(spec::cluster_name(&text), Ok("home".to_owned()));
     let refused = |from: &str, to: &str| {
         let found = spec::cluster_name(&text.replacen(from, to, 1)).expect_err(to);
-        found.into_iter().map(|one| (one.id, one.line)).collect::<Vec<_>>()
+        found.into_iter().map(|one| (id_of(&one), one.line)).collect::<Vec<_>>()
     };
     let line = |needle: &str| text.lines().position(|line| line == needle).expect("there") as u32 + 1;
     assert_eq!(refused("name = \"home\"", "name = \"Home\""), [("SPEC-NAME", line("name = \"home\""))]);

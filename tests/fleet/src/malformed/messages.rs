@@ -101,8 +101,13 @@ pub fn of_node_port(node_id: &str, machine_uuid: &str) -> Vec<Method> {
 /// Of the control socket.
 pub fn of_control() -> Vec<Method> {
     let none = || NONE.to_owned();
-    let file =
-        |text: &str| Some(control::SpecFile { name: "cluster.toml".to_owned(), text: text.to_owned() });
+    let file = |text: &str| {
+        Some(control::SpecFile {
+            name: "cluster.toml".to_owned(),
+            text: text.to_owned(),
+            ..Default::default()
+        })
+    };
     let selector = node::LogSelector {
         sources: vec![1, 2, 3],
         tail: Some(3),
@@ -136,18 +141,11 @@ pub fn of_control() -> Vec<Method> {
         ..control::UpgradeAgentsRequest::default()
     };
     let build = control::BuildImageRequest { bundle: none(), suite: none(), ..Default::default() };
-    let plugin = control::AddPluginRequest {
-        cluster_name: none(),
-        plugin: none(),
-        config_json: "{\"a\":[[[{}]]]}".to_owned(),
-        ..control::AddPluginRequest::default()
-    };
     let support = control::CollectSupportRequest { cluster_name: none(), deadline: None };
     let fetch = control::FetchBundleRequest { kubernetes_version: "v0.0.0".to_owned() };
     let import = control::ImportBundleRequest { path: "/there/is/none".to_owned() };
     let status = control::WatchStatusRequest { cluster_name: none(), watch: false };
-    let remove = control::RemovePluginRequest { cluster_name: none(), plugin: none() };
-    vec![
+    let mut methods = vec![
         method("/k8sctl.control.v1.HostService/GetVersion", vec![Vec::new()]),
         method("/k8sctl.control.v1.HostService/Doctor", vec![Vec::new()]),
         method("/k8sctl.control.v1.HostService/CollectSupport", vec![support.encode_to_vec()]),
@@ -186,12 +184,66 @@ pub fn of_control() -> Vec<Method> {
         },
         method("/k8sctl.control.v1.BundleService/ImportBundle", vec![import.encode_to_vec()]),
         method("/k8sctl.control.v1.BundleService/ListBundles", vec![Vec::new()]),
-        method("/k8sctl.control.v1.PluginService/AddPlugin", vec![plugin.encode_to_vec()]),
-        method(
-            "/k8sctl.control.v1.PluginService/ListPlugins",
-            vec![control::ListPluginsRequest { cluster_name: none() }.encode_to_vec()],
-        ),
-        method("/k8sctl.control.v1.PluginService/RemovePlugin", vec![remove.encode_to_vec()]),
+    ];
+    methods.extend(of_plugins());
+    methods
+}
+
+/// Of what is about plugins. A folder is named, never one that is there.
+fn of_plugins() -> Vec<Method> {
+    let none = || NONE.to_owned();
+    let wish = control::PluginWish {
+        cluster_name: none(),
+        change: 1,
+        plugin: "/there/is/none".to_owned(),
+        config_json: "{\"a\":[[[{}]]]}".to_owned(),
+        to: "/there/is/none".to_owned(),
+        ..control::PluginWish::default()
+    };
+    let plan = control::PlanPluginRequest { wish: Some(wish.clone()), diff: true };
+    let change = control::ChangePluginRequest {
+        wish: Some(wish),
+        approved_permissions: "0".repeat(64),
+        plan_digest: "0".repeat(64),
+        ..control::ChangePluginRequest::default()
+    };
+    let remove = control::RemovePluginRequest { cluster_name: none(), plugin: none(), ..Default::default() };
+    let list = control::ListPluginsRequest { cluster_name: none(), available: Some(true) };
+    let show = control::ShowPluginRequest { cluster_name: none(), plugin: none() };
+    let watch = control::WatchPluginsRequest { cluster_name: none(), watch: false };
+    let logs = control::GetPluginLogsRequest { cluster_name: none(), plugin: none() };
+    let vendor = control::VendorPluginRequest {
+        plugin: none(),
+        from: "/there/is/none".to_owned(),
+        cluster_name: none(),
+    };
+    let verify = control::VerifyPluginsRequest {
+        plugin: none(),
+        lock_text: "format = 1\n[[plugin]]\nname = \"x\"\n".to_owned(),
+    };
+    let secret = control::SetPluginSecretRequest {
+        cluster_name: none(),
+        plugin: none(),
+        handle: none(),
+        key: "../../key".to_owned(),
+        value: vec![7; 64],
+    };
+    let of = |path: &'static str, message: Vec<u8>| method(path, vec![message]);
+    vec![
+        of("/k8sctl.control.v1.PluginService/PlanPlugin", plan.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/ChangePlugin", change.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/RemovePlugin", remove.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/ListPlugins", list.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/ShowPlugin", show.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/WatchPlugins", watch.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/GetPluginLogs", logs.encode_to_vec()),
+        // A changed message may name nothing, which means: all of them, from upstream.
+        Method {
+            is_spoiled: true,
+            ..of("/k8sctl.control.v1.PluginService/VendorPlugin", vendor.encode_to_vec())
+        },
+        of("/k8sctl.control.v1.PluginService/VerifyPlugins", verify.encode_to_vec()),
+        of("/k8sctl.control.v1.PluginService/SetPluginSecret", secret.encode_to_vec()),
     ]
 }
 

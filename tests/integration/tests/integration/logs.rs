@@ -34,7 +34,8 @@ fn every_line_comes_once_through_restarts_of_agents_and_readers() -> Result<()> 
         let host = Host::start(&Setup::default())?;
         host.install_image()?;
         let mut control = ClusterServiceClient::new(connect_unix(&host.socket()).await?);
-        let spec = Some(SpecFile { name: "cluster.toml".to_owned(), text: SIM.to_owned() });
+        let spec =
+            Some(SpecFile { name: "cluster.toml".to_owned(), text: SIM.to_owned(), ..SpecFile::default() });
         let request = ApplyRequest { spec, allow_destructive: true, ..ApplyRequest::default() };
         control.apply(request).await?;
         let (first, second) = (Agent::start(&host, NODES[0])?, Agent::start(&host, NODES[1])?);

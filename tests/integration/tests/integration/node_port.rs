@@ -89,7 +89,11 @@ impl Joined {
         host.install_image()?;
         let mut control = ClusterServiceClient::new(connect_unix(&host.socket()).await?);
         for text in [SIM, OTHER] {
-            let spec = Some(SpecFile { name: "cluster.toml".to_owned(), text: text.to_owned() });
+            let spec = Some(SpecFile {
+                name: "cluster.toml".to_owned(),
+                text: text.to_owned(),
+                ..SpecFile::default()
+            });
             let request = ApplyRequest { spec, allow_destructive: true, ..ApplyRequest::default() };
             let applied = control.apply(request).await?.into_inner();
             ensure!(!applied.operation_id.is_empty(), "no operation: {applied:?}");

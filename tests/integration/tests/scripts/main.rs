@@ -4,6 +4,7 @@
 //! - `common`: what must not depend on who calls, and the lock
 //! - `deps`: what is installed, and in which order
 //! - `builders`: what the builders take for whole, and what outlives them
+//! - `packages`: packages of the tree's own plugins, and where what was built ends up
 //! - `ensure_bundle`, `install_system`: what only `make up` runs
 //! - `run`: a lab and its end
 //! - `baseline`: what the bench measures against
@@ -18,6 +19,7 @@ mod common;
 mod deps;
 mod ensure_bundle;
 mod install_system;
+mod packages;
 #[path = "../integration/root.rs"]
 mod root;
 mod run;

@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use lab_tests::pace::Pace;
 use lab_tests::{Lab, Running, wait_until};
 
-use super::{MINUTE, follow, inside, k8sctl, live, repairs, soak, survival, told, upgrade, workload};
+use super::{
+    MINUTE, follow, inside, k8sctl, live, plugins, repairs, soak, survival, told, upgrade, workload,
+};
 
 /// Phases by their names, with commas between them, behind an `up`. `worker` wants `workload` before it.
 pub fn these(lab: &Lab, names: &str) -> Result<()> {
@@ -34,7 +36,11 @@ fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<
         "upgrade" => upgrade::agents_are_replaced_and_bad_ones_go_back(lab)?,
         "support" => upgrade::a_bundle_tells_of_all_of_it(lab)?,
         "workload" => workload::workload_answers(lab)?,
-        "plugin" => workload::plugin_comes_and_goes(lab)?,
+        "plugin" => plugins::plugins_live(lab, pace)?,
+        "pod-network" => {
+            workload::workload_answers(lab)?;
+            plugins::another_pod_network(lab)?;
+        }
         "secrets" => inside::no_secret_lies_open(lab)?,
         "worker" => return super::a_worker_joins_and_leaves(lab, home, agent, Some(pace)),
         "network" => super::vms_come_back_onto_their_network(lab, home)?,

@@ -1,5 +1,4 @@
-//! What runs on the cluster, with whatever Kubernetes bundle the lab has: the system's pods, a workload across nodes,
-//! and a plugin.
+//! What runs on the cluster, with whatever Kubernetes bundle the lab has: the system's pods, and a workload across nodes.
 
 use anyhow::{Context as _, Result, ensure};
 use lab_tests::{Lab, phase, wait_until};
@@ -65,32 +64,4 @@ pub fn workload_answers(lab: &Lab) -> Result<()> {
         }
     }
     super::inside::pods_do_not_reach_the_host_agent(lab, &names)
-}
-
-/// A bundle without an image for it has it refused, with a way on; nothing can be pulled in here.
-pub fn plugin_comes_and_goes(lab: &Lab) -> Result<()> {
-    phase("a plugin");
-    if bundle_image(lab, "workload")?.is_none() {
-        phase("left out: the plugin hello runs from the bundle's workload image, and this bundle has none");
-        let refused = lab.try_run("k8sctl", &["plugin", "add", "hello", "--yes"], 5 * MINUTE)?;
-        ensure!(refused.status.code() == Some(3), "{refused:?}");
-        for said in ["error PLUGIN-CONFIG /image: ", "brings no image for it", "--set image="] {
-            ensure!(refused.err.contains(said), "{said:?} is not in {refused:?}");
-        }
-        return Ok(());
-    }
-    k8sctl(lab, &["plugin", "add", "hello", "--yes"])?;
-    wait_until("it is ready", 5 * MINUTE, || {
-        let deployment = lab.get(&["deployment", "-n", "hello", "hello"])?;
-        ensure!(deployment["status"]["readyReplicas"].as_u64() >= Some(1), "{}", deployment["status"]);
-        Ok(true)
-    })?;
-    ensure!(k8sctl(lab, &["plugin", "list"])?.contains("hello"), "plugin list shows it");
-    k8sctl(lab, &["plugin", "remove", "hello", "--yes"])?;
-    // An API server on a busy machine may be away for a moment.
-    wait_until("its namespace is gone", 5 * MINUTE, || {
-        let gone = lab.try_run("kubectl", &["get", "namespace", "hello"], MINUTE)?;
-        ensure!(!gone.status.success() && gone.err.contains("NotFound"), "{gone:?}");
-        Ok(true)
-    })
 }

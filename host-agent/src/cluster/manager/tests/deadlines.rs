@@ -5,8 +5,8 @@ use super::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn up_within(manager: &Manager, deadline: Option<Duration>) -> Applied {
-    let file = control::SpecFile { text: SPEC.to_owned(), name: "cluster.toml".to_owned() };
-    manager.apply(&file, "", true, deadline).await.expect("it is accepted")
+    let file = spec_file(SPEC, "cluster.toml");
+    manager.apply(&file, "", true, deadline, Role::Admin).await.expect("it is accepted")
 }
 
 async fn ends(agent: &FakeHostAgent, operation: &str) -> jiff::Timestamp {

@@ -43,8 +43,8 @@ async fn a_cluster_goes_on_while_another_one_changes_the_host() {
     tokio::time::timeout(Duration::from_secs(60), moved).await.expect("in time").expect("the task lives");
 
     // What changes the host waits, says for what, and ends at its deadline.
-    let file = control::SpecFile { text: larger(&other_spec(), 11), name: "other.toml".to_owned() };
-    let late = id(manager.apply(&file, "", true, Some(Duration::from_secs(3))).await);
+    let file = spec_file(&larger(&other_spec(), 11), "other.toml");
+    let late = id(manager.apply(&file, "", true, Some(Duration::from_secs(3)), Role::Admin).await);
     agent.wait_operation("it says for what it waits", &late, waits_for_home).await;
     let failure = agent.failure_of(&late).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));
@@ -107,8 +107,8 @@ async fn an_operation_is_seen_while_the_one_before_it_waits() {
     slow.reached().await;
     let patient = id(up(&manager, &larger(&other_spec(), 11), true).await);
     agent.wait_operation("it waits", &patient, waits_for_home).await;
-    let file = control::SpecFile { text: larger(&other_spec(), 10), name: "other.toml".to_owned() };
-    let hasty = id(manager.apply(&file, "", true, Some(Duration::from_secs(3))).await);
+    let file = spec_file(&larger(&other_spec(), 10), "other.toml");
+    let hasty = id(manager.apply(&file, "", true, Some(Duration::from_secs(3)), Role::Admin).await);
     agent.wait_operation("it waits too", &hasty, waits_for_home).await;
     let failure = agent.failure_of(&hasty).await;
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("OPERATION-DEADLINE", "cluster other"));

@@ -1,0 +1,131 @@
+//! The plugin verbs that make a plugin, of the real binary, with real programs in their sandbox, and no host agent.
+
+#![allow(clippy::unwrap_used)]
+
+mod fake;
+mod harness;
+
+use harness::programs::Workbench;
+use serde_json::Value;
+
+/// From nothing to a signed file, and what was changed on the way is noticed.
+#[tokio::test]
+async fn a_plugin_that_is_data_is_made_tested_packed_and_signed() {
+    let bench = Workbench::new().await;
+    let out = bench.k8sctl(&["plugin", "new", "greeter"]).await.expect(0);
+    assert!(
+        out.contains("k8sctl plugin test greeter") && out.contains("plugin add ./greeter --dev"),
+        "{out}"
+    );
+    bench.k8sctl(&["plugin", "new", "greeter"]).await.fails(1, &["error PLUGIN-NEW: plugin greeter: "]);
+    bench
+        .k8sctl(&["plugin", "new", "Greeter"])
+        .await
+        .fails(1, &["error PLUGIN-NEW: plugin Greeter: that is no name"]);
+
+    let run = bench
+        .k8sctl(&[
+            "plugin",
+            "test",
+            "greeter",
+            "--plans",
+            "3",
+            "--configs",
+            "100",
+            "--junit",
+            "report.xml",
+            "-o",
+            "json",
+        ])
+        .await;
+    let document: Value = serde_json::from_str(&run.out).unwrap_or_else(|error| panic!("{error}: {run:?}"));
+    let failed: Vec<_> =
+        document["checks"].as_array().unwrap().iter().filter(|check| check["passed"] != true).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(document["checks"].as_array().unwrap().len() >= 16, "{document}");
+    run.expect(0);
+    let report = std::fs::read_to_string(bench.path("report.xml")).unwrap();
+    assert!(report.contains("<testsuite") && report.contains("greeter"), "{report}");
+
+    let out = bench.k8sctl(&["plugin", "build", "greeter"]).await.expect(0);
+    assert!(out.contains("built greeter 0.1.0 in greeter/target/plugin"), "{out}");
+    let before = std::fs::read_to_string(bench.path("greeter/target/plugin/plugin.toml")).unwrap();
+    assert!(before.contains("package.json") && !before.contains("tests/valid"), "{before}");
+    bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(0);
+
+    bench.k8sctl(&["plugin", "sign", "--new-key", "mine"]).await.expect(0);
+    bench.k8sctl(&["plugin", "sign", "greeter", "--key", "mine"]).await.fails(1, &["source folder"]);
+    bench.k8sctl(&["plugin", "package", "greeter/target/plugin", "-o", "greeter.tar.zst"]).await.expect(0);
+    let unsigned = std::fs::read(bench.path("greeter.tar.zst")).unwrap();
+    bench.k8sctl(&["plugin", "package", "greeter/target/plugin", "-o", "again.tar.zst"]).await.expect(0);
+    assert!(std::fs::read(bench.path("again.tar.zst")).unwrap() == unsigned, "the same bytes each time");
+    bench.k8sctl(&["plugin", "sign", "greeter.tar.zst", "--key", "mine"]).await.expect(0);
+    assert!(std::fs::read(bench.path("greeter.tar.zst")).unwrap() != unsigned);
+    let out = bench.k8sctl(&["plugin", "verify", "greeter.tar.zst"]).await.expect(0);
+    assert!(out.contains("greeter") && out.contains("yes"), "{out}");
+
+    // After it was built, somebody changes something.
+    std::fs::write(bench.path("greeter/target/plugin/data.toml"), "# gone\n").unwrap();
+    let out = bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(1);
+    assert!(out.contains("warning PLUGIN-DIGEST"), "{out}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_does_not_behave_fails_its_test() {
+    let bench = Workbench::new().await;
+    bench.k8sctl(&["plugin", "new", "greeter"]).await.expect(0);
+    let file = bench.path("greeter/plugin.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    // It plans more than it asks for.
+    std::fs::write(&file, text.replace("kind = \"Deployment\"", "kind = \"StatefulSet\"")).unwrap();
+    let test = ["plugin", "test", "greeter", "--plans", "2", "--configs", "20"];
+    let run = bench.k8sctl(&test).await;
+    assert!(run.out.contains("✗"), "{run:?}");
+    run.fails(1, &["error PLUGIN-TEST: plugin greeter: "]);
+    // A test that says nothing is no test.
+    std::fs::write(bench.path("greeter/tests/invalid/none.json"), "{\"config\": {}}").unwrap();
+    std::fs::write(&file, &text).unwrap();
+    bench.k8sctl(&test).await.fails(1, &["error PLUGIN-TEST: plugin greeter: ", "none.json"]);
+    // Of what is no plugin each mistake is told.
+    std::fs::write(&file, text.replace("format = 1", "format = 2").replace("verbs", "verb")).unwrap();
+    bench.k8sctl(&test).await.fails(1, &["error PLUGIN-MANIFEST", "  | ", "next: "]);
+}
+
+/// What no schema says, the program is asked for; and a program must be one that can run on any host.
+#[tokio::test]
+async fn what_cannot_be_built_is_told_with_the_way_on() {
+    let bench = Workbench::new().await;
+    bench.k8sctl(&["plugin", "new", "greeter"]).await.expect(0);
+    std::fs::write(bench.path("greeter/schema.json"), "{").unwrap();
+    bench.k8sctl(&["plugin", "build", "greeter"]).await.fails(1, &["PLUGIN-BUILD", "schema.json", "no JSON"]);
+    let file = bench.path("greeter/plugin.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"data-plugin\"", "\"other\"")).unwrap();
+    let run = bench.k8sctl(&["plugin", "build", "greeter"]).await;
+    run.fails(1, &["PLUGIN-BUILD", "no Cargo.toml", "--program FILE"]);
+    // A shell is linked to this host's libraries.
+    let dynamic = bench.k8sctl(&["plugin", "build", "greeter", "--program", "/bin/bash"]).await;
+    dynamic.fails(1, &["PLUGIN-DYNAMIC"]);
+    bench.k8sctl(&["plugin", "test", "nothing"]).await.fails(1, &["PLUGIN-NOT-FOUND"]);
+    bench
+        .k8sctl(&["plugin", "new", "x", "--rust", "--sdk", "greeter"])
+        .await
+        .fails(1, &["PLUGIN-NEW", "no SDK"]);
+}
+
+/// Its own tests too: the plan that it comes with is the one that it makes.
+#[tokio::test]
+async fn a_plugin_in_rust_builds_and_passes_all_tests_as_it_is() {
+    let bench = Workbench::new().await;
+    bench.k8sctl(&["plugin", "new", "my-service", "--rust"]).await.expect(0);
+    let test = ["plugin", "test", "my-service", "--plans", "3", "--configs", "100"];
+    let out = bench.k8sctl(&test).await.expect(0);
+    assert!(out.contains("all ") && out.contains(" checks passed"), "{out}");
+    let run = bench.script("cd my-service && cargo test --release").await;
+    assert_eq!(run.code, 0, "{}\n{}", run.out, run.err);
+    assert!(run.out.contains("2 passed"), "{}", run.out);
+    // A mistake is told as cargo tells it.
+    std::fs::write(bench.path("my-service/src/main.rs"), "fn main() { nothing() }\n").unwrap();
+    let run = bench.k8sctl(&["plugin", "build", "my-service"]).await;
+    run.fails(1, &["error PLUGIN-BUILD: plugin my-service: cargo could not build it", "nothing"]);
+}

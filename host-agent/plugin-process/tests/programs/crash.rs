@@ -1,0 +1,4 @@
+fn behave() {
+    eprintln!("about to crash");
+    std::process::abort();
+}
