@@ -14,8 +14,8 @@ use crate::parts::{self, Bounded};
 /// Room of each direction of a call before its first message, which most calls never need more of: thousands of sessions
 /// are open at once.
 const BUFFER_BYTES: usize = 1024;
-/// Messages that are ready are sent together up to this.
-const TOGETHER_BYTES: usize = 32 * 1024;
+/// Messages that are ready are sent together up to this; a larger one is sent alone, so that its room can be given up.
+const TOGETHER_BYTES: usize = 4 * 1024;
 
 fn settings() -> BufferSettings {
     BufferSettings::new(BUFFER_BYTES, TOGETHER_BYTES)

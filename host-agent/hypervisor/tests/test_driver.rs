@@ -140,7 +140,8 @@ async fn a_cluster_comes_changes_and_goes() {
             pool: wanted.pool.name.clone(),
         };
         let documents = host.documents(&of).await.unwrap();
-        let documents: Vec<_> = documents.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
+        let mut documents: Vec<_> = documents.iter().map(|it| format!("{} {}", it.kind, it.name)).collect();
+        documents.sort();
         let network = format!("network {}", wanted.network.name);
         assert_eq!(documents, ["domain cp-1", "domain worker-1", &network, "pool k8s-myhome"]);
 

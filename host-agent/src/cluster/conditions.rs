@@ -7,7 +7,7 @@ use k8sctl_types::spec::Role;
 
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, VM_UNKNOWN};
-use crate::kubernetes::{KubernetesNode, PodState};
+use crate::kubernetes::PodState;
 use crate::nodes::registry::condition;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 use crate::wire;
@@ -26,6 +26,8 @@ pub(super) const NODE_READY: &str = "NodeReady";
 
 /// What else Kubernetes says of it.
 pub(super) const NODE_OK: &str = "NodeOK";
+/// What the host says of a node; the rest is what its agent says.
+pub(super) const OF_HOST: [&str; 4] = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
 
 /// What the pods of the cluster's name service are called.
 pub(super) const DNS: &str = "coredns-";
@@ -133,14 +135,13 @@ fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
 fn healthy(node: &NodeRecord, observed: &Observed) -> Verdict {
     let view = observed.agents.get(&node.id).filter(|view| view.connected);
     let said = view.map(|view| view.report.conditions.as_slice()).unwrap_or_default();
-    let of_host = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
     let untrue = |status: ConditionStatus| {
-        let all = said.iter().filter(|it| !of_host.contains(&it.r#type.as_str()));
+        let all = said.iter().filter(|it| !OF_HOST.contains(&it.r#type.as_str()));
         listed(all.filter(|it| known(it) == status).map(|it| format!("{} ({})", it.r#type, it.reason)))
     };
-    let seen = observed.kubernetes.nodes.get(&node.name);
-    let trouble = seen.filter(|_| observed.kubernetes.reachable).and_then(first_trouble);
-    let not_well = [untrue(ConditionStatus::False), trouble.map(|kind| format!("{NODE_OK} ({kind})"))];
+    let (status, reason, _) = node_ok(node, observed);
+    let trouble = (status == ConditionStatus::False).then(|| format!("{NODE_OK} ({reason})"));
+    let not_well = [untrue(ConditionStatus::False), trouble];
     match (listed(not_well.into_iter().flatten()), untrue(ConditionStatus::Unknown)) {
         (Some(all), _) => bad("NotWell", all),
         (None, Some(all)) => unknown("NotKnown", all),
@@ -171,16 +172,12 @@ fn node_ok(node: &NodeRecord, observed: &Observed) -> Verdict {
     let seen = observed.kubernetes.nodes.get(&node.name);
     match seen.filter(|seen| observed.kubernetes.reachable && seen.ready) {
         None => unknown("NodeNotReady", "see NodeReady"),
-        Some(seen) => match first_trouble(seen) {
+        // Each begins with its kind.
+        Some(seen) => match seen.troubles.first().and_then(|trouble| trouble.split(':').next()) {
             None => good("NoPressure"),
             Some(kind) => bad(kind, listed(seen.troubles.iter().cloned()).unwrap_or_default()),
         },
     }
-}
-
-/// The kind of a Ready node's first trouble.
-fn first_trouble(seen: &KubernetesNode) -> Option<&str> {
-    seen.troubles.iter().find(|_| seen.ready)?.split(':').next()
 }
 
 fn ready(cluster: &ClusterRecord, observed: &Observed) -> Verdict {

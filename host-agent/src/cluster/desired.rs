@@ -18,6 +18,7 @@ use k8sctl_proto::plugin::v1::{ClusterFacts, NodeFact};
 use k8sctl_types::spec::{ClusterSpec, Role};
 
 use crate::config::HostConfig;
+use crate::nodes::wanted::Neighbours;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
 
 /// Port of the API server.
@@ -211,8 +212,22 @@ pub fn wire_role(role: Role) -> NodeRole {
     }
 }
 
-/// The whole desired state of one node, which dials `host_address`, and of which plugins need `requirements`. The registry
-/// counts its generation and adds the program that its agent shall be.
+/// What all nodes of a cluster are told alike.
+pub fn neighbours(cluster: &ClusterRecord) -> Neighbours {
+    let ip = |node: &NodeRecord| node.spec.ip.to_string();
+    let route = |node: &NodeRecord| PodRoute {
+        cidr: node_pod_cidr(cluster.spec.network.pods, node.pod_index).to_string(),
+        via: ip(node),
+    };
+    let host = |node: &NodeRecord| HostEntry { ip: ip(node), name: node.name.clone() };
+    Neighbours {
+        routes: cluster.nodes.iter().map(route).collect(),
+        hosts: cluster.nodes.iter().map(host).collect(),
+    }
+}
+
+/// The desired state of one node, which dials `host_address`, and of which plugins need `requirements`, but for
+/// [`neighbours`]. The registry counts its generation and adds the program that its agent shall be.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
@@ -223,7 +238,6 @@ pub fn desired_state(
     requirements: Option<NodeRequirements>,
 ) -> DesiredState {
     let network = &cluster.spec.network;
-    let others = cluster.nodes.iter().filter(|other| other.id != node.id);
     DesiredState {
         generation: 0,
         cluster_name: cluster.name.clone(),
@@ -235,12 +249,7 @@ pub fn desired_state(
         pod_cidr: network.pods.to_string(),
         service_cidr: network.services.to_string(),
         node_pod_cidr: node_pod_cidr(network.pods, node.pod_index).to_string(),
-        pod_routes: others
-            .map(|other| PodRoute {
-                cidr: node_pod_cidr(network.pods, other.pod_index).to_string(),
-                via: other.spec.ip.to_string(),
-            })
-            .collect(),
+        pod_routes: Vec::new(),
         files,
         target: target.into(),
         pause_image: image.pause_image.clone(),
@@ -248,11 +257,7 @@ pub fn desired_state(
         coredns: image.coredns,
         labels: node.spec.labels.iter().cloned().collect(),
         taints: node.spec.taints.clone(),
-        hosts: cluster
-            .nodes
-            .iter()
-            .map(|other| HostEntry { ip: other.spec.ip.to_string(), name: other.name.clone() })
-            .collect(),
+        hosts: Vec::new(),
         image_repository: image.image_repository.clone(),
         step_deadline: None,
         spec_generation: cluster.generation,

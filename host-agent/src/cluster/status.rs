@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState};
 
-use super::conditions::{self, AGENT_READY, NODE_OK, NODE_READY, READY, VM_RUNNING};
+use super::conditions::{self, AGENT_READY, READY};
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, REMOVING};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
@@ -143,7 +143,7 @@ impl ToldConditions {
         let mut changes = Vec::new();
         // Of one that is being removed nothing is expected.
         for node in nodes.iter().filter(|node| node.phase != REMOVING) {
-            for kind in [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK] {
+            for kind in conditions::OF_HOST {
                 let condition = node.conditions.iter().find(|condition| condition.r#type == kind);
                 let known = condition.filter(|it| it.status() != ConditionStatus::Unknown);
                 let Some(condition) = known else { continue };

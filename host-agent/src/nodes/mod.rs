@@ -1,6 +1,6 @@
 //! Node agents as the host agent sees them: who is connected, what each shall be, what each reports.
 //!
-//! - [`registry`]: the state of every node, shared by the cluster tasks and the services
+//! - [`registry`]: the state of every node, shared by the cluster tasks and the services; [`wanted`]: what each shall be
 //! - [`changes`]: the way of what changes to the event log, bounded; `caps`: how much a node can say of itself
 //! - [`traffic`]: how much they send
 //! - [`machines`]: whether the VM behind a node runs, for the join authority
@@ -25,3 +25,4 @@ mod refusals;
 pub mod registry;
 pub mod service;
 pub mod traffic;
+pub mod wanted;

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use k8sctl_proto::node::v1::{AgentMessage, AgentProgram, HostMessage, agent_message, host_message};
-use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use super::registry::NodeRegistry;
-use super::service::MESSAGE_PAUSE;
+use super::service::{MESSAGE_PAUSE, Outbound};
 
 /// Until either end goes, or nobody wants it to be replaced any more.
 pub(super) async fn replace(
@@ -17,12 +16,12 @@ pub(super) async fn replace(
     node_id: String,
     program: AgentProgram,
     mut inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
-    outbound: mpsc::Sender<Result<HostMessage, Status>>,
+    outbound: Outbound,
 ) {
     tracing::info!(node.id = %node_id, "an agent that is too old is told to be replaced");
     let attempt = program.attempt.clone();
     let message = Some(host_message::Message::ReplaceAgent(program));
-    if outbound.send(Ok(HostMessage { message })).await.is_err() {
+    if outbound.send(Box::new(HostMessage { message })).await.is_err() {
         return;
     }
     // It reports at least every ten seconds.
@@ -44,6 +43,7 @@ mod tests {
     use super::*;
     use crate::nodes::changes::changes;
     use k8sctl_proto::node::v1::{AgentReplacement, ReplacementState, StatusReport};
+    use tokio::sync::mpsc;
 
     #[tokio::test]
     async fn it_is_told_one_thing_and_heard_on_that_alone() {
@@ -65,7 +65,7 @@ mod tests {
         let message = Some(agent_message::Message::Status(report));
         let reports = tokio_stream::iter([Ok(AgentMessage { message })]);
         replace(Arc::clone(&registry), "a".to_owned(), program.clone(), reports, outbound).await;
-        let told = sent.recv().await.expect("a message").expect("a message").message;
+        let told = sent.recv().await.expect("a message").message;
         assert_eq!(told, Some(host_message::Message::ReplaceAgent(program)));
         assert!(sent.recv().await.is_none());
         let view = registry.view("a");

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use k8sctl_proto::node::v1::{
-    AgentProgram, Condition, DesiredState, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
+    AgentProgram, Condition, Hello, LogFrame, LogSelector, StartLogStream, StatusReport,
 };
 use tokio::sync::{mpsc, watch};
 
 use super::caps::{cut_hello, cut_report};
 use super::changes::ChangeSender;
 use super::traffic::Traffic;
+use super::wanted::Wanted;
 
 mod agents;
 
@@ -61,7 +62,7 @@ pub enum NodeChange {
 
 #[derive(Debug)]
 struct Entry {
-    desired: watch::Sender<Option<DesiredState>>,
+    desired: watch::Sender<Option<Wanted>>,
     /// The program that its agent shall be; a part of every desired state.
     agent: Option<AgentProgram>,
     view: NodeView,
@@ -69,7 +70,7 @@ struct Entry {
     session: watch::Sender<u64>,
     /// When the newest one opened.
     opened: Option<Instant>,
-    log_requests: Option<mpsc::Sender<StartLogStream>>,
+    log_requests: Option<mpsc::Sender<Box<StartLogStream>>>,
 }
 
 impl Default for Entry {
@@ -104,9 +105,9 @@ pub struct SessionGuard {
     session: u64,
     newest: watch::Receiver<u64>,
     /// Desired states to send.
-    pub desired: watch::Receiver<Option<DesiredState>>,
+    pub desired: watch::Receiver<Option<Wanted>>,
     /// Log streams to ask for.
-    pub log_requests: mpsc::Receiver<StartLogStream>,
+    pub log_requests: mpsc::Receiver<Box<StartLogStream>>,
 }
 
 /// Why a session is over before either end ended it.
@@ -205,16 +206,16 @@ impl NodeRegistry {
     }
 
     /// Sets what a node shall be. The generation is counted up here, only when something else changed.
-    pub fn set_desired(&self, node_id: &str, mut desired: DesiredState) {
+    pub fn set_desired(&self, node_id: &str, mut desired: Wanted) {
         let mut nodes = lock(&self.nodes);
         let entry = nodes.entry(node_id.to_owned()).or_default();
-        desired.agent.clone_from(&entry.agent);
+        desired.own.agent.clone_from(&entry.agent);
         entry.desired.send_if_modified(|current| {
-            desired.generation = current.as_ref().map_or_else(first_generation, |state| state.generation);
+            desired.own.generation = current.as_ref().map_or_else(first_generation, Wanted::generation);
             if current.as_ref() == Some(&desired) {
                 return false;
             }
-            desired.generation += 1;
+            desired.own.generation += 1;
             *current = Some(desired);
             true
         });
@@ -224,7 +225,7 @@ impl NodeRegistry {
     pub fn desired_generation(&self, node_id: &str) -> Option<u64> {
         lock(&self.nodes)
             .get(node_id)
-            .and_then(|entry| entry.desired.borrow().as_ref().map(|state| state.generation))
+            .and_then(|entry| entry.desired.borrow().as_ref().map(Wanted::generation))
     }
 
     /// Forgets a node that was removed; its session ends.
@@ -325,7 +326,7 @@ impl NodeRegistry {
             newest: entry.session.subscribe(),
             frames,
         };
-        let asked = requests.try_send(StartLogStream { stream_id, selector: Some(selector) });
+        let asked = requests.try_send(Box::new(StartLogStream { stream_id, selector: Some(selector) }));
         asked.map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => OpenLogsError::Busy,
             mpsc::error::TrySendError::Closed(_) => OpenLogsError::NotConnected,
@@ -435,7 +436,7 @@ pub fn condition<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 mod tests {
     use super::*;
     use crate::nodes::changes::{Changes, changes};
-    use k8sctl_proto::node::v1::{Repair, RepairOutcome};
+    use k8sctl_proto::node::v1::{DesiredState, Repair, RepairOutcome};
     use k8sctl_types::event::EventType;
 
     fn registry() -> (Arc<NodeRegistry>, Changes) {
@@ -447,8 +448,9 @@ mod tests {
         changes.drain().into_iter().map(|(_, line)| line.kind).collect()
     }
 
-    fn named(name: &str) -> DesiredState {
-        DesiredState { node_name: name.to_owned(), ..DesiredState::default() }
+    fn named(name: &str) -> Wanted {
+        let own = DesiredState { node_name: name.to_owned(), ..DesiredState::default() };
+        Wanted::new(own, Arc::default())
     }
 
     #[test]

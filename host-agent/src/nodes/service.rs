@@ -18,6 +18,7 @@ use k8sctl_rpc::places::Places;
 use k8sctl_types::protocol::{self, Fit, Protocol};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio_stream::adapters::Map;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -27,6 +28,7 @@ use super::log_push::push;
 use super::old_agent;
 use super::refusals::{OTHER_RELEASE, Refusals, UPGRADE};
 use super::registry::{NodeRegistry, PlaceLost, SessionGuard};
+use super::wanted::Wanted;
 use crate::wire;
 
 /// How often an agent is told the host's time: a clock that is ahead takes two messages, and is right within a minute.
@@ -81,6 +83,15 @@ impl NodeSessions {
     }
 }
 
+/// The way to an agent. In boxes, for a channel has room for 32 of what goes through it, however few it lets in, and each
+/// agent has one.
+pub(super) type Outbound = mpsc::Sender<Box<HostMessage>>;
+type Sent = Map<ReceiverStream<Box<HostMessage>>, fn(Box<HostMessage>) -> Result<HostMessage, Status>>;
+
+fn sent(receiver: mpsc::Receiver<Box<HostMessage>>) -> Sent {
+    ReceiverStream::new(receiver).map(|message| Ok(*message))
+}
+
 /// What becomes of an agent that has said hello.
 enum Admission {
     /// It gets a session.
@@ -93,7 +104,7 @@ enum Admission {
 
 #[tonic::async_trait]
 impl NodeService for NodeSessions {
-    type SessionStream = ReceiverStream<Result<HostMessage, Status>>;
+    type SessionStream = Sent;
 
     async fn session(
         &self,
@@ -122,7 +133,7 @@ impl NodeService for NodeSessions {
                 let registry = Arc::clone(&self.registry);
                 let session = old_agent::replace(registry, identity.node_id, program, inbound, outbound);
                 k8sctl_rpc::task::spawn("old-agent", session);
-                return Ok(Response::new(ReceiverStream::new(receiver)));
+                return Ok(Response::new(sent(receiver)));
             }
             Admission::Refused(status) => return Err(status),
         }
@@ -131,7 +142,7 @@ impl NodeService for NodeSessions {
         self.authority.session_started(&identity).await.map_err(|error| join_status(&error))?;
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
         k8sctl_rpc::task::spawn("node-session", run_session(guard, inbound, outbound));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(sent(receiver)))
     }
 
     async fn renew_certificate(
@@ -200,7 +211,7 @@ impl NodeService for NodeSessions {
 async fn run_session(
     mut guard: SessionGuard,
     inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
-    outbound: mpsc::Sender<Result<HostMessage, Status>>,
+    outbound: Outbound,
 ) {
     let lost = guard.place_lost();
     let is_removed = tokio::select! {
@@ -212,7 +223,7 @@ async fn run_session(
     // To an agent that was only replaced this would mean to forget who it is.
     if is_removed {
         let goodbye = host_message::Message::Goodbye(Goodbye { reason: "this node was removed".to_owned() });
-        let send = outbound.send(Ok(HostMessage { message: Some(goodbye) }));
+        let send = outbound.send(Box::new(HostMessage { message: Some(goodbye) }));
         // One that does not read is not waited for: its certificate is refused from now on.
         let _ = tokio::time::timeout(GOODBYE_DEADLINE, send).await;
     }
@@ -221,7 +232,7 @@ async fn run_session(
 async fn talk(
     guard: &mut SessionGuard,
     mut inbound: impl Stream<Item = Result<AgentMessage, Status>> + Unpin,
-    outbound: &mpsc::Sender<Result<HostMessage, Status>>,
+    outbound: &Outbound,
 ) {
     guard.desired.mark_changed();
     let mut not_before = Instant::now();
@@ -242,7 +253,7 @@ async fn talk(
             }
             // Cancel-safe: an unseen change stays unseen. An error means that the node was removed, of which the
             // caller hears too.
-            Ok(()) = guard.desired.changed() => match guard.desired.borrow_and_update().clone() {
+            Ok(()) = guard.desired.changed() => match guard.desired.borrow_and_update().as_ref().map(Wanted::to_message) {
                 Some(desired) => host_message::Message::Desired(desired),
                 None => continue,
             },
@@ -256,9 +267,15 @@ async fn talk(
                 host_message::Message::HostTime(HostTime { now })
             }
             // Cancel-safe: recv takes a message only when it returns it.
-            Some(request) = guard.log_requests.recv() => host_message::Message::StartLogStream(request),
+            Some(request) = guard.log_requests.recv() => host_message::Message::StartLogStream(*request),
         };
-        if outbound.send(Ok(HostMessage { message: Some(message) })).await.is_err() {
+        let is_large = matches!(message, host_message::Message::Desired(_));
+        if outbound.send(Box::new(HostMessage { message: Some(message) })).await.is_err() {
+            return;
+        }
+        // The room in which a message is made is kept for the next one, and is given up only where that comes while the
+        // first is still on its way. Without this one each session would keep what a thousand nodes' names and routes take.
+        if is_large && outbound.send(Box::default()).await.is_err() {
             return;
         }
     }
@@ -322,22 +339,21 @@ mod tests {
         for (how, end, is_goodbye_said) in ends {
             let (sender, _changes) = changes();
             let registry = NodeRegistry::new(sender);
-            registry.set_desired("a", DesiredState::default());
+            registry.set_desired("a", Wanted::new(DesiredState::default(), Arc::default()));
             let guard = registry.open_session("a", Hello::default());
             // Room for what is sent at first, and none that it sends unasked later.
-            let (outbound, mut sent) = mpsc::channel(2);
+            let (outbound, mut sent) = mpsc::channel(3);
             let session =
                 k8sctl_rpc::task::spawn("session", run_session(guard, tokio_stream::pending(), outbound));
             let started = Instant::now();
-            for _ in 0..2 {
-                sent.recv().await.expect("two messages").expect("the desired state and the time");
+            for _ in 0..3 {
+                sent.recv().await.expect("the desired state, nothing, and the time");
             }
             end(&registry);
             let mut goodbyes = 0;
             while let Some(message) = sent.recv().await {
                 assert!(started.elapsed() < HOST_TIME_INTERVAL, "{how}: it goes on");
-                let message = message.expect("a message").message;
-                goodbyes += u32::from(matches!(message, Some(host_message::Message::Goodbye(_))));
+                goodbyes += u32::from(matches!(message.message, Some(host_message::Message::Goodbye(_))));
             }
             assert_eq!(goodbyes, u32::from(is_goodbye_said), "{how}");
             tokio::task::yield_now().await;
@@ -359,7 +375,7 @@ mod tests {
             run_session(guard, tokio_stream::iter([report]), outbound).await;
             let mut last = None;
             while let Some(message) = sent.recv().await {
-                last = message.expect("a message").message;
+                last = message.message;
             }
             assert!(matches!(last, Some(host_message::Message::Goodbye(_))), "{last:?}");
         }

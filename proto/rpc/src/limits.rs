@@ -99,9 +99,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take, by the listener.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between the beginnings of two TLS handshakes, of all listeners of a program together: 45 a second. Each takes the host
+/// Between the beginnings of two TLS handshakes, of all listeners of a program together: 41 a second. Each takes the host
 /// about a millisecond of a processor, and after its restart all agents come at once.
-pub const HANDSHAKES_APART: Duration = Duration::from_millis(22);
+pub const HANDSHAKES_APART: Duration = Duration::from_millis(24);
 /// How long a connection may wait for its handshake to begin; one that would wait longer is closed.
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(8);
 // Whoever waits is still there when its turn comes.

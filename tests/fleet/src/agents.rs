@@ -20,7 +20,7 @@ use crate::dialer::{FleetDialer, Tally};
 use crate::host::Host;
 use crate::wait_for;
 
-/// Between the starts of two agents. Each takes two handshakes, and the host agent begins 45 a second: so they all join
+/// Between the starts of two agents. Each takes two handshakes, and the host agent begins 41 a second: so they all join
 /// at their first try.
 const APART: Duration = Duration::from_millis(50);
 /// How long the VM of an agent may take to be started.

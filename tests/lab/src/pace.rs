@@ -35,6 +35,11 @@ impl Pace {
         promised.mul_f64(self.factor())
     }
 
+    /// The same machine where other work may come between: so many times as slow.
+    pub fn times(self, factor: f64) -> Self {
+        Self { boot: self.boot.max(USUAL).mul_f64(factor) }
+    }
+
     /// The boot that was measured.
     pub fn boot(self) -> Duration {
         self.boot
@@ -60,5 +65,7 @@ mod tests {
         assert_eq!(pace(8).allow(Duration::from_secs(10)), Duration::from_secs(10));
         assert_eq!(pace(100_000).allow(Duration::from_secs(10)), Duration::from_secs(120));
         assert_eq!(pace(75).boot(), Duration::from_secs(75));
+        assert_eq!(pace(75).times(2.0).allow(Duration::from_secs(10)), Duration::from_secs(50));
+        assert_eq!(pace(8).times(2.0).allow(Duration::from_secs(10)), Duration::from_secs(20));
     }
 }

@@ -25,7 +25,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::desired::{ImageFacts, desired_state, domain_ref, image_facts};
+use super::desired::{ImageFacts, desired_state, domain_ref, image_facts, neighbours};
 use super::plugins::PluginsSeen;
 use super::progress;
 use super::shared::Shared;
@@ -33,6 +33,7 @@ use super::status::ToldConditions;
 use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
+use crate::nodes::wanted::{Neighbours, Wanted};
 use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
 use mandate::Doings;
 use plugins::{Keeper, Restart};
@@ -109,6 +110,8 @@ pub struct ClusterTask {
     powered_on: BTreeMap<String, PoweredOn>,
     /// The run of the control plane's VM that has the greater share of the processors.
     preferred: Option<u32>,
+    /// Kept as long as it stays the same: it is compared by its address.
+    neighbours: Arc<Neighbours>,
     /// The operation of the last look.
     operation: Option<OperationRecord>,
     /// The last one that failed, where the records could not be written then: they still have it as running.
@@ -152,6 +155,7 @@ impl ClusterTask {
             needed: None,
             powered_on: BTreeMap::new(),
             preferred: None,
+            neighbours: Arc::default(),
             operation: None,
             unwritten: None,
             starts: Starts::default(),
@@ -338,12 +342,16 @@ impl ClusterTask {
         let (Some(facts), Some(seen)) = (self.image_facts(cluster), &self.plugins) else { return looked };
         let address =
             self.listener.as_ref().map(|listener| listener.address().to_string()).unwrap_or_default();
+        let neighbours = neighbours(cluster);
+        if *self.neighbours != neighbours {
+            self.neighbours = Arc::new(neighbours);
+        }
         for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
             let needs = Self::requirements(cluster, node, seen);
             let desired = desired_state(cluster, node, &facts, files, target, address.clone(), needs);
-            self.shared.registry.set_desired(&node.id, desired);
+            self.shared.registry.set_desired(&node.id, Wanted::new(desired, Arc::clone(&self.neighbours)));
         }
         self.introduce_nodes(cluster, &observed.kubernetes).await?;
         self.move_pods(cluster, &observed.kubernetes).await?;

@@ -72,7 +72,7 @@ impl FakeNode {
             let mut pushes = FuturesUnordered::new();
             loop {
                 tokio::select! {
-                    Some(start) = session.log_requests.recv() => pushes.push(self.push(start, deaths.clone())),
+                    Some(start) = session.log_requests.recv() => pushes.push(self.push(*start, deaths.clone())),
                     Some(()) = pushes.next() => {}
                     _ = deaths.changed() => break,
                 }

@@ -17,9 +17,9 @@ impl NodeRegistry {
         let Entry { desired, agent: wanted, .. } = nodes.entry(node_id.to_owned()).or_default();
         wanted.clone_from(&agent);
         desired.send_if_modified(|current| {
-            let Some(state) = current.as_mut().filter(|state| state.agent != agent) else { return false };
-            state.agent = agent;
-            state.generation += 1;
+            let Some(state) = current.as_mut().filter(|state| state.own.agent != agent) else { return false };
+            state.own.agent = agent;
+            state.own.generation += 1;
             true
         });
     }
@@ -58,8 +58,11 @@ impl NodeRegistry {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::nodes::changes::changes;
+    use crate::nodes::wanted::Wanted;
     use k8sctl_proto::node::v1::{DesiredState, Hello};
 
     fn program(attempt: &str) -> AgentProgram {
@@ -70,10 +73,13 @@ mod tests {
     fn the_program_stays_in_every_desired_state_until_it_is_taken_out() {
         let (sender, _changes) = changes();
         let registry = NodeRegistry::new(sender);
-        let named = |name: &str| DesiredState { node_name: name.to_owned(), ..DesiredState::default() };
+        let named = |name: &str| {
+            let own = DesiredState { node_name: name.to_owned(), ..DesiredState::default() };
+            Wanted::new(own, Arc::default())
+        };
         registry.set_desired("a", named("one"));
         let session = registry.open_session("a", Hello::default());
-        let told = || session.desired.borrow().clone().expect("a desired state");
+        let told = || session.desired.borrow().clone().expect("a desired state").own;
         let before = told().generation;
         registry.set_agent("a", Some(program("first")));
         assert_eq!((told().agent, told().generation > before), (Some(program("first")), true));

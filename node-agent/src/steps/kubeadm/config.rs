@@ -212,6 +212,9 @@ fn kubelet(desired: &DesiredState) -> Value {
         "nodeStatusUpdateFrequency": "3s",
         "nodeStatusReportFrequency": "5m0s",
         "rotateCertificates": true,
+        // How often each pod is looked at without a cause. One with a startup probe is not Ready behind a restart of the
+        // kubelet until then, which would be a minute and more.
+        "syncFrequency": "20s",
         // How long a node has disk or memory pressure, and gets no pods, behind its end; the kubelet's own five minutes are
         // for fleets in which pods go elsewhere meanwhile.
         "evictionPressureTransitionPeriod": "30s",

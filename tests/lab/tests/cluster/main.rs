@@ -10,8 +10,8 @@
 //! faults* → strangers survive `down`.
 //!
 //! What stands between stars is left out, and that is said, on a machine on which a VM boots so slowly ([`SLOW`]) that the
-//! run would take hours; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one phase,
-//! see [`some`], and `half-an-hour` is `make soak`.
+//! run would take hours; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one
+//! phase, see [`some`], and `half-an-hour` is `make soak`.
 
 mod follow;
 mod inside;
@@ -43,7 +43,7 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
 /// Of `LAB_PHASES`: every phase, however slow the machine.
 const ALL: &str = "all";
 /// As many times as long as is usual.
-const SLOW: f64 = 5.0;
+const SLOW: f64 = 3.0;
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
@@ -118,7 +118,7 @@ fn has_time_for_all(lab: &Lab, pace: Pace) -> bool {
     all
 }
 
-/// Faults of the host, and a few random ones. Gives the host agent that runs then.
+/// Faults of the host. Gives the host agent that runs then.
 fn survives(lab: &Lab, agent: Running, pace: Pace, failures: &mut Failures) -> Result<Running> {
     let agent = survival::host_agent_is_killed(lab, agent, pace)?;
     failures.note(lab, survival::libvirtd_is_restarted(lab, pace))?;
