@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use k8sctl_proto::control::v1 as control;
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, StepState};
 
-use super::conditions::{self, AGENT_READY, READY};
+use super::conditions::{self, READY};
 use super::desired::ImageFacts;
 use super::progress::{self, Observed, REMOVING};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};

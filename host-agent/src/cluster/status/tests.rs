@@ -3,6 +3,7 @@
 use k8sctl_proto::node::v1::{Repair, StatusReport, StepStatus};
 
 use super::*;
+use crate::cluster::conditions::{AGENT_READY, NODE_READY, VM_RUNNING};
 use crate::cluster::progress::VmView;
 use crate::cluster::progress::tests::{cluster, running, time};
 use crate::kubernetes::KubernetesNode;

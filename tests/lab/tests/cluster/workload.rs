@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab_tests::{Lab, phase, wait_until};
 use serde_json::Value;
 
-use super::{MINUTE, NODES, k8sctl};
+use super::{MINUTE, NODES};
 
 /// The image of this role in the lab's bundle, if it has one.
 pub fn bundle_image(lab: &Lab, role: &str) -> Result<Option<String>> {
