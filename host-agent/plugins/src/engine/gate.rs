@@ -189,14 +189,10 @@ impl Engine {
             let place = self.place_soon(key).await?;
             let wanted = self.wanted(planned, None)?;
             let params = self.params(planned, Ownership::Absent).dry_run();
-            match self.once(place.apply(&key.name, &params, &wanted)).await {
-                Ok(_) => {}
-                Err(trouble) => match decide_retry(&trouble, false) {
-                    Some(Again::Webhook | Again::Server) => {
-                        return Ok(Some((key.clone(), trouble.message().to_owned())));
-                    }
-                    _ => {}
-                },
+            if let Err(trouble) = self.once(place.apply(&key.name, &params, &wanted)).await
+                && let Some(Again::Webhook | Again::Server) = decide_retry(&trouble, false)
+            {
+                return Ok(Some((key.clone(), trouble.message().to_owned())));
             }
         }
         Ok(None)

@@ -66,11 +66,11 @@ impl Engine {
         Ok(())
     }
 
-    async fn wait_all<'p>(
+    async fn wait_all(
         &self,
         plan: &CheckedPlan,
         entries: &[Entry],
-        mut pending: Vec<&'p Planned>,
+        mut pending: Vec<&Planned>,
         deadline: Instant,
     ) -> Result<(), Failure> {
         let (mut said, mut explained) = (String::new(), None::<Instant>);
