@@ -128,7 +128,8 @@ fn without_any_one_of_its_needs_it_is_refused() {
                 ),
             }
         }
-        let parts: [(&str, fn(&mut Manifest, usize) -> String); 4] = [
+        type Removal = fn(&mut Manifest, usize) -> String;
+        let parts: [(&str, Removal); 4] = [
             ("[[bind]]", |manifest, index| manifest.binds.remove(index).why),
             ("[[webhook]]", |manifest, index| manifest.webhooks.remove(index).why),
             ("[[aggregate]]", |manifest, index| manifest.aggregates.remove(index).why),

@@ -44,7 +44,8 @@ fn targets() -> Vec<Target> {
         Target {
             name: "yaml",
             make: Box::new(move |random: &mut Random| {
-                changed(random, &manifests[random.below(manifests.len())])
+                let place = random.below(manifests.len());
+                changed(random, &manifests[place])
             }),
             read: Box::new(read_yaml),
         },

@@ -235,7 +235,7 @@ fn a_secret_stands_by_name_in_the_data_of_a_secret_only() {
     named.is_refused_for("names the secret \"admin\", key \"password\"");
     named.secrets.insert(password.clone());
     let checked = named.checked();
-    assert_eq!(checked.secret_refs().into_iter().collect::<Vec<_>>(), [password.clone()]);
+    assert_eq!(checked.secret_refs().into_iter().collect::<Vec<_>>(), std::slice::from_ref(&password));
     let made = Fixture::shop().secret(json!({"password": password.placeholder()}));
     made.clone().generated("admin", "password", 24).checked();
     made.clone().generated("admin", "other", 24).is_refused_for("names the secret");
