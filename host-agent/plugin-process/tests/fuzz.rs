@@ -27,11 +27,14 @@ const SLOW: Duration = Duration::from_secs(10);
 /// Most resident memory in the end, in MiB.
 const RESIDENT: u64 = 512;
 
+type Make = Box<dyn Fn(&mut Random) -> Vec<u8>>;
+type Read = Box<dyn Fn(&[u8])>;
+
 /// Something that reads, and what it is given.
 struct Target {
     name: &'static str,
-    make: Box<dyn Fn(&mut Random) -> Vec<u8>>,
-    read: Box<dyn Fn(&[u8])>,
+    make: Make,
+    read: Read,
 }
 
 fn targets() -> Vec<Target> {
