@@ -269,9 +269,8 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     }
     let from = told::last_event(lab)?;
     k8sctl(lab, &["plugin", "add", &dir.to_string_lossy(), "--dev", "--yes"])?;
-    pod_network_is(lab, Some(LABNET))?;
+    pods_have_moved(lab, from, LABNET)?;
     for (node, ..) in NODES {
-        ensure!(told::has_told(lab, from, node, "PodNetworkChanged", "")?, "no event of {node}");
         let files = Shell::open(lab, node)?.run("ls /etc/cni/net.d")?;
         ensure!(files.contains("05-labnet.conflist") && !files.contains("10-k8s-myhome"), "{node}: {files}");
     }
@@ -290,9 +289,10 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     })?;
 
     phase("and gives it back");
+    let from = told::last_event(lab)?;
     k8sctl(lab, &["plugin", "remove", LABNET])?;
     is_gone(lab, LABNET)?;
-    pod_network_is(lab, None)?;
+    pods_have_moved(lab, from, "the built-in one")?;
     for (node, ..) in NODES {
         wait_until(&format!("{node} has the built-in network's file alone"), 5 * MINUTE, || {
             let files = Shell::open(lab, node)?.run("ls /etc/cni/net.d")?;
@@ -303,13 +303,12 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     super::workload::workload_answers(lab)
 }
 
-/// Every node says so, and its pods run in it.
-fn pod_network_is(lab: &Lab, network: Option<&str>) -> Result<()> {
-    wait_until(&format!("the pod network of all nodes is {network:?}"), 20 * MINUTE, || {
-        let nodes = lab.get(&["nodes"])?;
-        for node in nodes["items"].as_array().context("a list")? {
-            let said = node.pointer("/metadata/annotations/k8sctl.org~1pod-network").and_then(Value::as_str);
-            ensure!(said == network, "{} says {said:?}", node["metadata"]["name"]);
+/// Of every node it is told, behind that event, that its pods were made anew for this network.
+fn pods_have_moved(lab: &Lab, from: u64, network: &str) -> Result<()> {
+    let begins = format!("its pod network is {network} now");
+    wait_until(&format!("the pods of all nodes are on {network}"), 20 * MINUTE, || {
+        for (node, ..) in NODES {
+            ensure!(told::has_told(lab, from, node, "PodNetworkChanged", &begins)?, "no event of {node}");
         }
         Ok(true)
     })
