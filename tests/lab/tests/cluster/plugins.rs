@@ -1,5 +1,5 @@
-//! Plugins on the running cluster: the life of hello by commands and by the cluster file, one whose pods cannot pull their
-//! image, and one that takes the pod network over and gives it back.
+//! Plugins on the running cluster: a mistake in the file, the life of hello by commands and by the cluster file, one whose
+//! pods cannot pull their image, and one that takes the pod network over and gives it back.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ const LABNET: &str = "labnet";
 
 /// A bundle without an image for it has it refused, with a way on; nothing can be pulled in here.
 pub fn plugins_live(lab: &Lab, pace: Pace) -> Result<()> {
+    a_mistake_has_its_place(lab)?;
     phase("a plugin");
     if bundle_image(lab, "workload")?.is_none() {
         phase("left out: the plugin hello runs from the bundle's workload image, and this bundle has none");
@@ -35,6 +36,24 @@ pub fn plugins_live(lab: &Lab, pace: Pace) -> Result<()> {
     by_commands(lab)?;
     stuck_says_why(lab, pace)?;
     by_the_file(lab)
+}
+
+/// A pool that has a node's address is refused with the plan, at its line, and whose it is is said.
+fn a_mistake_has_its_place(lab: &Lab) -> Result<()> {
+    phase("a plugin's mistake in the cluster file");
+    let dir = lab.file("plugins/mistake");
+    fs::create_dir_all(&dir)?;
+    let text = fs::read_to_string(lab.repo("examples/home.toml"))?
+        + "\n[plugins.metallb]\naddresses = [\"192.168.122.11-192.168.122.11\"]\n";
+    let file = dir.join("cluster.toml");
+    fs::write(&file, &text)?;
+    let refused = lab.try_run("k8sctl", &["plan", "-f", &file.to_string_lossy()], 5 * MINUTE)?;
+    ensure!(refused.status.code() == Some(3), "{refused:?}");
+    let place = format!("cluster.toml:{}:", text.lines().count());
+    for said in [place.as_str(), "error METALLB-POOL-OVERLAP", "node k8s-worker-1 (192.168.122.11)"] {
+        ensure!(refused.err.contains(said), "{said:?} is not in {refused:?}");
+    }
+    Ok(())
 }
 
 /// Added, configured, upgraded, rolled back, removed.
