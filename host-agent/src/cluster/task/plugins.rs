@@ -134,7 +134,7 @@ impl ClusterTask {
             return Ok(());
         }
         // Until its agent has done its part, of what it may just have been told, a pod that is made anew may be on the
-        // network of before. One whose agent is away keeps the others not waiting, whose pods share addresses meanwhile.
+        // network of before. A node whose agent is away keeps no other waiting: pods share addresses until they moved.
         let registry = &self.shared.registry;
         let has_settled = |node: &NodeRecord| {
             progress::has_settled(&registry.view(&node.id), registry.desired_generation(&node.id))
