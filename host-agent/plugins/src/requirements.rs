@@ -53,6 +53,13 @@ fn subject(want: &NodeWant) -> String {
     }
 }
 
+/// What else becomes of nodes when a plugin with these needs comes, if anything.
+pub(crate) fn restart(requirements: &[NodeRequirement]) -> Option<String> {
+    let brings_network = |it: &NodeRequirement| matches!(it.what, NodeWant::Cni { .. });
+    let remark = "the pods of all nodes restart for its pod network, node by node, and once more when it is removed";
+    requirements.iter().any(brings_network).then(|| remark.to_owned())
+}
+
 /// A need as a person reads it.
 pub(crate) fn line(requirement: &NodeRequirement) -> String {
     match &requirement.what {
@@ -123,6 +130,14 @@ mod tests {
             assert_eq!((failure.id.as_str(), failure.object.as_str()), ("PLUGIN-NODE-CONFLICT", "plugin b"));
             assert!(failure.reason.contains("and a wants"), "{failure}");
         }
+    }
+
+    #[test]
+    fn that_pods_restart_is_told_of_a_pod_network_alone() {
+        let of = |what| restart(&[need("a", what).requirement]);
+        assert_eq!(of(sysctl("1")), None);
+        let told = of(NodeWant::Cni { config_file: "10-flannel.conflist".to_owned() });
+        assert!(told.is_some_and(|told| told.contains("pods of all nodes restart")));
     }
 
     #[test]

@@ -281,7 +281,7 @@ pub fn failure(
 ) -> Option<(Option<String>, Failure)> {
     let of_node = node_failure(cluster, observed, silence, now);
     let of_node = of_node.map(|(node_id, failure)| (Some(node_id), failure));
-    of_node.or_else(|| Some((None, plugins::failure(observed)?)))
+    of_node.or_else(|| Some((None, plugins::failure(cluster, observed)?)))
 }
 
 fn node_failure(

@@ -34,8 +34,8 @@ const SYSCTLS: [&str; 11] = [
     "kernel.panic",
     "kernel.panic_on_oops",
 ];
-/// Those that the agent itself keeps, whatever they begin with.
-const OWN_SYSCTLS: [&str; 2] = ["net.ipv4.ip_forward", "net.bridge."];
+/// Those that the agent itself keeps, whatever they begin with; one of them has two names.
+const OWN_SYSCTLS: [&str; 3] = ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.bridge."];
 /// Kernel modules that may be loaded.
 const MODULES: [&str; 29] = [
     "vxlan",

@@ -25,8 +25,11 @@ pub const SYSCTLS: [&str; 11] = [
     "vm.swappiness",
 ];
 
-/// Those that the cluster itself stands on.
-pub const SYSCTLS_OURS: [&str; 1] = ["net.ipv4.ip_forward"];
+/// Those that the cluster itself stands on. They are one and the same in the kernel.
+pub const SYSCTLS_OURS: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"];
+
+/// File of the built-in pod network, which another one does not write into.
+const BUILT_IN_CNI: &str = "10-k8s-myhome.conflist";
 
 /// Kernel modules that a plugin may ask for.
 pub const MODULES: [&str; 29] = [
@@ -160,6 +163,9 @@ fn cni_refusal(config_file: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let is_file = config_file.len() <= 100 && config_file.chars().all(plain) && !config_file.starts_with('.');
     let ends = [".conflist", ".conf", ".json"].iter().any(|end| config_file.ends_with(end));
+    if config_file == BUILT_IN_CNI {
+        return Some(format!("its file is {config_file:?}, which is the built-in network's"));
+    }
     (!is_file || !ends)
         .then(|| format!("its file is {config_file:?}, expected a name like 10-flannel.conflist"))
 }
@@ -175,7 +181,8 @@ fn registry_refusal(host: &str, ca_pem: &str, mirrors: &[String]) -> Option<Stri
     if !is_registry_host(host) {
         return Some("expected a name or an address, with a port or without".to_owned());
     }
-    if ca_pem.len() > CA_BYTES || !is_certificates(ca_pem) {
+    // What a node could not read would keep its containerd from ever being as it should.
+    if !ca_pem.is_empty() && (ca_pem.len() > CA_BYTES || !is_certificates(ca_pem)) {
         return Some(format!("its ca_pem is not certificates of at most {CA_BYTES} bytes"));
     }
     match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
@@ -185,19 +192,32 @@ fn registry_refusal(host: &str, ca_pem: &str, mirrors: &[String]) -> Option<Stri
     }
 }
 
-/// Nothing but certificates: a private key has no business here.
+/// One certificate at least, and nothing else: a private key has no business here.
 fn is_certificates(pem: &str) -> bool {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
-    let mut inside = false;
-    let mut is_right = true;
+    // Of the certificate that has begun.
+    let mut inside: Option<String> = None;
+    let mut count = 0;
     for line in pem.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let is_base64 = line.chars().all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
-        is_right &= match line {
-            BEGIN => !std::mem::replace(&mut inside, true),
-            END => std::mem::replace(&mut inside, false),
-            _ => inside && is_base64,
+        let is_right = match line {
+            BEGIN => inside.replace(String::new()).is_none(),
+            END => {
+                count += 1;
+                inside.take().is_some_and(|text| is_base64(&text))
+            }
+            _ => inside.as_mut().map(|text| text.push_str(line)).is_some(),
         };
+        if !is_right {
+            return false;
+        }
     }
-    is_right && !inside
+    count > 0 && inside.is_none()
+}
+
+/// Whole groups of four, the last one filled up.
+fn is_base64(text: &str) -> bool {
+    let bare = text.trim_end_matches('=');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+/".contains(c);
+    !bare.is_empty() && text.len().is_multiple_of(4) && text.len() - bare.len() <= 2 && bare.chars().all(plain)
 }

@@ -55,7 +55,9 @@ impl PluginHost {
         let diffs = if diff { self.diffs(access, &name, &seen.plan).await? } else { Vec::new() };
         let place = Place::new(&access.cluster_id, &name);
         let approved = self.inner.records.approved(&place).await.map_err(stored_badly(&place));
-        let remarks = self.remarks(&place, &package, &seen, &diffs).await?;
+        let mut remarks = self.remarks(&place, &package, &seen, &diffs).await?;
+        let is_new = install.as_ref().is_none_or(|install| install.revision == 0);
+        remarks.extend(requirements::restart(&seen.plan.node).filter(|_| is_new));
         let approval = package.manifest.approval();
         Ok(Offer {
             name,

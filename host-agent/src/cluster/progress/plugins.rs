@@ -18,26 +18,40 @@ pub(super) fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Mi
         .or_else(|| network_missing(cluster, observed))
 }
 
-/// Why an operation ends badly now, if one of its plugins is a reason.
-pub(super) fn failure(observed: &Observed) -> Option<Failure> {
-    let (_, failure) = observed.converged.as_ref()?.failed.as_ref()?;
-    Some(failure.clone())
+/// Why an operation ends badly now, if its plugins are a reason. Agents are replaced when no operation runs: one that is too
+/// old would only be waited for until the deadline.
+pub(super) fn failure(cluster: &ClusterRecord, observed: &Observed) -> Option<Failure> {
+    let of_plugin = observed.converged.as_ref().and_then(|converged| converged.failed.as_ref());
+    if let Some((_, failure)) = of_plugin {
+        return Some(failure.clone());
+    }
+    let (node, protocol) = too_old(cluster, observed)?;
+    let reason = format!("its agent speaks protocol {protocol} and passes over what plugins need of its node");
+    let next = "give it this host's with `k8sctl upgrade agents`, then run `k8sctl up` again";
+    Some(Failure::new("NODE-AGENT-OLD", format!("node {}", node.name), reason, next))
 }
 
 /// The first node whose agent passes over what plugins need of it, with the protocol that it speaks.
 pub fn too_old<'c>(cluster: &'c ClusterRecord, observed: &Observed) -> Option<(&'c NodeRecord, Protocol)> {
     present(cluster).find_map(|node| {
         of_node(&cluster.plugins, &observed.needs, false)?;
-        let hello = observed.agents.get(&node.id)?.hello.as_ref()?;
-        let protocol = Protocol { major: hello.protocol, minor: hello.protocol_minor };
+        let protocol = protocol(observed.agents.get(&node.id)?)?;
         (!protocol.takes_requirements()).then_some((node, protocol))
     })
 }
 
-/// Whether an agent has done what it was told last of the pod network, in this generation of its desired state.
+/// What an agent speaks, once it has said so.
+fn protocol(view: &NodeView) -> Option<Protocol> {
+    let hello = view.hello.as_ref()?;
+    Some(Protocol { major: hello.protocol, minor: hello.protocol_minor })
+}
+
+/// Whether an agent has done what it was told last of the pod network, in this generation of its desired state. One that
+/// does not see it has not, whatever it says of its steps.
 pub fn has_settled(view: &NodeView, wanted: Option<u64>) -> bool {
     let is_told = wanted.is_some_and(|wanted| view.report.observed_generation >= wanted);
-    view.connected && is_told && step_is_done(view, "cni")
+    let sees_it = protocol(view).is_some_and(Protocol::takes_requirements);
+    view.connected && sees_it && is_told && step_is_done(view, "cni")
 }
 
 /// State and reason of a plugin, in one line.

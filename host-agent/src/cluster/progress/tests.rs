@@ -340,6 +340,9 @@ fn nodes_are_on_the_pod_network_of_the_cluster_one_after_the_other() {
     assert!(has_settled(view, Some(7)));
     assert!(!has_settled(view, Some(8)), "its agent has not taken it in");
     assert!(!has_settled(view, None) && !has_settled(&NodeView::default(), Some(0)));
+    let mut older = view.clone();
+    older.hello = Some(Hello { protocol: 1, protocol_minor: 1, ..Hello::default() });
+    assert!(!has_settled(&older, Some(7)), "it does not see what it is told");
 }
 
 #[test]
@@ -355,7 +358,12 @@ fn an_agent_that_does_not_know_what_plugins_need_is_replaced_first() {
     let told = missing(&cluster, &observed).expect("it is too old").to_string();
     assert!(told.starts_with("node worker: its agent speaks protocol 1.1"), "{told}");
     assert!(told.contains("`k8sctl upgrade agents`"), "{told}");
+    // While the operation runs nobody can do that.
+    let silence = Silence { since: time(0), limit: LIMIT };
+    let (node, failed) = failure(&cluster, &observed, silence, time(60)).expect("it ends");
+    assert_eq!((node, failed.id.as_str(), failed.object.as_str()), (None, "NODE-AGENT-OLD", "node worker"));
     cluster.plugins.clear();
     cluster.nodes.iter_mut().for_each(|node| node.pod_network.clear());
     assert_eq!(missing(&cluster, &observed), None, "nothing is needed of it");
+    assert_eq!(failure(&cluster, &observed, silence, time(60)), None);
 }

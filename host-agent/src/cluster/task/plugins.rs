@@ -13,8 +13,9 @@ use crate::cluster::desired::cluster_facts;
 use crate::cluster::node_requirements;
 use crate::cluster::plugins::PluginsSeen;
 use crate::cluster::progress::{self, Observed};
+use crate::events::Selection;
 use crate::kubernetes::{KubernetesView, Remaining};
-use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord};
+use crate::records::{ClusterRecord, NodeRecord, NodeState, OperationRecord, RecordError};
 
 /// Looks after installed plugins for as long as it is kept.
 pub(super) struct Keeper {
@@ -126,16 +127,23 @@ impl ClusterTask {
         let (network, may_begin) = wanted_network(cluster, seen);
         let is_elsewhere =
             |node: &&NodeRecord| node.state == NodeState::Present && node.pod_network != network;
-        let Some(node) = cluster.nodes.iter().find(is_elsewhere).filter(|_| may_begin) else {
+        let elsewhere: Vec<&NodeRecord> =
+            cluster.nodes.iter().filter(is_elsewhere).filter(|_| may_begin).collect();
+        if elsewhere.is_empty() {
             self.restart = None;
             return Ok(());
-        };
-        // Until its agent has done its part, of what it may just have been told, a pod that is made anew may be on the
-        // network of before.
-        let registry = &self.shared.registry;
-        if !progress::has_settled(&registry.view(&node.id), registry.desired_generation(&node.id)) {
-            return Ok(());
         }
+        // Until its agent has done its part, of what it may just have been told, a pod that is made anew may be on the
+        // network of before. A node whose agent is away keeps no other waiting: pods share addresses until they moved.
+        let registry = &self.shared.registry;
+        let has_settled = |node: &NodeRecord| {
+            progress::has_settled(&registry.view(&node.id), registry.desired_generation(&node.id))
+        };
+        let mut settled: Vec<&NodeRecord> = elsewhere.into_iter().filter(|node| has_settled(node)).collect();
+        // The one that was begun, first.
+        let begun = self.restart.as_ref().map(|it| it.node_id.as_str());
+        settled.sort_by_key(|node| begun != Some(node.id.as_str()));
+        let Some(&node) = settled.first() else { return Ok(()) };
         if let Some(kubernetes) = self.kubernetes.as_ref().filter(|_| view.reachable) {
             let begun = self.restart.as_ref().filter(|it| it.node_id == node.id && it.network == network);
             let pods = match begun {
@@ -150,15 +158,28 @@ impl ClusterTask {
         } else if !self.shared.config.simulated_kubernetes {
             return Ok(());
         }
-        // Told first: what a kill in between leaves is done again, and told once.
-        let shown = if network.is_empty() { "the built-in one" } else { &network };
-        let message = format!("its pod network is {shown} now, and its pods were made anew for it");
-        let of = format!("{} {} {network}", node.id, cluster.generation);
-        let object = format!("node {}", node.name);
-        self.end_event(&of, &object, EventType::PodNetworkChanged, &message, false).await;
+        self.tell_pod_network(node, &network).await?;
         self.shared.records.set_pod_network(&node.id, &network).await?;
         self.restart = None;
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Told before it is recorded: what a kill in between leaves is done again, and told once. It is known by the last that
+    /// was told of the node, since it may come and go as often as it likes.
+    async fn tell_pod_network(&self, node: &NodeRecord, network: &str) -> Result<(), RecordError> {
+        let shown = if network.is_empty() { "the built-in one" } else { network };
+        let message = format!("its pod network is {shown} now, and its pods were made anew for it");
+        let (kind, events) = (EventType::PodNetworkChanged, &self.shared.events);
+        let of_node =
+            Selection { node: node.name.clone(), types: vec![kind], ..Selection::of_cluster(&self.name) };
+        let last = match events.tail_start(1, 0, &of_node).await? {
+            Some(number) => events.page(number, &of_node).await?.events.pop(),
+            None => None,
+        };
+        if last.is_none_or(|last| last.message != message) {
+            self.event(&format!("node {}", node.name), kind, message).await;
+        }
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ fn only_what_is_on_the_list_may_be_needed() {
     for key in [
         "kernel.core_pattern",
         "net.ipv4.ip_forward",
+        "net.ipv4.conf.all.forwarding",
         "net.bridge.bridge-nf-call-iptables",
         "net.ipv4",
         "net.ipv4.",
@@ -286,5 +287,8 @@ fn the_hosts_list_is_the_same() {
     assert_eq!(list_around(host, "vxlan"), sorted(&MODULES));
     assert_eq!(list_around(host, "vm.max_map_count"), sorted(&SYSCTLS));
     assert_eq!(list_around(host, "net.core."), sorted(&SYSCTL_PREFIXES));
-    assert!(host.contains("\"net.ipv4.ip_forward\"") && host.contains("\"xt_"));
+    for own in OWN_SYSCTLS.iter().filter(|own| own.starts_with("net.ipv4.")) {
+        assert!(host.contains(&format!("\"{own}\"")), "{own}");
+    }
+    assert!(host.contains("\"xt_"));
 }

@@ -1,5 +1,5 @@
-//! Plugins on the running cluster: the life of hello by commands and by the cluster file, one whose pods cannot pull their
-//! image, and one that takes the pod network over and gives it back.
+//! Plugins on the running cluster: a mistake in the file, the life of hello by commands and by the cluster file, one whose
+//! pods cannot pull their image, and one that takes the pod network over and gives it back.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ const LABNET: &str = "labnet";
 
 /// A bundle without an image for it has it refused, with a way on; nothing can be pulled in here.
 pub fn plugins_live(lab: &Lab, pace: Pace) -> Result<()> {
+    a_mistake_has_its_place(lab)?;
     phase("a plugin");
     if bundle_image(lab, "workload")?.is_none() {
         phase("left out: the plugin hello runs from the bundle's workload image, and this bundle has none");
@@ -35,6 +36,24 @@ pub fn plugins_live(lab: &Lab, pace: Pace) -> Result<()> {
     by_commands(lab)?;
     stuck_says_why(lab, pace)?;
     by_the_file(lab)
+}
+
+/// A pool that has a node's address is refused with the plan, at its line, and whose it is is said.
+fn a_mistake_has_its_place(lab: &Lab) -> Result<()> {
+    phase("a plugin's mistake in the cluster file");
+    let dir = lab.file("plugins/mistake");
+    fs::create_dir_all(&dir)?;
+    let text = fs::read_to_string(lab.repo("examples/home.toml"))?
+        + "\n[plugins.metallb]\naddresses = [\"192.168.122.11-192.168.122.11\"]\n";
+    let file = dir.join("cluster.toml");
+    fs::write(&file, &text)?;
+    let refused = lab.try_run("k8sctl", &["plan", "-f", &file.to_string_lossy()], 5 * MINUTE)?;
+    ensure!(refused.status.code() == Some(3), "{refused:?}");
+    let place = format!("cluster.toml:{}:", text.lines().count());
+    for said in [place.as_str(), "error METALLB-POOL-OVERLAP", "node k8s-worker-1 (192.168.122.11)"] {
+        ensure!(refused.err.contains(said), "{said:?} is not in {refused:?}");
+    }
+    Ok(())
 }
 
 /// Added, configured, upgraded, rolled back, removed.
@@ -269,9 +288,8 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     }
     let from = told::last_event(lab)?;
     k8sctl(lab, &["plugin", "add", &dir.to_string_lossy(), "--dev", "--yes"])?;
-    pod_network_is(lab, Some(LABNET))?;
+    pods_have_moved(lab, from, LABNET)?;
     for (node, ..) in NODES {
-        ensure!(told::has_told(lab, from, node, "PodNetworkChanged", "")?, "no event of {node}");
         let files = Shell::open(lab, node)?.run("ls /etc/cni/net.d")?;
         ensure!(files.contains("05-labnet.conflist") && !files.contains("10-k8s-myhome"), "{node}: {files}");
     }
@@ -290,9 +308,10 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     })?;
 
     phase("and gives it back");
+    let from = told::last_event(lab)?;
     k8sctl(lab, &["plugin", "remove", LABNET])?;
     is_gone(lab, LABNET)?;
-    pod_network_is(lab, None)?;
+    pods_have_moved(lab, from, "the built-in one")?;
     for (node, ..) in NODES {
         wait_until(&format!("{node} has the built-in network's file alone"), 5 * MINUTE, || {
             let files = Shell::open(lab, node)?.run("ls /etc/cni/net.d")?;
@@ -303,13 +322,12 @@ pub fn another_pod_network(lab: &Lab) -> Result<()> {
     super::workload::workload_answers(lab)
 }
 
-/// Every node says so, and its pods run in it.
-fn pod_network_is(lab: &Lab, network: Option<&str>) -> Result<()> {
-    wait_until(&format!("the pod network of all nodes is {network:?}"), 20 * MINUTE, || {
-        let nodes = lab.get(&["nodes"])?;
-        for node in nodes["items"].as_array().context("a list")? {
-            let said = node.pointer("/metadata/annotations/k8sctl.org~1pod-network").and_then(Value::as_str);
-            ensure!(said == network, "{} says {said:?}", node["metadata"]["name"]);
+/// Of every node it is told, behind that event, that its pods were made anew for this network.
+fn pods_have_moved(lab: &Lab, from: u64, network: &str) -> Result<()> {
+    let begins = format!("its pod network is {network} now");
+    wait_until(&format!("the pods of all nodes are on {network}"), 20 * MINUTE, || {
+        for (node, ..) in NODES {
+            ensure!(told::has_told(lab, from, node, "PodNetworkChanged", &begins)?, "no event of {node}");
         }
         Ok(true)
     })

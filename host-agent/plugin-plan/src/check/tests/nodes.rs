@@ -61,6 +61,7 @@ fn what_is_not_on_the_list_is_refused_whoever_approved_it() {
     for file in ["../x.conf", ".x.conf", "x.sh", "", "a/b.conflist"] {
         shop().node(cni(file)).is_refused_for("expected a name like 10-flannel.conflist");
     }
+    shop().node(cni("10-k8s-myhome.conflist")).is_refused_for("which is the built-in network's");
     shop()
         .node(cni("a.conf"))
         .node(cni("b.conf"))
@@ -78,7 +79,8 @@ fn a_registry_is_trusted_with_certificates_and_nothing_else() {
     shop(certificate, &[]).checked();
     shop(&certificate.repeat(2), &[]).checked();
     let key = certificate.replace("CERTIFICATE", "PRIVATE KEY");
-    for ca in ["text", key.as_str(), &certificate[..40], &certificate.repeat(2000)] {
+    let (empty, cut) = (certificate.replace("TUlJ\n", ""), certificate.replace("TUlJ", "TUlJA"));
+    for ca in ["text", " ", key.as_str(), &certificate[..40], &certificate.repeat(2000), &empty, &cut] {
         shop(ca, &[]).is_refused_for("its ca_pem is not certificates");
     }
     shop("", &["ftp://x"]).is_refused_for("its mirror \"ftp://x\" is no URL of a host");
@@ -104,6 +106,7 @@ fn the_lists_are_closed() {
     }
     for key in [
         "net.ipv4.ip_forward",
+        "net.ipv4.conf.all.forwarding",
         "net.bridge.bridge-nf-call-iptables",
         "kernel.core_pattern",
         "kernel.modprobe",

@@ -221,3 +221,25 @@ async fn pods_of_a_node_are_not_made_anew_before_its_agent_has_done_its_part() {
     look(&mut task).await;
     assert_eq!(agent.cluster("home").await.nodes[0].pod_network, "flannel");
 }
+
+/// Pods of the others share addresses until they are made anew.
+#[tokio::test]
+async fn a_node_whose_agent_is_away_keeps_no_other_waiting_and_every_move_is_told() {
+    let agent = FakeHostAgent::new().await;
+    agent.begin(agent.generation(SPEC).await).await;
+    let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+    let mut sessions = sessions(&agent, &cluster);
+    drop(sessions.remove(0));
+    let networks = async || -> Vec<String> {
+        agent.cluster("home").await.nodes.iter().map(|node| node.pod_network.clone()).collect()
+    };
+    // There, back, and there again, of one and the same spec.
+    for (needs, of_worker) in [(ready_flannel(), "flannel"), (Vec::new(), ""), (ready_flannel(), "flannel")] {
+        agent.plugins.state().needs = needs;
+        look(&mut task).await;
+        assert_eq!(networks().await, ["", of_worker]);
+    }
+    let moved = told(&agent, EventType::PodNetworkChanged).await;
+    assert_eq!(moved.len(), 3, "{moved:?}");
+    assert!(moved.iter().all(|line| line.starts_with("node worker: ")), "{moved:?}");
+}
