@@ -1,4 +1,5 @@
-//! The plugin verbs that make a plugin, of the real binary, with real programs in their sandbox, and no host agent.
+//! The plugin verbs that make a plugin, of the real binary, with real programs in their sandbox, and no host agent but a
+//! fake one that a test asks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -95,7 +96,8 @@ async fn a_plugin_that_does_not_behave_fails_its_test() {
     let zone = "\"properties\": { \"zone\": { \"title\": \"Zone\", \"type\": \"string\" },";
     let taken = std::fs::read_to_string(&schema).unwrap();
     std::fs::write(&schema, taken.replacen("\"properties\": {", zone, 1)).unwrap();
-    let remark = "\n[[check]]\nwhen = \"config.replicas == 10\"\nmessage = \"{{ config.zone }}\"\nwarning = true\n";
+    let remark =
+        "\n[[check]]\nwhen = \"config.replicas == 10\"\nmessage = \"{{ config.zone }}\"\nwarning = true\n";
     std::fs::write(&data, std::fs::read_to_string(&data).unwrap() + remark).unwrap();
     let run = bench.k8sctl(&["plugin", "test", "greeter", "--plans", "2", "--configs", "500"]).await;
     assert!(run.out.contains("config.zone"), "{run:?}");

@@ -51,11 +51,10 @@ fn left_out(text: &str) -> Vec<&str> {
     let (mut lines, mut before) = (text.lines(), "");
     while let Some(line) = lines.next() {
         if line.starts_with("```") {
-            let block = lines.by_ref().take_while(|line| !line.starts_with("```"));
-            let typed = block.filter(|line| ["$ ", "k8sctl ", "cargo "].iter().any(|it| line.starts_with(it)));
-            let typed: Vec<_> = typed.collect();
+            let block: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            let is_typed = |line: &&str| ["$ ", "k8sctl ", "cargo "].iter().any(|it| line.starts_with(it));
             if before != "<!-- run -->" {
-                found.extend(typed);
+                found.extend(block.into_iter().filter(is_typed));
             }
         }
         before = line;
