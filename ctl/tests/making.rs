@@ -1,11 +1,15 @@
-//! The plugin verbs that make a plugin, of the real binary, with real programs in their sandbox, and no host agent.
+//! The plugin verbs that make a plugin, of the real binary, with real programs in their sandbox, and no host agent but a
+//! fake one that a test asks.
 
 #![allow(clippy::unwrap_used)]
 
 mod fake;
 mod harness;
 
+use fake::story;
+use harness::Bench;
 use harness::programs::Workbench;
+use k8sctl_proto::control::v1::Diagnostic;
 use serde_json::Value;
 
 /// From nothing to a signed file, and what was changed on the way is noticed.
@@ -86,6 +90,18 @@ async fn a_plugin_that_does_not_behave_fails_its_test() {
     std::fs::write(bench.path("greeter/tests/invalid/none.json"), "{\"config\": {}}").unwrap();
     std::fs::write(&file, &text).unwrap();
     bench.k8sctl(&test).await.fails(1, &["error PLUGIN-TEST: plugin greeter: ", "none.json"]);
+    std::fs::remove_file(bench.path("greeter/tests/invalid/none.json")).unwrap();
+    // An expression of its own cannot be evaluated, with few of the configs that its schema takes.
+    let (schema, data) = (bench.path("greeter/schema.json"), bench.path("greeter/data.toml"));
+    let zone = "\"properties\": { \"zone\": { \"title\": \"Zone\", \"type\": \"string\" },";
+    let taken = std::fs::read_to_string(&schema).unwrap();
+    std::fs::write(&schema, taken.replacen("\"properties\": {", zone, 1)).unwrap();
+    let remark =
+        "\n[[check]]\nwhen = \"config.replicas == 10\"\nmessage = \"{{ config.zone }}\"\nwarning = true\n";
+    std::fs::write(&data, std::fs::read_to_string(&data).unwrap() + remark).unwrap();
+    let run = bench.k8sctl(&["plugin", "test", "greeter", "--plans", "2", "--configs", "500"]).await;
+    assert!(run.out.contains("config.zone"), "{run:?}");
+    run.fails(1, &["error PLUGIN-TEST: plugin greeter: ", "checks failed: configs\n"]);
     // Of what is no plugin each mistake is told.
     std::fs::write(&file, text.replace("format = 1", "format = 2").replace("verbs", "verb")).unwrap();
     bench.k8sctl(&test).await.fails(1, &["error PLUGIN-MANIFEST", "  | ", "next: "]);
@@ -128,4 +144,36 @@ async fn a_plugin_in_rust_builds_and_passes_all_tests_as_it_is() {
     std::fs::write(bench.path("my-service/src/main.rs"), "fn main() { nothing() }\n").unwrap();
     let run = bench.k8sctl(&["plugin", "build", "my-service"]).await;
     run.fails(1, &["error PLUGIN-BUILD: plugin my-service: cargo could not build it", "nothing"]);
+}
+
+/// The last check: a cluster is asked, and nothing is changed on it.
+#[tokio::test]
+async fn a_cluster_is_asked_whether_it_would_take_the_objects() {
+    let bench = Workbench::new().await;
+    bench.k8sctl(&["plugin", "new", "greeter"]).await.expect(0);
+    let host = Bench::new(story::answers());
+    host.listening().await;
+    let socket = host.path("api.sock").display().to_string();
+    let few = ["--plans", "2", "--configs", "10", "--cluster", "home", "--socket", &socket, "-o", "json"];
+    let test = [&["plugin", "test", "greeter"][..], &few].concat();
+    let last = |out: &str| {
+        let document: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}"));
+        document["checks"].as_array().unwrap().last().unwrap().clone()
+    };
+    let check = last(&bench.k8sctl(&test).await.expect(0));
+    assert_eq!((&check["name"], &check["passed"]), (&"cluster".into(), &true.into()));
+    let calls = host.calls();
+    assert!(calls.contains("dev: true") && calls.contains("diff: true"), "{calls}");
+    // With each config that it must take.
+    assert_eq!(calls.matches("PlanPluginRequest").count(), 2, "{calls}");
+    assert!(!calls.contains("ChangePluginRequest"), "{calls}");
+
+    host.fake.answers.lock().unwrap().plugin_diagnostics = vec![Diagnostic {
+        field: "/image".to_owned(),
+        message: "this cluster has no such registry".to_owned(),
+        ..Diagnostic::default()
+    }];
+    let run = bench.k8sctl(&test).await.fails(1, &["checks failed: cluster"]);
+    let check = last(&run.out);
+    assert!(check["details"].to_string().contains("/image: this cluster has no such registry"), "{check}");
 }

@@ -1,6 +1,6 @@
 //! The tutorial for authors of plugins does what it says: each block of `docs/plugins/writing.md` that is marked with
 //! `<!-- run -->` is run, one after the other in one folder, and each marked with `<!-- file NAME -->` is what that file
-//! becomes.
+//! becomes. No block with something to type is without a mark.
 
 #![allow(clippy::unwrap_used)]
 
@@ -45,12 +45,30 @@ fn commands(body: &[&str]) -> String {
     if prompted.is_empty() { body.join("\n") } else { prompted.join("\n") }
 }
 
+/// Commands in blocks without a mark.
+fn left_out(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let (mut lines, mut before) = (text.lines(), "");
+    while let Some(line) = lines.next() {
+        if line.starts_with("```") {
+            let block: Vec<_> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            let is_typed = |line: &&str| ["$ ", "k8sctl ", "cargo "].iter().any(|it| line.starts_with(it));
+            if before != "<!-- run -->" {
+                found.extend(block.into_iter().filter(is_typed));
+            }
+        }
+        before = line;
+    }
+    found
+}
+
 #[tokio::test]
 async fn every_command_of_the_tutorial_runs() {
     let page = std::fs::read_to_string(root().join("docs/plugins/writing.md")).unwrap();
+    assert_eq!(left_out(&page), Vec::<&str>::new(), "nobody runs these");
     let blocks = blocks(&page);
     let count = blocks.iter().filter(|block| matches!(block, Block::Run(_))).count();
-    assert!(count >= 5, "only {count} blocks are run: {blocks:#?}");
+    assert!(count >= 7, "only {count} blocks are run: {blocks:#?}");
     let bench = Workbench::new().await;
     for block in blocks {
         match block {
@@ -73,4 +91,6 @@ fn marked_blocks_are_found() {
         Block::Run("e\nf".to_owned()),
     ];
     assert_eq!(blocks(text), expected);
+    assert_eq!(left_out(text), Vec::<&str>::new());
+    assert_eq!(left_out("# T\n```\n$ a\nb\n```\n<!-- run -->\n```\n$ c\n```\n"), ["$ a"]);
 }

@@ -73,6 +73,10 @@ pub fn assemble(parts: &Parts<'_>) -> Result<Package, PackageError> {
     }
     for name in own_files(parts)? {
         let content = read_bounded(&parts.source.join(&name), PACKAGE_BYTES)?;
+        if is_secret_key(&content) {
+            let reason = "is a secret key, and packages are for others: keep it outside of the source folder";
+            return Err(failed(format!("{name} {reason}")));
+        }
         made.file(&name, &content).map_err(failed)?;
     }
     made.files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -117,6 +121,16 @@ fn check_out(parts: &Parts<'_>) -> Result<(), String> {
         return Ok(());
     }
     Err("it is a folder with something else than a package in it".to_owned())
+}
+
+/// As `k8sctl plugin sign --new-key` and minisign write one: a comment, then a line that begins with the names of the key's
+/// algorithms, with a password and without.
+fn is_secret_key(content: &[u8]) -> bool {
+    const BEGIN: [&str; 2] = ["RWRTY0Iy", "RWQAAEIy"];
+    let head = String::from_utf8_lossy(&content[..content.len().min(2048)]);
+    let mut lines = head.lines();
+    let is_commented = lines.next().is_some_and(|line| line.starts_with("untrusted comment:"));
+    is_commented && lines.next().is_some_and(|line| BEGIN.iter().any(|begin| line.starts_with(begin)))
 }
 
 /// The package that is being made.

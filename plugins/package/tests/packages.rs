@@ -101,6 +101,21 @@ fn a_source_that_brings_what_the_build_makes_is_refused() {
 }
 
 #[test]
+fn a_secret_key_does_not_become_a_part_of_the_package() {
+    for password in ["", "geheim"] {
+        let place = Place::new();
+        let (secret, public) = new_key(password).expect("a pair");
+        place.write("source/mine.key.pub", public.as_bytes());
+        place.assemble("out").expect("the public one may be known");
+        place.write("source/keys/mine.key", secret.as_bytes());
+        let failure = place.assemble("out").expect_err("it is secret").failure("beispiel");
+        assert_eq!(failure.id, "PLUGIN-BUILD");
+        assert!(failure.reason.contains("keys/mine.key is a secret key"), "{failure:?}");
+        assert!(!place.path("out/keys").exists(), "what was built before stays");
+    }
+}
+
+#[test]
 fn whoever_signed_it_is_known_by_the_key() {
     let place = Place::new();
     let package = place.assemble("out").expect("it is built");

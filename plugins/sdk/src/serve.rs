@@ -112,14 +112,19 @@ impl Service {
     }
 }
 
-/// A mistake of the plugin's; what is longer than a trailer may be is cut.
-fn internal(mut reason: String) -> Status {
+/// A mistake of the plugin's.
+fn internal(reason: String) -> Status {
+    Status::internal(cut(reason))
+}
+
+/// No longer than a trailer may be.
+fn cut(mut reason: String) -> String {
     if reason.len() > REASON_BYTES {
         let end = (0..=REASON_BYTES).rev().find(|&end| reason.is_char_boundary(end)).unwrap_or_default();
         reason.truncate(end);
         reason.push_str(" …(cut)");
     }
-    Status::internal(reason)
+    reason
 }
 
 /// Then a plugin says no without saying why.
@@ -341,8 +346,10 @@ impl PluginService for Service {
             })?;
         let context = Context::of(request.facts, request.dependencies, Vec::new());
         let assessment =
-            self.guarded("Assess", || plugin.assess(&config, &context, &objects))?.map_err(|_| {
-                Status::invalid_argument("config_json is not a config that this plugin planned with")
+            self.guarded("Assess", || plugin.assess(&config, &context, &objects))?.map_err(|mistakes| {
+                let why = mistakes.first().map(|mistake| mistake.message.as_str()).unwrap_or_default();
+                let reason = format!("config_json is not a config that this plugin planned with: {why}");
+                Status::invalid_argument(cut(reason))
             })?;
         Ok(Response::new(wire::AssessResponse {
             health: wire::Health::from(assessment.health).into(),

@@ -360,6 +360,10 @@ async fn live_objects_are_judged() {
         assert_eq!(answer.outputs.get("maps").map(String::as_str), Some("1"));
         let status = client.assess(request("no JSON")).await.expect_err("it is none");
         assert_eq!(status.code(), Code::InvalidArgument);
+        let strange = wire::AssessRequest { config_json: r#"{"colour":1}"#.to_owned(), ..request("{}") };
+        let status = client.assess(strange).await.expect_err("nobody planned with that");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("colour"), "it says why: {status:?}");
     })
     .await;
 }

@@ -17,6 +17,8 @@ use crate::terminal::{Context, styles, visible};
 
 /// Longest name.
 const NAME_CHARS: usize = 40;
+/// No names of Rust plugins: of cargo's own folders, of the SDK's crate, and of the program of all plugins that are data.
+const NO_PROGRAMS: [&str; 6] = ["build", "deps", "examples", "incremental", "sdk", "data-plugin"];
 /// The only file that is a program.
 const PROGRAM: &str = ".ci/run";
 
@@ -62,7 +64,7 @@ struct New {
 
 pub(super) fn run(context: &Context, args: &PluginNewArgs) -> Result<Exit, Ended> {
     let name = &args.name;
-    if let Some(reason) = mistake(name) {
+    if let Some(reason) = mistake(name, args.rust) {
         let next = "name it like my-service; namespace and objects of the plugin that is written have that name, too";
         return Err(refused(name, reason, next).into());
     }
@@ -87,8 +89,8 @@ fn refused(name: &str, reason: String, next: &str) -> Failure {
     Failure::new("PLUGIN-NEW", format!("plugin {name}"), reason, next)
 }
 
-/// What is wrong with a name, which becomes that of a namespace and of a crate.
-fn mistake(name: &str) -> Option<String> {
+/// What is wrong with a name, which becomes that of a namespace and, with Rust, of a crate and its program.
+fn mistake(name: &str, is_rust: bool) -> Option<String> {
     let is_made_of = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let is_name = name.len() <= NAME_CHARS
         && name.starts_with(|c: char| c.is_ascii_lowercase())
@@ -98,6 +100,9 @@ fn mistake(name: &str) -> Option<String> {
         return Some(format!(
             "that is no name: a letter, then letters, digits and dashes, at most {NAME_CHARS}"
         ));
+    }
+    if is_rust && NO_PROGRAMS.contains(&name) {
+        return Some("no crate of a plugin can have that name".to_owned());
     }
     SYSTEM_NAMESPACES.contains(&name).then(|| "a namespace of Kubernetes has that name".to_owned())
 }
@@ -171,11 +176,14 @@ mod tests {
     #[test]
     fn names_are_those_of_namespaces_and_crates() {
         for name in ["hello", "my-service", "a1"] {
-            assert_eq!(mistake(name), None, "{name}");
+            assert_eq!((mistake(name, false), mistake(name, true)), (None, None), "{name}");
+        }
+        for name in NO_PROGRAMS {
+            assert!(mistake(name, true).is_some() && mistake(name, false).is_none(), "{name}");
         }
         let long = "a".repeat(NAME_CHARS + 1);
         for name in ["", "Hello", "1a", "-a", "a-", "a_b", "../a", "kube-system", "default", long.as_str()] {
-            assert!(mistake(name).is_some(), "{name}");
+            assert!(mistake(name, false).is_some(), "{name}");
         }
     }
 

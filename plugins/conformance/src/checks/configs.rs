@@ -14,10 +14,12 @@ use crate::generate::Generator;
 const SLOW: Duration = Duration::from_secs(2);
 /// Mistakes after which it is known well enough.
 const ENOUGH: usize = 10;
+/// With this code a plugin that is data says that an expression of its own cannot be evaluated: no mistake of a user's.
+const OWN_MISTAKE: &str = "DATA-EXPRESSION";
 /// One config of so many is asked about by both the schema and the program.
 const OF_BOTH: u32 = 12;
 
-/// 5: random and mistyped configs through one process: it lives, and is quick.
+/// 5: random and mistyped configs through one process: it lives, is quick, and knows what to make of each.
 pub(super) async fn configs(context: &Context) -> Vec<String> {
     let schema = match context.description() {
         Ok(description) => &description.config_schema,
@@ -46,13 +48,21 @@ async fn ask_all(
     for number in 0..context.effort.configs {
         let config = make.config(u64::from(number));
         let began = Instant::now();
-        if let Err(error) = talk.plan(&context.ask(&config)).await {
-            wrong.push(format!("config {number}, {}: {error}", shortly(&config)));
-            if matches!(error, ConversationError::Lost { .. }) || wrong.len() == ENOUGH {
-                break;
-            }
-        }
+        let answer = talk.plan(&context.ask(&config)).await;
         times.push(began.elapsed());
+        let is_lost = matches!(answer, Err(ConversationError::Lost { .. }));
+        let why = match answer {
+            Ok(PlanAnswer::Plan { .. }) => None,
+            Ok(PlanAnswer::Mistakes(mistakes)) => {
+                let own = mistakes.into_iter().find(|mistake| mistake.code == OWN_MISTAKE);
+                own.map(|mistake| mistake.message)
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        wrong.extend(why.map(|why| format!("config {number}, {}: {why}", shortly(&config))));
+        if is_lost || wrong.len() == ENOUGH {
+            break;
+        }
     }
     Ok((wrong, times))
 }

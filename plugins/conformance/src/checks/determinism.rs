@@ -9,29 +9,36 @@ use crate::context::Context;
 /// Processes at once: each has another number and another user.
 const AT_ONCE: usize = 4;
 
-/// 4: the same plan from many fresh processes.
+/// 4: the same plan from many fresh processes, of each config that it must take.
 pub(super) async fn determinism(context: &Context) -> Vec<String> {
     let configs = context.configs();
-    let Some(config) = configs.first() else { return Vec::new() };
-    let first = match context.answer(config).await {
-        Ok(first) => first,
-        Err(why) => return vec![why],
-    };
-    if let PlanAnswer::Mistakes(mistakes) = &first {
-        return vec![format!("it has no plan to compare: {}", crate::context::said(mistakes))];
+    let configs = &configs;
+    let mut firsts = Vec::new();
+    for config in configs {
+        match context.answer(config).await {
+            Ok(PlanAnswer::Mistakes(mistakes)) => {
+                return vec![format!("it has no plan to compare: {}", crate::context::said(&mistakes))];
+            }
+            Ok(first) => firsts.push(first),
+            Err(why) => return vec![why],
+        }
     }
-    let others = stream::iter(1..context.effort.plans).map(|number| async move {
-        let other = context.answer(config).await;
+    // Each is compared at least once, however few plans were asked for.
+    let plans = (context.effort.plans as usize).max(2 * configs.len());
+    let others = stream::iter(configs.len()..plans).map(|number| async move {
+        let other = context.answer(&configs[number % configs.len()]).await;
         (number, other)
     });
     let mut others = others.buffer_unordered(AT_ONCE);
     let mut wrong = Vec::new();
     while let Some((number, other)) = others.next().await {
+        let of = format!("plan {}", number + 1);
         match other {
             Ok(other) => {
-                wrong.extend(difference(&first, &other).map(|what| format!("plan {}: {what}", number + 1)))
+                let first = &firsts[number % configs.len()];
+                wrong.extend(difference(first, &other).map(|what| format!("{of}: {what}")));
             }
-            Err(why) => wrong.push(format!("plan {}: {why}", number + 1)),
+            Err(why) => wrong.push(format!("{of}: {why}")),
         }
     }
     wrong.sort();
