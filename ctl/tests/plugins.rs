@@ -113,6 +113,20 @@ async fn a_change_is_followed_through_the_loss_of_the_host_agent() {
     assert_eq!(calls.matches("PlanPluginRequest").count(), 1, "{calls}");
 }
 
+/// What went back while nobody followed it would go forward again by the same request.
+#[tokio::test]
+async fn a_rollback_that_ended_without_its_client_is_not_begun_again() {
+    let bench = bench(|answers| {
+        answers.change_broken_after = Some(1);
+        answers.changed_offers = 1;
+    });
+    let out = bench.run(&["plugin", "rollback", "hello", "--yes"]).await.expect(0);
+    assert!(out.contains("went away") && out.contains("plugin hello 0.1.0 is Ready"), "{out}");
+    let calls = bench.calls();
+    assert_eq!(calls.matches("PlanPluginRequest").count(), 1, "{calls}");
+    assert_eq!(calls.matches("ChangePluginRequest").count(), 2, "{calls}");
+}
+
 #[tokio::test]
 async fn a_plan_that_changed_is_made_again() {
     let bench = bench(|answers| answers.changed_offers = 1);

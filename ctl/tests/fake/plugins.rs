@@ -29,7 +29,7 @@ impl PluginService for FakeHostAgent {
         request: Request<ChangePluginRequest>,
     ) -> Result<Response<Self::ChangePluginStream>, Status> {
         let answers = self.called(request.into_inner())?;
-        if answers.changed_offers > 0 {
+        if answers.changed_offers > 0 && answers.change_broken_after.is_none() {
             self.answers.lock().unwrap().changed_offers -= 1;
             let failure =
                 Failure::new("PLUGIN-NOT-APPROVED", "plugin hello", "its plan is another", "run it again");
