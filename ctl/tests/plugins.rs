@@ -170,6 +170,13 @@ async fn a_config_is_shown_and_changed_value_by_value() {
     let file = bench.file("hello.yaml", "replicas: 5\n");
     bench.run(&["plugin", "config", "hello", "--config", &file]).await.expect(0);
     assert!(bench.calls().contains(r#"config_json: "{\"replicas\":5}""#), "{}", bench.calls());
+    // The config that is there, once more.
+    bench.fake.calls.lock().unwrap().clear();
+    let out = bench.run(&["plugin", "config", "hello", "--lift-quarantine"]).await.expect(0);
+    assert!(out.contains("plugin hello 0.1.0 is Ready"), "{out}");
+    let calls = bench.calls();
+    let same = r#"config_json: "{\"page\":{\"title\":\"a: b\"},\"replicas\":2}""#;
+    assert!(calls.contains("lift_quarantine: true") && calls.contains(same), "{calls}");
     bench.fake.answers.lock().unwrap().plugin_details.config_json.clear();
     bench.run(&["plugin", "config", "hello"]).await.fails(1, &["PLUGIN-NOT-INSTALLED"]);
 }
@@ -187,6 +194,11 @@ async fn a_secret_is_told_to_the_host_agent_alone() {
     let run = bench.run(&["plugin", "config", "hello", "--secret", "admin.password=kanarienvogel"]).await;
     assert!(!run.err.contains("kanarienvogel"), "{run:?}");
     run.fails(1, &["PLUGIN-SECRET: secret admin.password"]);
+    // An empty one forgets it: the second would find nothing in standard input.
+    bench.fake.calls.lock().unwrap().clear();
+    let run = bench.run(&["plugin", "config", "hello", "--secret", "a.b=-", "--secret", "c.d=-"]).await;
+    run.fails(1, &["PLUGIN-SECRET: secret c.d", "nothing was changed"]);
+    assert!(!bench.calls().contains("SetPluginSecretRequest"), "{}", bench.calls());
 }
 
 #[tokio::test]
@@ -198,10 +210,8 @@ async fn rolling_back_and_removing() {
     bench.run(&["plugin", "rollback", "hello"]).await.expect(0);
     assert!(bench.calls().contains("change: RollBack, plugin: \"hello\""), "{}", bench.calls());
     let out = bench.run(&["plugin", "remove", "hello", "--deadline", "2m"]).await.expect(0);
-    assert!(
-        out.contains("removed plugin hello") && out.contains("PersistentVolumeClaim hello/data"),
-        "{out}"
-    );
+    let kept = "kubectl what you do not need:\n  v1 PersistentVolumeClaim hello/data";
+    assert!(out.contains("removed plugin hello") && out.contains(kept), "{out}");
     assert!(
         bench.calls().contains("purge: false, deadline: Some(Duration { seconds: 120"),
         "{}",
@@ -263,6 +273,9 @@ async fn status_says_what_blocks_and_watching_goes_on() {
     assert!(run.err.contains("went away"), "{run:?}");
     let watched: Vec<Value> = run.expect(0).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(watched[0][0]["state"], "Installing");
+    // One that is waited for.
+    let run = timeout(DEADLINE, bench.run(&["plugin", "status", "later", "-w"])).await.unwrap();
+    assert!(run.out.contains("plugin later is not installed"), "{run:?}");
     // The cluster's status has the same.
     let mut status = story::status();
     status.plugins = vec![story::blocked_plugin()];

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use k8sctl_proto::control::v1::{
-    ChangePluginRequest, ChangePluginResponse, PlanPluginRequest, PluginChange, PluginWish, WatchPluginsRequest,
+    ChangePluginRequest, ChangePluginResponse, PlanPluginRequest, PluginChange, PluginWish,
+    WatchPluginsRequest,
 };
 use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;

@@ -57,7 +57,8 @@ pub(super) async fn run(context: &Context, args: &PluginRemoveArgs) -> Result<Ex
     let what = format!("removed plugin {}", visible(&args.name));
     context.out.line(context.out.paint(styles::GOOD, what))?;
     if !kept.is_empty() {
-        context.out.line("kept; --purge deletes those that hold data, or what others have:")?;
+        // The plugin is gone: no --purge finds them any more.
+        context.out.line("these stay, and are nobody's now; delete with kubectl what you do not need:")?;
         kept.iter().try_for_each(|object| context.out.line(format!("  {}", visible(object))))?;
     }
     Ok(Exit::Ok)
