@@ -370,7 +370,10 @@ async fn logs_are_of_the_program_or_of_its_pods() {
     assert!(lines[2].ends_with("assess: ok after 21 ms"), "{out}");
     let last = bench.run(&["plugin", "logs", "hello", "--tail", "1", "-o", "json"]).await.expect(0);
     assert_eq!(serde_json::from_str::<Value>(&last).unwrap()["purpose"], "assess");
+    // For that the cluster need not answer.
+    assert!(!bench.calls().contains("pods: true"), "{}", bench.calls());
     bench.run(&["plugin", "logs", "hello", "--pods"]).await.fails(1, &["NODE-POD-UNKNOWN"]);
+    assert!(bench.calls().contains("pods: true"), "{}", bench.calls());
     bench.fake.answers.lock().unwrap().plugin_logs.pods = vec![PodLogs {
         namespace: "hello".to_owned(),
         name: "hello-7d9f".to_owned(),
