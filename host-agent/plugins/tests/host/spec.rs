@@ -211,6 +211,9 @@ async fn mistakes_of_a_file_are_told_with_their_plugins() {
     let proposal = propose(&bench, &[mine], &LockFile::default(), false).await;
     assert_eq!(proposal.changes[0].reason, "0.1.0 (in development, not signed), 2 objects");
     assert_eq!(proposal.notices, ["mine is not signed: it is taken as a package in development"]);
+    // Whoever may approve permissions agrees to that, too.
+    let asked = &proposal.changes[0].permissions;
+    assert!(asked.len() == 3 && asked[2].starts_with("UNSIGNED: "), "{asked:?}");
     // The cluster is not there yet.
     let ask = SpecAsk {
         cluster_id: None,
