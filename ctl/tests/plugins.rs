@@ -128,6 +128,24 @@ async fn a_rollback_that_ended_without_its_client_is_not_begun_again() {
 }
 
 #[tokio::test]
+async fn a_removal_is_followed_through_the_loss_of_the_host_agent() {
+    let bench = bench(|answers| answers.change_broken_after = Some(1));
+    let out = bench.run(&["plugin", "remove", "hello"]).await.expect(0);
+    assert!(out.contains("went away") && out.contains("removed plugin hello"), "{out}");
+    assert_eq!(bench.calls().matches("RemovePluginRequest").count(), 2, "{}", bench.calls());
+    // It ended meanwhile.
+    {
+        let mut answers = bench.fake.answers.lock().unwrap();
+        answers.change_broken_after = Some(1);
+        answers.plugins.clear();
+    }
+    let out = bench.run(&["plugin", "remove", "hello"]).await.expect(0);
+    assert!(out.contains("k8sctl events") && out.contains("removed plugin hello"), "{out}");
+    // One that was never there is no success.
+    bench.run(&["plugin", "remove", "hello"]).await.fails(1, &["PLUGIN-NOT-INSTALLED"]);
+}
+
+#[tokio::test]
 async fn a_plan_that_changed_is_made_again() {
     let bench = bench(|answers| answers.changed_offers = 1);
     let out = bench.run(&["plugin", "add", "hello", "--yes"]).await.expect(0);

@@ -26,7 +26,7 @@ use crate::verb::plan;
 use crate::view::{BlockingView, ObjectDiffView, OfferView, PluginView};
 
 /// How long a host agent may be away before following it is given up.
-const AWAY_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const AWAY_LIMIT: Duration = Duration::from_secs(120);
 
 /// A change that a person asks for.
 #[derive(Debug)]
