@@ -437,8 +437,10 @@ async fn manifests_are_vendored_and_packages_verified() {
     bench.fake.answers.lock().unwrap().vendored = vec![manifest(false)];
     bench.run(&["plugin", "vendor"]).await.expect(1);
 
-    std::fs::write(bench.path("k8sctl.lock"), "format = 1\n").unwrap();
     let cluster = bench.path("cluster.toml").display().to_string();
+    let none = bench.run(&["plugin", "verify", "-f", &cluster]).await;
+    none.fails(3, &["PLUGIN-LOCK", "k8sctl.lock: there is none"]);
+    std::fs::write(bench.path("k8sctl.lock"), "format = 1\n").unwrap();
     let out = bench.run(&["plugin", "verify", "-f", &cluster]).await.expect(0);
     assert!(out.contains("hello") && out.contains("yes"), "{out}");
     assert!(bench.calls().contains("lock_text: \"format = 1\\n\""), "{}", bench.calls());
