@@ -9,7 +9,7 @@ use k8sctl_proto::control::v1::{
 };
 use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::offer;
@@ -27,6 +27,9 @@ use crate::view::{BlockingView, ObjectDiffView, OfferView, PluginView};
 
 /// How long a host agent may be away before following it is given up.
 pub(super) const AWAY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a change may take where nobody says otherwise.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A change that a person asks for.
 #[derive(Debug)]
@@ -193,7 +196,9 @@ async fn settled(
 ) -> Result<Ending, Ended> {
     let request = WatchPluginsRequest { cluster_name: change.wish.cluster_name.clone(), watch: true };
     let mut stream = agent.plugins().watch_plugins(request).await?.into_inner();
-    while let Some(message) = stream.message().await? {
+    let longest = change.deadline.unwrap_or(DEADLINE).saturating_add(AWAY_LIMIT);
+    while let Ok(message) = timeout(longest, stream.message()).await {
+        let Some(message) = message? else { break };
         let Some(status) = message.plugins.into_iter().find(|one| one.name == plugin) else { break };
         if !matches!(status.state.as_str(), "Installing" | "Pending" | "Removing") {
             return Ok(Ending::Plugin(Box::new(status.into())));
