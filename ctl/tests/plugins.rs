@@ -113,6 +113,38 @@ async fn a_change_is_followed_through_the_loss_of_the_host_agent() {
     assert_eq!(calls.matches("PlanPluginRequest").count(), 1, "{calls}");
 }
 
+/// What went back while nobody followed it would go forward again by the same request.
+#[tokio::test]
+async fn a_rollback_that_ended_without_its_client_is_not_begun_again() {
+    let bench = bench(|answers| {
+        answers.change_broken_after = Some(1);
+        answers.changed_offers = 1;
+    });
+    let out = bench.run(&["plugin", "rollback", "hello", "--yes"]).await.expect(0);
+    assert!(out.contains("went away") && out.contains("plugin hello 0.1.0 is Ready"), "{out}");
+    let calls = bench.calls();
+    assert_eq!(calls.matches("PlanPluginRequest").count(), 1, "{calls}");
+    assert_eq!(calls.matches("ChangePluginRequest").count(), 2, "{calls}");
+}
+
+#[tokio::test]
+async fn a_removal_is_followed_through_the_loss_of_the_host_agent() {
+    let bench = bench(|answers| answers.change_broken_after = Some(1));
+    let out = bench.run(&["plugin", "remove", "hello"]).await.expect(0);
+    assert!(out.contains("went away") && out.contains("removed plugin hello"), "{out}");
+    assert_eq!(bench.calls().matches("RemovePluginRequest").count(), 2, "{}", bench.calls());
+    // It ended meanwhile.
+    {
+        let mut answers = bench.fake.answers.lock().unwrap();
+        answers.change_broken_after = Some(1);
+        answers.plugins.clear();
+    }
+    let out = bench.run(&["plugin", "remove", "hello"]).await.expect(0);
+    assert!(out.contains("k8sctl events") && out.contains("removed plugin hello"), "{out}");
+    // One that was never there is no success.
+    bench.run(&["plugin", "remove", "hello"]).await.fails(1, &["PLUGIN-NOT-INSTALLED"]);
+}
+
 #[tokio::test]
 async fn a_plan_that_changed_is_made_again() {
     let bench = bench(|answers| answers.changed_offers = 1);
@@ -156,6 +188,13 @@ async fn a_config_is_shown_and_changed_value_by_value() {
     let file = bench.file("hello.yaml", "replicas: 5\n");
     bench.run(&["plugin", "config", "hello", "--config", &file]).await.expect(0);
     assert!(bench.calls().contains(r#"config_json: "{\"replicas\":5}""#), "{}", bench.calls());
+    // The config that is there, once more.
+    bench.fake.calls.lock().unwrap().clear();
+    let out = bench.run(&["plugin", "config", "hello", "--lift-quarantine"]).await.expect(0);
+    assert!(out.contains("plugin hello 0.1.0 is Ready"), "{out}");
+    let calls = bench.calls();
+    let same = r#"config_json: "{\"page\":{\"title\":\"a: b\"},\"replicas\":2}""#;
+    assert!(calls.contains("lift_quarantine: true") && calls.contains(same), "{calls}");
     bench.fake.answers.lock().unwrap().plugin_details.config_json.clear();
     bench.run(&["plugin", "config", "hello"]).await.fails(1, &["PLUGIN-NOT-INSTALLED"]);
 }
@@ -173,6 +212,11 @@ async fn a_secret_is_told_to_the_host_agent_alone() {
     let run = bench.run(&["plugin", "config", "hello", "--secret", "admin.password=kanarienvogel"]).await;
     assert!(!run.err.contains("kanarienvogel"), "{run:?}");
     run.fails(1, &["PLUGIN-SECRET: secret admin.password"]);
+    // An empty one forgets it: the second would find nothing in standard input.
+    bench.fake.calls.lock().unwrap().clear();
+    let run = bench.run(&["plugin", "config", "hello", "--secret", "a.b=-", "--secret", "c.d=-"]).await;
+    run.fails(1, &["PLUGIN-SECRET: secret c.d", "nothing was changed"]);
+    assert!(!bench.calls().contains("SetPluginSecretRequest"), "{}", bench.calls());
 }
 
 #[tokio::test]
@@ -184,10 +228,8 @@ async fn rolling_back_and_removing() {
     bench.run(&["plugin", "rollback", "hello"]).await.expect(0);
     assert!(bench.calls().contains("change: RollBack, plugin: \"hello\""), "{}", bench.calls());
     let out = bench.run(&["plugin", "remove", "hello", "--deadline", "2m"]).await.expect(0);
-    assert!(
-        out.contains("removed plugin hello") && out.contains("PersistentVolumeClaim hello/data"),
-        "{out}"
-    );
+    let kept = "kubectl what you do not need:\n  v1 PersistentVolumeClaim hello/data";
+    assert!(out.contains("removed plugin hello") && out.contains(kept), "{out}");
     assert!(
         bench.calls().contains("purge: false, deadline: Some(Duration { seconds: 120"),
         "{}",
@@ -249,6 +291,9 @@ async fn status_says_what_blocks_and_watching_goes_on() {
     assert!(run.err.contains("went away"), "{run:?}");
     let watched: Vec<Value> = run.expect(0).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(watched[0][0]["state"], "Installing");
+    // One that is waited for.
+    let run = timeout(DEADLINE, bench.run(&["plugin", "status", "later", "-w"])).await.unwrap();
+    assert!(run.out.contains("plugin later is not installed"), "{run:?}");
     // The cluster's status has the same.
     let mut status = story::status();
     status.plugins = vec![story::blocked_plugin()];
@@ -343,7 +388,10 @@ async fn logs_are_of_the_program_or_of_its_pods() {
     assert!(lines[2].ends_with("assess: ok after 21 ms"), "{out}");
     let last = bench.run(&["plugin", "logs", "hello", "--tail", "1", "-o", "json"]).await.expect(0);
     assert_eq!(serde_json::from_str::<Value>(&last).unwrap()["purpose"], "assess");
+    // For that the cluster need not answer.
+    assert!(!bench.calls().contains("pods: true"), "{}", bench.calls());
     bench.run(&["plugin", "logs", "hello", "--pods"]).await.fails(1, &["NODE-POD-UNKNOWN"]);
+    assert!(bench.calls().contains("pods: true"), "{}", bench.calls());
     bench.fake.answers.lock().unwrap().plugin_logs.pods = vec![PodLogs {
         namespace: "hello".to_owned(),
         name: "hello-7d9f".to_owned(),
@@ -389,8 +437,10 @@ async fn manifests_are_vendored_and_packages_verified() {
     bench.fake.answers.lock().unwrap().vendored = vec![manifest(false)];
     bench.run(&["plugin", "vendor"]).await.expect(1);
 
-    std::fs::write(bench.path("k8sctl.lock"), "format = 1\n").unwrap();
     let cluster = bench.path("cluster.toml").display().to_string();
+    let none = bench.run(&["plugin", "verify", "-f", &cluster]).await;
+    none.fails(3, &["PLUGIN-LOCK", "k8sctl.lock: there is none"]);
+    std::fs::write(bench.path("k8sctl.lock"), "format = 1\n").unwrap();
     let out = bench.run(&["plugin", "verify", "-f", &cluster]).await.expect(0);
     assert!(out.contains("hello") && out.contains("yes"), "{out}");
     assert!(bench.calls().contains("lock_text: \"format = 1\\n\""), "{}", bench.calls());

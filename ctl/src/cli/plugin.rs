@@ -131,7 +131,8 @@ pub struct PluginConfigArgs {
     #[command(flatten)]
     pub values: ValueArgs,
     /// Keep a secret for it, from a file or with - from standard input, like admin.password=@FILE; an empty one forgets it
-    #[arg(long, value_name = "HANDLE.KEY=@FILE|-", conflicts_with_all = ["plugin_config", "set"])]
+    #[arg(long, value_name = "HANDLE.KEY=@FILE|-")]
+    #[arg(conflicts_with_all = ["plugin_config", "set", "adopt", "lift_quarantine", "prune_many"])]
     pub secret: Vec<String>,
     /// Take over objects of these names that others made
     #[arg(long)]
@@ -412,6 +413,7 @@ mod tests {
             "k8sctl plugin upgrade -f cluster.toml --to x",
             "k8sctl plugin upgrade -f cluster.toml --cluster home",
             "k8sctl plugin config hello --secret a.b=- --set x=1",
+            "k8sctl plugin config hello --secret a.b=- --lift-quarantine",
             "k8sctl plugin logs hello -f",
             "k8sctl plugin sign x",
             "k8sctl plugin sign --new-key k x",
@@ -431,6 +433,7 @@ mod tests {
             "k8sctl plugin upgrade -f cluster.toml metallb --yes",
             "k8sctl plugin upgrade hello --to ./next --dev --config new.toml",
             "k8sctl plugin config hello --secret admin.password=@file --secret a.b=-",
+            "k8sctl plugin config hello --lift-quarantine",
             "k8sctl plugin logs hello --pods -f --tail 5",
             "k8sctl plugin sign --new-key mine",
             "k8sctl plugin sign mine.tar.zst --key mine --password-file -",

@@ -7,6 +7,7 @@ use k8sctl_proto::control::v1::PlanRequest;
 use k8sctl_rpc::status::failure_from;
 use tonic::Status;
 
+use super::plugin::is_loud;
 use crate::agent::{self, Agent};
 use crate::cli::PlanArgs;
 use crate::ended::Ended;
@@ -74,10 +75,11 @@ pub(super) fn show(printer: &Printer, plan: &PlanView) -> io::Result<()> {
         let reason = printer.paint(styles::DIM, visible(&change.reason));
         printer.line(format!("  {action} {object}  {reason}{loss}"))?;
         for permission in &change.permissions {
+            let style = if is_loud(permission) { styles::BAD } else { Style::new() };
             printer.line(format!(
                 "      {} {}",
                 printer.paint(styles::WARN, "asks for"),
-                visible(permission)
+                printer.paint(style, visible(permission))
             ))?;
         }
     }

@@ -121,7 +121,7 @@ pub struct PluginDetailsView {
     pub objects: Vec<String>,
     /// What it tells plugins that need it, by name.
     pub outputs: Vec<OutputView>,
-    /// What it was and could be again, oldest first.
+    /// What it was and could be again, newest first.
     pub revisions: Vec<RevisionView>,
 }
 

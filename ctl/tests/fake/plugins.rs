@@ -29,7 +29,7 @@ impl PluginService for FakeHostAgent {
         request: Request<ChangePluginRequest>,
     ) -> Result<Response<Self::ChangePluginStream>, Status> {
         let answers = self.called(request.into_inner())?;
-        if answers.changed_offers > 0 {
+        if answers.changed_offers > 0 && answers.change_broken_after.is_none() {
             self.answers.lock().unwrap().changed_offers -= 1;
             let failure =
                 Failure::new("PLUGIN-NOT-APPROVED", "plugin hello", "its plan is another", "run it again");
@@ -50,7 +50,15 @@ impl PluginService for FakeHostAgent {
         let says =
             |progress: &str| RemovePluginResponse { progress: progress.to_owned(), ..Default::default() };
         let kept = RemovePluginResponse { kept: answers.plugin_kept, ..Default::default() };
-        Ok(Response::new(stream(vec![says("deleting Deployment hello"), kept], answers.pace, false)))
+        let lost = self.answers.lock().unwrap().change_broken_after.take();
+        if lost.is_none() && answers.plugins.is_empty() {
+            let failure = Failure::new("PLUGIN-NOT-INSTALLED", "plugin hello", "it is gone", "look");
+            return Err(k8sctl_rpc::status::status(Code::FailedPrecondition, &failure));
+        }
+        let all = vec![says("deleting Deployment hello"), kept];
+        let replies =
+            stream(all.into_iter().take(lost.unwrap_or(usize::MAX)).collect(), answers.pace, false);
+        Ok(Response::new(if lost.is_some() { broken(replies) } else { replies }))
     }
 
     async fn list_plugins(

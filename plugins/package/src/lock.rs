@@ -51,7 +51,11 @@ impl LockFile {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let raw: Raw = toml::from_str(text).map_err(|error| vec![error.to_string().trim_end().to_owned()])?;
+        let raw: Raw = toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+            vec![format!("{}{}", line.unwrap_or_default(), error.message().trim_end())]
+        })?;
         let mut mistakes = Vec::new();
         if raw.format != FORMAT {
             mistakes.push(format!("format {}: this release reads format {FORMAT}", raw.format));
@@ -194,6 +198,8 @@ mod tests {
             let why = LockFile::parse(&text.replacen(of, instead, 1)).expect_err(instead).join("\n");
             assert!(why.contains(said), "{instead}: {why}");
         }
+        let why = LockFile::parse("format = 1\nx = = 2\n").expect_err("it is no TOML").join("\n");
+        assert!(why.starts_with("line 2: ") && !why.contains('\n'), "{why}");
     }
 
     proptest! {

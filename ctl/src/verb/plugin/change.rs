@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use k8sctl_proto::control::v1::{
     ChangePluginRequest, ChangePluginResponse, PlanPluginRequest, PluginChange, PluginWish,
+    WatchPluginsRequest,
 };
 use k8sctl_rpc::status::failure_from;
 use k8sctl_types::failure::Failure;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
 
 use super::offer;
@@ -25,7 +26,10 @@ use crate::verb::plan;
 use crate::view::{BlockingView, ObjectDiffView, OfferView, PluginView};
 
 /// How long a host agent may be away before following it is given up.
-const AWAY_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const AWAY_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a change may take where nobody says otherwise.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A change that a person asks for.
 #[derive(Debug)]
@@ -106,9 +110,8 @@ pub(super) async fn run(context: &Context, agent: &Agent, change: &Change<'_>) -
         let look = status_of(context, &change.wish, &offer.name);
         let left =
             format!("left: the change of plugin {} goes on without you; see it with: {look}", offer.name);
-        match progress::interruptible(context, follow(context, agent, &request, change), &visible(&left))
-            .await?
-        {
+        let followed = follow(context, agent, &request, change, &offer.name);
+        match progress::interruptible(context, followed, &visible(&left)).await? {
             Ending::Plugin(plugin) => return tell(context, &plugin),
             Ending::Refused(status) if last > 0 && has_changed(&status) => {
                 context.story().line("the plan has changed meanwhile; making it again")?;
@@ -141,15 +144,17 @@ enum Ending {
     Refused(Status),
 }
 
-/// Where the host agent goes away meanwhile, the same request attaches to what goes on when it is back.
+/// Where the host agent goes away meanwhile, the same request attaches to what goes on when it is back. What ended
+/// meanwhile is not begun again: a second rollback would lead back to what the first one left.
 async fn follow(
     context: &Context,
     agent: &Agent,
     request: &ChangePluginRequest,
     change: &Change<'_>,
+    plugin: &str,
 ) -> Result<Ending, Ended> {
     let mut ticker = Ticker::new(context.story());
-    let mut has_begun = false;
+    let (mut has_begun, mut was_lost) = (false, false);
     let mut away: Option<Instant> = None;
     loop {
         let mut is_heard = false;
@@ -159,8 +164,12 @@ async fn follow(
         }
         let status = match ending {
             Ending::Refused(status) if has_begun && is_lost(&status) => status,
+            Ending::Refused(status) if was_lost && is_over(&status) => {
+                return settled(context, agent, change, plugin, &mut ticker).await;
+            }
             ending => return Ok(ending),
         };
+        was_lost = true;
         if away.is_none() {
             ticker.show(LOST)?;
         }
@@ -169,6 +178,34 @@ async fn follow(
         }
         sleep(LOST_INTERVAL).await;
     }
+}
+
+/// The same request would do something else by now, or something else is done.
+fn is_over(status: &Status) -> bool {
+    let ids = ["PLUGIN-BUSY", "PLUGIN-NO-REVISION"];
+    has_changed(status) || failure_from(status).is_some_and(|failure| ids.contains(&failure.id.as_str()))
+}
+
+/// How the plugin stands as soon as nothing is done to it.
+async fn settled(
+    context: &Context,
+    agent: &Agent,
+    change: &Change<'_>,
+    plugin: &str,
+    ticker: &mut Ticker,
+) -> Result<Ending, Ended> {
+    let request = WatchPluginsRequest { cluster_name: change.wish.cluster_name.clone(), watch: true };
+    let mut stream = agent.plugins().watch_plugins(request).await?.into_inner();
+    let longest = change.deadline.unwrap_or(DEADLINE).saturating_add(AWAY_LIMIT);
+    while let Ok(message) = timeout(longest, stream.message()).await {
+        let Some(message) = message? else { break };
+        let Some(status) = message.plugins.into_iter().find(|one| one.name == plugin) else { break };
+        if !matches!(status.state.as_str(), "Installing" | "Pending" | "Removing") {
+            return Ok(Ending::Plugin(Box::new(status.into())));
+        }
+        ticker.show(&status.message)?;
+    }
+    Err(no_answer(context, &change.wish).into())
 }
 
 async fn follow_once(

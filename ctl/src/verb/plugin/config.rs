@@ -27,7 +27,9 @@ pub(super) async fn run(context: &Context, args: &PluginConfigArgs) -> Result<Ex
     }
     let agent = agent::connect(context).await?;
     let cluster = agent.cluster_name(context, args.cluster.as_deref()).await?;
-    if args.values.is_empty() {
+    // Such a flag wants the config that is there applied once more.
+    let is_only_looked_at = !(args.adopt || args.lift_quarantine || args.prune_many);
+    if args.values.is_empty() && is_only_looked_at {
         return show(context, &present(&agent, &cluster, &args.name).await?);
     }
     // A file is all of it: what is there now need not be known.
@@ -113,6 +115,15 @@ struct Kept {
 }
 
 async fn keep_secrets(context: &Context, args: &PluginConfigArgs) -> Result<Exit, Ended> {
+    // The second one would find nothing there, and nothing means: forget it.
+    let named = args.secret.iter().filter_map(|text| text.split_once('='));
+    let mut from_input = named.filter(|(_, from)| *from == "-");
+    if let (Some(_), Some((second, _))) = (from_input.next(), from_input.next()) {
+        let object = format!("secret {second}");
+        let reason = "standard input can be one secret only, and another one is to come from there";
+        let next = "nothing was changed; give the others as HANDLE.KEY=@FILE, or one after the other";
+        return Err(Failure::new("PLUGIN-SECRET", object, reason, next).into());
+    }
     // All of them are read first: half a change would be worse than none.
     let secrets: Vec<_> = args.secret.iter().map(|text| read_secret(text)).collect::<Result<_, _>>()?;
     let agent = agent::connect(context).await?;

@@ -18,7 +18,11 @@ use crate::view::RunView;
 pub(super) async fn run(context: &Context, args: &PluginLogsArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
     let cluster_name = agent.cluster_name(context, args.cluster.as_deref()).await?;
-    let request = GetPluginLogsRequest { cluster_name: cluster_name.clone(), plugin: args.name.clone() };
+    let request = GetPluginLogsRequest {
+        cluster_name: cluster_name.clone(),
+        plugin: args.name.clone(),
+        pods: args.pods,
+    };
     let answer = agent.plugins().get_plugin_logs(request).await?.into_inner();
     if args.pods {
         let pods = answer.pods.into_iter().map(|pod| PodName { namespace: pod.namespace, name: pod.name });

@@ -31,6 +31,8 @@ mod verify;
 
 use anstyle::Style;
 
+pub(super) use offer::is_loud;
+
 use crate::cli::PluginVerb;
 use crate::ended::Ended;
 use crate::exit::Exit;

@@ -6,7 +6,8 @@ use crate::terminal::{Printer, styles, visible};
 use crate::view::OfferView;
 
 /// Permissions that nobody is to overlook begin so.
-const LOUD: [&str; 7] = [
+const LOUD: [&str; 8] = [
+    "UNSIGNED:",
     "EVERYTHING:",
     "EVERY SECRET:",
     "ESCALATE:",
@@ -15,6 +16,11 @@ const LOUD: [&str; 7] = [
     "pods that reach into the node",
     "takes over the pod network",
 ];
+
+/// Whether a permission gives a lot away.
+pub(in crate::verb) fn is_loud(permission: &str) -> bool {
+    LOUD.iter().any(|loud| permission.starts_with(loud))
+}
 
 /// Shows it.
 pub(super) fn show(printer: &Printer, offer: &OfferView) -> io::Result<()> {
@@ -28,7 +34,7 @@ pub(super) fn show(printer: &Printer, offer: &OfferView) -> io::Result<()> {
     };
     printer.line(format!("plugin {name}{from}{trust}"))?;
     list(printer, "asks for", &offer.new_permissions, |line| {
-        let style = if LOUD.iter().any(|loud| line.starts_with(loud)) { styles::BAD } else { styles::WARN };
+        let style = if is_loud(line) { styles::BAD } else { styles::WARN };
         (style, "+")
     })?;
     let before = offer.permissions.len() - offer.permissions.len().min(offer.new_permissions.len());
@@ -79,8 +85,9 @@ mod tests {
         for line in
             ["EVERYTHING: its service accounts may * everything", "takes over the pod network of all nodes"]
         {
-            assert!(LOUD.iter().any(|loud| line.starts_with(loud)), "{line}");
+            assert!(is_loud(line), "{line}");
         }
+        assert!(!is_loud("get,create Deployment.apps in namespace hello"));
         assert_eq!(loudness(styles::BAD), styles::BAD);
         assert_eq!(loudness(styles::WARN), anstyle::Style::new());
     }

@@ -1,13 +1,16 @@
 //! `k8sctl plugin remove`. Naming the plugin is consent to its removal; what `--purge` loses is asked for.
 
 use k8sctl_proto::control::v1::RemovePluginRequest;
+use k8sctl_rpc::status::failure_from;
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
 
-use super::change;
+use super::change::{self, AWAY_LIMIT};
 use crate::agent;
 use crate::cli::PluginRemoveArgs;
 use crate::consent::{self, Question};
-use crate::ended::Ended;
+use crate::ended::{Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::{self, Ticker};
@@ -49,7 +52,7 @@ pub(super) async fn run(context: &Context, args: &PluginRemoveArgs) -> Result<Ex
     };
     let look = context.source.command(&["plugin", "status", "--cluster", &cluster_name, "-w"]);
     let left = format!("left: the removal of plugin {} goes on without you; see it with: {look}", args.name);
-    let kept = progress::interruptible(context, follow(context, &agent, request), &visible(&left)).await?;
+    let kept = progress::interruptible(context, follow(context, &agent, &request), &visible(&left)).await?;
     if context.format.is_structured() {
         output::document(context, &Removed { plugin: args.name.clone(), cluster_name, kept })?;
         return Ok(Exit::Ok);
@@ -57,27 +60,80 @@ pub(super) async fn run(context: &Context, args: &PluginRemoveArgs) -> Result<Ex
     let what = format!("removed plugin {}", visible(&args.name));
     context.out.line(context.out.paint(styles::GOOD, what))?;
     if !kept.is_empty() {
-        context.out.line("kept; --purge deletes those that hold data, or what others have:")?;
+        // The plugin is gone: no --purge finds them any more.
+        context.out.line("these stay, and are nobody's now; delete with kubectl what you do not need:")?;
         kept.iter().try_for_each(|object| context.out.line(format!("  {}", visible(object))))?;
     }
     Ok(Exit::Ok)
 }
 
-/// What stays behind when it is gone.
+/// What stays behind when it is gone. Where the host agent goes away meanwhile, the same request attaches to what goes on.
 async fn follow(
     context: &Context,
     agent: &agent::Agent,
-    request: RemovePluginRequest,
+    request: &RemovePluginRequest,
 ) -> Result<Vec<String>, Ended> {
-    let mut stream = agent.plugins().remove_plugin(request).await?.into_inner();
     let mut ticker = Ticker::new(context.story());
+    let (mut has_begun, mut was_lost) = (false, false);
+    let mut away: Option<Instant> = None;
+    loop {
+        let mut is_heard = false;
+        let followed = follow_once(agent, request, &mut ticker, &mut is_heard).await?;
+        if is_heard {
+            (has_begun, away) = (true, None);
+        }
+        let status = match followed {
+            Followed::Gone(kept) => return Ok(kept),
+            Followed::Refused(status) => status,
+        };
+        if was_lost && failure_from(&status).is_some_and(|failure| failure.id == "PLUGIN-NOT-INSTALLED") {
+            drop(ticker);
+            let events = context.source.command(&["events"]);
+            let line = format!("it went while the host agent was away; what stays, if anything: {events}");
+            context.story().line(visible(&line))?;
+            return Ok(Vec::new());
+        }
+        let is_patient = away.is_none_or(|since| since.elapsed() <= AWAY_LIMIT);
+        if !(has_begun && is_lost(&status) && is_patient) {
+            return Err(status.into());
+        }
+        if away.is_none() {
+            ticker.show(LOST)?;
+        }
+        away.get_or_insert_with(Instant::now);
+        was_lost = true;
+        sleep(LOST_INTERVAL).await;
+    }
+}
+
+enum Followed {
+    /// With what stays.
+    Gone(Vec<String>),
+    Refused(Status),
+}
+
+async fn follow_once(
+    agent: &agent::Agent,
+    request: &RemovePluginRequest,
+    ticker: &mut Ticker,
+    is_heard: &mut bool,
+) -> Result<Followed, Ended> {
+    let mut stream = match agent.plugins().remove_plugin(request.clone()).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Ok(Followed::Refused(status)),
+    };
     let mut kept = Vec::new();
-    while let Some(message) = stream.message().await? {
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(Followed::Gone(kept)),
+            Err(status) => return Ok(Followed::Refused(status)),
+        };
+        *is_heard = true;
         ticker.show(&message.progress)?;
         if let Some(blocking) = BlockingView::of(message.blocking) {
             ticker.show(&format!("waits for {}", blocking.line()))?;
         }
         kept.extend(message.kept);
     }
-    Ok(kept)
 }

@@ -12,7 +12,7 @@ use crate::cli::PluginStatusArgs;
 use crate::ended::{Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
 use crate::output;
-use crate::terminal::{Context, Printer};
+use crate::terminal::{Context, Printer, visible};
 use crate::view::PluginView;
 
 /// Back to the top, and clear what is below.
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context, args: &PluginStatusArgs) -> Result<Ex
     if context.format.is_structured() {
         output::document(context, &plugins)?;
     } else {
-        context.out.raw(text(&context.out, &plugins))?;
+        context.out.raw(text(&context.out, &plugins, None))?;
     }
     Ok(Exit::Ok)
 }
@@ -109,7 +109,7 @@ impl Watcher<'_> {
                 (false, true) => "",
                 (false, false) => "\n",
             };
-            format!("{before}{}", text(&context.out, &plugins)).into_bytes()
+            format!("{before}{}", text(&context.out, &plugins, self.name)).into_bytes()
         };
         self.is_first = false;
         context.out.patiently(shown).await
@@ -121,10 +121,13 @@ fn named(message: WatchPluginsResponse, name: Option<&str>) -> Vec<PluginView> {
     plugins.filter(|plugin| name.is_none_or(|name| plugin.name == name)).collect()
 }
 
-/// The table, and below it what is not as it should be.
-fn text(out: &Printer, plugins: &[PluginView]) -> String {
+/// The table, and below it what is not as it should be. `name`: of the only one that is looked at.
+fn text(out: &Printer, plugins: &[PluginView], name: Option<&str>) -> String {
     if plugins.is_empty() {
-        return "no plugin is installed\n".to_owned();
+        return match name {
+            Some(name) => format!("plugin {} is not installed\n", visible(name)),
+            None => "no plugin is installed\n".to_owned(),
+        };
     }
     let mut lines = table(plugins).lines(out);
     lines.extend(sentences(out, plugins));

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use k8sctl_proto::control::v1::VerifyPluginsRequest;
+use k8sctl_types::failure::Failure;
 
 use super::source::{self, Given};
 use crate::agent;
@@ -19,7 +20,7 @@ use crate::view::VerifiedView;
 pub(super) async fn run(context: &Context, args: &PluginVerifyArgs) -> Result<Exit, Ended> {
     let lock_text = match &args.file {
         None => String::new(),
-        Some(file) => Lock::beside(file)?.ok_or_else(lock_file::of_standard_input)?.text().to_owned(),
+        Some(file) => lock_beside(file)?,
     };
     let verified = match args.name.as_deref().filter(|name| source::is_path(name)) {
         Some(path) if args.file.is_none() => vec![here(context, Path::new(path)).await?],
@@ -44,6 +45,17 @@ pub(super) async fn run(context: &Context, args: &PluginVerifyArgs) -> Result<Ex
     }
     let is_well = verified.iter().all(|one| one.problem.is_none());
     Ok(if is_well { Exit::Ok } else { Exit::Failed })
+}
+
+/// Whoever wants a comparison with a lock file is told where there is none.
+fn lock_beside(file: &Path) -> Result<String, Ended> {
+    let lock = Lock::beside(file)?.ok_or_else(lock_file::of_standard_input)?;
+    if lock.text().is_empty() {
+        let object = format!("file {}", file.with_file_name(lock_file::NAME).display());
+        let next = "an up with the cluster file beside it writes one: k8sctl up -f FILE";
+        return Err(Failure::new("PLUGIN-LOCK", object, "there is none to compare with", next).into());
+    }
+    Ok(lock.text().to_owned())
 }
 
 /// What was changed after it was built is a problem of it, and not of the run.

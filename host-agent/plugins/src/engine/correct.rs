@@ -7,10 +7,11 @@ use k8sctl_types::failure::Failure;
 use plugin_plan::{CheckedPlan, Drift, ObjectKey, Planned};
 
 use super::Engine;
-use super::look::{Look, Seen};
+use super::look::{Look, NOBODY, Seen};
 use super::meta::Ownership;
 use super::observe::entry_of;
 use super::preflight::{Judged, Verdict};
+use super::secrets::holds_secrets;
 use crate::inventory::Entry;
 
 /// Corrections of one manager's changes to one object, and within how long.
@@ -39,6 +40,10 @@ impl Engine {
         for (key, seen) in &look.objects {
             let Some(planned) = plan.object(key) else { continue };
             let (what, manager) = match seen {
+                // Nobody else has these fields: a secret was given another value.
+                Seen::Drifted { fields, manager } if manager == NOBODY && holds_secrets(&planned.object) => {
+                    (format!("the former value of {}", fields.join(", ")), NOBODY)
+                }
                 Seen::Drifted { fields, manager } => {
                     (format!("a change of {} by {manager}", fields.join(", ")), manager.as_str())
                 }

@@ -22,6 +22,9 @@ use crate::inventory::Entry;
 /// Fields of one object that are named.
 const NAMED: usize = 10;
 
+/// Who changed what has no other manager than ours.
+pub(super) const NOBODY: &str = "nobody who says so";
+
 /// All planned objects, in the order of the plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Look {
@@ -215,7 +218,7 @@ impl Engine {
             Ok(would_be) => {
                 let fields = compare::differing(live, &would_be, NAMED);
                 let manager = other_manager(live, &fields, &self.manager);
-                let manager = manager.unwrap_or_else(|| "nobody who says so".to_owned());
+                let manager = manager.unwrap_or_else(|| NOBODY.to_owned());
                 Ok(Some(Seen::Drifted { fields, manager }))
             }
             Err(trouble) if trouble.is_field_conflict() => Ok(Some(conflict(&trouble))),

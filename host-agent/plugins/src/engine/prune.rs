@@ -50,7 +50,8 @@ impl Engine {
         let lines: Vec<String> = doomed.gone.iter().map(|entry| entry.key.to_string()).collect();
         let (count, all) = (lines.len(), entries.len());
         let reason = format!("its plan would delete {count} of its {all} objects, {} among them", lines[0]);
-        let next = "nothing was changed; if that is meant, say so with --prune-many";
+        let next = "nothing was changed; if that is meant, say so with --prune-many, which `k8sctl plugin upgrade`, `config` \
+                    and `rollback` take";
         Err(self.failure("PLUGIN-REFUSED", reason, next).with_evidence(lines.join("\n")))
     }
 

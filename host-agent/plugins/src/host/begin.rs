@@ -113,7 +113,7 @@ impl PluginHost {
         place: &Place,
     ) -> Result<Prepared, WishError> {
         let lift = if wish.lift_quarantine { Lift::ForGood } else { Lift::No };
-        let resolved = self.resolve(access, wish, &place.plugin, lift).await?;
+        let resolved = self.resolve(access, wish, &place.plugin, lift, false).await?;
         let Resolved { kind, install, package, what } = resolved;
         let approval = package.manifest.approval();
         let known = self.inner.records.approved(place).await.map_err(stored_badly(place))?;

@@ -130,7 +130,8 @@ impl PluginHost {
         self.inner.changes.subscribe()
     }
 
-    /// Keeps a secret for a plugin, which need not be installed yet. An empty value: forgets it.
+    /// Keeps a secret for a plugin, which need not be installed yet. An empty value: forgets it. What is installed gets a new
+    /// value by the next look at it, which is at once.
     pub async fn set_secret(
         &self,
         cluster_id: &str,
@@ -140,7 +141,9 @@ impl PluginHost {
     ) -> Result<(), Failure> {
         let (vault, place, secret) =
             (self.inner.vault.clone(), Place::new(cluster_id, plugin), secret.clone());
-        task::blocking(move || vault.put(&place.cluster_id, &place.plugin, &secret, &value)).await
+        task::blocking(move || vault.put(&place.cluster_id, &place.plugin, &secret, &value)).await?;
+        self.inner.memory.kick(cluster_id).notify_one();
+        Ok(())
     }
 
     /// Forgets all that was on a cluster that does not exist any more, and ends what is done there.

@@ -7,12 +7,12 @@ use plugin_plan::{CheckedPlan, Diagnostic};
 
 use super::ask::lacking_secrets;
 use super::outcome::Lift;
-use super::resolve::{Resolved, What};
-use super::wish::{ClusterAccess, ObjectDiffView, Offer, Wish, WishError};
+use super::resolve::{Resolved, What, parse};
+use super::wish::{ClusterAccess, ObjectDiffView, Offer, Wish, WishError, WishKind};
 use super::{PluginHost, stored_badly};
 use crate::engine::{DiffAction, Progress};
 use crate::inventory::store_failure;
-use crate::records::Place;
+use crate::records::{Install, Place};
 use crate::requirements;
 
 /// A plan to look at.
@@ -25,14 +25,15 @@ struct Seen {
 }
 
 impl PluginHost {
-    /// What the wish would do. Writes nothing.
+    /// What the wish would do. Writes nothing. With `diff`, which is only looked at, also of a plugin of the cluster file.
     pub async fn offer(&self, access: &ClusterAccess, wish: &Wish, diff: bool) -> Result<Offer, WishError> {
         let name = self.name_of(wish).await?;
         let lift = if wish.lift_quarantine { Lift::ForThis } else { Lift::No };
-        let resolved = self.resolve(access, wish, &name, lift).await?;
+        let resolved = self.resolve(access, wish, &name, lift, diff).await?;
         let installs = self.installs(&access.cluster_id).await?;
         self.fits(&access.facts, &resolved.package, &installs).await?;
         let Resolved { install, package, what, .. } = resolved;
+        let replaced = replaced(wish, install.as_ref(), &what);
         let seen = match what {
             What::Revision(old) => Seen {
                 plan: old.plan,
@@ -56,6 +57,7 @@ impl PluginHost {
         let place = Place::new(&access.cluster_id, &name);
         let approved = self.inner.records.approved(&place).await.map_err(stored_badly(&place));
         let mut remarks = self.remarks(&place, &package, &seen, &diffs).await?;
+        remarks.extend(replaced);
         let is_new = install.as_ref().is_none_or(|install| install.revision == 0);
         remarks.extend(requirements::restart(&seen.plan.node).filter(|_| is_new));
         let approval = package.manifest.approval();
@@ -127,6 +129,20 @@ impl PluginHost {
         }
         Ok(remarks)
     }
+}
+
+/// Who adds what is there already may not know that the config is then another, as a whole.
+fn replaced(wish: &Wish, install: Option<&Install>, what: &What) -> Option<String> {
+    let (Some(install), What::Config(config)) = (install, what) else { return None };
+    let before = parse(&install.config_json).ok()?;
+    if wish.change != WishKind::Add || install.revision == 0 || before == *config {
+        return None;
+    }
+    let plugin = &install.plugin;
+    Some(format!(
+        "it is installed with another config, which this one replaces as a whole; `k8sctl plugin config {plugin}` shows \
+         the one that it has"
+    ))
 }
 
 /// `1 object`, `31 objects`

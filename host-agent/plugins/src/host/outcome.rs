@@ -105,7 +105,7 @@ fn quarantined(plugin: &str, version: &str, reason: &str) -> Failure {
         format!("version {version} is not started any more: {reason}"),
         format!(
             "what it installed goes on; `k8sctl plugin logs {plugin}` shows why; use another version, or start this one \
-             nevertheless with --lift-quarantine"
+             nevertheless with --lift-quarantine behind add, config or upgrade"
         ),
     )
 }

@@ -302,3 +302,6 @@ fn newer(install: &Install, shelf: &[Package]) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

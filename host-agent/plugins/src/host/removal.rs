@@ -11,7 +11,7 @@ use super::operation::time_until;
 use super::resolve::in_spec;
 use super::running::{Asked, Claim, Claimed};
 use super::wish::{ClusterAccess, Ended, Follow, Removal};
-use super::{PluginHost, Whose, stored_badly};
+use super::{PluginHost, Whose, not_installed, stored_badly};
 use crate::dag;
 use crate::engine::Limits;
 use crate::records::{Install, NewRemoval, Origin, Place, deadline_ms};
@@ -25,7 +25,14 @@ impl PluginHost {
         removal: &Removal,
     ) -> Result<Follow, Failure> {
         let place = Place::new(&access.cluster_id, plugin);
-        let install = self.installed(&place).await?;
+        let Some(install) = self.install(&place).await? else {
+            // What is told of a try that began nothing goes all the same.
+            if !self.inner.running.is_running(&place) {
+                self.inner.memory.forget(&place);
+                self.changed();
+            }
+            return Err(not_installed(plugin));
+        };
         let claim = match self.inner.running.claim(&place, Asked::Removal { purge: removal.purge })? {
             Claimed::Same(follow) => return Ok(follow),
             Claimed::New(claim) => claim,

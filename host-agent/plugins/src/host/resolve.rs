@@ -48,17 +48,19 @@ impl PluginHost {
         Ok(package.manifest.name)
     }
 
-    /// See the module.
+    /// See the module. `only_looks`: it is for a person to look at, and will not be begun.
     pub(super) async fn resolve(
         &self,
         access: &ClusterAccess,
         wish: &Wish,
         name: &str,
         lift: Lift,
+        only_looks: bool,
     ) -> Result<Resolved, WishError> {
         let place = Place::new(&access.cluster_id, name);
         let install = self.install(&place).await?;
-        if install.as_ref().is_some_and(|install| install.origin == Origin::Spec) {
+        let of_spec = install.as_ref().filter(|install| install.origin == Origin::Spec);
+        if of_spec.is_some_and(|install| !only_looks && !starts_anew(wish, install)) {
             return Err(in_spec(name).into());
         }
         if wish.change == WishKind::Add {
@@ -277,12 +279,20 @@ fn mistake(path: &str, message: String, hint: &str) -> WishError {
 
 /// What the file names is the file's.
 pub(super) fn in_spec(plugin: &str) -> Failure {
-    Failure::new(
-        "PLUGIN-IN-SPEC",
-        format!("plugin {plugin}"),
-        format!("the cluster file has it, in [plugins.{plugin}]"),
-        "change it there, then run `k8sctl up`",
-    )
+    let next = format!(
+        "change it there, then run `k8sctl up`; for another version: `k8sctl plugin upgrade -f FILE {plugin}`"
+    );
+    let reason = format!("the cluster file has it, in [plugins.{plugin}]");
+    Failure::new("PLUGIN-IN-SPEC", format!("plugin {plugin}"), reason, next)
+}
+
+/// The wish changes nothing of what the file says, and ends a quarantine, of which a file says nothing.
+fn starts_anew(wish: &Wish, install: &Install) -> bool {
+    let config = |text: &str| serde_json::from_str::<Value>(text).ok();
+    let is_same = |text: &String| config(text) == config(&install.config_json);
+    wish.lift_quarantine
+        && wish.change == WishKind::Configure
+        && wish.config_json.as_ref().is_none_or(is_same)
 }
 
 fn pack(plan: &CheckedPlan) -> std::io::Result<Vec<u8>> {
@@ -334,6 +344,29 @@ mod tests {
         assert_eq!(before(&install(1, 2), &revisions(&[(2, false), (1, true)])), Some(1));
         // The very first try failed.
         assert_eq!(before(&install(0, 1), &revisions(&[(1, false)])), None);
+    }
+
+    #[test]
+    fn of_a_plugin_of_the_file_only_a_quarantine_is_lifted() {
+        let install = Install { config_json: r#"{"a":1,"b":2}"#.to_owned(), ..install(1, 1) };
+        let wish = |change, config: &str, lift_quarantine| Wish {
+            change,
+            plugin: "hello".to_owned(),
+            config_json: Some(config.to_owned()),
+            dev: false,
+            lift_quarantine,
+            adopt: false,
+            to: None,
+        };
+        let same = r#"{"b": 2, "a": 1}"#;
+        assert!(starts_anew(&wish(WishKind::Configure, same, true), &install));
+        for (change, config, lifts) in [
+            (WishKind::Configure, same, false),
+            (WishKind::Configure, r#"{"a": 2}"#, true),
+            (WishKind::Upgrade, same, true),
+        ] {
+            assert!(!starts_anew(&wish(change, config, lifts), &install), "{change:?} {config} {lifts}");
+        }
     }
 
     #[test]

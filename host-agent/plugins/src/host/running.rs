@@ -40,9 +40,13 @@ impl Asked {
             (Self::Wish(wish), Self::Resumed(kind)) => {
                 matches!(
                     (wish.change, kind),
-                    (WishKind::Add, OperationKind::Install)
-                        | (WishKind::Configure, OperationKind::Configure)
-                        | (WishKind::Upgrade, OperationKind::Upgrade)
+                    // What is there already is configured or upgraded by its being added, and configured by an upgrade
+                    // to the same package.
+                    (
+                        WishKind::Add,
+                        OperationKind::Install | OperationKind::Configure | OperationKind::Upgrade
+                    ) | (WishKind::Configure, OperationKind::Configure)
+                        | (WishKind::Upgrade, OperationKind::Upgrade | OperationKind::Configure)
                         | (WishKind::RollBack, OperationKind::RollBack)
                 )
             }
@@ -255,6 +259,8 @@ mod tests {
         let resumed = Asked::Resumed;
         assert!(wish(WishKind::Upgrade, "").is_met_by(&resumed(OperationKind::Upgrade)));
         assert!(!wish(WishKind::Upgrade, "").is_met_by(&resumed(OperationKind::Remove)));
+        assert!(wish(WishKind::Add, "").is_met_by(&resumed(OperationKind::Configure)));
+        assert!(!wish(WishKind::Configure, "").is_met_by(&resumed(OperationKind::Upgrade)));
         assert!(Asked::Removal { purge: true }.is_met_by(&resumed(OperationKind::Remove)));
         assert!(!Asked::Removal { purge: true }.is_met_by(&Asked::Removal { purge: false }));
     }

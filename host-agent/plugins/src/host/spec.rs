@@ -24,6 +24,9 @@ use crate::requirements;
 const STAY: [&str; 5] =
     ["Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim", "StorageClass"];
 
+/// Asked for beside its permissions by a package that nobody vouches for: an administrator agrees to each of them.
+const UNSIGNED: &str = "UNSIGNED: to be taken although nobody that this host trusts vouches for this package";
+
 /// What a plugin would become.
 struct Would {
     node: Vec<NodeRequirement>,
@@ -73,7 +76,7 @@ impl PluginHost {
                 requirement: requirement.clone(),
                 was_ready: false,
             }));
-            self.add(ask, package, would, &mut proposal).await?;
+            self.add(ask, package, install, would, &mut proposal).await?;
         }
         if let Some(failure) = requirements::conflict(&needs) {
             let plugin = failure.object.trim_start_matches("plugin ").to_owned();
@@ -283,6 +286,7 @@ impl PluginHost {
         &self,
         ask: &SpecAsk<'_>,
         package: &Package,
+        install: Option<&Install>,
         would: Would,
         proposal: &mut SpecProposal,
     ) -> Result<(), Failure> {
@@ -290,7 +294,12 @@ impl PluginHost {
         let place = Place::new(ask.cluster_id.unwrap_or_default(), &manifest.name);
         let approval = manifest.approval();
         let known = self.inner.records.approved(&place).await.map_err(stored_badly(&place))?;
-        let permissions = approval.beyond(&known);
+        let mut permissions = approval.beyond(&known);
+        let is_new = install.is_none_or(|install| install.package_sha256 != package.sha256);
+        if matches!(package.trust, Trust::Dev) && is_new {
+            // What it may do may have been approved for another program.
+            permissions.push(UNSIGNED.to_owned());
+        }
         if let Some((action, reason, destructive)) = would.change {
             proposal.changes.push(ProposedChange {
                 action,

@@ -66,6 +66,14 @@ pub async fn another_value_is_written(bench: &mut Bench) {
         let live = bench.live(&object).await.expect("it is there");
         assert_eq!(live["data"]["password"], STANDARD.encode(value));
     }
+    // Whoever looks after it writes another value, too.
+    rotates.secrets.0.insert(named("password"), "third".into());
+    let engine = rotates.engine();
+    let look = engine.look(&wanted).await.expect("it is looked at");
+    let corrected = engine.correct(&wanted, &look).await.expect("it is written");
+    assert_eq!(corrected.done, ["undid the former value of /data/password in v1 Secret default/rotates"]);
+    let live = bench.live(&object).await.expect("it is there");
+    assert_eq!(live["data"]["password"], STANDARD.encode("third"));
     rotates.secrets.0.clear();
     let missing = rotates.apply(&wanted).await.expect_err("nobody knows it");
     assert_eq!(missing.id, "PLUGIN-SECRET", "{missing}");

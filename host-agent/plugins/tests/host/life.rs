@@ -83,6 +83,10 @@ async fn a_plugin_comes_changes_goes_back_and_goes() {
     assert_eq!(details.outputs.get("text").map(String::as_str), Some("two"));
     assert_eq!(bench.told(), [("hello".to_owned(), EventType::PluginConfigured)]);
 
+    // Who adds it once more is told that the config is another.
+    let remarks = bench.offer(&add).await.expect("an offer").remarks;
+    assert!(remarks.iter().any(|remark| remark.contains("which this one replaces")), "{remarks:?}");
+
     // An upgrade migrates the config, and asks only for what is new.
     let mut upgrade = wish(WishKind::Upgrade, "hello", None);
     upgrade.to = Some(bench.shelf.at("next/hello").display().to_string());

@@ -7,7 +7,7 @@ use k8sctl_types::event::EventType;
 use k8sctl_types::spec::PluginSpec;
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, wish};
+use crate::bench::{Bench, failure, wish};
 use crate::shelf::Data;
 
 fn plugin(name: &str, config: Value) -> PluginSpec {
@@ -119,6 +119,13 @@ async fn plugins_of_a_file_come_in_order_stay_and_leave_in_reverse() {
     // What the file has is the file's.
     let refused = bench.remove("other").await.expect_err("the file has it");
     assert_eq!(refused.id, "PLUGIN-IN-SPEC");
+    let mut same = wish(WishKind::Configure, "other", Some(&json!({})));
+    assert_eq!(failure(bench.offer(&same).await).id, "PLUGIN-IN-SPEC");
+    // What is only looked at is nobody's, and a quarantine is no matter of the file.
+    let seen = bench.host.offer(&bench.access, &same, true).await.expect("it is only looked at");
+    assert_eq!(seen.remarks, ["create 0, change 0, delete 0"]);
+    same.lift_quarantine = true;
+    assert_eq!(bench.wish(&same).await.expect("it is started").origin, "spec");
 
     // Another config of one.
     let file =
@@ -211,6 +218,9 @@ async fn mistakes_of_a_file_are_told_with_their_plugins() {
     let proposal = propose(&bench, &[mine], &LockFile::default(), false).await;
     assert_eq!(proposal.changes[0].reason, "0.1.0 (in development, not signed), 2 objects");
     assert_eq!(proposal.notices, ["mine is not signed: it is taken as a package in development"]);
+    // Whoever may approve permissions agrees to that, too.
+    let asked = &proposal.changes[0].permissions;
+    assert!(asked.len() == 3 && asked[2].starts_with("UNSIGNED: "), "{asked:?}");
     // The cluster is not there yet.
     let ask = SpecAsk {
         cluster_id: None,

@@ -71,17 +71,19 @@ pub(super) async fn logs(
     manager: Arc<Manager>,
     request: control::GetPluginLogsRequest,
 ) -> Result<control::GetPluginLogsResponse, Status> {
-    let access = manager.cluster_access(&request.cluster_name).await?;
+    let control::GetPluginLogsRequest { cluster_name, plugin, pods } = request;
+    let cluster = manager.find(&cluster_name).await?;
     let plugins = &manager.shared().plugins;
-    let runs = plugins.runs(&request.plugin).await.map_err(|failure| refused(&failure))?;
-    let pods = match plugins.pods(&access, &request.plugin).await {
-        Ok(pods) => pods,
-        // What its programs said is known without the cluster.
-        Err(failure) if !runs.is_empty() => {
-            tracing::debug!(plugin.name = %request.plugin, error = %failure, "its pods are not known");
-            Vec::new()
+    let runs = plugins.runs(&plugin).await.map_err(|failure| refused(&failure))?;
+    let pods = if pods {
+        let access = manager.cluster_access(&cluster.name).await?;
+        plugins.pods(&access, &plugin).await.map_err(|failure| refused(&failure))?
+    } else {
+        // What its programs said is known without the cluster's API. Of one that nobody knows nothing is.
+        if runs.is_empty() {
+            plugins.show(&cluster.id, &plugin).await.map_err(|failure| refused(&failure))?;
         }
-        Err(failure) => return Err(refused(&failure)),
+        Vec::new()
     };
     let pod = |(namespace, name): (String, String)| PodLogs { namespace, name, ..PodLogs::default() };
     Ok(control::GetPluginLogsResponse {

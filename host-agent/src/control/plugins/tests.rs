@@ -99,4 +99,9 @@ async fn plugins_of_a_cluster_that_is_not_there_are_asked_for_in_vain() {
     agent.begin(agent.generation(SPEC).await).await;
     let listed = plugins.list_plugins(Request::new(asked)).await.expect("it is there").into_inner();
     assert_eq!(listed.plugins, Vec::new());
+    // For this the cluster's API, which is not there, need not answer.
+    let (cluster_name, plugin) = ("home".to_owned(), "nosuch".to_owned());
+    let logs = control::GetPluginLogsRequest { cluster_name, plugin, pods: false };
+    let refused = plugins.get_plugin_logs(Request::new(logs)).await.expect_err("nobody knows it");
+    assert_eq!(failure_from(&refused).map(|failure| failure.id).as_deref(), Some("PLUGIN-UNKNOWN"));
 }

@@ -211,7 +211,7 @@ fn of_plugins() -> Vec<Method> {
     let list = control::ListPluginsRequest { cluster_name: none(), available: Some(true) };
     let show = control::ShowPluginRequest { cluster_name: none(), plugin: none() };
     let watch = control::WatchPluginsRequest { cluster_name: none(), watch: false };
-    let logs = control::GetPluginLogsRequest { cluster_name: none(), plugin: none() };
+    let logs = control::GetPluginLogsRequest { cluster_name: none(), plugin: none(), pods: true };
     let vendor = control::VendorPluginRequest {
         plugin: none(),
         from: "/there/is/none".to_owned(),
