@@ -56,8 +56,7 @@ impl PluginService for FakeHostAgent {
             return Err(k8sctl_rpc::status::status(Code::FailedPrecondition, &failure));
         }
         let all = vec![says("deleting Deployment hello"), kept];
-        let replies =
-            stream(all.into_iter().take(lost.unwrap_or(usize::MAX)).collect(), answers.pace, false);
+        let replies = stream(all.into_iter().take(lost.unwrap_or(usize::MAX)).collect(), answers.pace, false);
         Ok(Response::new(if lost.is_some() { broken(replies) } else { replies }))
     }
 

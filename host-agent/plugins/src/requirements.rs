@@ -56,7 +56,8 @@ fn subject(want: &NodeWant) -> String {
 /// What else becomes of nodes when a plugin with these needs comes, if anything.
 pub(crate) fn restart(requirements: &[NodeRequirement]) -> Option<String> {
     let brings_network = |it: &NodeRequirement| matches!(it.what, NodeWant::Cni { .. });
-    let remark = "the pods of all nodes restart for its pod network, node by node, and once more when it is removed";
+    let remark =
+        "the pods of all nodes restart for its pod network, node by node, and once more when it is removed";
     requirements.iter().any(brings_network).then(|| remark.to_owned())
 }
 

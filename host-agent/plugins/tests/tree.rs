@@ -115,7 +115,9 @@ async fn flannel(bench: &mut Bench) {
 
 async fn local_path_storage(bench: &mut Bench) {
     // Of a class the server changes no such field: it is made anew.
-    bench.life("local-path-storage", [&json!({}), &json!({"path": "/srv/volumes", "reclaim": "Retain"})]).await;
+    bench
+        .life("local-path-storage", [&json!({}), &json!({"path": "/srv/volumes", "reclaim": "Retain"})])
+        .await;
 }
 
 /// Its controller, which has a webhook, is played: on the address of its Service, whose port is root's.

@@ -254,11 +254,6 @@ impl FakePlugins {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells that something is another.
-    pub(crate) fn notify(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
-    }
-
     pub(crate) fn pinned(&self, name: &str) -> PinnedPlugin {
         let known = self.state().known.iter().find(|plugin| plugin.name == name).cloned();
         known.unwrap_or_else(|| node_requirements::tests::pinned(name, Vec::new()))

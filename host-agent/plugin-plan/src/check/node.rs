@@ -219,5 +219,8 @@ fn is_certificates(pem: &str) -> bool {
 fn is_base64(text: &str) -> bool {
     let bare = text.trim_end_matches('=');
     let plain = |c: char| c.is_ascii_alphanumeric() || "+/".contains(c);
-    !bare.is_empty() && text.len().is_multiple_of(4) && text.len() - bare.len() <= 2 && bare.chars().all(plain)
+    !bare.is_empty()
+        && text.len().is_multiple_of(4)
+        && text.len() - bare.len() <= 2
+        && bare.chars().all(plain)
 }

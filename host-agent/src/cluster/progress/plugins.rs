@@ -26,7 +26,8 @@ pub(super) fn failure(cluster: &ClusterRecord, observed: &Observed) -> Option<Fa
         return Some(failure.clone());
     }
     let (node, protocol) = too_old(cluster, observed)?;
-    let reason = format!("its agent speaks protocol {protocol} and passes over what plugins need of its node");
+    let reason =
+        format!("its agent speaks protocol {protocol} and passes over what plugins need of its node");
     let next = "give it this host's with `k8sctl upgrade agents`, then run `k8sctl up` again";
     Some(Failure::new("NODE-AGENT-OLD", format!("node {}", node.name), reason, next))
 }

@@ -131,7 +131,11 @@ async fn what_leaves_the_file_leaves_the_cluster_and_what_a_command_added_stays(
 
 fn mode(session: &SessionGuard) -> CniMode {
     let desired = session.desired.borrow();
-    desired.as_ref().and_then(|desired| desired.own.requirements.as_ref()).map(|it| it.cni()).unwrap_or_default()
+    desired
+        .as_ref()
+        .and_then(|desired| desired.own.requirements.as_ref())
+        .map(|it| it.cni())
+        .unwrap_or_default()
 }
 
 fn ready_flannel() -> Vec<NodeNeed> {
