@@ -133,11 +133,21 @@ const TRIES: [(&str, &[&str]); 3] = [
             "perf-event",
             "userfaultfd",
             "set-clock",
+            "shared-segment",
+            "semaphores",
+            "message-queue",
+            "named-queue",
+            "watch-files",
+            "kernel-log",
             "signal-parent",
             "signal-parents-thread",
             "queue-signal",
             "limit-parent",
             "renice-parent",
+            "schedule-parent",
+            "own-by-parent",
+            "own-by-parents-thread",
+            "own-by-ioctl",
         ],
     ),
     // The kernel seems to have no such call: libraries go on without it.
@@ -275,6 +285,23 @@ async fn a_program_with_shared_libraries_is_refused_before_it_runs() {
         (RunErrorKind::Launch, "PLUGIN-DYNAMIC"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn who_plans_something_else_each_time_is_found_out() {
+    let (_folder, package) = compiled("unstable").await;
+    let _alone = ALONE.lock().await;
+    let (runner, question) = (Runner::new(DEADLINES, CEILINGS), ask(&json!({})));
+    runner.plan(&package, &question).await.expect("by itself it is a plan");
+    let error = runner.plan_twice(&package, &question).await.expect_err("the two differ");
+    assert_eq!(
+        (error.kind, error.failure.id.as_str()),
+        (RunErrorKind::Unstable, "PLUGIN-UNSTABLE"),
+        "{error:?}"
+    );
+    assert!(error.failure.reason.contains("v1 ConfigMap hostile/p"), "{error}");
+    let left = processes();
+    assert!(left.is_empty(), "these are left: {left:?}");
 }
 
 #[tokio::test]
