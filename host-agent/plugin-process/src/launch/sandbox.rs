@@ -238,6 +238,12 @@ fn new_filters() -> Result<Vec<BpfProgram>, SandboxError> {
         denied.insert(call, commands.into_iter().map(command).collect::<Result<Vec<_>, _>>()?);
     }
     denied.insert(libc::SYS_socketpair, all_but_stream_pairs()?);
+    // It ends with its parent, and cannot choose not to.
+    let end_with_parent = libc::PR_SET_PDEATHSIG as u64;
+    denied.insert(
+        libc::SYS_prctl,
+        vec![rule(vec![condition(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, end_with_parent)?])?],
+    );
     // Limits of its own it may lower; others' are none of its business.
     denied.insert(
         libc::SYS_prlimit64,

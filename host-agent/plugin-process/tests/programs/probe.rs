@@ -129,6 +129,7 @@ fn others() {
     report("own-by-parent", call(72, [3, 8, parent, 0, 0]));
     report("own-by-parents-thread", call(72, [3, 15, at(&owner), 0, 0]));
     report("own-by-ioctl", call(16, [3, 0x8901, at(&owner[1]), 0, 0]));
+    report("outlive-parent", call(157, [1, 0, 0, 0, 0]));
     report("own-thread", call(234, [own, own, 0, 0, 0]));
     report("own-limit", call(302, [0, 7, 0, at(&room), 0]));
 }
