@@ -94,7 +94,10 @@ pub(crate) fn program_failure(plugin: &str, error: &ProgramError) -> Failure {
             "PLUGIN-DIGEST",
             "take the package anew from where it came, or build it again: `k8sctl plugin build`",
         ),
-        ProgramError::Seal(..) => ("PLUGIN-START", "see the host agent's log; nothing was changed"),
+        ProgramError::Seal(..) => (
+            "PLUGIN-START",
+            "plugins run from sealed memory files: `sysctl vm.memfd_noexec` must be 0 or 1; nothing was changed",
+        ),
         _ => ("PLUGIN-PROGRAM", "put the plugin's program into its package: `k8sctl plugin build`"),
     };
     Failure::new(id, object(plugin), chain(error).to_string(), next)

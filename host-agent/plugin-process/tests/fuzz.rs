@@ -1,6 +1,6 @@
 //! Malformed input for all that reads what a plugin or a stranger wrote: plans, manifests, `plugin.toml`, archives. No
-//! panic, no hang, and memory that stays where it is. `FUZZ_SECONDS` is how long all of it takes, `FUZZ_SEED` what comes, and
-//! `FUZZ_ONLY=plan:17` one input again.
+//! panic, no hang, and memory that stays where it is. `FUZZ_SECONDS` is how long plans take, each of the others a quarter of
+//! that; `FUZZ_SEED` is what comes, and `FUZZ_ONLY=plan:17` one input again.
 
 #[path = "fuzz/corpus.rs"]
 mod corpus;
@@ -24,6 +24,8 @@ use random::Random;
 
 /// Longest that one input may take, on a machine that does other things as well.
 const SLOW: Duration = Duration::from_secs(10);
+/// Fewest inputs of each target, however long they take.
+const FEWEST: u64 = 10;
 /// Most resident memory in the end, in MiB.
 const RESIDENT: u64 = 512;
 
@@ -55,7 +57,6 @@ fn targets() -> Vec<Target> {
         Target {
             name: "manifest",
             make: Box::new(|random: &mut Random| changed(random, corpus::MANIFEST.as_bytes())),
-            // One that is one still is the same by what it says.
             read: Box::new(|bytes: &[u8]| drop(Manifest::parse(&String::from_utf8_lossy(bytes)))),
         },
         Target {
@@ -83,16 +84,15 @@ fn malformed_input_harms_nobody() {
         let target = targets.iter().find(|target| target.name == name).expect("a target of this test");
         return one(target, seed, number.parse().expect("a number"));
     }
-    let share = Duration::from_secs(seconds) / targets.len() as u32;
     for target in &targets {
+        let share = Duration::from_secs(seconds) / if target.name == "plan" { 1 } else { 4 };
         let began = Instant::now();
         let mut number = 0;
-        while began.elapsed() < share {
+        while began.elapsed() < share || number < FEWEST {
             one(target, seed, number);
             number += 1;
         }
-        println!("fuzz: {}: {number} inputs", target.name);
-        assert!(number > 10, "{}: only {number} inputs in {share:?}", target.name);
+        println!("fuzz: {}: {number} inputs in {:?}", target.name, began.elapsed());
     }
     let resident = resident();
     assert!(resident <= RESIDENT, "{resident} MiB are resident, expected at most {RESIDENT}");

@@ -4,13 +4,14 @@ mod common;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{ask, hostile, hostile_program};
 use futures::StreamExt as _;
-use plugin_package::Package;
-use plugin_process::{Ceilings, Deadlines, RunError, RunErrorKind, Runner};
+use k8sctl_command::Program;
+use plugin_package::{Package, TrustPolicy};
+use plugin_process::{Ceilings, ConversationError, Deadlines, RunError, RunErrorKind, Runner};
 use serde_json::json;
 
 /// Longest that a process may live beyond what ends it.
@@ -21,6 +22,9 @@ const DEADLINES: Deadlines = Deadlines {
     handshake: Duration::from_secs(2),
 };
 const CEILINGS: Ceilings = Ceilings { memory_bytes: 64 << 20, stderr_bytes: 1 << 20 };
+
+/// Where a process that is to be killed finds its package.
+const DOOMED: &str = "PLUGIN_PROCESS_DOOMED";
 
 /// The processes of this test binary are counted: one test at a time has some.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -133,11 +137,22 @@ const TRIES: [(&str, &[&str]); 3] = [
             "perf-event",
             "userfaultfd",
             "set-clock",
+            "shared-segment",
+            "semaphores",
+            "message-queue",
+            "named-queue",
+            "watch-files",
+            "kernel-log",
             "signal-parent",
             "signal-parents-thread",
             "queue-signal",
             "limit-parent",
             "renice-parent",
+            "schedule-parent",
+            "own-by-parent",
+            "own-by-parents-thread",
+            "own-by-ioctl",
+            "outlive-parent",
         ],
     ),
     // The kernel seems to have no such call: libraries go on without it.
@@ -275,6 +290,66 @@ async fn a_program_with_shared_libraries_is_refused_before_it_runs() {
         (RunErrorKind::Launch, "PLUGIN-DYNAMIC"),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn who_plans_something_else_each_time_is_found_out() {
+    let (_folder, package) = compiled("unstable").await;
+    let _alone = ALONE.lock().await;
+    let (runner, question) = (Runner::new(DEADLINES, CEILINGS), ask(&json!({})));
+    runner.plan(&package, &question).await.expect("by itself it is a plan");
+    let error = runner.plan_twice(&package, &question).await.expect_err("the two differ");
+    assert_eq!(
+        (error.kind, error.failure.id.as_str()),
+        (RunErrorKind::Unstable, "PLUGIN-UNSTABLE"),
+        "{error:?}"
+    );
+    assert!(error.failure.reason.contains("v1 ConfigMap hostile/p"), "{error}");
+    let left = processes();
+    assert!(left.is_empty(), "these are left: {left:?}");
+}
+
+/// What the next test runs in a process of its own: starts what hangs, says its number, and waits to be killed.
+#[tokio::test]
+async fn a_host_agent_to_be_killed() {
+    let Some(folder) = std::env::var_os(DOOMED).map(PathBuf::from) else { return };
+    let package = Package::open(&folder.join("package"), &TrustPolicy::default(), true).expect("a package");
+    let runner = Runner::new(Deadlines::default(), CEILINGS);
+    let started = runner.bare(&package, |started| async move {
+        std::fs::write(folder.join("pid.new"), started.pid.to_string()).expect("written");
+        std::fs::rename(folder.join("pid.new"), folder.join("pid")).expect("renamed");
+        std::future::pending::<Result<(), ConversationError>>().await
+    });
+    started.await.expect_err("it hangs");
+}
+
+#[tokio::test]
+async fn nothing_outlives_a_host_agent_that_is_killed() {
+    let (folder, _package) = compiled("hang").await;
+    let host = Program::new(std::env::current_exe().expect("this test has a path"), Duration::from_secs(60))
+        .args(["--exact", "a_host_agent_to_be_killed"])
+        .env(DOOMED, folder.path())
+        .run();
+    let pid = async {
+        loop {
+            match std::fs::read_to_string(folder.path().join("pid")) {
+                Ok(pid) => break pid,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    // Whichever is first; then the host agent is dropped, and killed by that.
+    let pid = tokio::select! {
+        ended = host => panic!("it ended by itself: {ended:?}"),
+        pid = pid => pid,
+    };
+    let cmdline = || std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let gone = async {
+        while cmdline().starts_with("k8sctl-plugin") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(CLEAN, gone).await.expect("its plugin's process is gone");
 }
 
 #[tokio::test]

@@ -36,6 +36,16 @@ fn the_plugins_of_the_tree_ask_for_what_their_projects_need() {
 }
 
 #[test]
+fn the_manifest_of_the_page_for_other_languages_is_one() {
+    let page = crate_dir().join("../../docs/plugins/protocol.md");
+    let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    let (_, begin) = text.split_once("```toml\n").expect("the page has one");
+    let (manifest, _) = begin.split_once("```").expect("it has an end");
+    let manifest = Manifest::parse(manifest).unwrap_or_else(|mistakes| panic!("{}", mistakes.join("\n")));
+    assert_eq!(manifest.approval().lines.len(), 2);
+}
+
+#[test]
 fn what_asks_for_everything_says_so_in_capitals() {
     let file = crate_dir().join("tests/manifests/argo-cd.toml");
     assert_golden("argo-cd", &file);

@@ -16,6 +16,8 @@ use super::{ConversationError, Talk, broken, called, wire};
 
 /// Most items of any kind: those that are kept and remarks that nobody reads to the end.
 const ITEMS: u32 = 10_000;
+/// Most values in all JSON of a plan: one of two bytes on the wire takes a hundred in memory.
+const VALUES: usize = 1_000_000;
 
 /// What a plan is asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,6 +112,7 @@ pub struct PlanReader {
     diagnostics: Vec<Diagnostic>,
     items: u32,
     bytes: usize,
+    values: usize,
     patches: usize,
     ended: bool,
 }
@@ -152,6 +155,7 @@ impl PlanReader {
                 if json.len() > OBJECT_BYTES {
                     return Err(format!("an object of its plan has more than {OBJECT_BYTES} bytes"));
                 }
+                self.count(&json)?;
                 let object = wire::json(&json).map_err(|why| format!("an object of its plan is {why}"))?;
                 self.plan.objects.push(UncheckedObject { object, handling: wire::handling(handling)? });
             }
@@ -161,10 +165,16 @@ impl PlanReader {
                 if self.patches > PATCHES {
                     return Err(format!("its plan has more than {PATCHES} patches"));
                 }
+                for patch in &remote.patches {
+                    self.count(&patch.operations_json)?;
+                }
                 self.plan.remotes.push(wire::remote(remote)?);
             }
             Item::Readiness(rule) => {
                 room(&self.plan.readiness, READINESS, "readiness rules")?;
+                if let Some(field) = &rule.field {
+                    self.count(&field.value_json)?;
+                }
                 self.plan.readiness.push(wire::readiness(rule)?);
             }
             Item::Node(requirement) => {
@@ -186,6 +196,15 @@ impl PlanReader {
         Ok(())
     }
 
+    /// Before anything is made of it.
+    fn count(&mut self, json: &str) -> Result<(), String> {
+        self.values = self.values.saturating_add(values_in(json));
+        if self.values > VALUES {
+            return Err(format!("its plan has more than {VALUES} values"));
+        }
+        Ok(())
+    }
+
     /// The plan and what was said of the config; the error says what is wrong with it.
     pub fn end(self) -> Result<(UncheckedPlan, Vec<Diagnostic>), String> {
         if self.ended {
@@ -194,6 +213,21 @@ impl PlanReader {
             Err(format!("its plan breaks off after {} items: the last one must be End", self.items))
         }
     }
+}
+
+/// No fewer than there are: each but the first stands behind the begin of a list or object, or a comma.
+fn values_in(json: &str) -> usize {
+    let (mut count, mut in_text, mut escaped) = (1, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            b',' | b'[' | b'{' if !in_text => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 fn room<T>(kept: &[T], most: usize, what: &str) -> Result<(), String> {
@@ -280,6 +314,17 @@ mod tests {
         let remote = proto::RemoteManifest { patches, ..proto::RemoteManifest::default() };
         assert!(refusal([Item::Remote(remote)]).contains("patches"));
         assert!(many(remark(false), ITEMS as usize).contains("10000 items"));
+    }
+
+    #[test]
+    fn small_values_are_counted_before_they_are_read() {
+        assert_eq!(values_in(r#"{"a,[": [1, {}, "\",{"], "b": "\\"}"#), 7);
+        let zeros = || format!("[{}0]", "0,".repeat(399_999));
+        read([object(zeros()), object(zeros()), end(2)]).expect("it is a plan");
+        assert!(refusal([object(zeros()), object(zeros()), object(zeros())]).contains("1000000 values"));
+        let patch = proto::ManifestPatch { target: None, operations_json: zeros() };
+        let remote = proto::RemoteManifest { patches: vec![patch; 3], ..proto::RemoteManifest::default() };
+        assert!(refusal([Item::Remote(remote)]).contains("1000000 values"));
     }
 
     #[test]

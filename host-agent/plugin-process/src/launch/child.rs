@@ -3,9 +3,9 @@
 #![allow(unsafe_code)] // fork's child may only make system calls; there is no safe interface for that.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use libc::sock_filter;
 use tokio::process::Command;
@@ -29,36 +29,40 @@ pub(super) struct Setup {
 /// Also makes sure that 3 is taken in this process: were it free, the pipe over which the standard library learns
 /// of a failed exec could get it, and the child would overwrite it with the socket.
 pub(super) fn away_from_fd_3(fd: OwnedFd) -> io::Result<OwnedFd> {
-    static TAKEN: OnceLock<OwnedFd> = OnceLock::new();
     let placeholder = rustix::io::fcntl_dupfd_cloexec(&fd, PLUGIN_FD)?;
     if placeholder.as_raw_fd() == PLUGIN_FD {
-        // A file without meaning stays there; the socket itself must not, or its end would never be seen.
+        // A file without meaning stays there for good; the socket itself must not, or its end would never be seen.
         drop(placeholder);
-        let null = std::fs::File::open("/dev/null")?;
-        TAKEN.get_or_init(|| null.into());
+        let _stays = std::fs::File::open("/dev/null")?.into_raw_fd();
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 10)?)
 }
 
 /// Lets the child enter the sandbox and the program. `spawn` reports the first call that fails.
 pub(super) fn enter_before_exec(command: &mut Command, setup: Setup) {
+    let parent = std::process::id();
     // SAFETY: `enter` makes system calls on values that exist already; it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(move || Err(enter(&setup))) };
+    unsafe { command.pre_exec(move || Err(enter(&setup, parent))) };
 }
 
 /// Returns only if something failed: its last call replaces the program.
-fn enter(setup: &Setup) -> io::Error {
-    match sandbox(setup) {
+fn enter(setup: &Setup, parent: u32) -> io::Error {
+    match sandbox(setup, parent) {
         Ok(()) => exec(setup.program.as_raw_fd()),
         Err(error) => error,
     }
 }
 
-fn sandbox(setup: &Setup) -> io::Result<()> {
+fn sandbox(setup: &Setup, parent: u32) -> io::Result<()> {
     let Rules { landlock, filters, limits } = &setup.rules;
     // SAFETY: plain system calls on numbers and on memory that `setup` owns; all of them async-signal-safe.
     unsafe {
         check(i64::from(libc::setsid()))?;
+        // The process ends with the thread that made it; one whose parent is gone already would never hear of it.
+        check(i64::from(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0)))?;
+        if libc::getppid() as u32 != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
         if let Some(group) = &setup.group {
             // 0 stands for whoever writes it.
             check(libc::write(group.as_raw_fd(), c"0".as_ptr().cast(), 1) as i64)?;

@@ -5,12 +5,14 @@
 //! - [`program`]: the sealed copies
 //! - [`sandbox`]: the rules, made before the fork
 //! - [`users`], [`cgroup`]: what a process has of its own where the machine gives it
+//! - [`parent`]: the thread whose children the processes are
 //! - [`child`]: the few calls between fork and exec
 //! - [`process`]: a process until it is gone
 //! - [`watch`]: memory, standard error, time
 
 mod cgroup;
 mod child;
+mod parent;
 mod process;
 mod program;
 mod sandbox;

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::cgroup::{Cgroups, Group};
 use super::child::{Setup, away_from_fd_3, enter_before_exec};
+use super::parent;
 use super::program::Sealed;
 use super::sandbox::Rules;
 use super::users::Lease;
@@ -134,5 +135,5 @@ fn spawn(setup: Setup, user: Option<u32>) -> io::Result<Child> {
         command.uid(user).gid(user);
     }
     enter_before_exec(&mut command, setup);
-    command.spawn()
+    parent::spawn(command)
 }

@@ -27,7 +27,7 @@ pub(crate) enum ProgramError {
     #[error("{0} has {1} bytes, expected at most {SIZE_LIMIT}")]
     Large(PathBuf, u64),
     /// It is something else than a 64-bit Linux program.
-    #[error("{0} is not a 64-bit ELF program for Linux")]
+    #[error("{0} is not an ELF program for 64-bit Linux on x86-64")]
     NotElf(PathBuf),
     /// It wants a loader and libraries, which the sandbox hides.
     #[error("{0} is linked to shared libraries, which its sandbox does not show")]
@@ -140,11 +140,16 @@ impl Programs {
 /// Does an ELF program name an interpreter? `None`: it is none, or a broken one.
 fn wants_a_loader(bytes: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
+    const X86_64: u64 = 62;
     let word = |at: usize, size: usize| {
         let field = bytes.get(at..at.checked_add(size)?)?;
         Some(field.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte)))
     };
     if bytes.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    // The kernel would only say that it cannot execute it.
+    if word(18, 2)? != X86_64 {
         return None;
     }
     let table = usize::try_from(word(32, 8)?).ok()?;
@@ -165,6 +170,7 @@ mod tests {
     fn program(folder: &Path, number: u8) -> (PathBuf, String) {
         let mut bytes = b"\x7fELF\x02\x01".to_vec();
         bytes.resize(64, 0);
+        bytes[18] = 62;
         bytes.push(number);
         let path = folder.join(format!("program-{number}"));
         std::fs::write(&path, &bytes).expect("written");
@@ -205,6 +211,11 @@ mod tests {
         let script = folder.path().join("script");
         std::fs::write(&script, "#!/bin/sh\n").expect("written");
         assert!(matches!(Sealed::read(&script), Err(ProgramError::NotElf(_))));
+        let (elsewhere, _) = program(folder.path(), 1);
+        let mut bytes = std::fs::read(&elsewhere).expect("read");
+        bytes[18] = 183;
+        std::fs::write(&elsewhere, bytes).expect("written");
+        assert!(matches!(Sealed::read(&elsewhere), Err(ProgramError::NotElf(_))), "it is for arm64");
         assert!(matches!(Sealed::read(Path::new("/bin/true")), Err(ProgramError::Dynamic(_))));
         assert!(matches!(Sealed::read(&folder.path().join("none")), Err(ProgramError::Read(..))));
     }

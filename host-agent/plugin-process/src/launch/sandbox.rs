@@ -50,7 +50,7 @@ const BY_PATH: [c_long; 18] = [
 
 /// What reaches other processes of the same user, which it has where the host agent is not root. `tgkill` is bounded to
 /// its own threads by the child itself, which knows its number.
-const OTHERS: [c_long; 15] = [
+const OTHERS: [c_long; 18] = [
     libc::SYS_kill,
     libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
@@ -65,8 +65,38 @@ const OTHERS: [c_long; 15] = [
     libc::SYS_setpriority,
     libc::SYS_ioprio_set,
     libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setattr,
     libc::SYS_kcmp,
 ];
+
+/// What has no path and outlives its process: shared memory, semaphores and queues stay in the kernel's memory, uncounted,
+/// until somebody takes them away, and those of the same user are there for each of its processes.
+const OUTLIVING: [c_long; 18] = [
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_shmdt,
+    libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
+    libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+    libc::SYS_mq_timedsend,
+    libc::SYS_mq_timedreceive,
+    libc::SYS_mq_notify,
+    libc::SYS_mq_getsetattr,
+];
+
+/// Calls, and the commands of theirs that name a process which gets a descriptor's signals, whichever these are: `F_SETOWN`
+/// and `F_SETOWN_EX`, `FIOSETOWN` and `SIOCSPGRP`.
+const OWNERS: [(c_long, [u64; 2]); 2] = [(libc::SYS_fcntl, [8, 15]), (libc::SYS_ioctl, [0x8901, 0x8902])];
 
 /// The sandbox cannot be made on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -191,13 +221,29 @@ fn new_filters() -> Result<Vec<BpfProgram>, SandboxError> {
         libc::SYS_fsmount,
         libc::SYS_move_mount,
         libc::SYS_open_tree,
+        // They tell of files by their path, which Landlock does not look at.
+        libc::SYS_inotify_init,
+        libc::SYS_inotify_init1,
+        libc::SYS_fanotify_init,
         libc::SYS_settimeofday,
         libc::SYS_clock_settime,
+        libc::SYS_syslog,
         libc::SYS_personality,
     ]);
     denied.extend(always(&BY_PATH));
     denied.extend(always(&OTHERS));
+    denied.extend(always(&OUTLIVING));
+    for (call, commands) in OWNERS {
+        let command = |it| rule(vec![condition(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, it)?]);
+        denied.insert(call, commands.into_iter().map(command).collect::<Result<Vec<_>, _>>()?);
+    }
     denied.insert(libc::SYS_socketpair, all_but_stream_pairs()?);
+    // It ends with its parent, and cannot choose not to.
+    let end_with_parent = libc::PR_SET_PDEATHSIG as u64;
+    denied.insert(
+        libc::SYS_prctl,
+        vec![rule(vec![condition(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, end_with_parent)?])?],
+    );
     // Limits of its own it may lower; others' are none of its business.
     denied.insert(
         libc::SYS_prlimit64,

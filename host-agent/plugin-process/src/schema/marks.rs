@@ -13,6 +13,9 @@ const SECRET: &str = "x-k8sctl-secret";
 const IMMUTABLE: &str = "x-k8sctl-immutable";
 /// How deep defaults are filled in: one of a tree may ask for itself again.
 const DEFAULTS_DEPTH: usize = 128;
+/// Most bytes of defaults that are filled in, and what each value counts beside its text: a tree asks for itself many times.
+const DEFAULTS_BYTES: usize = 4 << 20;
+const VALUE_BYTES: usize = 64;
 
 /// Secrets that a config names at places marked `x-k8sctl-secret`.
 pub fn secrets_in(schema: &Value, config: &Value) -> BTreeSet<SecretRef> {
@@ -43,10 +46,11 @@ pub fn immutable_changes(schema: &Value, before: &Value, after: &Value) -> Vec<S
     places.into_iter().collect()
 }
 
-/// The config with the schema's defaults filled in at the top level and below. A default of null is none.
+/// The config with the schema's defaults filled in at the top level and below, as long as they are not too many. A default of
+/// null is none.
 pub fn with_defaults(schema: &Value, config: &Value) -> Value {
     let mut filled = config.clone();
-    Defaults { root: schema, left: STEPS }.fill(schema, &mut filled, 0);
+    Defaults { root: schema, left: STEPS, bytes: DEFAULTS_BYTES }.fill(schema, &mut filled, 0);
     filled
 }
 
@@ -111,6 +115,7 @@ fn of_member<'a>(keywords: &'a Keywords, name: &str) -> Vec<&'a Value> {
 struct Defaults<'a> {
     root: &'a Value,
     left: usize,
+    bytes: usize,
 }
 
 impl<'a> Defaults<'a> {
@@ -127,10 +132,14 @@ impl<'a> Defaults<'a> {
             Value::Object(members) => {
                 let properties = keywords.get("properties").and_then(Value::as_object);
                 for (name, property) in properties.into_iter().flatten() {
-                    if !members.contains_key(name)
+                    if self.bytes > 0
+                        && !members.contains_key(name)
                         && let Some(default) = self.default_of(property, 0)
                     {
-                        members.insert(name.clone(), default.clone());
+                        self.bytes = self.bytes.saturating_sub(name.len() + size(default));
+                        if self.bytes > 0 {
+                            members.insert(name.clone(), default.clone());
+                        }
                     }
                     if let Some(member) = members.get_mut(name) {
                         self.fill(property, member, depth + 1);
@@ -174,6 +183,17 @@ impl<'a> Defaults<'a> {
         let target = target(self.root, reference).ok().filter(|_| depth < DEFAULTS_DEPTH)?;
         self.default_of(target, depth + 1)
     }
+}
+
+/// About what it takes in memory.
+fn size(value: &Value) -> usize {
+    let inside: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(members) => members.iter().map(|(name, member)| name.len() + size(member)).sum(),
+        _ => 0,
+    };
+    VALUE_BYTES + inside
 }
 
 #[cfg(test)]
@@ -260,6 +280,9 @@ mod tests {
             (filled, depth) = (next, depth + 1);
         }
         assert!(depth > 10 && depth <= DEFAULTS_DEPTH, "{depth}");
+        let again = json!({"$ref": "#", "default": {"text": "x".repeat(100_000)}});
+        let filled = with_defaults(&json!({"properties": {"a": again, "b": again}}), &json!({}));
+        assert!(size(&filled) <= DEFAULTS_BYTES + VALUE_BYTES, "{}", size(&filled));
         let circle = json!({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/a"}]}}, "$ref": "#/$defs/a"});
         assert_eq!(with_defaults(&circle, &json!({})), json!({}));
         assert_eq!(secrets_in(&circle, &json!({})), BTreeSet::new());

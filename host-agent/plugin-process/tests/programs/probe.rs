@@ -106,6 +106,13 @@ fn kernel() {
     report("perf-event", call(298, [at(&room), 0, -1, -1, 0]));
     report("userfaultfd", call(323, [0, 0, 0, 0, 0]));
     report("set-clock", call(227, [0, at(&room), 0, 0, 0]));
+    // What stays when its process has gone.
+    report("shared-segment", call(29, [0, 4096, 0o1600, 0, 0]));
+    report("semaphores", call(64, [0, 1, 0o1600, 0, 0]));
+    report("message-queue", call(68, [0, 0o1600, 0, 0, 0]));
+    report("named-queue", call(240, [c"k8sctl-probe".as_ptr() as c_long, 0o102, 0o600, 0, 0]));
+    report("watch-files", call(294, [0; 5]));
+    report("kernel-log", call(103, [3, at(&room), 64, 0, 0]));
 }
 
 fn others() {
@@ -116,6 +123,13 @@ fn others() {
     report("queue-signal", call(129, [parent, 0, at(&room), 0, 0]));
     report("limit-parent", call(302, [parent, 7, 0, at(&room), 0]));
     report("renice-parent", call(141, [0, parent, 19, 0, 0]));
+    report("schedule-parent", call(144, [parent, 5, at(&0_i32), 0, 0]));
+    // Whoever owns a descriptor gets its signals, and which these are is for the process to say.
+    let owner = [1, parent as i32];
+    report("own-by-parent", call(72, [3, 8, parent, 0, 0]));
+    report("own-by-parents-thread", call(72, [3, 15, at(&owner), 0, 0]));
+    report("own-by-ioctl", call(16, [3, 0x8901, at(&owner[1]), 0, 0]));
+    report("outlive-parent", call(157, [1, 0, 0, 0, 0]));
     report("own-thread", call(234, [own, own, 0, 0, 0]));
     report("own-limit", call(302, [0, 7, 0, at(&room), 0]));
 }

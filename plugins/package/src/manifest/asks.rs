@@ -120,7 +120,14 @@ impl Grant {
         let tokens = any(groups, &["", "*"])
             && any(resources, &["serviceaccounts/token", "*"])
             && any(verbs, &["create", "*"]);
-        if any(verbs, &["escalate", "bind", "impersonate"]) || roles || tokens {
+        // And so is who runs something in pods of others, which a GET can do as well.
+        const INSIDE: [&str; 5] =
+            ["pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes/proxy", "*"];
+        let inside = everywhere
+            && any(groups, &["", "*"])
+            && any(resources, &INSIDE)
+            && any(verbs, &["get", "create", "patch", "update", "*"]);
+        if any(verbs, &["escalate", "bind", "impersonate"]) || roles || tokens || inside {
             warnings.push("ESCALATE");
         }
         const MAKERS: [&str; 9] = [
@@ -135,7 +142,8 @@ impl Grant {
             "*",
         ];
         let makes = any(groups, &["", "apps", "batch", "*"]) && any(resources, &MAKERS);
-        if makes && any(verbs, &["create", "*"]) {
+        // Of any kind is also what they are made into.
+        if makes && any(verbs, &["create", "patch", "update", "*"]) {
             warnings.push("PODS OF ANY KIND");
         }
         warnings
@@ -384,7 +392,19 @@ mod tests {
                 &["*"],
                 &["*"],
                 &["get", "delete"],
-                "EVERY SECRET: its service accounts may get,delete * of * in the whole cluster: why",
+                "EVERY SECRET: ESCALATE: its service accounts may get,delete * of * in the whole cluster: why",
+            ),
+            (
+                &[""],
+                &["pods/exec"],
+                &["get"],
+                "ESCALATE: its service accounts may get pods/exec in the whole cluster: why",
+            ),
+            (
+                &["apps"],
+                &["daemonsets"],
+                &["patch"],
+                "PODS OF ANY KIND: its service accounts may patch daemonsets of apps in the whole cluster: why",
             ),
             (
                 &[""],
