@@ -103,7 +103,10 @@ impl Engine {
             namespace: String::new(),
             name: "*".to_owned(),
         };
-        let Some(place) = self.everywhere(&key).await? else { return Ok(Vec::new()) };
+        let Some(place) = self.everywhere(&key).await? else {
+            let unlisted = format!("what cannot be listed (no {} {} is served now)", key.api_version(), key.kind);
+            return Ok(if is_established(definition) { vec![unlisted] } else { Vec::new() });
+        };
         let params = ListParams::default();
         let listed = self.tried(&key, || place.list_metadata(&params)).await;
         let listed = listed.map_err(|trouble| self.request_failure(&key, "list", &trouble))?;
@@ -119,6 +122,12 @@ impl Engine {
         }
         Ok(foreign)
     }
+}
+
+/// Whether a definition's kind was served once, so that there may be objects of it.
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|one| one["type"] == "Established" && one["status"] == "True")
 }
 
 /// The first few, and how many more.
@@ -194,6 +203,16 @@ mod tests {
             decide_foreign(&found, &accounts),
             ["ConfigMap notes", "Secret mine", "Secret other-token-1"]
         );
+    }
+
+    #[test]
+    fn of_a_kind_that_was_served_there_may_be_objects() {
+        let definition = |status: &str| {
+            let accepted = serde_json::json!({"type": "NamesAccepted", "status": "True"});
+            serde_json::json!({"status": {"conditions": [accepted, {"type": "Established", "status": status}]}})
+        };
+        assert!(is_established(&definition("True")) && !is_established(&definition("False")));
+        assert!(!is_established(&Value::Null));
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::inventory::Entry;
 /// Fields of one object that are named.
 const NAMED: usize = 10;
 
+/// What is said of an object that is being deleted.
+pub(super) const LEAVING: &str = "it is being deleted";
+
 /// All planned objects, in the order of the plan.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Look {
@@ -170,7 +173,7 @@ impl Engine {
             return Ok(Looked::at(seen));
         };
         if live.dying {
-            return Ok(Looked::at(Seen::Waiting("it is being deleted".to_owned())));
+            return Ok(Looked::at(Seen::Waiting(LEAVING.to_owned())));
         }
         let whose = decide_ownership(entry, Some(&live));
         if whose == Ownership::Foreign {
@@ -179,7 +182,8 @@ impl Engine {
         }
         let seen = Observed { planned, entry, place: Some(place.clone()), live: Some(live.clone()), whose };
         let (mut whole, mut version) = (None, None);
-        if !matches!(planned.handling.drift, Drift::Ignore) && !is_as_seen(&seen, &live) {
+        let is_theirs = matches!(planned.handling.drift, Drift::Ignore) || is_kept(planned, entry);
+        if !is_theirs && !is_as_seen(&seen, &live) {
             let Some(object) = self.get(&place, key).await? else { return Ok(Looked::at(Seen::Missing)) };
             if let Some(drifted) = self.drift(planned, &place, &object).await? {
                 return Ok(Looked::at(drifted));
@@ -224,6 +228,12 @@ impl Engine {
             Err(trouble) => Err(self.request_failure(key, "look at", &trouble)),
         }
     }
+}
+
+/// A definition of a later revision, which a rollback left as it is: what the plan has less is no change of others.
+fn is_kept(planned: &Planned, entry: Option<&Entry>) -> bool {
+    let is_later = |entry: &Entry| !entry.applied_sha256.is_empty() && entry.applied_sha256 != planned.sha256;
+    planned.key.is_definition() && entry.is_some_and(is_later)
 }
 
 /// A conflict as the server tells of it.

@@ -52,7 +52,7 @@ impl Engine {
         if let Some(dying) = live.as_ref().filter(|live| live.dying) {
             if patient {
                 self.say(format!("waiting for the old {key} to be gone"));
-                let how = if key.is_namespace() { Gone::NamespaceFirst } else { Gone::Deleted };
+                let how = if key.is_namespace() { Gone::NamespaceFirst } else { Gone::Leaving };
                 self.wait_gone(&place, key, &dying.uid, how).await?;
                 live = self.meta(&place, key).await?;
             } else {
