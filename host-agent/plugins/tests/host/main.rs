@@ -9,5 +9,6 @@ mod bench;
 mod killed;
 mod life;
 mod quarantine;
+mod remote;
 mod shelf;
 mod spec;
