@@ -104,7 +104,8 @@ impl Engine {
             name: "*".to_owned(),
         };
         let Some(place) = self.everywhere(&key).await? else {
-            let unlisted = format!("what cannot be listed (no {} {} is served now)", key.api_version(), key.kind);
+            let unlisted =
+                format!("what cannot be listed (no {} {} is served now)", key.api_version(), key.kind);
             return Ok(if is_established(definition) { vec![unlisted] } else { Vec::new() });
         };
         let params = ListParams::default();

@@ -125,7 +125,10 @@ mod tests {
         for (key, text) in texts(&filled) {
             put(&mut filled, "stringData", &key, text.as_bytes());
         }
-        assert_eq!(filled["data"], json!({"plain": STANDARD.encode("wins"), "user": STANDARD.encode("admin")}));
+        assert_eq!(
+            filled["data"],
+            json!({"plain": STANDARD.encode("wins"), "user": STANDARD.encode("admin")})
+        );
         assert!(filled.get("stringData").is_none(), "{filled}");
         filled["kind"] = json!("ConfigMap");
         assert!(texts(&filled).is_empty());

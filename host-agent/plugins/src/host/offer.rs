@@ -109,7 +109,8 @@ impl PluginHost {
                 planned.iter().filter(|key| !entries.iter().any(|entry| entry.key.same_object(key))).count();
             let old =
                 entries.iter().filter(|entry| !planned.iter().any(|key| key.same_object(&entry.key))).count();
-            let old = if seen.missing.is_empty() { format!("; {old} no longer planned") } else { String::new() };
+            let old =
+                if seen.missing.is_empty() { format!("; {old} no longer planned") } else { String::new() };
             remarks.push(format!("{}, {new} of them new{old}", objects(planned.len())));
         } else {
             let of =

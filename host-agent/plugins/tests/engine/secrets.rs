@@ -67,7 +67,8 @@ pub async fn another_value_is_written(bench: &mut Bench) {
         assert_eq!(live["data"]["password"], STANDARD.encode(value));
     }
     // A key that the plan has no more goes, whether its value was the host's or the plan's own.
-    let more = secret("default", "rotates", json!({"password": named("password").placeholder(), "user": "admin"}));
+    let more =
+        secret("default", "rotates", json!({"password": named("password").placeholder(), "user": "admin"}));
     let of = |object: &Value| plan("rotates").object(object.clone()).secret(&named("password")).checked();
     for (object, users) in [(&more, Some(STANDARD.encode("admin"))), (&object, None)] {
         assert_eq!(rotates.apply(&of(object)).await.expect("it is applied").written, 1);

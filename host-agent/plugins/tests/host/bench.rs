@@ -63,10 +63,7 @@ impl Bench {
     }
 
     /// The same, with these authorities for manifests, DER.
-    pub async fn start_with(
-        roots: Vec<Vec<u8>>,
-        make: impl AsyncFn(&Shelf) -> Vec<Package>,
-    ) -> Option<Self> {
+    pub async fn start_with(roots: Vec<Vec<u8>>, make: impl AsyncFn(&Shelf) -> Vec<Package>) -> Option<Self> {
         // Built before servers run, whose time is bounded.
         let shelf = Shelf::new().await;
         let cluster = Cluster::start().await?;

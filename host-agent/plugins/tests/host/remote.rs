@@ -7,7 +7,8 @@ use crate::bench::{Bench, failure, wish};
 use crate::common::upstream::{Serving, Upstream};
 use crate::shelf::Data;
 
-const BODY: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: theirs\n  namespace: remote\ndata: {a: b}\n";
+const BODY: &str =
+    "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: theirs\n  namespace: remote\ndata: {a: b}\n";
 const PATH: &str = "/project/v1/all.yaml";
 
 /// A plugin with a manifest that this server has.
