@@ -12,7 +12,7 @@ use plugin_plan::ObjectKey;
 use serde_json::Value;
 
 use super::request::{Place, Trouble};
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Objects that are named.
@@ -35,8 +35,8 @@ impl Engine {
             asked.push(self.list_in(resource, namespace));
         }
         let mut found: Vec<(String, ObjectMeta)> = Vec::new();
-        for (resource, answer) in resources.iter().zip(together(READS, asked).await) {
-            found.extend(answer?.into_iter().map(|metadata| (resource.kind.clone(), metadata)));
+        for (resource, listed) in resources.iter().zip(all_of(READS, asked).await?) {
+            found.extend(listed.into_iter().map(|metadata| (resource.kind.clone(), metadata)));
         }
         Ok(decide_foreign(&found, accounts))
     }
@@ -72,9 +72,9 @@ impl Engine {
             asked.push(self.once(self.list_kinds(group, version)));
         }
         let mut resources = Vec::new();
-        for answer in together(READS, asked).await {
+        for kinds in all_of(READS, asked).await? {
             let can = |verbs: &[String], verb: &str| verbs.iter().any(|one| one == verb);
-            let usable = answer?.into_iter().filter(|served| {
+            let usable = kinds.into_iter().filter(|served| {
                 served.namespaced && can(&served.verbs, "list") && can(&served.verbs, "delete")
             });
             resources.extend(usable.map(|served| served.resource));

@@ -11,7 +11,7 @@ use plugin_plan::ObjectKey;
 use tokio::time::Instant;
 
 use super::request::{Place, Trouble};
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 
 /// Between two looks for a kind that is to come, at first and at most. Discovery has no events.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
@@ -52,7 +52,7 @@ impl Engine {
             asked.push(self.kind(key, false));
         }
         // What went wrong goes wrong again for each object, and is told then.
-        drop(together(READS, asked).await);
+        let _ = all_of(READS, asked).await;
     }
 
     /// Where an object is, or `None` where the cluster has no such kind.

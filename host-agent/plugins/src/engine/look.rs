@@ -16,7 +16,7 @@ use super::preflight::is_as_seen;
 use super::request::{Place, Trouble};
 use super::secrets::told;
 use super::wait::is_ready_when_there;
-use super::{Engine, PLUGIN_LABEL, READS, together};
+use super::{Engine, PLUGIN_LABEL, READS, all_of};
 use crate::inventory::Entry;
 
 /// Fields of one object that are named.
@@ -108,8 +108,7 @@ impl Engine {
             asked.push(self.look_at(plan, planned, entry, listed.get(&planned.key)));
         }
         let (mut look, mut seen) = (Look::default(), Vec::new());
-        for (planned, answer) in plan.objects.iter().zip(together(READS, asked).await) {
-            let looked = answer?;
+        for (planned, looked) in plan.objects.iter().zip(all_of(READS, asked).await?) {
             seen.extend(looked.version.map(|version| (planned.key.clone(), version)));
             look.objects.push((planned.key.clone(), looked.seen));
         }
@@ -131,8 +130,8 @@ impl Engine {
             asked.push(self.list_kind(kind));
         }
         let mut listed = HashMap::new();
-        for answer in together(READS, asked).await {
-            listed.extend(answer?);
+        for of_kind in all_of(READS, asked).await? {
+            listed.extend(of_kind);
         }
         Ok(listed)
     }

@@ -43,7 +43,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8sctl_types::failure::Failure;
 use plugin_plan::SecretRef;
 use sha2::{Digest, Sha256};
@@ -208,4 +208,13 @@ impl Engine {
 /// The answers of all in their order, at most so many at a time.
 async fn together<F: Future>(width: usize, asked: Vec<F>) -> Vec<F::Output> {
     futures::stream::iter(asked).buffered(width.max(1)).collect().await
+}
+
+/// The same of what may be given up: the first failure ends it, so that a server which is away is waited for once and not
+/// for each object.
+async fn all_of<T, E, F>(width: usize, asked: Vec<F>) -> Result<Vec<T>, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    futures::stream::iter(asked).buffered(width.max(1)).try_collect().await
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::meta::{Meta, Ownership, decide_ownership};
 use super::request::{Place, Trouble};
 use super::wait::Gone;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// A planned object and what is there of it.
@@ -34,7 +34,7 @@ impl Engine {
         for planned in &plan.objects {
             asked.push(self.observe_one(planned, entry_of(entries, &planned.key), patient));
         }
-        together(READS, asked).await.into_iter().collect()
+        all_of(READS, asked).await
     }
 
     pub(super) async fn observe_one<'p>(

@@ -20,7 +20,7 @@ use super::foreign::some_of;
 use super::meta::{Ownership, decide_ownership};
 use super::request::{Place, Trouble};
 use super::wait::Gone;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Between two looks at pods that are to go.
@@ -185,9 +185,9 @@ impl Engine {
             for entry in entries.iter().rev().filter(|entry| turn(&entry.key) == now) {
                 asked.push(self.take_away_one(entry));
             }
-            for answer in together(READS, asked).await {
-                gone += usize::from(answer?);
-            }
+            // What is given up in between is in the inventory still.
+            let answers = all_of(READS, asked).await?;
+            gone += answers.into_iter().filter(|gone| *gone).count();
         }
         Ok(gone)
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::observe::{entry_of, has_run};
 use super::request::Place;
-use super::{Blocking, Engine, READS, together};
+use super::{Blocking, Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Longest time between two looks, whatever the events say.
@@ -121,8 +121,8 @@ impl Engine {
         for one in planned.iter().copied() {
             asked.push(self.pending(plan, entries, one));
         }
-        let answers: Result<Vec<Pending<'p>>, Failure> = together(READS, asked).await.into_iter().collect();
-        Ok(answers?.into_iter().filter(|one| one.why != Readiness::Ready).collect())
+        let answers = all_of(READS, asked).await?;
+        Ok(answers.into_iter().filter(|one| one.why != Readiness::Ready).collect())
     }
 
     async fn pending<'p>(
