@@ -33,7 +33,8 @@ pub struct Consent {
     pub adopt: bool,
     /// Many objects are deleted at once.
     pub prune_many: bool,
-    /// Definitions that are there stay as they are: a rollback does not take fields from objects of others.
+    /// Definitions that are there stay as they are: a rollback, and what comes after it, does not take fields from objects
+    /// of others.
     pub keep_definitions: bool,
 }
 
