@@ -224,11 +224,11 @@ impl PluginHost {
 
     /// Whether the plan has its definitions as the applied revision has them.
     async fn has_same_definitions(&self, place: &Place, revision: u64, plan: &CheckedPlan) -> bool {
-        let mut definitions = plan.objects.iter().filter(|planned| planned.key.is_definition()).peekable();
-        if revision == 0 || definitions.peek().is_none() {
+        if revision == 0 || !plan.objects.iter().any(|planned| planned.key.is_definition()) {
             return false;
         }
         let Ok(applied) = self.plan_of(place, revision).await else { return false };
+        let mut definitions = plan.objects.iter().filter(|planned| planned.key.is_definition());
         definitions
             .all(|planned| applied.object(&planned.key).is_some_and(|one| one.sha256 == planned.sha256))
     }
