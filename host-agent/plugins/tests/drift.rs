@@ -6,10 +6,11 @@ mod common;
 use common::Installation;
 use common::cluster::Cluster;
 use common::kubelet::Kubelet;
-use common::plans::{config_map, deployment, plan};
+use common::plans::{config_map, deployment, namespace, plan};
+use common::scenarios::wait_for;
 use host_plugins::engine::Seen;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use plugin_plan::{CheckedPlan, Drift, Handling};
@@ -157,6 +158,40 @@ async fn who_changes_it_again_and_again_is_named_and_has_it(bench: &mut Bench) {
     assert_eq!(value(&maps, "fought").await.as_deref(), Some("ours"));
 }
 
+async fn a_namespace_that_somebody_deletes_is_made_again_when_it_is_gone(bench: &mut Bench) {
+    let swept = Installation::new(&bench.cluster, "swept");
+    let map = config_map("swept", "swept", "ours");
+    let wanted = plan("swept").objects([namespace("swept"), map]).checked();
+    swept.apply(&wanted).await.expect("it installs");
+    let maps: Api<ConfigMap> = Api::namespaced(bench.cluster.people.clone(), "swept");
+    let holds = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "holds", "finalizers": ["example.com/hold"]},
+    });
+    maps.patch("holds", &PatchParams::apply("people"), &Patch::Apply(&holds)).await.expect("it is made");
+    let spaces: Api<Namespace> = Api::all(bench.cluster.people.clone());
+    spaces.delete("swept", &DeleteParams::default()).await.expect("it begins to end");
+    wait_for("ours to be gone", async || maps.get_opt("swept").await.ok()?.is_none().then_some(())).await;
+
+    // Nothing can be made there now: it is not even tried, and counts as no correction.
+    let engine = swept.engine();
+    let look = engine.look(&wanted).await.expect("it is looked at");
+    assert!(look.objects.iter().any(|(_, seen)| *seen == Seen::Missing), "{look:?}");
+    let corrected = engine.correct(&wanted, &look).await.expect("it waits");
+    assert!(corrected.done.is_empty() && corrected.fights.is_empty(), "{corrected:?}");
+
+    let free = json!({"metadata": {"finalizers": null}});
+    maps.patch("holds", &PatchParams::default(), &Patch::Merge(&free)).await.expect("it is let go");
+    wait_for("the namespace to be gone", async || {
+        spaces.get_opt("swept").await.ok()?.is_none().then_some(())
+    })
+    .await;
+    let engine = swept.engine();
+    let look = engine.look(&wanted).await.expect("it is looked at");
+    let corrected = engine.correct(&wanted, &look).await.expect("both are made again");
+    assert_eq!(corrected.done.len(), 2, "{corrected:?}");
+    assert_eq!(value(&maps, "swept").await.as_deref(), Some("ours"));
+}
+
 async fn a_status_is_no_drift_and_what_is_not_ready_is_said(bench: &mut Bench) {
     let serves = Installation::new(&bench.cluster, "serves");
     let wanted = plan("serves").object(deployment("default", "serves", 2)).checked();
@@ -205,6 +240,7 @@ async fn changes_of_others_are_seen_and_dealt_with() {
         a_field_a_label_and_a_deletion_are_seen_and_undone,
         what_is_to_be_reported_or_ignored_is_left_alone,
         who_changes_it_again_and_again_is_named_and_has_it,
+        a_namespace_that_somebody_deletes_is_made_again_when_it_is_gone,
         a_status_is_no_drift_and_what_is_not_ready_is_said,
         what_a_plugin_is_told_has_no_values_of_secrets,
     ];

@@ -131,6 +131,18 @@ async fn a_server_that_stays_away_ends_it_in_time_and_the_next_one_goes_on(bench
     bench.is_well("away", &installation, &plan).await;
 }
 
+async fn a_server_that_stays_away_is_waited_for_once_and_not_for_each_object(bench: &mut Bench) {
+    let (mut installation, faults) = bench.behind("alone");
+    installation.limits.api = Duration::from_secs(3);
+    faults.follow(|_, _| Some(Fault::Reset));
+    let maps = (0..40).map(|number| config_map("default", &format!("alone-{number}"), "1"));
+    let wanted = plan("alone").objects(maps).checked();
+    let begun = Instant::now();
+    let failure = installation.apply(&wanted).await.expect_err("nobody answers");
+    assert_eq!(failure.id, "PLUGIN-API", "{failure}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 /// Writes so far of the installation during which the server is killed.
 static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -180,6 +192,7 @@ async fn an_installation_goes_through_storms() {
         faults_all_the_time_are_got_through,
         a_request_that_hangs_is_made_again,
         a_server_that_stays_away_ends_it_in_time_and_the_next_one_goes_on,
+        a_server_that_stays_away_is_waited_for_once_and_not_for_each_object,
         a_server_that_is_killed_in_the_middle_is_waited_for,
     ];
     common::scenarios::run(&mut bench, &all).await;

@@ -80,7 +80,7 @@ fn show(out: &Printer, offer: &OfferView, diffs: &[ObjectDiffView]) -> std::io::
             out.line(format!("  {shown}"))?;
         }
     }
-    if diffs.iter().all(|one| one.action == "keep") {
+    if !diffs.is_empty() && diffs.iter().all(|one| one.action == "keep") {
         out.line("no differences")?;
     }
     offer.remarks.iter().try_for_each(|remark| out.line(visible(remark)))

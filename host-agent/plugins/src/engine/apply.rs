@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::meta::Ownership;
 use super::preflight::{Judged, Verdict, View};
 use super::write::Written;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of, together};
 use crate::inventory::Bound;
 
 /// In the order in which they are applied.
@@ -33,7 +33,8 @@ pub struct Consent {
     pub adopt: bool,
     /// Many objects are deleted at once.
     pub prune_many: bool,
-    /// Definitions that are there stay as they are: a rollback does not take fields from objects of others.
+    /// Definitions that are there stay as they are: a rollback, and what comes after it, does not take fields from objects
+    /// of others.
     pub keep_definitions: bool,
 }
 
@@ -192,8 +193,8 @@ impl Engine {
             asked.push(self.version_now(one));
         }
         let mut seen = Vec::new();
-        for (one, answer) in settled.iter().zip(together(READS, asked).await) {
-            if let Some(version) = answer? {
+        for (one, answer) in settled.iter().zip(all_of(READS, asked).await?) {
+            if let Some(version) = answer {
                 seen.push((one.key.clone(), version));
             }
         }

@@ -1,13 +1,14 @@
 //! Undoes what a look found, as each object's handling says. Who changes an object again and again is left to it: after
 //! so many corrections in a while the object is theirs until they stop.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use k8sctl_types::failure::Failure;
 use plugin_plan::{CheckedPlan, Drift, ObjectKey, Planned};
 
 use super::Engine;
-use super::look::{Look, NOBODY, Seen};
+use super::look::{LEAVING, Look, NOBODY, Seen};
 use super::meta::Ownership;
 use super::observe::entry_of;
 use super::preflight::{Judged, Verdict};
@@ -37,8 +38,13 @@ impl Engine {
     pub async fn correct(&self, plan: &CheckedPlan, look: &Look) -> Result<Corrected, Failure> {
         let entries = self.entries().await?;
         let (mut corrected, mut failed) = (Corrected::default(), None);
+        let mut ending = ending(look);
         for (key, seen) in &look.objects {
             let Some(planned) = plan.object(key) else { continue };
+            if ending.contains(key.namespace.as_str()) {
+                // Nothing can be made there. When it is gone it is missing itself.
+                continue;
+            }
             let (what, manager) = match seen {
                 // Nobody else has these fields: a secret was given another value.
                 Seen::Drifted { fields, manager } if manager == NOBODY && holds_secrets(&planned.object) => {
@@ -61,7 +67,12 @@ impl Engine {
                     corrected.done.push(line);
                 }
                 Ok(false) => corrected.fights.push((key.clone(), manager.to_owned())),
-                Err(failure) => failed = failed.or(Some(failure)),
+                Err(failure) => {
+                    if failure.id == "PLUGIN-NAMESPACE-ENDING" {
+                        ending.insert(&key.namespace);
+                    }
+                    failed = failed.or(Some(failure));
+                }
             }
         }
         failed.map_or(Ok(corrected), Err)
@@ -85,6 +96,13 @@ impl Engine {
         self.write(&Judged::new(seen, Verdict::AskAtWrite)).await?;
         Ok(true)
     }
+}
+
+/// Namespaces of the plan that are being deleted.
+fn ending(look: &Look) -> BTreeSet<&str> {
+    let is_leaving = |seen: &Seen| matches!(seen, Seen::Waiting(why) if why == LEAVING);
+    let spaces = look.objects.iter().filter(|(key, seen)| key.is_namespace() && is_leaving(seen));
+    spaces.map(|(key, _)| key.name.as_str()).collect()
 }
 
 fn now_ms() -> i64 {

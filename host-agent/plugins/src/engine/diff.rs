@@ -7,7 +7,7 @@ use super::apply::Consent;
 use super::meta::Ownership;
 use super::preflight::{Judged, Verdict, View};
 use super::prune::decide_prune;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 
 /// What would become of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,7 @@ impl Engine {
         for one in &work {
             asked.push(self.diff_one(one));
         }
-        let answers: Result<Vec<ObjectDiff>, Failure> = together(READS, asked).await.into_iter().collect();
-        let mut diffs = answers?;
+        let mut diffs = all_of(READS, asked).await?;
         let doomed = decide_prune(plan, &entries);
         let gone = doomed.gone.into_iter().map(|entry| (DiffAction::Delete, entry.key, String::new()));
         let why = "only `k8sctl plugin remove` deletes it";

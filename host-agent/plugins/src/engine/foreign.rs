@@ -12,7 +12,7 @@ use plugin_plan::ObjectKey;
 use serde_json::Value;
 
 use super::request::{Place, Trouble};
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Objects that are named.
@@ -35,8 +35,8 @@ impl Engine {
             asked.push(self.list_in(resource, namespace));
         }
         let mut found: Vec<(String, ObjectMeta)> = Vec::new();
-        for (resource, answer) in resources.iter().zip(together(READS, asked).await) {
-            found.extend(answer?.into_iter().map(|metadata| (resource.kind.clone(), metadata)));
+        for (resource, listed) in resources.iter().zip(all_of(READS, asked).await?) {
+            found.extend(listed.into_iter().map(|metadata| (resource.kind.clone(), metadata)));
         }
         Ok(decide_foreign(&found, accounts))
     }
@@ -72,9 +72,9 @@ impl Engine {
             asked.push(self.once(self.list_kinds(group, version)));
         }
         let mut resources = Vec::new();
-        for answer in together(READS, asked).await {
+        for kinds in all_of(READS, asked).await? {
             let can = |verbs: &[String], verb: &str| verbs.iter().any(|one| one == verb);
-            let usable = answer?.into_iter().filter(|served| {
+            let usable = kinds.into_iter().filter(|served| {
                 served.namespaced && can(&served.verbs, "list") && can(&served.verbs, "delete")
             });
             resources.extend(usable.map(|served| served.resource));
@@ -103,7 +103,11 @@ impl Engine {
             namespace: String::new(),
             name: "*".to_owned(),
         };
-        let Some(place) = self.everywhere(&key).await? else { return Ok(Vec::new()) };
+        let Some(place) = self.everywhere(&key).await? else {
+            let unlisted =
+                format!("what cannot be listed (no {} {} is served now)", key.api_version(), key.kind);
+            return Ok(if is_established(definition) { vec![unlisted] } else { Vec::new() });
+        };
         let params = ListParams::default();
         let listed = self.tried(&key, || place.list_metadata(&params)).await;
         let listed = listed.map_err(|trouble| self.request_failure(&key, "list", &trouble))?;
@@ -119,6 +123,12 @@ impl Engine {
         }
         Ok(foreign)
     }
+}
+
+/// Whether a definition's kind was served once, so that there may be objects of it.
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|one| one["type"] == "Established" && one["status"] == "True")
 }
 
 /// The first few, and how many more.
@@ -194,6 +204,16 @@ mod tests {
             decide_foreign(&found, &accounts),
             ["ConfigMap notes", "Secret mine", "Secret other-token-1"]
         );
+    }
+
+    #[test]
+    fn of_a_kind_that_was_served_there_may_be_objects() {
+        let definition = |status: &str| {
+            let accepted = serde_json::json!({"type": "NamesAccepted", "status": "True"});
+            serde_json::json!({"status": {"conditions": [accepted, {"type": "Established", "status": status}]}})
+        };
+        assert!(is_established(&definition("True")) && !is_established(&definition("False")));
+        assert!(!is_established(&Value::Null));
     }
 
     #[test]

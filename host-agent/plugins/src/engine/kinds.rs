@@ -11,7 +11,7 @@ use plugin_plan::ObjectKey;
 use tokio::time::Instant;
 
 use super::request::{Place, Trouble};
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 
 /// Between two looks for a kind that is to come, at first and at most. Discovery has no events.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
@@ -52,20 +52,12 @@ impl Engine {
             asked.push(self.kind(key, false));
         }
         // What went wrong goes wrong again for each object, and is told then.
-        drop(together(READS, asked).await);
+        let _ = all_of(READS, asked).await;
     }
 
     /// Where an object is, or `None` where the cluster has no such kind.
     pub(super) async fn served(&self, key: &ObjectKey) -> Result<Option<Place>, Failure> {
-        let kind = match self.kind(key, false).await? {
-            Some(kind) => Some(kind),
-            None => {
-                // One that has just started does not know its custom kinds yet, and says so by 404.
-                self.wait_started().await;
-                self.kind(key, true).await?
-            }
-        };
-        let Some(kind) = kind else { return Ok(None) };
+        let Some(kind) = self.kind_now(key).await? else { return Ok(None) };
         match (kind.namespaced, key.namespace.is_empty()) {
             (false, true) => Ok(Some(Place::new(&self.client, &kind.resource, None))),
             (true, false) => Ok(Some(Place::new(&self.client, &kind.resource, Some(&key.namespace)))),
@@ -107,8 +99,17 @@ impl Engine {
 
     /// All objects of a kind, in all namespaces.
     pub(super) async fn everywhere(&self, key: &ObjectKey) -> Result<Option<Place>, Failure> {
-        let kind = self.kind(key, false).await?;
+        let kind = self.kind_now(key).await?;
         Ok(kind.map(|kind| Place::new(&self.client, &kind.resource, None)))
+    }
+
+    async fn kind_now(&self, key: &ObjectKey) -> Result<Option<Served>, Failure> {
+        if let Some(kind) = self.kind(key, false).await? {
+            return Ok(Some(kind));
+        }
+        // A server that has just started does not know its custom kinds yet, and says so by 404.
+        self.wait_started().await;
+        self.kind(key, true).await
     }
 
     /// A kind; with `anew` what was learned before counts only where it has the kind.

@@ -16,7 +16,7 @@ use super::preflight::is_as_seen;
 use super::request::{Place, Trouble};
 use super::secrets::told;
 use super::wait::is_ready_when_there;
-use super::{Engine, PLUGIN_LABEL, READS, together};
+use super::{Engine, PLUGIN_LABEL, READS, all_of};
 use crate::inventory::Entry;
 
 /// Fields of one object that are named.
@@ -24,6 +24,8 @@ const NAMED: usize = 10;
 
 /// Who changed what has no other manager than ours.
 pub(super) const NOBODY: &str = "nobody who says so";
+/// What is said of an object that is being deleted.
+pub(super) const LEAVING: &str = "it is being deleted";
 
 /// All planned objects, in the order of the plan.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,8 +110,7 @@ impl Engine {
             asked.push(self.look_at(plan, planned, entry, listed.get(&planned.key)));
         }
         let (mut look, mut seen) = (Look::default(), Vec::new());
-        for (planned, answer) in plan.objects.iter().zip(together(READS, asked).await) {
-            let looked = answer?;
+        for (planned, looked) in plan.objects.iter().zip(all_of(READS, asked).await?) {
             seen.extend(looked.version.map(|version| (planned.key.clone(), version)));
             look.objects.push((planned.key.clone(), looked.seen));
         }
@@ -131,8 +132,8 @@ impl Engine {
             asked.push(self.list_kind(kind));
         }
         let mut listed = HashMap::new();
-        for answer in together(READS, asked).await {
-            listed.extend(answer?);
+        for of_kind in all_of(READS, asked).await? {
+            listed.extend(of_kind);
         }
         Ok(listed)
     }
@@ -173,7 +174,7 @@ impl Engine {
             return Ok(Looked::at(seen));
         };
         if live.dying {
-            return Ok(Looked::at(Seen::Waiting("it is being deleted".to_owned())));
+            return Ok(Looked::at(Seen::Waiting(LEAVING.to_owned())));
         }
         let whose = decide_ownership(entry, Some(&live));
         if whose == Ownership::Foreign {
@@ -182,7 +183,8 @@ impl Engine {
         }
         let seen = Observed { planned, entry, place: Some(place.clone()), live: Some(live.clone()), whose };
         let (mut whole, mut version) = (None, None);
-        if !matches!(planned.handling.drift, Drift::Ignore) && !is_as_seen(&seen, &live) {
+        let is_theirs = matches!(planned.handling.drift, Drift::Ignore) || is_kept(planned, entry);
+        if !is_theirs && !is_as_seen(&seen, &live) {
             let Some(object) = self.get(&place, key).await? else { return Ok(Looked::at(Seen::Missing)) };
             if let Some(drifted) = self.drift(planned, &place, &object).await? {
                 return Ok(Looked::at(drifted));
@@ -227,6 +229,12 @@ impl Engine {
             Err(trouble) => Err(self.request_failure(key, "look at", &trouble)),
         }
     }
+}
+
+/// A definition of a later revision, which a rollback left as it is: what the plan has less is no change of others.
+fn is_kept(planned: &Planned, entry: Option<&Entry>) -> bool {
+    let is_later = |entry: &Entry| !entry.applied_sha256.is_empty() && entry.applied_sha256 != planned.sha256;
+    planned.key.is_definition() && entry.is_some_and(is_later)
 }
 
 /// A conflict as the server tells of it.

@@ -40,13 +40,14 @@ mod wait;
 mod write;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use k8sctl_types::failure::Failure;
 use plugin_plan::SecretRef;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::inventory::{Entry, Inventory, store_failure};
 use kinds::Kinds;
@@ -86,7 +87,7 @@ pub const POINTS: [&str; 8] = [
 pub struct Limits {
     /// For all objects to become ready.
     pub ready: Duration,
-    /// For a deleted object, and the pods that it had, to be gone.
+    /// For all deleted objects of an operation, and the pods that they had, to be gone.
     pub gone: Duration,
     /// For a kind that the plan itself brings to be served.
     pub kind: Duration,
@@ -158,6 +159,8 @@ pub struct Engine {
     kinds: Kinds,
     /// Namespaces that this operation made: not every part of the API server knows them at once.
     made: Mutex<HashSet<String>>,
+    /// When what is deleted has to be gone; set with the first wait for that.
+    gone_by: OnceLock<Instant>,
 }
 
 impl Engine {
@@ -177,6 +180,7 @@ impl Engine {
             secrets: setup.secrets,
             kinds: Kinds::default(),
             made: Mutex::default(),
+            gone_by: OnceLock::new(),
         }
     }
 
@@ -204,4 +208,13 @@ impl Engine {
 /// The answers of all in their order, at most so many at a time.
 async fn together<F: Future>(width: usize, asked: Vec<F>) -> Vec<F::Output> {
     futures::stream::iter(asked).buffered(width.max(1)).collect().await
+}
+
+/// The same of what may be given up: the first failure ends it, so that a server which is away is waited for once and not
+/// for each object.
+async fn all_of<T, E, F>(width: usize, asked: Vec<F>) -> Result<Vec<T>, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    futures::stream::iter(asked).buffered(width.max(1)).try_collect().await
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::meta::{Meta, Ownership, decide_ownership};
 use super::request::{Place, Trouble};
 use super::wait::Gone;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// A planned object and what is there of it.
@@ -34,7 +34,7 @@ impl Engine {
         for planned in &plan.objects {
             asked.push(self.observe_one(planned, entry_of(entries, &planned.key), patient));
         }
-        together(READS, asked).await.into_iter().collect()
+        all_of(READS, asked).await
     }
 
     pub(super) async fn observe_one<'p>(
@@ -52,7 +52,7 @@ impl Engine {
         if let Some(dying) = live.as_ref().filter(|live| live.dying) {
             if patient {
                 self.say(format!("waiting for the old {key} to be gone"));
-                let how = if key.is_namespace() { Gone::NamespaceFirst } else { Gone::Deleted };
+                let how = if key.is_namespace() { Gone::NamespaceFirst } else { Gone::Leaving };
                 self.wait_gone(&place, key, &dying.uid, how).await?;
                 live = self.meta(&place, key).await?;
             } else {

@@ -18,7 +18,7 @@ use super::meta::{Meta, Ownership};
 use super::observe::{Observed, has_run};
 use super::request::{Place, Trouble};
 use super::secrets::{holds_secrets, told};
-use super::{Engine, MANAGED_BY_LABEL, OWNER_ANNOTATION, PLUGIN_LABEL, together};
+use super::{Engine, MANAGED_BY_LABEL, OWNER_ANNOTATION, PLUGIN_LABEL, all_of};
 
 /// Fields of one object that are named; the others are counted.
 const NAMED: usize = 5;
@@ -113,13 +113,12 @@ impl Engine {
     ) -> Result<Vec<Judged<'p>>, Failure> {
         let mut asked = Vec::with_capacity(seen.len());
         for seen in seen {
-            asked.push(self.judge(seen, view));
+            asked.push(self.judge_or_fail(seen, view));
         }
         let (mut judged, mut refusals) = (Vec::new(), Vec::new());
-        for answer in together(self.limits.parallel, asked).await {
+        for answer in all_of(self.limits.parallel, asked).await? {
             match answer {
                 Ok(one) => judged.push(one),
-                Err(Refusal::Failed(failure)) => return Err(failure),
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -170,6 +169,18 @@ impl Engine {
         let more = lines.len().saturating_sub(1);
         let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
         self.failure(id, format!("{first}{more}"), next).with_evidence(lines.join("\n"))
+    }
+
+    /// A refusal is an answer like any other; what went wrong otherwise is none.
+    async fn judge_or_fail<'p>(
+        &self,
+        seen: Observed<'p>,
+        view: &View,
+    ) -> Result<Result<Judged<'p>, Refusal>, Failure> {
+        match self.judge(seen, view).await {
+            Err(Refusal::Failed(failure)) => Err(failure),
+            answer => Ok(answer),
+        }
     }
 
     async fn judge<'p>(&self, seen: Observed<'p>, view: &View) -> Result<Judged<'p>, Refusal> {

@@ -20,7 +20,7 @@ use super::foreign::some_of;
 use super::meta::{Ownership, decide_ownership};
 use super::request::{Place, Trouble};
 use super::wait::Gone;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Between two looks at pods that are to go.
@@ -95,7 +95,8 @@ struct PodsOf<'a> {
 
 impl Engine {
     /// Deletes everything in the inventory. What holds data is kept, and so is what holds others' things; with `purge`
-    /// both go.
+    /// both go. What is kept stays in the inventory, so that a removal that was interrupted tells of it again; whoever
+    /// ends the installation forgets it.
     pub async fn remove(&self, purge: bool) -> Result<Removed, Failure> {
         self.wait_started().await;
         let entries = self.entries().await?;
@@ -125,7 +126,6 @@ impl Engine {
         for (entry, why) in kept {
             let line = format!("{}: {why}", entry.key);
             self.say(format!("kept {line}"));
-            self.forget(entry).await?;
             removed.kept.push(line);
         }
         self.progress.blocked(None);
@@ -185,9 +185,9 @@ impl Engine {
             for entry in entries.iter().rev().filter(|entry| turn(&entry.key) == now) {
                 asked.push(self.take_away_one(entry));
             }
-            for answer in together(READS, asked).await {
-                gone += usize::from(answer?);
-            }
+            // What is given up in between is in the inventory still.
+            let answers = all_of(READS, asked).await?;
+            gone += answers.into_iter().filter(|gone| *gone).count();
         }
         Ok(gone)
     }
@@ -273,20 +273,20 @@ impl Engine {
     async fn wait_pods_gone(&self, key: &ObjectKey, pods: &PodsOf<'_>) -> Result<(), Failure> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), pods.namespace);
         let params = ListParams { label_selector: pods.labels.clone(), ..ListParams::default() };
-        let begun = Instant::now();
+        let (begun, deadline) = (Instant::now(), self.gone_by());
         let mut said = String::new();
         loop {
             let listed = self.tried(key, || async { api.list(&params).await.map_err(Trouble::from) }).await;
             let listed = listed.map_err(|trouble| self.request_failure(key, "list the pods of", &trouble))?;
             let left: Vec<Pod> = listed.items.into_iter().filter(|pod| is_among(pod, pods)).collect();
             let is_leaving = left.iter().any(|pod| pod.metadata.deletion_timestamp.is_some());
-            let waited = begun.elapsed();
-            if left.is_empty() || !is_leaving && waited >= COLLECTED.min(self.limits.gone) {
+            let is_left = !is_leaving && begun.elapsed() >= COLLECTED.min(self.limits.gone);
+            if left.is_empty() || is_left {
                 self.progress.blocked(None);
                 return Ok(());
             }
             let held = leaving_all(&left);
-            if waited >= self.limits.gone {
+            if Instant::now() >= deadline {
                 let reason =
                     format!("the pods of {key} are still there after {:?}: {held}", self.limits.gone);
                 let next = "see to that, then run the same command again: it goes on from here";

@@ -80,7 +80,15 @@ impl Trouble {
     /// The object that we meant is not there any more, or is another one by now.
     pub(super) fn is_other_object(&self) -> bool {
         let said = self.message();
-        self.code() == 409 && (said.contains("uid mismatch") || said.contains("UID in precondition"))
+        match self.code() {
+            409 => said.contains("uid mismatch") || said.contains("UID in precondition"),
+            // There is another one: its UID is a field that cannot be changed.
+            422 => {
+                let causes = self.status().and_then(|status| status.details.as_ref());
+                causes.is_some_and(|details| details.causes.iter().any(|cause| cause.field == "metadata.uid"))
+            }
+            _ => false,
+        }
     }
 
     /// The server read the object and does not take it as it is.
@@ -240,5 +248,23 @@ mod tests {
         let said =
             "Operation cannot be fulfilled: uid mismatch: the provided object specified uid a, and none";
         assert!(refused(409, "Conflict", said).is_other_object());
+        let cause = |field: &str| StatusCause {
+            reason: "FieldValueInvalid".to_owned(),
+            message: "Invalid value: \"a\": field is immutable".to_owned(),
+            field: field.to_owned(),
+        };
+        let immutable = |field: &str| {
+            let details = StatusDetails {
+                name: String::new(),
+                group: String::new(),
+                kind: String::new(),
+                uid: String::new(),
+                causes: vec![cause(field)],
+                retry_after_seconds: 0,
+            };
+            let status = Status::failure("it is invalid", "Invalid").with_code(422).with_details(details);
+            Trouble::Refused(Box::new(status))
+        };
+        assert!(immutable("metadata.uid").is_other_object() && !immutable("spec.selector").is_other_object());
     }
 }

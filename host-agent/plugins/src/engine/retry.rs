@@ -83,7 +83,8 @@ impl Engine {
     {
         let new_namespace = self.is_new_namespace(&key.namespace);
         let mut pauses = policy().build();
-        let mut since: Option<(Again, Instant)> = None;
+        // By reason, since when: two that take turns end all the same.
+        let mut since: Vec<(Again, Instant)> = Vec::new();
         let mut conflicts = 0;
         loop {
             let trouble = match self.once(ask()).await {
@@ -92,14 +93,14 @@ impl Engine {
             };
             let Some(again) = decide_retry(&trouble, new_namespace) else { return Err(trouble) };
             let now = Instant::now();
-            let begun = match since {
-                Some((before, begun)) if before == again => begun,
-                _ => {
+            let begun = match since.iter().find(|(before, _)| *before == again) {
+                Some((_, begun)) => *begun,
+                None => {
                     self.say(format!("{key}: {}: trying again", trouble.message()));
+                    since.push((again, now));
                     now
                 }
             };
-            since = Some((again, begun));
             conflicts += u32::from(again == Again::Conflict);
             if now - begun >= self.patience(again) || conflicts > CONFLICTS {
                 return Err(trouble);

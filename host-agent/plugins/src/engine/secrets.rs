@@ -33,26 +33,46 @@ pub(super) fn holds_secrets(object: &Value) -> bool {
 }
 
 impl Engine {
-    /// The object with the values in it. A value may be no text, so that all of them go below `data`.
+    /// The object with the values in it. All texts of a Secret go below `data` as well: what stands in `stringData` belongs
+    /// to nobody on the server, and would stay there when a later plan does without it.
     pub(super) fn with_secrets(&self, object: &Value) -> Result<Value, Failure> {
         let mut filled = object.clone();
         for (part, key, secret) in placeholders(object) {
             let value = self.secrets.value(&secret)?;
-            if let Some(part) = filled[part].as_object_mut() {
-                part.remove(&key);
-            }
-            if !filled["data"].is_object() {
-                filled["data"] = json!({});
-            }
-            filled["data"][key.as_str()] = Value::String(STANDARD.encode(value.as_slice()));
-            if filled["stringData"].as_object().is_some_and(serde_json::Map::is_empty)
-                && let Some(fields) = filled.as_object_mut()
-            {
-                fields.remove("stringData");
-            }
+            put(&mut filled, part, &key, value.as_slice());
+        }
+        for (key, text) in texts(object) {
+            put(&mut filled, "stringData", &key, text.as_bytes());
         }
         Ok(filled)
     }
+}
+
+/// The plain texts of a Secret's `stringData`.
+fn texts(object: &Value) -> Vec<(String, String)> {
+    if object["kind"] != "Secret" || object["apiVersion"] != "v1" {
+        return Vec::new();
+    }
+    let all = object["stringData"].as_object().into_iter().flatten();
+    all.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// Takes a key out of a part of a Secret, and puts its value below `data`.
+fn put(secret: &mut Value, part: &str, key: &str, value: &[u8]) {
+    let Some(fields) = secret.as_object_mut() else { return };
+    let from = fields.get_mut(part).and_then(Value::as_object_mut);
+    let is_empty = from.is_some_and(|from| {
+        from.remove(key);
+        from.is_empty()
+    });
+    if is_empty {
+        fields.remove(part);
+    }
+    let data = fields.entry("data").or_insert(Value::Null);
+    if !data.is_object() {
+        *data = json!({});
+    }
+    data[key] = Value::String(STANDARD.encode(value));
 }
 
 /// What the server says of an object; where the object holds secrets only the fields, for the server repeats values.
@@ -96,6 +116,25 @@ mod tests {
         let mut deeper = secret();
         deeper["stringData"]["password"]["more"] = json!(1);
         assert!(!holds_secrets(&deeper), "a placeholder is the whole value");
+    }
+
+    #[test]
+    fn texts_go_where_the_server_keeps_them() {
+        let mut filled = secret();
+        filled["stringData"] = json!({"user": "admin", "plain": "wins"});
+        for (key, text) in texts(&filled) {
+            put(&mut filled, "stringData", &key, text.as_bytes());
+        }
+        assert_eq!(
+            filled["data"],
+            json!({"plain": STANDARD.encode("wins"), "user": STANDARD.encode("admin")})
+        );
+        assert!(filled.get("stringData").is_none(), "{filled}");
+        filled["kind"] = json!("ConfigMap");
+        assert!(texts(&filled).is_empty());
+        let mut without = json!({"kind": "Secret"});
+        put(&mut without, "data", "a", b"b");
+        assert_eq!(without["data"], json!({"a": STANDARD.encode("b")}));
     }
 
     #[test]

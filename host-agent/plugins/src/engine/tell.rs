@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::explain::selector_of;
 use super::request::Trouble;
-use super::{Engine, READS, together};
+use super::{Engine, READS, all_of};
 
 impl Engine {
     /// Live objects of the plan as a plugin is told them: without `managedFields`, without definitions, with digests in
@@ -24,8 +24,8 @@ impl Engine {
             asked.push(self.live_object(planned));
         }
         let (mut objects, mut bytes, mut left_out) = (Vec::new(), 0, 0);
-        for answer in together(READS, asked).await {
-            let Some(live) = answer? else { continue };
+        for live in all_of(READS, asked).await? {
+            let Some(live) = live else { continue };
             let text = bared(live).to_string();
             if bytes + text.len() > limits::ASSESS_BYTES {
                 left_out += 1;
@@ -44,8 +44,8 @@ impl Engine {
             asked.push(self.pods_of_one(planned));
         }
         let mut pods = BTreeSet::new();
-        for answer in together(READS, asked).await {
-            pods.extend(answer?);
+        for of_one in all_of(READS, asked).await? {
+            pods.extend(of_one);
         }
         Ok(pods.into_iter().collect())
     }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::observe::{entry_of, has_run};
 use super::request::Place;
-use super::{Blocking, Engine, READS, together};
+use super::{Blocking, Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Longest time between two looks, whatever the events say.
@@ -26,6 +26,8 @@ const REPLACED: Duration = Duration::from_secs(120);
 pub(super) enum Gone {
     /// We deleted it.
     Deleted,
+    /// It was being deleted before we came.
+    Leaving,
     /// We deleted it to make it anew.
     Replaced,
     /// A namespace of ours was being deleted before we came.
@@ -59,8 +61,12 @@ impl Engine {
                 break;
             }
             sleep(self.limits.stable).await;
-            if self.not_ready(plan, &entries, &pending).await?.is_empty() || Instant::now() >= deadline {
-                break;
+            let wavering = self.not_ready(plan, &entries, &pending).await?;
+            let Some(first) = wavering.first() else { break };
+            if let (true, Readiness::Waiting(why) | Readiness::Failed(why)) =
+                (Instant::now() >= deadline, &first.why)
+            {
+                return Err(self.not_ready_failure(first, why, false).await);
             }
         }
         Ok(())
@@ -115,8 +121,8 @@ impl Engine {
         for one in planned.iter().copied() {
             asked.push(self.pending(plan, entries, one));
         }
-        let answers: Result<Vec<Pending<'p>>, Failure> = together(READS, asked).await.into_iter().collect();
-        Ok(answers?.into_iter().filter(|one| one.why != Readiness::Ready).collect())
+        let answers = all_of(READS, asked).await?;
+        Ok(answers.into_iter().filter(|one| one.why != Readiness::Ready).collect())
     }
 
     async fn pending<'p>(
@@ -226,11 +232,14 @@ impl Engine {
         how: Gone,
     ) -> Result<(), Failure> {
         let (limit, id) = match how {
-            Gone::Deleted => (self.limits.gone, "PLUGIN-NOT-GONE"),
+            Gone::Deleted | Gone::Leaving => (self.limits.gone, "PLUGIN-NOT-GONE"),
             Gone::Replaced => (self.limits.gone.min(REPLACED), "PLUGIN-NOT-GONE"),
             Gone::NamespaceFirst => (self.limits.ready, "PLUGIN-NAMESPACE-ENDING"),
         };
-        let deadline = Instant::now() + limit;
+        let deadline = match how {
+            Gone::Deleted => self.gone_by(),
+            Gone::Leaving | Gone::Replaced | Gone::NamespaceFirst => Instant::now() + limit,
+        };
         let mut said = String::new();
         loop {
             let live = self.get(place, key).await?;
@@ -252,6 +261,11 @@ impl Engine {
             let version = live["metadata"]["resourceVersion"].as_str().unwrap_or_default();
             let _ = timeout(LOOK.min(deadline - now), place.changed(&key.name, version)).await;
         }
+    }
+
+    /// When everything that this operation deletes has to be gone.
+    pub(super) fn gone_by(&self) -> Instant {
+        *self.gone_by.get_or_init(|| Instant::now() + self.limits.gone)
     }
 
     fn not_gone_failure(

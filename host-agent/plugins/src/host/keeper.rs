@@ -11,7 +11,7 @@ use plugin_process::Health;
 
 use super::wish::ClusterAccess;
 use super::{PluginHost, Whose, stored_badly};
-use crate::engine::{Blocking, Corrected, Engine, Look, Progress, Seen};
+use crate::engine::{Blocking, Corrected, Engine, Limits, Look, Progress, Seen};
 use crate::inventory::store_failure;
 use crate::records::{Install, Place};
 use crate::status::PluginState;
@@ -22,6 +22,8 @@ const SOON: Duration = Duration::from_secs(5);
 const JUDGE_AGAIN: Duration = Duration::from_secs(60);
 /// Looks in a row at which something was not ready, until that counts: pods are restarted now and then.
 const BAD_LOOKS: u32 = 2;
+/// Longest that a look waits for a namespace to end, a webhook to answer or a kind to be served.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one look at a plugin found.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +92,7 @@ impl PluginHost {
         // It may be another since the list was made.
         let Some(install) = self.install(place).await?.filter(Install::is_settled) else { return Ok(false) };
         let plan = self.plan_of(place, install.revision).await?;
-        let engine = self.engine(access, plugin, self.inner.limits, Progress::new());
+        let engine = self.engine(access, plugin, brief(self.inner.limits), Progress::new());
         let look = engine.look(&plan).await?;
         let corrected = engine.correct(&plan, &look).await.unwrap_or_else(|failure| {
             // What the others look like is worth knowing all the same; it is tried again.
@@ -215,6 +217,16 @@ impl PluginHost {
         if is_new {
             self.changed();
         }
+    }
+}
+
+/// Nobody waits for a look, and operations wait until it has ended: what takes longer is looked at again.
+fn brief(limits: Limits) -> Limits {
+    Limits {
+        ready: limits.ready.min(PATIENCE),
+        webhook: limits.webhook.min(PATIENCE),
+        kind: limits.kind.min(PATIENCE),
+        ..limits
     }
 }
 

@@ -53,7 +53,9 @@ impl PluginHost {
                 Seen { plan, plan_sha256: answer.plan_sha256, warnings: answer.warnings, missing }
             }
         };
-        let diffs = if diff { self.diffs(access, &name, &seen.plan).await? } else { Vec::new() };
+        // Without its manifests it is half a plan: of a whole one nothing that they hold would be deleted or missing.
+        let is_whole = seen.missing.is_empty();
+        let diffs = if diff && is_whole { self.diffs(access, &name, &seen.plan).await? } else { Vec::new() };
         let place = Place::new(&access.cluster_id, &name);
         let approved = self.inner.records.approved(&place).await.map_err(stored_badly(&place));
         let mut remarks = self.remarks(&place, &package, &seen, &diffs).await?;
@@ -111,7 +113,9 @@ impl PluginHost {
                 planned.iter().filter(|key| !entries.iter().any(|entry| entry.key.same_object(key))).count();
             let old =
                 entries.iter().filter(|entry| !planned.iter().any(|key| key.same_object(&entry.key))).count();
-            remarks.push(format!("{}, {new} of them new; {old} no longer planned", objects(planned.len())));
+            let old =
+                if seen.missing.is_empty() { format!("; {old} no longer planned") } else { String::new() };
+            remarks.push(format!("{}, {new} of them new{old}", objects(planned.len())));
         } else {
             let of =
                 |wanted: fn(&DiffAction) -> bool| diffs.iter().filter(|diff| wanted(&diff.action)).count();

@@ -190,11 +190,13 @@ impl PluginHost {
         let kind = install.operation.unwrap_or(OperationKind::Configure);
         let limits = Limits { ready: time, ..self.inner.limits };
         let engine = self.engine(access, &install.plugin, limits, progress.clone());
-        let consent = Consent {
-            adopt: install.adopt,
-            prune_many: install.prune_many,
-            keep_definitions: kind == OperationKind::RollBack,
+        let keep_definitions = match kind {
+            OperationKind::RollBack => true,
+            // A rollback may have left later ones, which the revision that it led to does not have.
+            OperationKind::Configure => self.has_same_definitions(&place, install.revision, plan).await,
+            _ => false,
         };
+        let consent = Consent { adopt: install.adopt, prune_many: install.prune_many, keep_definitions };
         let applied = engine.apply(plan, consent).await?;
         tracing::info!(
             cluster.id = place.cluster_id,
@@ -218,6 +220,17 @@ impl PluginHost {
         let host = self.clone();
         task::blocking(move || host.forget_packages(&unused)).await;
         Ok(Done { kind, version: plan.version.clone(), is_new })
+    }
+
+    /// Whether the plan has its definitions as the applied revision has them.
+    async fn has_same_definitions(&self, place: &Place, revision: u64, plan: &CheckedPlan) -> bool {
+        if revision == 0 || !plan.objects.iter().any(|planned| planned.key.is_definition()) {
+            return false;
+        }
+        let Ok(applied) = self.plan_of(place, revision).await else { return false };
+        let mut definitions = plan.objects.iter().filter(|planned| planned.key.is_definition());
+        definitions
+            .all(|planned| applied.object(&planned.key).is_some_and(|one| one.sha256 == planned.sha256))
     }
 
     /// Makes up secrets that are to be made up; nothing is written to the cluster while one has no value.

@@ -105,6 +105,14 @@ pub async fn definitions_stay_as_they_are_in_a_rollback(bench: &mut Bench) {
     let back = plan("rolled").objects([older, config_map("default", "rolled", "back")]).checked();
     let consent = Consent { keep_definitions: true, ..Consent::default() };
     assert_eq!(installation.apply_with(&back, consent).await.expect("it goes back").written, 1);
+    // And whoever looks after it later does not take it for somebody's change.
+    let engine = installation.engine();
+    let look = engine.look(&back).await.expect("it is looked at");
+    assert_eq!(look.worst(), None, "{look:?}");
+    assert_eq!(
+        engine.correct(&back, &look).await.expect("there is nothing to do").done,
+        Vec::<String>::new()
+    );
     let live = bench.live(&newer).await.expect("it is there");
     assert!(live.pointer(&format!("{field}/colour")).is_some(), "objects of others may have it");
 }

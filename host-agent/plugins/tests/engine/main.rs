@@ -89,6 +89,9 @@ async fn the_engine_keeps_its_rules() {
         install::many_at_once_go_with_consent_only,
         install::what_others_made_stays_theirs_unless_it_is_taken_over,
         install::a_difference_is_shown_and_nothing_is_written,
+        // Before any kind is defined: when kinds come or go the garbage collector stops for a while.
+        refusals::an_object_is_made_anew_where_the_plan_allows_it,
+        removal::pods_are_gone_before_their_namespace_is_deleted,
         handling::a_field_that_somebody_took_is_taken_back,
         handling::a_field_is_left_to_others_where_the_plan_says_so,
         handling::certificate_authorities_that_others_put_in_stay,
@@ -96,7 +99,6 @@ async fn the_engine_keeps_its_rules() {
         secrets::a_value_is_in_the_cluster_and_nowhere_else,
         secrets::another_value_is_written,
         refusals::a_field_that_cannot_be_changed_stops_everything,
-        refusals::an_object_is_made_anew_where_the_plan_allows_it,
         refusals::an_object_of_more_than_a_mebibyte_is_no_plan,
         refusals::a_field_that_the_server_does_not_know_is_refused_before_any_write,
         refusals::a_field_that_a_definition_does_not_know_is_refused_before_any_write,
@@ -113,7 +115,6 @@ async fn the_engine_keeps_its_rules() {
         gates::a_webhook_that_never_answers_fails_before_its_objects,
         removal::what_is_not_ours_is_neither_changed_nor_deleted,
         removal::a_namespace_that_stays_says_which_pod_holds_it,
-        removal::pods_are_gone_before_their_namespace_is_deleted,
         removal::data_and_definitions_with_others_objects_are_kept,
         removal::a_namespace_that_ends_is_waited_for,
     ];

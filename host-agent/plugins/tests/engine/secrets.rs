@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use host_plugins::SCHEMA;
 use host_store::Store;
 use plugin_plan::SecretRef;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Bench;
 use crate::common::plans::{plan, secret};
@@ -65,6 +65,16 @@ pub async fn another_value_is_written(bench: &mut Bench) {
         assert_eq!(rotates.apply(&wanted).await.expect("it is applied").written, 1, "the plan is the same");
         let live = bench.live(&object).await.expect("it is there");
         assert_eq!(live["data"]["password"], STANDARD.encode(value));
+    }
+    // A key that the plan has no more goes, whether its value was the host's or the plan's own.
+    let more =
+        secret("default", "rotates", json!({"password": named("password").placeholder(), "user": "admin"}));
+    let of = |object: &Value| plan("rotates").object(object.clone()).secret(&named("password")).checked();
+    for (object, users) in [(&more, Some(STANDARD.encode("admin"))), (&object, None)] {
+        assert_eq!(rotates.apply(&of(object)).await.expect("it is applied").written, 1);
+        let live = bench.live(object).await.expect("it is there");
+        assert_eq!(live["data"]["user"].as_str(), users.as_deref());
+        assert_eq!(live["data"]["password"], STANDARD.encode("second"));
     }
     // Whoever looks after it writes another value, too.
     rotates.secrets.0.insert(named("password"), "third".into());

@@ -51,6 +51,7 @@ pub struct Bench {
     pub access: ClusterAccess,
     trusted: Vec<String>,
     store: Store,
+    roots: Vec<Vec<u8>>,
     events: RefCell<mpsc::Receiver<PluginEvent>>,
     ready: Duration,
 }
@@ -58,20 +59,25 @@ pub struct Bench {
 impl Bench {
     /// With these packages, which are trusted as if they were built with the host agent. `None`: there is no API server.
     pub async fn start(make: impl AsyncFn(&Shelf) -> Vec<Package>) -> Option<Self> {
+        Self::start_with(Vec::new(), make).await
+    }
+
+    /// The same, with these authorities for manifests, DER.
+    pub async fn start_with(roots: Vec<Vec<u8>>, make: impl AsyncFn(&Shelf) -> Vec<Package>) -> Option<Self> {
         // Built before servers run, whose time is bounded.
         let shelf = Shelf::new().await;
         let cluster = Cluster::start().await?;
         let trusted: Vec<_> = make(&shelf).await.into_iter().map(|package| package.sha256).collect();
         let store = Store::in_memory(&[SCHEMA]).expect("a database in memory");
         let ready = Duration::from_secs(60);
-        let (host, events) = host(&shelf, &trusted, &store, ready);
+        let (host, events) = host(&shelf, &trusted, &store, &roots, ready);
         let (access, events) = (cluster.access(), RefCell::new(events));
-        Some(Self { cluster, shelf, host, access, trusted, store, events, ready })
+        Some(Self { cluster, shelf, host, access, trusted, store, roots, events, ready })
     }
 
     /// The host agent as it would be after a kill.
     pub fn restart(&mut self) {
-        let (host, events) = host(&self.shelf, &self.trusted, &self.store, self.ready);
+        let (host, events) = host(&self.shelf, &self.trusted, &self.store, &self.roots, self.ready);
         (self.host, self.events) = (host, RefCell::new(events));
     }
 
@@ -162,6 +168,7 @@ fn host(
     shelf: &Shelf,
     trusted: &[String],
     store: &Store,
+    roots: &[Vec<u8>],
     ready: Duration,
 ) -> (PluginHost, mpsc::Receiver<PluginEvent>) {
     let (events, told) = mpsc::channel(256);
@@ -169,7 +176,7 @@ fn host(
     let policy = TrustPolicy { built_in: trusted.iter().cloned().collect(), ..TrustPolicy::default() };
     let manifests = Manifests::new(FetchSetup {
         folder: at("manifests"),
-        roots: Vec::new(),
+        roots: roots.to_vec(),
         deadline: Duration::from_secs(10),
         idle: Duration::from_secs(5),
     });
