@@ -1,7 +1,8 @@
 //! Step `cni`: the pod network of this node. The built-in one is a bridge with this node's share of the pod CIDR, one
 //! masquerade rule for what leaves the pod network, and the routes to other nodes' pods, last, because they alone wait for
-//! the node's address. Where a plugin brings another one, that takes over: first beside ours, then instead of it; its file is
-//! noted, so that it goes when ours comes back. One rule keeps pods from the host agent, whosever the network is.
+//! the node's address. Where a plugin brings another one, that takes over: first beside ours, whose routes then lead only
+//! where none of the other's do, then instead of it; its file is noted, so that it goes when ours comes back. One rule keeps
+//! pods from the host agent, whosever the network is.
 
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::{CniMode, DesiredState};
@@ -156,7 +157,7 @@ impl Step for Cni {
             }
             let routes = network::observe_routes(desired, plan.network).await?;
             if !routes.is_empty() {
-                wrong.push(format!("{} pod routes", routes.replace.len() + routes.remove.len()));
+                wrong.push(format!("{} pod routes", routes.changes()));
             }
         }
         Ok(Check::from_missing(wrong))
@@ -178,7 +179,7 @@ impl Step for Cni {
         }
         network::execute_rules(&network::observe_rules(desired, plan.network).await?).await?;
         let routes = network::observe_routes(desired, plan.network).await?;
-        if !routes.replace.is_empty() {
+        if routes.sets_any() {
             progress.say("waiting for the node's address");
             network::await_address(&desired.node_ip).await?;
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use k8sctl_command::CommandError;
 use k8sctl_proto::node::v1::{DesiredState, PodRoute};
 
 use super::{run, wait_until};
@@ -24,7 +25,7 @@ const ADDRESS: Duration = Duration::from_secs(120);
 pub enum PodNetwork {
     /// The built-in bridge.
     BuiltIn,
-    /// Still that, while another one takes over: routes are the other's by now, as soon as it sets them.
+    /// Still that, while another one takes over: routes are the other's as soon as it sets them, and ours until then.
     HandedOver,
     /// Another one's.
     External,
@@ -42,16 +43,28 @@ pub struct Route {
 /// What to do about routes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RoutePlan {
-    /// Missing or wrong.
-    pub replace: Vec<Route>,
     /// Ours, and no longer wanted.
     pub remove: Vec<Route>,
+    /// Missing or wrong: set in the place of whatever leads there.
+    pub replace: Vec<Route>,
+    /// Missing: set where nothing leads there.
+    pub add: Vec<Route>,
 }
 
 impl RoutePlan {
     /// Nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.replace.is_empty() && self.remove.is_empty()
+        self.changes() == 0
+    }
+
+    /// How many routes are not as they should be.
+    pub fn changes(&self) -> usize {
+        self.remove.len() + self.replace.len() + self.add.len()
+    }
+
+    /// Whether any is set, for which the node needs its address.
+    pub fn sets_any(&self) -> bool {
+        !self.replace.is_empty() || !self.add.is_empty()
     }
 }
 
@@ -59,23 +72,36 @@ impl RoutePlan {
 pub fn plan_routes(current: &[Route], wanted: &[Route]) -> RoutePlan {
     let replace = wanted.iter().filter(|route| !current.contains(route)).cloned().collect();
     let unwanted = |route: &&Route| !wanted.iter().any(|other| other.cidr == route.cidr);
-    RoutePlan { replace, remove: current.iter().filter(unwanted).cloned().collect() }
+    RoutePlan { remove: current.iter().filter(unwanted).cloned().collect(), replace, add: Vec::new() }
+}
+
+/// The same while another network takes over. What leads to other nodes' pods by now (`taken`) is whoever's it is; where
+/// nothing does, as behind a reboot, ours does, until the other network takes the place.
+fn plan_handover(current: &[Route], taken: &[String], wanted: &[Route]) -> RoutePlan {
+    let remove: Vec<Route> = current.iter().filter(|route| !wanted.contains(route)).cloned().collect();
+    let leads_there = |route: &Route| {
+        taken.contains(&route.cidr) && !remove.iter().any(|removed| removed.cidr == route.cidr)
+    };
+    let add = wanted.iter().filter(|route| !leads_there(route)).cloned().collect();
+    RoutePlan { remove, replace: Vec::new(), add }
 }
 
 /// What to do about the routes in the kernel.
 pub async fn observe_routes(desired: &DesiredState, network: PodNetwork) -> Result<RoutePlan, StepError> {
-    let Some(wanted) = wanted_routes(desired, network) else { return Ok(RoutePlan::default()) };
-    let shown = run("ip", &["-4", "route", "show", "proto", PROTOCOL]).await?;
-    Ok(plan_routes(&parse_routes(&shown), &wanted))
+    let current = parse_routes(&run("ip", &["-4", "route", "show", "proto", PROTOCOL]).await?);
+    let wanted = wanted_routes(desired, network);
+    if network != PodNetwork::HandedOver {
+        return Ok(plan_routes(&current, &wanted));
+    }
+    let taken = parse_destinations(&run("ip", &["-4", "route", "show"]).await?);
+    Ok(plan_handover(&current, &taken, &wanted))
 }
 
-/// `None` means: whatever there is.
-fn wanted_routes(desired: &DesiredState, network: PodNetwork) -> Option<Vec<Route>> {
+fn wanted_routes(desired: &DesiredState, network: PodNetwork) -> Vec<Route> {
     let route = |route: &PodRoute| Route { cidr: route.cidr.clone(), via: route.via.clone() };
     match network {
-        PodNetwork::BuiltIn => Some(desired.pod_routes.iter().map(route).collect()),
-        PodNetwork::HandedOver => None,
-        PodNetwork::External => Some(Vec::new()),
+        PodNetwork::BuiltIn | PodNetwork::HandedOver => desired.pod_routes.iter().map(route).collect(),
+        PodNetwork::External => Vec::new(),
     }
 }
 
@@ -83,12 +109,23 @@ fn wanted_routes(desired: &DesiredState, network: PodNetwork) -> Option<Vec<Rout
 fn parse_routes(text: &str) -> Vec<Route> {
     let route = |line: &str| {
         let mut words = line.split_whitespace();
-        let cidr = words.next()?;
+        let cidr = whole(words.next()?);
         let via = words.skip_while(|word| *word != "via").nth(1)?;
-        let cidr = if cidr.contains('/') { cidr.to_owned() } else { format!("{cidr}/32") };
         Some(Route { cidr, via: via.to_owned() })
     };
     text.lines().filter_map(route).collect()
+}
+
+/// Where the routes of all lead, those that lead nowhere (`blackhole 10.244.1.0/24`) too.
+fn parse_destinations(text: &str) -> Vec<String> {
+    let is_address = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    let destination = |line: &str| line.split_whitespace().take(2).find(is_address).map(whole);
+    text.lines().filter_map(destination).collect()
+}
+
+/// Of one address `ip` leaves out how many bits count.
+fn whole(cidr: &str) -> String {
+    if cidr.contains('/') { cidr.to_owned() } else { format!("{cidr}/32") }
 }
 
 /// Waits until the node has its address. At a boot DHCP is still to give it, and until then the kernel takes no route: it
@@ -123,7 +160,21 @@ pub async fn execute_routes(plan: &RoutePlan) -> Result<(), StepError> {
     for route in &plan.replace {
         run("ip", &["-4", "route", "replace", &route.cidr, "via", &route.via, "proto", PROTOCOL]).await?;
     }
+    for route in &plan.add {
+        let added =
+            run("ip", &["-4", "route", "add", &route.cidr, "via", &route.via, "proto", PROTOCOL]).await;
+        if let Err(error) = added
+            && !is_taken(&error)
+        {
+            return Err(error.into());
+        }
+    }
     Ok(())
+}
+
+/// Somebody else's route has come to lead there meanwhile.
+fn is_taken(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed(evidence) if evidence.output_tail.contains("File exists"))
 }
 
 /// A chain, and the one rule in it that is ours.
@@ -250,11 +301,54 @@ mod tests {
         let pod_routes = vec![PodRoute { cidr: "10.244.1.0/24".into(), via: "10.0.0.11".into() }];
         let desired = DesiredState { pod_routes, ..DesiredState::default() };
         let ours = vec![route("10.244.1.0/24", "10.0.0.11")];
-        assert_eq!(wanted_routes(&desired, PodNetwork::BuiltIn), Some(ours.clone()));
-        // What the other one has set meanwhile is not put back, and in the end none of ours is left.
-        assert_eq!(wanted_routes(&desired, PodNetwork::HandedOver), None);
-        let none = wanted_routes(&desired, PodNetwork::External).expect("none is wanted");
+        assert_eq!(wanted_routes(&desired, PodNetwork::BuiltIn), ours);
+        assert_eq!(wanted_routes(&desired, PodNetwork::HandedOver), ours);
+        // In the end none of ours is left.
+        let none = wanted_routes(&desired, PodNetwork::External);
         assert_eq!(plan_routes(&ours, &none).remove, ours);
+    }
+
+    #[test]
+    fn while_another_network_takes_over_ours_lead_where_none_of_its_do() {
+        let wanted = [route("10.244.1.0/24", "10.0.0.11"), route("10.244.2.0/24", "10.0.0.12")];
+        let plan = |shown: &str| {
+            let ours: String = shown
+                .lines()
+                .filter(|line| line.contains(" proto 108 "))
+                .fold(String::new(), |all, line| all + line + "\n");
+            plan_handover(&parse_routes(&ours), &parse_destinations(shown), &wanted)
+        };
+        let before = "default via 10.0.0.1 dev ens3 proto dhcp src 10.0.0.10 metric 100 \n\
+            10.244.0.0/24 dev cni0 proto kernel scope link src 10.244.0.1 \n\
+            10.244.1.0/24 via 10.0.0.11 dev ens3 proto 108 \n10.244.2.0/24 via 10.0.0.12 dev ens3 proto 108 \n";
+        assert!(plan(before).is_empty(), "all are ours still");
+        let half = "10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink \n10.244.2.0/24 via 10.0.0.12 dev ens3 proto 108 \n";
+        assert!(plan(half).is_empty(), "what the other one has set is its own");
+        // Behind a reboot there are none, until it comes up, which it may never do.
+        let booted = plan("default via 10.0.0.1 dev ens3 proto dhcp src 10.0.0.10 metric 100 \n");
+        assert_eq!((booted.add.as_slice(), booted.changes(), booted.sets_any()), (&wanted[..], 2, true));
+        let one = plan("blackhole 10.244.1.0/24 \n");
+        assert_eq!(one.add, wanted[1..]);
+        // A node has another address, and one is gone: those of before are taken away first.
+        let moved = plan(
+            "10.244.1.0/24 via 10.0.0.21 dev ens3 proto 108 \n10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink \n\
+             10.244.9.0/24 via 10.0.0.19 dev ens3 proto 108 \n",
+        );
+        assert_eq!(moved.remove, [route("10.244.1.0/24", "10.0.0.21"), route("10.244.9.0/24", "10.0.0.19")]);
+        assert_eq!((moved.add, moved.replace.len()), (wanted[..1].to_vec(), 0));
+    }
+
+    #[test]
+    fn a_route_that_somebody_has_set_meanwhile_stays() {
+        let failed = |output: &str| {
+            CommandError::Failed(k8sctl_command::Evidence {
+                argv: vec!["ip".to_owned()],
+                exit_status: Some(2),
+                output_tail: output.to_owned(),
+            })
+        };
+        assert!(is_taken(&failed("RTNETLINK answers: File exists\n")));
+        assert!(!is_taken(&failed("RTNETLINK answers: Network is unreachable\n")));
     }
 
     #[tokio::test(start_paused = true)]
