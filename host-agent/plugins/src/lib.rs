@@ -34,9 +34,9 @@ mod vault;
 
 pub use engine::{Blocking, DiffAction, Limits, Points, Progress};
 pub use host::{
-    ClusterAccess, Converged, Ended, Follow, Gate, Given, HostSetup, NodeNeed, ObjectDiffView, Offer,
-    PinnedPlugin, PluginEvent, PluginHost, ProposedAction, ProposedChange, Removal, SpecAsk, SpecProposal,
-    WantedPlugin, Wish, WishError, WishKind,
+    ClusterAccess, Converged, Ended, Follow, Gate, Given, Handover, HostSetup, NodeNeed, ObjectDiffView,
+    Offer, PinnedPlugin, PluginEvent, PluginHost, ProposedAction, ProposedChange, Removal, SpecAsk,
+    SpecProposal, WantedPlugin, Wish, WishError, WishKind,
 };
 pub use library::Library;
 pub use plugin_package::{KeyRing, LockFile, Trust, TrustPolicy};

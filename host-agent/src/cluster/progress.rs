@@ -20,7 +20,7 @@ mod plugins;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub use plugins::{has_settled, plugin_line, plugin_progress, too_old};
+pub use plugins::{handover, has_settled, plugin_line, plugin_progress, too_old};
 
 /// A step that failed so often, in its agent's own retries, fails the operation.
 const STEP_ATTEMPTS: u32 = 3;

@@ -1,5 +1,5 @@
 //! What the host knows only while it runs: what was seen of plugins last, whose turn it is to write to a plugin's objects,
-//! which packages are about to be used, and manifests that were read already.
+//! which packages are about to be used, manifests that were read already, and how far nodes are with another pod network.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use k8sctl_types::failure::Failure;
 use plugin_package::Manifest;
-use tokio::sync::{Mutex as Turn, Notify};
+use tokio::sync::{Mutex as Turn, Notify, watch};
 
+use super::wish::Handover;
 use crate::engine::Blocking;
 use crate::records::Place;
 
@@ -39,6 +40,7 @@ pub(super) struct Memory {
     kicks: Mutex<HashMap<String, Arc<Notify>>>,
     held: Mutex<HashMap<String, usize>>,
     manifests: Mutex<HashMap<String, Arc<Manifest>>>,
+    handovers: Mutex<HashMap<String, watch::Sender<Option<Handover>>>>,
 }
 
 impl Memory {
@@ -66,6 +68,7 @@ impl Memory {
         lock(&self.seen).retain(|place, _| place.cluster_id != cluster_id);
         lock(&self.turns).retain(|place, _| place.cluster_id != cluster_id);
         lock(&self.kicks).remove(cluster_id);
+        lock(&self.handovers).remove(cluster_id);
     }
 
     /// Held by whoever writes to the objects of a plugin: an operation, or the keeper.
@@ -76,6 +79,11 @@ impl Memory {
     /// What wakes the keeper of a cluster.
     pub(super) fn kick(&self, cluster_id: &str) -> Arc<Notify> {
         Arc::clone(lock(&self.kicks).entry(cluster_id.to_owned()).or_default())
+    }
+
+    /// How far the nodes of a cluster are with another pod network; `None`: nobody has looked yet.
+    pub(super) fn handover(&self, cluster_id: &str) -> watch::Sender<Option<Handover>> {
+        lock(&self.handovers).entry(cluster_id.to_owned()).or_default().clone()
     }
 
     /// A package that is about to be used stays in the store until this is dropped.

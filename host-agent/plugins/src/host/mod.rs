@@ -7,6 +7,7 @@
 //! - [`ask`]: one process, one plan, checked
 //! - [`offer`]: what a wish would do; writes nothing
 //! - [`begin`], [`operation`], [`removal`]: how an operation begins, what it does, how it ends
+//! - [`handover`]: nodes make way for another pod network before its objects are written
 //! - [`running`] and [`memory`]: who works on what; what was seen last
 //! - [`spec`], [`converge`], [`order`]: the plugins of a cluster file
 //! - [`keeper`]: drift and health, and what was interrupted
@@ -16,6 +17,7 @@
 mod ask;
 mod begin;
 mod converge;
+mod handover;
 mod keeper;
 mod memory;
 mod offer;
@@ -55,9 +57,9 @@ use memory::Memory;
 use running::Running;
 
 pub use wish::{
-    ClusterAccess, Converged, Ended, Follow, Gate, Given, NodeNeed, ObjectDiffView, Offer, PinnedPlugin,
-    PluginEvent, ProposedAction, ProposedChange, Removal, SpecAsk, SpecProposal, WantedPlugin, Wish,
-    WishError, WishKind,
+    ClusterAccess, Converged, Ended, Follow, Gate, Given, Handover, NodeNeed, ObjectDiffView, Offer,
+    PinnedPlugin, PluginEvent, ProposedAction, ProposedChange, Removal, SpecAsk, SpecProposal, WantedPlugin,
+    Wish, WishError, WishKind,
 };
 
 /// Of what a host is made.

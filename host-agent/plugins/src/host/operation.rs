@@ -1,6 +1,6 @@
-//! What an operation does once it is known: manifests, the one transaction, secrets, the cluster, and at the end what the
-//! plugin itself says of it. Between any two of these the host agent may be killed: from the transaction on, the same goes
-//! on from what is stored, and needs no process to plan it again.
+//! What an operation does once it is known: manifests, the one transaction, secrets, nodes that make way, the cluster, and at
+//! the end what the plugin itself says of it. Between any two of these the host agent may be killed: from the transaction
+//! on, the same goes on from what is stored, and needs no process to plan it again.
 
 use std::time::{Duration, SystemTime};
 
@@ -142,6 +142,7 @@ impl PluginHost {
             seen.pending = None;
             seen.failed = None;
         });
+        self.expect_handover(place, &plan);
         self.changed();
         self.point("after-begin");
         let install = self.installed(place).await?;
@@ -188,7 +189,12 @@ impl PluginHost {
         self.secrets_are_there(&place, plan).await?;
         let until = Instant::now() + time;
         let kind = install.operation.unwrap_or(OperationKind::Configure);
-        let limits = Limits { ready: time, ..self.inner.limits };
+        let mut limits = Limits { ready: time, ..self.inner.limits };
+        if self.takes_network_over(&place, install.revision, plan).await {
+            self.nodes_have_made_way(&place, progress, until, time).await?;
+            // What is left, in whole seconds, as it is told.
+            limits.ready = Duration::from_secs(until.saturating_duration_since(Instant::now()).as_secs());
+        }
         let engine = self.engine(access, &install.plugin, limits, progress.clone());
         let keep_definitions = match kind {
             OperationKind::RollBack => true,

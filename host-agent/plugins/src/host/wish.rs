@@ -306,6 +306,15 @@ pub enum Gate {
     Everything,
 }
 
+/// How far the nodes of a cluster are with making way for the pod network of a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handover {
+    /// The plugin for which they were told to; empty: for none.
+    pub plugin: String,
+    /// Those that have not, each by its name and with why.
+    pub waiting: Vec<(String, String)>,
+}
+
 /// How far the plugins of a cluster are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Converged {

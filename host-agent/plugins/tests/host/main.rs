@@ -6,6 +6,7 @@
 mod common;
 
 mod bench;
+mod handover;
 mod killed;
 mod kinds;
 mod life;

@@ -1,12 +1,13 @@
 //! What of a cluster its plugins keep from being as desired: plugins that are not Ready, agents that are too old for what
 //! they need of nodes, and pods that are still on another pod network. Pure.
 
-use host_plugins::{PluginState, PluginStatus};
+use host_plugins::{Handover, PluginState, PluginStatus};
 use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::node::v1::StepState;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::protocol::Protocol;
 
-use super::{Missing, Observed, step_is_done};
+use super::{Missing, Observed, step};
 use crate::cluster::node_requirements::{of_node, pod_network};
 use crate::nodes::registry::NodeView;
 use crate::records::{ClusterRecord, NodeRecord, NodeState};
@@ -47,12 +48,51 @@ fn protocol(view: &NodeView) -> Option<Protocol> {
     Some(Protocol { major: hello.protocol, minor: hello.protocol_minor })
 }
 
-/// Whether an agent has done what it was told last of the pod network, in this generation of its desired state. One that
-/// does not see it has not, whatever it says of its steps.
+/// Whether an agent has done what it was told last of the pod network, in this generation of its desired state.
 pub fn has_settled(view: &NodeView, wanted: Option<u64>) -> bool {
-    let is_told = wanted.is_some_and(|wanted| view.report.observed_generation >= wanted);
-    let sees_it = protocol(view).is_some_and(Protocol::takes_requirements);
-    view.connected && sees_it && is_told && step_is_done(view, "cni")
+    unsettled(view, wanted).is_none()
+}
+
+/// Why it has not, in one line. One that does not see what it is told has not, whatever it says of its steps.
+fn unsettled(view: &NodeView, wanted: Option<u64>) -> Option<String> {
+    if !view.connected {
+        return Some("its agent has no session".to_owned());
+    }
+    let sees_it = protocol(view).filter(|protocol| protocol.takes_requirements());
+    if sees_it.is_none() {
+        let reason = "its agent is too old to be told: give it this host's with `k8sctl upgrade agents`";
+        return Some(reason.to_owned());
+    }
+    if wanted.is_none_or(|wanted| view.report.observed_generation < wanted) {
+        return Some("its agent takes in the desired state".to_owned());
+    }
+    let cni = step(view, "cni");
+    if cni.is_some_and(|step| step.state() == StepState::Done) {
+        return None;
+    }
+    let message = cni.map(|step| step.message.as_str()).filter(|message| !message.is_empty());
+    Some(message.map_or_else(|| "its step cni is not done".to_owned(), |message| format!("cni: {message}")))
+}
+
+/// How far nodes are with making way for the pod network of a plugin. `wanted`: the generation that a node shall have
+/// reached, by its id. A node that begins with that network has no routes of another, unless it is a member already: it may
+/// have been told to go back in between.
+pub fn handover(
+    cluster: &ClusterRecord,
+    observed: &Observed,
+    wanted: impl Fn(&str) -> Option<u64>,
+) -> Handover {
+    let Some(network) = pod_network(&cluster.plugins, &observed.needs) else { return Handover::default() };
+    let is_awaited = |node: &&NodeRecord| {
+        node.pod_network != network.plugin || observed.kubernetes.nodes.contains_key(&node.name)
+    };
+    let unseen = NodeView::default();
+    let waiting = |node: &NodeRecord| {
+        let view = observed.agents.get(&node.id).unwrap_or(&unseen);
+        Some((node.name.clone(), unsettled(view, wanted(&node.id))?))
+    };
+    let waiting = present(cluster).filter(is_awaited).filter_map(waiting).collect();
+    Handover { plugin: network.plugin, waiting }
 }
 
 /// State and reason of a plugin, in one line.

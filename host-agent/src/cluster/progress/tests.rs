@@ -2,7 +2,7 @@
 
 use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
 
-use host_plugins::{Blocking, PluginState};
+use host_plugins::{Blocking, Handover, PluginState};
 
 use super::*;
 use crate::cluster::fake::SPEC;
@@ -343,6 +343,50 @@ fn nodes_are_on_the_pod_network_of_the_cluster_one_after_the_other() {
     let mut older = view.clone();
     older.hello = Some(Hello { protocol: 1, protocol_minor: 1, ..Hello::default() });
     assert!(!has_settled(&older, Some(7)), "it does not see what it is told");
+}
+
+#[test]
+fn another_pod_network_waits_for_every_node_that_may_have_routes_of_the_one_before() {
+    let mut cluster = cluster();
+    let mut observed = ready(&cluster);
+    let ids: Vec<String> = cluster.nodes.iter().map(|node| node.id.clone()).collect();
+    let waiting = |cluster: &ClusterRecord, observed: &Observed, wanted: u64| {
+        let Handover { plugin, waiting } = handover(cluster, observed, |_| Some(wanted));
+        let lines: Vec<String> = waiting.into_iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        (plugin, lines.join("; "))
+    };
+    let shown = |waits: &str| ("flannel".to_owned(), waits.to_owned());
+    let (plugin, waits) = waiting(&cluster, &observed, 8);
+    assert_eq!((plugin.as_str(), waits.as_str()), ("", ""), "no other one takes over");
+    cluster.plugins = vec![flannel()];
+    assert_eq!(waiting(&cluster, &observed, 7), shown(""));
+    let taking_in =
+        "control: its agent takes in the desired state; worker: its agent takes in the desired state";
+    assert_eq!(waiting(&cluster, &observed, 8), shown(taking_in));
+
+    let view = observed.agents.get_mut(&ids[1]).expect("its view");
+    view.report.steps[0].state = StepState::Running.into();
+    assert_eq!(waiting(&cluster, &observed, 7), shown("worker: its step cni is not done"));
+    let view = observed.agents.get_mut(&ids[1]).expect("its view");
+    view.report.steps[0].message = "waiting for the node's address".to_owned();
+    assert_eq!(waiting(&cluster, &observed, 7), shown("worker: cni: waiting for the node's address"));
+    let view = observed.agents.get_mut(&ids[1]).expect("its view");
+    view.hello = Some(Hello { protocol: 1, protocol_minor: 1, ..Hello::default() });
+    let (_, old) = waiting(&cluster, &observed, 7);
+    assert!(old.starts_with("worker: its agent is too old") && old.contains("upgrade agents"), "{old}");
+    observed.agents.remove(&ids[1]);
+    assert_eq!(waiting(&cluster, &observed, 7), shown("worker: its agent has no session"));
+
+    // A member may have been told to go back, and been given the network again; a node that is none yet begins with it.
+    cluster.nodes.iter_mut().for_each(|node| node.pod_network = "flannel".to_owned());
+    assert_eq!(waiting(&cluster, &observed, 7), shown("worker: its agent has no session"));
+    observed.kubernetes.nodes.remove("worker");
+    assert_eq!(waiting(&cluster, &observed, 7), shown(""));
+    // One that leaves is waited for no more.
+    cluster.nodes[1].pod_network.clear();
+    assert_eq!(waiting(&cluster, &observed, 7), shown("worker: its agent has no session"));
+    cluster.nodes[1].state = NodeState::Draining;
+    assert_eq!(waiting(&cluster, &observed, 7), shown(""));
 }
 
 #[test]

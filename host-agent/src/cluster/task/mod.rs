@@ -353,6 +353,7 @@ impl ClusterTask {
             let desired = desired_state(cluster, node, &facts, files, target, address.clone(), needs);
             self.shared.registry.set_desired(&node.id, Wanted::new(desired, Arc::clone(&self.neighbours)));
         }
+        self.tell_of_handover(cluster, &observed);
         self.introduce_nodes(cluster, &observed.kubernetes).await?;
         self.move_pods(cluster, &observed.kubernetes).await?;
         looked

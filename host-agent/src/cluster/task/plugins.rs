@@ -69,6 +69,14 @@ impl ClusterTask {
         node_requirements::of_node(&cluster.plugins, &seen.needs, is_elsewhere)
     }
 
+    /// Says how far nodes are with making way for the pod network that they were just told of: a plugin that brings it waits
+    /// for that.
+    pub(super) fn tell_of_handover(&self, cluster: &ClusterRecord, observed: &Observed) {
+        let registry = &self.shared.registry;
+        let handover = progress::handover(cluster, observed, |node_id| registry.desired_generation(node_id));
+        self.shared.plugins.nodes_make_way(&cluster.id, handover);
+    }
+
     /// Has installed plugins looked after, by what is known of the cluster now.
     pub(super) fn keep_plugins(&mut self, cluster: &ClusterRecord) {
         let of = self.kubernetes.as_ref().map(|kubernetes| (cluster.generation, kubernetes.made()));

@@ -1,6 +1,6 @@
 //! An `up` and the plugins of its spec, on a host in memory with agents that say what the test wants.
 
-use host_plugins::NodeNeed;
+use host_plugins::{Handover, NodeNeed};
 use k8sctl_proto::node::v1::{CniMode, Hello, StatusReport, StepState, StepStatus};
 use k8sctl_types::failure::Failure;
 
@@ -208,6 +208,33 @@ async fn a_living_cluster_is_handed_over_node_by_node_and_back() {
     assert_eq!(networks().await, ["", ""]);
     assert_eq!(state(&agent, &back).await, OperationState::Succeeded);
     assert_eq!(told(&agent, EventType::PodNetworkChanged).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_plugin_hears_which_nodes_have_not_made_way_for_its_pod_network() {
+    let agent = FakeHostAgent::new().await;
+    agent.begin(agent.generation(SPEC).await).await;
+    let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+    let mut open = sessions(&agent, &cluster);
+    let said = || agent.shared.plugins.handover(&cluster.id);
+    look(&mut task).await;
+    assert_eq!(said(), Some(Handover::default()), "none takes over");
+    drop(open.pop());
+    let begun = flannel().node.into_iter().map(|requirement| need("flannel", requirement.what, false));
+    agent.plugins.state().needs = begun.collect();
+    look(&mut task).await;
+    assert_eq!(mode(&open[0]), CniMode::Handover);
+    let waiting = vec![("worker".to_owned(), "its agent has no session".to_owned())];
+    assert_eq!(said(), Some(Handover { plugin: "flannel".to_owned(), waiting }));
+    let open = sessions(&agent, &cluster);
+    look(&mut task).await;
+    assert_eq!(said(), Some(Handover { plugin: "flannel".to_owned(), waiting: Vec::new() }));
+    // It was never ready, and is removed: the nodes have theirs back, and no pod has moved.
+    agent.plugins.state().needs = Vec::new();
+    look(&mut task).await;
+    assert!(open.iter().all(|session| mode(session) == CniMode::Unspecified));
+    assert_eq!(said(), Some(Handover::default()));
+    assert_eq!(told(&agent, EventType::PodNetworkChanged).await, Vec::<String>::new());
 }
 
 /// Its agent may be away for as long as it likes: its pods stay where they are.
