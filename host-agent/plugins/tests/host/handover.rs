@@ -63,7 +63,7 @@ async fn nothing_of_a_pod_network_is_written_before_every_node_has_made_way() {
     let needs = bench.host.node_requirements(&cluster).await.expect("it reads");
     assert_eq!((needs.len(), needs[0].was_ready), (1, false));
     assert_eq!(bench.remove("net").await.expect("it goes"), Vec::<String>::new());
-    assert_eq!(bench.host.node_requirements(&cluster).await.expect("it reads"), []);
+    assert!(bench.host.node_requirements(&cluster).await.expect("it reads").is_empty());
 
     // Added again it waits again; a host agent that is killed meanwhile goes on with waiting.
     kill_at("after-begin");
@@ -71,7 +71,7 @@ async fn nothing_of_a_pod_network_is_written_before_every_node_has_made_way() {
     assert!(was_killed() && matches!(ended, Ended::Failed(_)), "{ended:?}");
     bench.restart();
     bench
-        .keep_until("it waits for the node", async |bench| {
+        .keep_until("it waits for the node", async |bench: &Bench| {
             let now = blocking(bench).await;
             if now.as_deref() == Some("the nodes") {
                 say(bench, &["k8s-worker-1"]);
