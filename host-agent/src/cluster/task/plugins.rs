@@ -1,5 +1,6 @@
 //! A cluster's plugins: has those of its spec installed while an `up` runs, looks after all of them, tells nodes what they
-//! need, and restarts pods where another plugin brings the pod network from now on.
+//! need and the host of plugins how far nodes are with another pod network, and restarts pods where another plugin brings
+//! that from now on.
 
 use std::collections::BTreeSet;
 
