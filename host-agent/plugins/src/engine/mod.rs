@@ -2,7 +2,7 @@
 //! operation or look; never sees a plugin's process. Whether a plan may be applied at all was decided before, in
 //! `plugin-plan`; here it is only carried out.
 //!
-//! - `apply`: the whole of it in order: observe, preflight, stages, readiness, prune
+//! - `apply`: the whole of it in order: observe, preflight, and, once that is accepted, stages, readiness, prune
 //! - `observe`, `preflight`: what is there and whose, and what the server would say to each object; they write nothing
 //! - `write`, `secrets`: one object, with the values that nobody else sees
 //! - `gate`: kinds are served and webhooks answer before what needs them
@@ -52,7 +52,7 @@ use tokio::time::Instant;
 use crate::inventory::{Entry, Inventory, store_failure};
 use kinds::Kinds;
 
-pub use apply::{Applied, Consent};
+pub use apply::{Accepted, Applied, Consent};
 pub use correct::Corrected;
 pub use diff::{DiffAction, ObjectDiff};
 pub use look::{Look, Seen};

@@ -10,6 +10,7 @@ mod killed;
 mod kinds;
 mod life;
 mod quarantine;
+mod refused;
 mod remote;
 mod shelf;
 mod spec;
