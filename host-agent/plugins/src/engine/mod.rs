@@ -9,6 +9,7 @@
 //! - `wait`, `explain`: readiness and absence, with a deadline that names the blocking object and its reason
 //! - `look`, `correct`: what others changed since, and undoing it; `diff`: what an apply would change
 //! - `prune`, `remove`, `foreign`: deletes by UID, keeps what holds others' things or data
+//! - `absent`: what is not there, and what is only not served yet
 //! - `loss`: what a server may leave out of an object without loss
 //! - `kinds`, `request`, `retry`, `failures`: the API: which kinds, one request, which are made again, what failed
 //! - `progress`, `tell`: what others are told
@@ -16,6 +17,7 @@
 //! It is level-triggered: whatever was done by an operation that was interrupted, the same operation again ends in
 //! the same state.
 
+mod absent;
 mod apply;
 mod correct;
 mod diff;

@@ -242,7 +242,7 @@ impl Engine {
         };
         let mut said = String::new();
         loop {
-            let live = self.get(place, key).await?;
+            let live = self.find(key).await?.map(|(_, live)| live);
             let Some(live) = live.filter(|live| live["metadata"]["uid"] == uid) else {
                 self.progress.blocked(None);
                 return Ok(());

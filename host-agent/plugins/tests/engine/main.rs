@@ -117,6 +117,8 @@ async fn the_engine_keeps_its_rules() {
         removal::a_namespace_that_stays_says_which_pod_holds_it,
         removal::data_and_definitions_with_others_objects_are_kept,
         removal::a_namespace_that_ends_is_waited_for,
+        removal::a_kind_is_gone_when_its_definition_is_and_not_before,
+        removal::an_object_is_found_in_the_version_that_is_served_now,
     ];
     common::scenarios::run(&mut bench, &all).await;
 }

@@ -11,8 +11,10 @@ use serde_json::json;
 use crate::bench::{Bench, failure, wish};
 use crate::shelf::Data;
 
-const MORE: &str = "[[permission]]\ngroup = \"\"\nkind = \"ConfigMap\"\nnamespaces = [\"hello\", \"default\"]\n\
-                    verbs = [\"get\", \"create\", \"patch\", \"delete\"]\n";
+const MORE: &str = "[[permission]]\ngroup = \"\"\nkind = \"ConfigMap\"\nnamespaces = [\"hello\"]\n\
+                    verbs = [\"get\", \"create\", \"patch\", \"delete\"]\n\
+                    [[permission]]\ngroup = \"\"\nkind = \"ConfigMap\"\nnamespaces = [\"default\"]\n\
+                    names = [\"theirs\"]\nverbs = [\"get\", \"create\", \"patch\", \"delete\"]\n";
 
 fn with(data: Data, objects: &str) -> Data {
     Data { manifest: MORE, objects: objects.to_owned().leak(), ..data }
