@@ -37,6 +37,8 @@ mod remove;
 mod request;
 mod retry;
 mod secrets;
+#[cfg(test)]
+mod stub;
 mod tell;
 mod wait;
 mod write;

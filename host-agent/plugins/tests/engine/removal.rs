@@ -46,6 +46,29 @@ pub async fn what_is_not_ours_is_neither_changed_nor_deleted(bench: &mut Bench) 
     assert!(bench.live(&objects[0]).await.is_none());
 }
 
+pub async fn what_takes_the_place_of_ours_before_it_is_deleted_is_left_alone(bench: &mut Bench) {
+    let faults = Faults::none();
+    let mut races = bench.installation("races");
+    races.client = bench.cluster.client_with(&faults);
+    let map = config_map("default", "races", "1");
+    races.apply(&plan("races").object(map.clone()).checked()).await.expect("it installs");
+    faults.follow(|_, request| (request.method() == http::Method::DELETE).then_some(Fault::Held));
+    let replaces = async {
+        // Ours was looked at, and is about to be deleted.
+        faults.held().await;
+        bench.maps("default").delete("races", &DeleteParams::default()).await.expect("ours goes");
+        let theirs = bench.put(map.clone()).await;
+        faults.let_go();
+        theirs
+    };
+    let engine = races.engine();
+    let (removed, theirs) = tokio::join!(engine.remove(false), replaces);
+    assert!(removed.expect("ours is gone").kept.is_empty());
+    let left = bench.live(&map).await.expect("theirs is still there");
+    assert_eq!(left["metadata"]["uid"].as_str(), theirs.metadata.uid.as_deref());
+    assert!(races.inventory().entries().await.expect("they are read").is_empty());
+}
+
 /// A pod that people make; its namespace's account is there a moment after the namespace.
 async fn pod(bench: &Bench, namespace: &str, pod: Value) -> Api<Pod> {
     let accounts: Api<ServiceAccount> = Api::namespaced(bench.people().clone(), namespace);
@@ -142,6 +165,8 @@ pub async fn data_and_definitions_with_others_objects_are_kept(bench: &mut Bench
     bench.put(custom("keeps.example.org", "Pool", "default", "theirs", 1)).await;
 
     let kept = keeps.engine().remove(false).await.expect("it is removed").kept;
+    // The same again, by a host agent that was killed before it could tell.
+    assert_eq!(keeps.engine().remove(false).await.expect("again").kept, kept);
     let of = |start: &str| kept.iter().find(|line| line.starts_with(start)).expect("it is kept").as_str();
     assert_eq!(
         of("v1 PersistentVolumeClaim default/keeps"),
