@@ -1,5 +1,6 @@
 //! The real manifests of upstream projects, from an https server through the store onto a real API server, and away again.
-//! On the lab's old Kubernetes some are refused, before anything is written; on a newer one (`LAB_BUNDLE`) none may be.
+//! On the lab's old Kubernetes some are refused, before anything is written; on a newer one (`LAB_BUNDLE`) none may be. What
+//! every server refuses is the one file that is no manifest: a fragment, of which its own tool makes a whole object.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -81,6 +82,60 @@ const METALLB: Project = Project {
     next: ("controller:v0.16.1", "controller:v0.16.2"),
     without: ("ConfigMap", "metallb-excludel2"),
 };
+
+/// Rules in a schema, and fields to select by: the old server knows neither.
+const RULES: &str = "x-kubernetes-validations";
+const SELECTABLE: &str = "selectableFields";
+
+/// Which objects the old server does not take, and for which field of each.
+type Refused = &'static [(&'static str, &'static str)];
+
+const METALLB_AS_SHIPPED: Refused = &[
+    ("bgpadvertisements.metallb.io", RULES),
+    ("bgppeers.metallb.io", RULES),
+    ("servicebgpstatuses.metallb.io", RULES),
+    ("servicel2statuses.metallb.io", RULES),
+];
+
+/// Definitions alone: the project, how its files begin, what of them is refused.
+const NEWER: [(&str, &str, Refused); 3] = [
+    (
+        "external-secrets",
+        "external-secrets-crds",
+        &[
+            ("clusterpushsecrets.external-secrets.io", RULES),
+            ("clustersecretstores.external-secrets.io", RULES),
+            ("externalsecrets.external-secrets.io", SELECTABLE),
+            ("pushsecrets.external-secrets.io", RULES),
+            ("secretstores.external-secrets.io", RULES),
+        ],
+    ),
+    (
+        "cert-manager",
+        "cert-manager-crd-",
+        &[
+            ("certificaterequests.cert-manager.io", SELECTABLE),
+            ("certificates.cert-manager.io", SELECTABLE),
+            ("challenges.acme.cert-manager.io", SELECTABLE),
+            ("clusterissuers.cert-manager.io", RULES),
+            ("issuers.cert-manager.io", RULES),
+            ("orders.acme.cert-manager.io", SELECTABLE),
+        ],
+    ),
+    (
+        "gateway-api",
+        "gateway-api-",
+        &[
+            ("gatewayclasses.gateway.networking.k8s.io", RULES),
+            ("gateways.gateway.networking.k8s.io", RULES),
+            ("grpcroutes.gateway.networking.k8s.io", RULES),
+            ("httproutes.gateway.networking.k8s.io", RULES),
+        ],
+    ),
+];
+
+/// A Deployment without a selector, which kustomize fills in.
+const FRAGMENT: &str = "metrics-server-deployment.yaml";
 
 impl Bench {
     fn read(&self, file: &str) -> Vec<u8> {
@@ -173,25 +228,60 @@ impl Bench {
         assert!(installation.inventory().entries().await.expect("they are read").is_empty(), "{name}");
     }
 
-    /// Applies a plan that an old server does not take, or any server.
-    async fn is_refused(&self, name: &str, plan: &CheckedPlan) {
+    /// Applies a plan of whole manifests that only an old server does not take: for each of these definitions one line has
+    /// its kind and name, the path of the field, and the server's version.
+    async fn is_refused_by_the_old(&self, name: &str, plan: &CheckedPlan, expected: Refused) {
+        assert!(self.cluster.is_old(), "{name}: a newer server takes every manifest of whole objects");
+        let key = |definition: &str| format!("CustomResourceDefinition {definition}");
+        let expected: Vec<_> = expected.iter().map(|(definition, field)| (key(definition), *field)).collect();
+        self.is_refused(name, plan, &expected).await;
+    }
+
+    /// Nothing of it is written, and each object is named with its field, in one line.
+    async fn is_refused(&self, name: &str, plan: &CheckedPlan, expected: &[(String, &str)]) {
         let installation = Installation::new(&self.cluster, name);
         let writes = self.cluster.writes().await;
         let Err(refused) = installation.apply(plan).await else { panic!("{name} is taken") };
         assert_eq!(refused.id, "PLUGIN-OBJECT-INVALID", "{name}: {refused}");
         assert_eq!(self.cluster.writes().await, writes, "{name}: nothing is written");
         let version = &self.cluster.version;
-        let says_all = |line: &str| {
-            let object = plan.objects.iter().any(|planned| line.contains(&planned.key.to_string()));
-            line.contains(version.as_str()) && object && (line.contains("spec") || line.contains("metadata"))
-        };
-        assert!(
-            refused.evidence.lines().any(says_all),
-            "{name}: object, field and version: {}",
-            refused.evidence
-        );
+        for (object, field) in expected {
+            let says_all = |line: &&str| {
+                let is_it = line.split_once(object.as_str()).is_some_and(|(_, rest)| {
+                    rest.is_empty()
+                        || rest.starts_with(|next: char| !next.is_ascii_alphanumeric() && next != '.')
+                });
+                is_it
+                    && line.contains(version.as_str())
+                    && line.split_whitespace().any(|word| is_path(word, field))
+            };
+            let line = refused.evidence.lines().find(says_all);
+            assert!(line.is_some(), "{name}: {object}, {field} and {version}: {}", refused.evidence);
+        }
         println!("{name}: {}", refused.reason.chars().take(200).collect::<String>());
     }
+}
+
+/// Whether a word is the path of a field that ends with this one, or leads through it: `.spec.versions[name="v1"].schema` in
+/// the words of server-side apply, `spec.selector` in those of validation, `/spec/versions/0` in ours.
+fn is_path(word: &str, field: &str) -> bool {
+    let path = word.trim_start_matches(['[', '.', '/']);
+    let mut steps = path.split(['.', '/', '[', ':', ',']);
+    path.starts_with("spec") && (path.starts_with(field) || steps.any(|step| step == field))
+}
+
+#[test]
+fn a_path_is_known_in_the_words_of_all_who_tell_of_one() {
+    for word in [
+        ".spec.versions[name=\"v1\"].schema.openAPIV3Schema.properties.spec.x-kubernetes-validations:",
+        "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations/0/rule",
+        "spec.versions[0].schema.x-kubernetes-validations[0]:",
+    ] {
+        assert!(is_path(word, RULES), "{word}");
+    }
+    assert!(is_path(".spec.versions[name=\"v1\"].selectableFields:", SELECTABLE));
+    assert!(is_path("[spec.selector:", "spec.selector"));
+    assert!(!is_path("x-kubernetes-validations", RULES) && !is_path(".spec.versions:", RULES));
 }
 
 /// Everything that has a plugin's label, of every kind.
@@ -252,17 +342,13 @@ async fn metallb_comes_and_goes(bench: &mut Bench) {
 async fn metallb_as_shipped_needs_a_newer_server(bench: &mut Bench) {
     if bench.cluster.is_old() {
         let plan = bench.plan_of(&METALLB, bench.read(METALLB.file), None).await;
-        bench.is_refused("metallb-as-shipped", &plan).await;
+        bench.is_refused_by_the_old("metallb-as-shipped", &plan, METALLB_AS_SHIPPED).await;
     }
 }
 
 /// Definitions that use what the old server does not know.
 async fn newer_definitions_are_refused_before_any_write_or_taken(bench: &mut Bench) {
-    for (name, prefix) in [
-        ("external-secrets", "external-secrets-crds"),
-        ("cert-manager", "cert-manager-crd-"),
-        ("gateway-api", "gateway-api-"),
-    ] {
+    for (name, prefix, expected) in NEWER {
         let files = std::fs::read_dir(&bench.files).expect("a folder");
         let names = files.map(|file| file.expect("a file").file_name().to_string_lossy().into_owned());
         let mut files: Vec<String> = names.filter(|file| file.starts_with(prefix)).collect();
@@ -275,7 +361,7 @@ async fn newer_definitions_are_refused_before_any_write_or_taken(bench: &mut Ben
         }
         let whole = whole.checked();
         if bench.cluster.is_old() {
-            bench.is_refused(name, &whole).await;
+            bench.is_refused_by_the_old(name, &whole, expected).await;
             continue;
         }
         let installation = Installation::new(&bench.cluster, name);
@@ -287,13 +373,13 @@ async fn newer_definitions_are_refused_before_any_write_or_taken(bench: &mut Ben
     }
 }
 
-/// A fragment that only its own tool makes whole.
+/// It is no manifest of whole objects: no server takes it, however new.
 async fn a_fragment_is_refused_by_every_server(bench: &mut Bench) {
-    let file = "metrics-server-deployment.yaml";
-    let (wanted, body) = bench.fetched(file, bench.read(file), 1).await;
+    let (wanted, body) = bench.fetched(FRAGMENT, bench.read(FRAGMENT), 1).await;
     let account = common::plans::account("kube-system", "metrics-server");
     let plan = plan("metrics-server").object(account).remote(wanted, &body).checked();
-    bench.is_refused("metrics-server", &plan).await;
+    let deployment = "apps/v1 Deployment kube-system/metrics-server".to_owned();
+    bench.is_refused("metrics-server", &plan, &[(deployment, "spec.selector")]).await;
 }
 
 #[tokio::test]

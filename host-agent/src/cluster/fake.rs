@@ -256,7 +256,10 @@ impl FakePlugins {
 
     pub(crate) fn pinned(&self, name: &str) -> PinnedPlugin {
         let known = self.state().known.iter().find(|plugin| plugin.name == name).cloned();
-        known.unwrap_or_else(|| node_requirements::tests::pinned(name, Vec::new()))
+        known.unwrap_or_else(|| PinnedPlugin {
+            approved: self.state().unapproved.clone(),
+            ..node_requirements::tests::pinned(name, Vec::new())
+        })
     }
 }
 
@@ -266,8 +269,12 @@ impl ClusterPlugins for FakePlugins {
         let pinned: Vec<PinnedPlugin> = ask.wanted.iter().map(|plugin| self.pinned(&plugin.name)).collect();
         let state = self.state();
         let change = |action: ProposedAction, plugin: &str| {
-            let permissions =
-                if action == ProposedAction::Delete { Vec::new() } else { state.unapproved.clone() };
+            let agreed = ask.agreed.iter().find(|pinned| pinned.name == plugin);
+            let is_new = |line: &&String| agreed.is_none_or(|pinned| !pinned.approved.contains(*line));
+            let permissions: Vec<String> = match action {
+                ProposedAction::Delete => Vec::new(),
+                _ => state.unapproved.iter().filter(is_new).cloned().collect(),
+            };
             ProposedChange {
                 action,
                 plugin: plugin.to_owned(),

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::limits::{DEPTH, REMOTE_EVENTS};
+use crate::limits::{ALL_OBJECT_BYTES, DEPTH, REMOTE_EVENTS};
 
 /// Documents of a YAML stream or of JSON, empty ones left out. The error is a reason.
 pub fn documents(body: &[u8]) -> Result<Vec<Value>, String> {
@@ -22,6 +22,8 @@ pub fn documents(body: &[u8]) -> Result<Vec<Value>, String> {
             max_nodes: REMOTE_EVENTS,
             max_depth: DEPTH,
             max_documents: crate::limits::OBJECTS,
+            // Of one body. How much all of them are together is counted by whoever reads them.
+            max_total_scalar_bytes: ALL_OBJECT_BYTES,
             // Each stands for a whole tree: a few make a file that is larger than any memory.
             max_aliases: 0,
         },
@@ -89,6 +91,17 @@ mod tests {
             assert!(!why.is_empty() && !why.contains('\n'), "{why}");
         }
         documents(b"\xff\xfe").expect_err("no text");
+    }
+
+    #[test]
+    fn each_body_may_have_texts_of_its_own() {
+        let text = |bytes: usize| format!("a: {}\n", "x".repeat(bytes));
+        for _ in 0..5 {
+            let read = documents(text(15 << 20).as_bytes()).expect("YAML");
+            assert_eq!(read[0]["a"].as_str().map(str::len), Some(15 << 20));
+        }
+        let why = documents(text(ALL_OBJECT_BYTES + 1).as_bytes()).expect_err("a text that is too long");
+        assert!(!why.is_empty() && why.len() < 1000, "{}", why.len());
     }
 
     #[test]

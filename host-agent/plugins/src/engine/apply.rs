@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::meta::Ownership;
 use super::preflight::{Judged, Verdict, View};
+use super::prune::Doomed;
 use super::write::Written;
 use super::{Engine, READS, all_of, together};
-use crate::inventory::Bound;
+use crate::inventory::{Bound, Entry};
 
 /// In the order in which they are applied.
 const STAGES: [Stage; 7] = [
@@ -49,6 +50,15 @@ pub struct Applied {
     pub pruned: usize,
 }
 
+/// A plan that is not refused, and what is to be done with each object. Nothing of it is written yet.
+pub struct Accepted<'p> {
+    plan: &'p CheckedPlan,
+    work: Vec<Judged<'p>>,
+    doomed: Doomed,
+    /// When all of it has to be ready.
+    deadline: Instant,
+}
+
 /// An object as it was after its write, or as it was found: whether it changed since is told by `fields`.
 struct Settled {
     key: ObjectKey,
@@ -65,10 +75,22 @@ impl Settled {
 impl Engine {
     /// Brings the plan onto the cluster and waits until all of it is ready. The inventory holds every key already.
     pub async fn apply(&self, plan: &CheckedPlan, consent: Consent) -> Result<Applied, Failure> {
-        let deadline = Instant::now() + self.limits.ready;
         let entries = self.entries().await?;
-        let doomed = self.plan_prune(plan, &entries, consent)?;
-        let seen = self.observe(plan, &entries, true).await?;
+        let accepted = self.prepare(plan, &entries, consent).await?;
+        self.carry_out(accepted).await
+    }
+
+    /// Everything for which the plan as a whole can be refused: too many deletions, objects of others, what the server says
+    /// to each object. Writes nothing; the inventory need not hold its keys yet. `entries`: what that has.
+    pub async fn prepare<'p>(
+        &self,
+        plan: &'p CheckedPlan,
+        entries: &'p [Entry],
+        consent: Consent,
+    ) -> Result<Accepted<'p>, Failure> {
+        let deadline = Instant::now() + self.limits.ready;
+        let doomed = self.plan_prune(plan, entries, consent)?;
+        let seen = self.observe(plan, entries, true).await?;
         let foreign = seen.iter().filter(|seen| seen.whose == Ownership::Foreign);
         let foreign: Vec<String> = foreign.map(|seen| seen.planned.key.to_string()).collect();
         if !foreign.is_empty() && !consent.adopt {
@@ -76,7 +98,12 @@ impl Engine {
         }
         let view = View::of(plan, &seen, consent);
         let work = self.preflight(seen, &view).await?;
+        Ok(Accepted { plan, work, doomed, deadline })
+    }
 
+    /// Writes what was accepted and waits until all of it is ready. The inventory holds every key by now.
+    pub async fn carry_out(&self, accepted: Accepted<'_>) -> Result<Applied, Failure> {
+        let Accepted { plan, work, doomed, deadline } = accepted;
         (self.points)("before-first-write");
         let to_do = work.iter().filter(|one| one.is_to_do()).count();
         if to_do > 0 {

@@ -3,20 +3,26 @@
 //! foreign.
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroup, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8sctl_types::failure::Failure;
 use kube::api::ListParams;
 use kube::core::discovery::ApiResource;
 use plugin_plan::ObjectKey;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
+use super::absent::{definition_key, is_established, served_versions};
+use super::kinds::Served;
 use super::request::{Place, Trouble};
 use super::{Engine, READS, all_of};
 use crate::inventory::Entry;
 
 /// Objects that are named.
 const NAMED: usize = 5;
+/// Between two looks for kinds that are defined and not served.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Names of foreign objects in a namespace, `ConfigMap notes`. `accounts`: those that were ours there, whose tokens
@@ -26,9 +32,21 @@ impl Engine {
         namespace: &str,
         accounts: &BTreeSet<&str>,
     ) -> Result<Vec<String>, Failure> {
-        let resources = match self.listable().await {
-            Ok(resources) => resources,
-            Err(trouble) => return Ok(vec![format!("what cannot be listed ({})", trouble.message())]),
+        let deadline = Instant::now() + self.limits.kind;
+        let resources = loop {
+            let (resources, known) = match self.listable().await {
+                Ok(listable) => listable,
+                Err(trouble) => return Ok(vec![format!("what cannot be listed ({})", trouble.message())]),
+            };
+            let unlisted = self.unlisted(&known).await?;
+            if unlisted.is_empty() {
+                break resources;
+            }
+            if Instant::now() >= deadline {
+                let unlisted = some_of(&unlisted);
+                return Ok(vec![format!("what cannot be listed ({unlisted}: defined, and not served now)")]);
+            }
+            sleep(LOOK).await;
         };
         let mut asked = Vec::with_capacity(resources.len());
         for resource in &resources {
@@ -53,33 +71,64 @@ impl Engine {
         let params = ListParams::default();
         match self.tried(&key, || place.list_typed_metadata(&params)).await {
             Ok(items) => Ok(items.into_iter().map(|item| item.metadata).collect()),
-            Err(trouble) if matches!(trouble.code(), 404 | 405) => Ok(Vec::new()),
-            Err(trouble) => Err(self.request_failure(&key, "list", &trouble)),
+            Err(trouble) if trouble.is_absent() || trouble.code() == 405 => Ok(Vec::new()),
+            Err(trouble) => {
+                // It may have gone since it was listed.
+                if trouble.is_not_served() && self.definition_of(&key).await?.is_none() {
+                    return Ok(Vec::new());
+                }
+                Err(self.request_failure(&key, "list", &trouble))
+            }
         }
     }
 
-    /// Kinds that live in namespaces and can be listed and deleted, each in one version.
-    async fn listable(&self) -> Result<Vec<ApiResource>, Trouble> {
+    /// Kinds that live in namespaces and can be listed and deleted, each in one version; and all kinds that there are,
+    /// `pools.example.org`.
+    async fn listable(&self) -> Result<(Vec<ApiResource>, HashSet<String>), Trouble> {
         let groups = self.once(async { self.client.list_api_groups().await.map_err(Trouble::from) }).await?;
-        let preferred = |group: APIGroup| {
-            let version = group.preferred_version.or(group.versions.into_iter().next())?.version;
-            Some((group.name, version))
-        };
         let mut versions = vec![(String::new(), "v1".to_owned())];
-        versions.extend(groups.groups.into_iter().filter_map(preferred));
+        for group in groups.groups {
+            let preferred = group.preferred_version.map(|one| one.version);
+            let mut all: Vec<String> = group.versions.into_iter().map(|one| one.version).collect();
+            all.sort_by_key(|version| Some(version) != preferred.as_ref());
+            versions.extend(all.into_iter().map(|version| (group.name.clone(), version)));
+        }
         let mut asked = Vec::with_capacity(versions.len());
         for (group, version) in &versions {
-            asked.push(self.once(self.list_kinds(group, version)));
+            asked.push(self.kinds_now(group, version));
         }
-        let mut resources = Vec::new();
-        for kinds in all_of(READS, asked).await? {
-            let can = |verbs: &[String], verb: &str| verbs.iter().any(|one| one == verb);
-            let usable = kinds.into_iter().filter(|served| {
-                served.namespaced && can(&served.verbs, "list") && can(&served.verbs, "delete")
-            });
-            resources.extend(usable.map(|served| served.resource));
+        let (mut resources, mut known) = (Vec::new(), HashSet::new());
+        for served in all_of(READS, asked).await?.into_iter().flatten() {
+            let Served { resource, namespaced, verbs } = served;
+            let can = |verb: &str| verbs.iter().any(|one| one == verb);
+            let is_new = known.insert(format!("{}.{}", resource.plural, resource.group));
+            if is_new && namespaced && can("list") && can("delete") {
+                resources.push(resource);
+            }
         }
-        Ok(resources)
+        Ok((resources, known))
+    }
+
+    /// The kinds of a group version, which may have gone since it was told of: what is defined is missed by its definition.
+    async fn kinds_now(&self, group: &str, version: &str) -> Result<Vec<Served>, Trouble> {
+        match self.once(self.list_kinds(group, version)).await {
+            Err(trouble) if trouble.code() == 404 => Ok(Vec::new()),
+            answer => answer,
+        }
+    }
+
+    /// Definitions of kinds that live in namespaces, and that are not among those that are known.
+    async fn unlisted(&self, known: &HashSet<String>) -> Result<Vec<String>, Failure> {
+        let (place, mut names) = self.definitions().await?;
+        names.retain(|name| !known.contains(name));
+        let mut unlisted = Vec::new();
+        for name in names {
+            let definition = self.get(&place, &definition_key(&name)).await?;
+            if definition.is_some_and(|definition| has_objects_in_namespaces(&definition)) {
+                unlisted.push(name);
+            }
+        }
+        Ok(unlisted)
     }
 
     /// Objects of a definition's kind that are not in the inventory, `hello/pool`.
@@ -91,11 +140,7 @@ impl Engine {
         let text = |pointer: &str| {
             definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
-        let served = versions.into_iter().flatten().find(|version| version["served"] == true);
-        let Some(version) = served.and_then(|version| version["name"].as_str()) else {
-            return Ok(Vec::new());
-        };
+        let Some(version) = served_versions(definition).first().copied() else { return Ok(Vec::new()) };
         let mut key = ObjectKey {
             group: text("/spec/group"),
             version: version.to_owned(),
@@ -125,10 +170,10 @@ impl Engine {
     }
 }
 
-/// Whether a definition's kind was served once, so that there may be objects of it.
-fn is_established(definition: &Value) -> bool {
-    let conditions = definition.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|one| one["type"] == "Established" && one["status"] == "True")
+/// Whether there may be objects of a definition in a namespace.
+fn has_objects_in_namespaces(definition: &Value) -> bool {
+    let is_namespaced = definition["spec"]["scope"] == "Namespaced";
+    is_namespaced && is_established(definition) && !served_versions(definition).is_empty()
 }
 
 /// The first few, and how many more.
@@ -208,11 +253,17 @@ mod tests {
 
     #[test]
     fn of_a_kind_that_was_served_there_may_be_objects() {
-        let definition = |status: &str| {
+        let definition = |scope: &str, served: bool, status: &str| {
             let accepted = serde_json::json!({"type": "NamesAccepted", "status": "True"});
-            serde_json::json!({"status": {"conditions": [accepted, {"type": "Established", "status": status}]}})
+            serde_json::json!({
+                "spec": {"scope": scope, "versions": [{"name": "v1", "served": served}]},
+                "status": {"conditions": [accepted, {"type": "Established", "status": status}]},
+            })
         };
-        assert!(is_established(&definition("True")) && !is_established(&definition("False")));
+        assert!(has_objects_in_namespaces(&definition("Namespaced", true, "True")));
+        assert!(!has_objects_in_namespaces(&definition("Cluster", true, "True")));
+        assert!(!has_objects_in_namespaces(&definition("Namespaced", false, "True")));
+        assert!(!has_objects_in_namespaces(&definition("Namespaced", true, "False")));
         assert!(!is_established(&Value::Null));
     }
 

@@ -2,13 +2,14 @@
 //! operation or look; never sees a plugin's process. Whether a plan may be applied at all was decided before, in
 //! `plugin-plan`; here it is only carried out.
 //!
-//! - `apply`: the whole of it in order: observe, preflight, stages, readiness, prune
+//! - `apply`: the whole of it in order: observe, preflight, and, once that is accepted, stages, readiness, prune
 //! - `observe`, `preflight`: what is there and whose, and what the server would say to each object; they write nothing
 //! - `write`, `secrets`: one object, with the values that nobody else sees
 //! - `gate`: kinds are served and webhooks answer before what needs them
 //! - `wait`, `explain`: readiness and absence, with a deadline that names the blocking object and its reason
 //! - `look`, `correct`: what others changed since, and undoing it; `diff`: what an apply would change
 //! - `prune`, `remove`, `foreign`: deletes by UID, keeps what holds others' things or data
+//! - `absent`: what is not there, and what is only not served yet
 //! - `loss`: what a server may leave out of an object without loss
 //! - `kinds`, `request`, `retry`, `failures`: the API: which kinds, one request, which are made again, what failed
 //! - `progress`, `tell`: what others are told
@@ -16,6 +17,7 @@
 //! It is level-triggered: whatever was done by an operation that was interrupted, the same operation again ends in
 //! the same state.
 
+mod absent;
 mod apply;
 mod correct;
 mod diff;
@@ -35,6 +37,8 @@ mod remove;
 mod request;
 mod retry;
 mod secrets;
+#[cfg(test)]
+mod stub;
 mod tell;
 mod wait;
 mod write;
@@ -52,7 +56,7 @@ use tokio::time::Instant;
 use crate::inventory::{Entry, Inventory, store_failure};
 use kinds::Kinds;
 
-pub use apply::{Applied, Consent};
+pub use apply::{Accepted, Applied, Consent};
 pub use correct::Corrected;
 pub use diff::{DiffAction, ObjectDiff};
 pub use look::{Look, Seen};

@@ -260,7 +260,7 @@ impl Engine {
         }
         if trouble.is_invalid() {
             let said = told(&planned.object, trouble);
-            return Err(Refusal::Invalid(vec![format!("{} does not take {key}: {said}", self.kubernetes)]));
+            return Err(Refusal::Invalid(invalid_lines(&self.kubernetes, key, &said)));
         }
         if trouble.code() == 404 && trouble.message().contains("namespaces") {
             let namespace = &key.namespace;
@@ -379,4 +379,53 @@ pub(super) fn is_as_seen(seen: &Observed<'_>, live: &Meta) -> bool {
         && entry.applied_sha256 == seen.planned.sha256
         && entry.seen_version == live.version
         && !holds_secrets(&seen.planned.object)
+}
+
+/// What a server says of an object that it does not take: one line where it names one field, and a line for each of several,
+/// which it tells in lines of their own.
+fn invalid_lines(kubernetes: &str, key: &ObjectKey, said: &str) -> Vec<String> {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = |said: &str| format!("{kubernetes} does not take {key}: {}", words(said));
+    // failed to create typed patch object: errors:
+    let Some((_, fields)) = said.split_once('\n').filter(|(head, _)| head.trim_end().ends_with("errors:"))
+    else {
+        return vec![line(said)];
+    };
+    let fields: Vec<&str> = fields.lines().filter(|field| !field.trim().is_empty()).collect();
+    let mut lines: Vec<String> = fields.iter().take(NAMED).copied().map(line).collect();
+    if fields.len() > NAMED {
+        lines.push(format!("and {} more fields of {key}", fields.len() - NAMED));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_field_that_a_server_does_not_take_has_a_line_with_object_and_version() {
+        let key = ObjectKey {
+            group: "apps".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "n".to_owned(),
+            name: "d".to_owned(),
+        };
+        let lines = |said: &str| invalid_lines("v1.20.2", &key, said);
+        let one = "failed to create typed patch object: .spec.a: field not declared in schema";
+        assert_eq!(lines(one), [format!("v1.20.2 does not take apps/v1 Deployment n/d: {one}")]);
+        let several = "failed to create typed patch object: errors:\n  .spec.a: field not declared in schema\n  .spec.b: \
+                       field not declared in schema";
+        let field = |name: &str| {
+            format!(
+                "v1.20.2 does not take apps/v1 Deployment n/d: .spec.{name}: field not declared in schema"
+            )
+        };
+        assert_eq!(lines(several), [field("a"), field("b")]);
+        let many: String = (0..9).map(|number| format!("\n  .spec.f{number}: no")).collect();
+        let many = lines(&format!("errors:{many}"));
+        assert_eq!((many.len(), many[5].as_str()), (6, "and 4 more fields of apps/v1 Deployment n/d"));
+        assert_eq!(lines("it is\n  wrong"), ["v1.20.2 does not take apps/v1 Deployment n/d: it is wrong"]);
+    }
 }

@@ -139,8 +139,7 @@ impl Engine {
         entries: &[Entry],
         purge: bool,
     ) -> Result<Option<String>, Failure> {
-        let Some(place) = self.served(&entry.key).await? else { return Ok(None) };
-        if let Some(live) = self.get(&place, &entry.key).await? {
+        if let Some((_, live)) = self.find(&entry.key).await? {
             let foreign = self.foreign_of_kind(&live, entries).await?;
             if !foreign.is_empty() && !purge {
                 return Ok(Some(format!("others have objects of it: {}", some_of(&foreign))));
@@ -196,17 +195,11 @@ impl Engine {
     /// delete.
     async fn take_away_one(&self, entry: &Entry) -> Result<bool, Failure> {
         let key = &entry.key;
-        // Without its definition a kind has no objects.
-        let Some(place) = self.served(key).await? else {
+        let Some((place, live)) = self.find(key).await? else {
             self.forget(entry).await?;
             return Ok(false);
         };
-        let live = self.get(&place, key).await?;
-        let meta = live.as_ref().map(|live| self.meta_of(live));
-        let (Some(live), Some(meta)) = (live, meta) else {
-            self.forget(entry).await?;
-            return Ok(false);
-        };
+        let meta = self.meta_of(&live);
         if decide_ownership(Some(entry), Some(&meta)) == Ownership::Foreign {
             self.say(format!("left {key}: it is not the one that this plugin made"));
             self.forget(entry).await?;

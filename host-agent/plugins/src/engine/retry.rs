@@ -152,8 +152,11 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use kube::core::response::{Status, StatusCause, StatusDetails};
 
+    use super::super::{Limits, stub};
     use super::*;
 
     fn refused(code: u16, reason: &str, message: &str) -> Trouble {
@@ -203,6 +206,31 @@ mod tests {
         ] {
             assert_eq!(decide_retry(&trouble, new), again, "{trouble:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn two_reasons_that_take_turns_end_all_the_same() {
+        let soon = Duration::from_millis(300);
+        let limits = Limits { ready: soon, webhook: soon, ..Limits::default() };
+        let engine = stub::engine(limits, |_| stub::absent());
+        let asked = AtomicU32::new(0);
+        let ask = || {
+            let trouble = match asked.fetch_add(1, Ordering::SeqCst) % 2 {
+                0 => refused(500, "InternalError", "failed calling webhook \"x\": connection refused"),
+                _ => with_cause(403, "NamespaceTerminating", 0),
+            };
+            async move { Err::<(), Trouble>(trouble) }
+        };
+        let key = ObjectKey {
+            group: String::new(),
+            version: "v1".to_owned(),
+            kind: "ConfigMap".to_owned(),
+            namespace: "n".to_owned(),
+            name: "a".to_owned(),
+        };
+        let tried = timeout(Duration::from_secs(60), engine.tried(&key, ask)).await;
+        tried.expect("it ends").expect_err("nothing of it helps");
+        assert!(asked.load(Ordering::SeqCst) >= 3, "each has its time");
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl Engine {
         };
         let mut said = String::new();
         loop {
-            let live = self.get(place, key).await?;
+            let live = self.find(key).await?.map(|(_, live)| live);
             let Some(live) = live.filter(|live| live["metadata"]["uid"] == uid) else {
                 self.progress.blocked(None);
                 return Ok(());
@@ -294,4 +294,66 @@ pub(super) fn is_ready_when_there(plan: &CheckedPlan, planned: &Planned) -> bool
     let context = ReadyContext { generation: None, waits_for_consumer: false, may_be_empty: false };
     !may_waver(&planned.key)
         && decide_ready(&planned.key, &planned.object, &plan.readiness, &context) == Readiness::Ready
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use plugin_plan::Stage;
+    use serde_json::json;
+
+    use super::super::{Limits, stub};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_wavers_until_the_deadline_is_not_ready() {
+        const PATH: &str = "/apis/apps/v1/namespaces/n/deployments/wavers";
+        let looks = AtomicUsize::new(0);
+        let limits = Limits { stable: Duration::from_millis(10), ..Limits::default() };
+        // Available at every other look: whenever it is waited for, and never when it is looked at again.
+        let engine = stub::engine(limits, move |request| match request.uri().path() {
+            "/apis/apps/v1" => stub::kind("apps/v1", "Deployment", "deployments"),
+            PATH => {
+                let available = 1 - looks.fetch_add(1, Ordering::SeqCst) % 2;
+                let status = json!({"replicas": 1, "updatedReplicas": 1, "availableReplicas": available});
+                let metadata =
+                    json!({"name": "wavers", "namespace": "n", "uid": "u", "resourceVersion": "1"});
+                (
+                    200,
+                    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "status": status}),
+                )
+            }
+            _ => stub::absent(),
+        });
+        let key = ObjectKey {
+            group: "apps".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "n".to_owned(),
+            name: "wavers".to_owned(),
+        };
+        let planned = Planned {
+            key,
+            object: json!({}),
+            stage: Stage::Workloads,
+            handling: Default::default(),
+            sha256: String::new(),
+        };
+        let plan = CheckedPlan {
+            plugin: "hello".to_owned(),
+            version: "1.0.0".to_owned(),
+            objects: vec![planned],
+            readiness: Vec::new(),
+            node: Vec::new(),
+            secrets: Vec::new(),
+            sha256: String::new(),
+        };
+        let all: Vec<&Planned> = plan.objects.iter().collect();
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let waited = timeout(Duration::from_secs(30), engine.wait_ready(&plan, &all, deadline, true)).await;
+        let failure = waited.expect("it ends").expect_err("it wavers");
+        assert_eq!(failure.id, "PLUGIN-NOT-READY", "{failure}");
+        assert!(failure.reason.contains("apps/v1 Deployment n/wavers is not ready"), "{failure}");
+    }
 }

@@ -1,6 +1,8 @@
-//! What an operation does once it is known: manifests, the one transaction, secrets, nodes that make way, the cluster, and at
-//! the end what the plugin itself says of it. Between any two of these the host agent may be killed: from the transaction
-//! on, the same goes on from what is stored, and needs no process to plan it again.
+//! What an operation does once it is known: manifests, secrets, what the cluster would say to all of it, the one
+//! transaction, nodes that make way, the cluster, and at the end what the plugin itself says of it. What is refused is
+//! refused before the transaction, so that an installed plugin is what it was, and is looked after. Between any two of these
+//! the host agent may be killed: from the transaction on, the same goes on from what is stored, and needs no process to plan
+//! it again.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +21,7 @@ use super::outcome::Lift;
 use super::running::{Asked, Claim, Claimed};
 use super::wish::{ClusterAccess, Ended};
 use super::{PluginHost, Whose, stored_badly};
-use crate::engine::{Consent, Engine, Limits, Progress};
+use crate::engine::{Accepted, Consent, Engine, Limits, Progress};
 use crate::records::{Install, NewOperation, OperationKind, Place, deadline_ms, time_of};
 use crate::status::PluginState;
 use crate::vault;
@@ -41,6 +43,19 @@ struct Complete {
     config: Value,
     plan_sha256: String,
     ask_sha256: String,
+}
+
+/// What an operation works with.
+struct Work<'a> {
+    access: &'a ClusterAccess,
+    engine: &'a Engine,
+    plan: &'a CheckedPlan,
+    /// `None`: it is not at hand.
+    package: Option<&'a Package>,
+    progress: &'a Progress,
+    /// How long all of it may take, and when that is over.
+    time: Duration,
+    until: Instant,
 }
 
 impl PluginHost {
@@ -90,8 +105,22 @@ impl PluginHost {
         let plan = self.plan_of(place, install.target).await?;
         // Whatever time there was has passed while nobody worked on it.
         let left = install.deadline_ms.map(time_until).unwrap_or_default().max(self.inner.limits.ready);
+        let until = Instant::now() + left;
         let package = self.stored(&install.package_sha256).await.ok();
-        self.work_towards(access, &claim.progress, &install, &plan, package.as_ref(), left).await
+        let kind = install.operation.unwrap_or(OperationKind::Configure);
+        let consent = Consent {
+            adopt: install.adopt,
+            prune_many: install.prune_many,
+            keep_definitions: self.keeps_definitions(place, kind, install.revision, &plan).await,
+        };
+        self.secrets_are_there(place, &plan).await?;
+        let limits = Limits { ready: left, ..self.inner.limits };
+        let engine = self.engine(access, &place.plugin, limits, claim.progress.clone());
+        let entries = self.inventory(place).entries().await.map_err(stored_badly(place))?;
+        let accepted = engine.prepare(&plan, &entries, consent).await?;
+        let (package, progress) = (package.as_ref(), &claim.progress);
+        let work = Work { access, engine: &engine, plan: &plan, package, progress, time: left, until };
+        self.work_towards(work, accepted, &install).await
     }
 
     async fn begin_and_apply(
@@ -115,6 +144,15 @@ impl PluginHost {
 
         let turn = self.inner.memory.turn(place);
         let _turn = turn.lock().await;
+        let revision = self.install(place).await?.map_or(0, |install| install.revision);
+        let keep_definitions = self.keeps_definitions(place, kind, revision, &plan).await;
+        let consent = Consent { adopt, prune_many, keep_definitions };
+        let until = Instant::now() + deadline;
+        self.secrets_are_there(place, &plan).await?;
+        let limits = Limits { ready: deadline, ..self.inner.limits };
+        let engine = self.engine(access, &place.plugin, limits, claim.progress.clone());
+        let entries = self.inventory(place).entries().await.map_err(stored_badly(place))?;
+        let accepted = engine.prepare(&plan, &entries, consent).await?;
         let new = NewOperation {
             kind,
             origin,
@@ -146,8 +184,9 @@ impl PluginHost {
         self.changed();
         self.point("after-begin");
         let install = self.installed(place).await?;
-        let done =
-            self.work_towards(access, &claim.progress, &install, &plan, Some(&package), deadline).await?;
+        let (package, progress) = (Some(&package), &claim.progress);
+        let work = Work { access, engine: &engine, plan: &plan, package, progress, time: deadline, until };
+        let done = self.work_towards(work, accepted, &install).await?;
         Ok(Done { is_new: done.is_new || !target.is_current, ..done })
     }
 
@@ -175,35 +214,19 @@ impl PluginHost {
         }
     }
 
-    /// Everything behind the transaction. `time`: how long it may take until all is ready.
+    /// Everything behind the transaction.
     async fn work_towards(
         &self,
-        access: &ClusterAccess,
-        progress: &Progress,
+        work: Work<'_>,
+        accepted: Accepted<'_>,
         install: &Install,
-        plan: &CheckedPlan,
-        package: Option<&Package>,
-        time: Duration,
     ) -> Result<Done, Failure> {
-        let place = Place::new(&access.cluster_id, &install.plugin);
-        self.secrets_are_there(&place, plan).await?;
-        let until = Instant::now() + time;
+        let place = Place::new(&work.access.cluster_id, &install.plugin);
         let kind = install.operation.unwrap_or(OperationKind::Configure);
-        let mut limits = Limits { ready: time, ..self.inner.limits };
-        if self.takes_network_over(&place, install.revision, plan).await {
-            self.nodes_have_made_way(&place, progress, until, time).await?;
-            // What is left, in whole seconds, as it is told.
-            limits.ready = Duration::from_secs(until.saturating_duration_since(Instant::now()).as_secs());
+        if self.takes_network_over(&place, install.revision, work.plan).await {
+            self.nodes_have_made_way(&place, work.progress, work.until, work.time).await?;
         }
-        let engine = self.engine(access, &install.plugin, limits, progress.clone());
-        let keep_definitions = match kind {
-            OperationKind::RollBack => true,
-            // A rollback may have left later ones, which the revision that it led to does not have.
-            OperationKind::Configure => self.has_same_definitions(&place, install.revision, plan).await,
-            _ => false,
-        };
-        let consent = Consent { adopt: install.adopt, prune_many: install.prune_many, keep_definitions };
-        let applied = engine.apply(plan, consent).await?;
+        let applied = work.engine.carry_out(accepted).await?;
         tracing::info!(
             cluster.id = place.cluster_id,
             plugin.name = place.plugin,
@@ -213,7 +236,7 @@ impl PluginHost {
             "a plugin is applied"
         );
         self.point("after-apply");
-        let (state, said) = self.settle(access, install, package, &engine, plan, until).await?;
+        let (state, said) = self.settle(&work, install).await?;
         self.point("after-outputs");
         let is_new = applied.written + applied.pruned > 0;
         let message = match (said.is_empty(), is_new) {
@@ -225,7 +248,23 @@ impl PluginHost {
         let unused = unused.map_err(stored_badly(&place))?;
         let host = self.clone();
         task::blocking(move || host.forget_packages(&unused)).await;
-        Ok(Done { kind, version: plan.version.clone(), is_new })
+        Ok(Done { kind, version: work.plan.version.clone(), is_new })
+    }
+
+    /// Whether definitions that are there stay as they are.
+    async fn keeps_definitions(
+        &self,
+        place: &Place,
+        kind: OperationKind,
+        revision: u64,
+        plan: &CheckedPlan,
+    ) -> bool {
+        match kind {
+            OperationKind::RollBack => true,
+            // A rollback may have left later ones, which the revision that it led to does not have.
+            OperationKind::Configure => self.has_same_definitions(place, revision, plan).await,
+            _ => false,
+        }
     }
 
     /// Whether the plan has its definitions as the applied revision has them.
@@ -257,15 +296,8 @@ impl PluginHost {
     }
 
     /// Until the plugin is content with what it made, and what its dependents are told is kept.
-    async fn settle(
-        &self,
-        access: &ClusterAccess,
-        install: &Install,
-        package: Option<&Package>,
-        engine: &Engine,
-        plan: &CheckedPlan,
-        until: Instant,
-    ) -> Result<(PluginState, String), Failure> {
+    async fn settle(&self, work: &Work<'_>, install: &Install) -> Result<(PluginState, String), Failure> {
+        let &Work { access, engine, plan, package, until, .. } = work;
         let Some(package) = package else { return Ok((PluginState::Ready, String::new())) };
         loop {
             let Some(said) = self.judged(access, install, package, engine, plan).await? else {

@@ -293,10 +293,13 @@ impl PluginHost {
         let manifest = &package.manifest;
         let place = Place::new(ask.cluster_id.unwrap_or_default(), &manifest.name);
         let approval = manifest.approval();
-        let known = self.inner.records.approved(&place).await.map_err(stored_badly(&place))?;
+        let agreed = ask.agreed.iter().find(|pinned| pinned.name == manifest.name);
+        let mut known = self.inner.records.approved(&place).await.map_err(stored_badly(&place))?;
+        known.extend(agreed.into_iter().flat_map(|pinned| pinned.approved.iter().cloned()));
         let mut permissions = approval.beyond(&known);
-        let is_new = install.is_none_or(|install| install.package_sha256 != package.sha256);
-        if matches!(package.trust, Trust::Dev) && is_new {
+        let is_installed = install.is_some_and(|install| install.package_sha256 == package.sha256);
+        let is_agreed = agreed.is_some_and(|pinned| pinned.package_sha256 == package.sha256);
+        if matches!(package.trust, Trust::Dev) && !is_installed && !is_agreed {
             // What it may do may have been approved for another program.
             permissions.push(UNSIGNED.to_owned());
         }

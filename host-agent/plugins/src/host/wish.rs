@@ -222,6 +222,8 @@ pub struct SpecAsk<'a> {
     pub lock: &'a LockFile,
     /// Refuse what is not in it.
     pub locked: bool,
+    /// What was agreed to with the spec that the cluster has. It is approved, also where a plugin of it has not begun.
+    pub agreed: &'a [PinnedPlugin],
 }
 
 /// What the plugins of a cluster file would change.

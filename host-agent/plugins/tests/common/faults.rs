@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use kube::client::{Body, DynBody};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tower::{BoxError, Layer, Service};
 
 /// What becomes of a request.
@@ -27,6 +28,8 @@ pub enum Fault {
     Hang,
     /// The server does it, later.
     Slow(Duration),
+    /// The server does it when the test lets it go.
+    Held,
 }
 
 /// All that may pass by itself.
@@ -46,13 +49,26 @@ type Script = dyn Fn(usize, &http::Request<Body>) -> Option<Fault> + Send + Sync
 pub struct Faults {
     script: Arc<Mutex<Arc<Script>>>,
     asked: Arc<AtomicUsize>,
+    held: Arc<Semaphore>,
+    free: Arc<Semaphore>,
 }
 
 impl Faults {
     /// No fault at all.
     pub fn none() -> Self {
         let script: Arc<Script> = Arc::new(|_, _| None);
-        Self { script: Arc::new(Mutex::new(script)), asked: Arc::default() }
+        let none = || Arc::new(Semaphore::new(0));
+        Self { script: Arc::new(Mutex::new(script)), asked: Arc::default(), held: none(), free: none() }
+    }
+
+    /// Until a request is held.
+    pub async fn held(&self) {
+        self.held.acquire().await.expect("nobody closes it").forget();
+    }
+
+    /// Lets one that is held go.
+    pub fn let_go(&self) {
+        self.free.add_permits(1);
     }
 
     /// From now on: by the number of the request, from 0 on, and the request itself.
@@ -119,6 +135,15 @@ where
                 })
             }
             Some(Fault::Hang) => Box::pin(std::future::pending()),
+            Some(Fault::Held) => {
+                let asked = self.inner.call(request);
+                let (held, free) = (self.faults.held.clone(), self.faults.free.clone());
+                Box::pin(async move {
+                    held.add_permits(1);
+                    free.acquire().await?.forget();
+                    asked.await
+                })
+            }
             Some(Fault::Slow(delay)) => {
                 let asked = self.inner.call(request);
                 Box::pin(async move {

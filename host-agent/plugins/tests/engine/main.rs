@@ -114,9 +114,12 @@ async fn the_engine_keeps_its_rules() {
         gates::a_webhook_that_comes_up_late_is_waited_for,
         gates::a_webhook_that_never_answers_fails_before_its_objects,
         removal::what_is_not_ours_is_neither_changed_nor_deleted,
+        removal::what_takes_the_place_of_ours_before_it_is_deleted_is_left_alone,
         removal::a_namespace_that_stays_says_which_pod_holds_it,
         removal::data_and_definitions_with_others_objects_are_kept,
         removal::a_namespace_that_ends_is_waited_for,
+        removal::a_kind_is_gone_when_its_definition_is_and_not_before,
+        removal::an_object_is_found_in_the_version_that_is_served_now,
     ];
     common::scenarios::run(&mut bench, &all).await;
 }

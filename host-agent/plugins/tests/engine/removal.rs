@@ -5,10 +5,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::GroupVersionKind;
 use plugin_plan::Handling;
 use serde_json::{Value, json};
 
 use crate::Bench;
+use crate::common::faults::{Fault, Faults};
 use crate::common::plans::{claim, config_map, custom, definition, deployment, namespace, plan, service};
 use crate::common::scenarios::wait_for;
 
@@ -42,6 +44,29 @@ pub async fn what_is_not_ours_is_neither_changed_nor_deleted(bench: &mut Bench) 
     shared.apply(&plan("shared").object(objects[0].clone()).checked()).await.expect("it installs again");
     assert!(shared.engine().remove(true).await.expect("it is purged").kept.is_empty());
     assert!(bench.live(&objects[0]).await.is_none());
+}
+
+pub async fn what_takes_the_place_of_ours_before_it_is_deleted_is_left_alone(bench: &mut Bench) {
+    let faults = Faults::none();
+    let mut races = bench.installation("races");
+    races.client = bench.cluster.client_with(&faults);
+    let map = config_map("default", "races", "1");
+    races.apply(&plan("races").object(map.clone()).checked()).await.expect("it installs");
+    faults.follow(|_, request| (request.method() == http::Method::DELETE).then_some(Fault::Held));
+    let replaces = async {
+        // Ours was looked at, and is about to be deleted.
+        faults.held().await;
+        bench.maps("default").delete("races", &DeleteParams::default()).await.expect("ours goes");
+        let theirs = bench.put(map.clone()).await;
+        faults.let_go();
+        theirs
+    };
+    let engine = races.engine();
+    let (removed, theirs) = tokio::join!(engine.remove(false), replaces);
+    assert!(removed.expect("ours is gone").kept.is_empty());
+    let left = bench.live(&map).await.expect("theirs is still there");
+    assert_eq!(left["metadata"]["uid"].as_str(), theirs.metadata.uid.as_deref());
+    assert!(races.inventory().entries().await.expect("they are read").is_empty());
 }
 
 /// A pod that people make; its namespace's account is there a moment after the namespace.
@@ -140,6 +165,8 @@ pub async fn data_and_definitions_with_others_objects_are_kept(bench: &mut Bench
     bench.put(custom("keeps.example.org", "Pool", "default", "theirs", 1)).await;
 
     let kept = keeps.engine().remove(false).await.expect("it is removed").kept;
+    // The same again, by a host agent that was killed before it could tell.
+    assert_eq!(keeps.engine().remove(false).await.expect("again").kept, kept);
     let of = |start: &str| kept.iter().find(|line| line.starts_with(start)).expect("it is kept").as_str();
     assert_eq!(
         of("v1 PersistentVolumeClaim default/keeps"),
@@ -186,4 +213,96 @@ pub async fn a_namespace_that_ends_is_waited_for(bench: &mut Bench) {
     };
     let (applied, ()) = tokio::join!(ends.apply(&whole), frees);
     assert_eq!(applied.expect("it installs").written, 2);
+}
+
+/// Until the kind is served in this version, or is not any more.
+async fn wait_served(bench: &Bench, group: &str, version: &str, is_served: bool) {
+    let kind = GroupVersionKind::gvk(group, version, "Pool");
+    wait_for("discovery", async || {
+        let found = kube::discovery::pinned_kind(bench.people(), &kind).await.is_ok();
+        (found == is_served).then_some(())
+    })
+    .await;
+}
+
+pub async fn a_kind_is_gone_when_its_definition_is_and_not_before(bench: &mut Bench) {
+    let group = "lags.example.org";
+    let (kind, pool) = (definition(group, "Pool", "pools"), custom(group, "Pool", "default", "lags", 1));
+    // Another plugin's.
+    bench.put(kind.clone()).await;
+    wait_served(bench, group, "v1", true).await;
+    let faults = Faults::none();
+    let mut lags = bench.installation("lags");
+    lags.client = bench.cluster.client_with(&faults);
+    let wanted = plan("lags").object(pool.clone()).ready_when_there(&format!("{group}/v1"), "Pool").checked();
+    lags.apply(&wanted).await.expect("it installs");
+    let entries = async || lags.inventory().entries().await.expect("they are read").len();
+
+    // The server says that it is ready, and discovery does not have the kind.
+    let hide = |requests: usize| {
+        let path = format!("/apis/{group}/v1");
+        faults.follow(move |asked, request| {
+            (asked < requests && request.uri().path() == path).then_some(Fault::Answer(404, "NotFound"))
+        });
+    };
+    hide(usize::MAX);
+    let mut impatient = lags.clone();
+    impatient.limits.kind = Duration::from_secs(2);
+    let failure = impatient.engine().remove(false).await.expect_err("nobody can say whether it is there");
+    assert_eq!(failure.id, "PLUGIN-DEFINITION", "{failure}");
+    assert!(failure.reason.contains("its definition pools.lags.example.org is there"), "{failure}");
+    assert!(entries().await == 1 && bench.live(&pool).await.is_some());
+
+    // It comes a while later.
+    hide(12);
+    assert!(lags.engine().remove(false).await.expect("it is removed").kept.is_empty());
+    assert!(entries().await == 0 && bench.live(&pool).await.is_none());
+
+    // Objects of others that cannot be listed now hold their namespace.
+    let mut holds = bench.installation("holds-pools");
+    (holds.client, holds.limits.kind) = (lags.client.clone(), impatient.limits.kind);
+    hide(0);
+    holds.apply(&plan("holds-pools").object(namespace("holds-pools")).checked()).await.expect("it installs");
+    let theirs = custom(group, "Pool", "holds-pools", "theirs", 1);
+    bench.put(theirs.clone()).await;
+    for (requests, why) in [(usize::MAX, "pools.lags.example.org: defined"), (0, "Pool theirs")] {
+        hide(requests);
+        let kept = holds.engine().remove(false).await.expect("it is kept").kept;
+        assert!(kept.len() == 1 && kept[0].contains(why), "{why}: {kept:?}");
+    }
+    bench.api_of(&theirs).await.delete("theirs", &DeleteParams::default()).await.expect("it goes");
+    assert!(holds.engine().remove(false).await.expect("it is removed").kept.is_empty());
+
+    // With its definition go all objects, whoever looks.
+    lags.apply(&wanted).await.expect("it installs again");
+    let name = "pools.lags.example.org";
+    bench.api_of(&kind).await.delete(name, &DeleteParams::default()).await.expect("it begins to go");
+    wait_for("the definition to go", async || bench.live(&kind).await.is_none().then_some(())).await;
+    assert!(lags.engine().remove(false).await.expect("nothing is left to remove").kept.is_empty());
+    assert_eq!(entries().await, 0);
+}
+
+pub async fn an_object_is_found_in_the_version_that_is_served_now(bench: &mut Bench) {
+    let group = "moves.example.org";
+    let mut kind = definition(group, "Pool", "pools");
+    bench.put(kind.clone()).await;
+    wait_served(bench, group, "v1", true).await;
+    let moves = bench.installation("moves");
+    let mut pool = custom(group, "Pool", "default", "moves", 1);
+    let wanted =
+        plan("moves").object(pool.clone()).ready_when_there(&format!("{group}/v1"), "Pool").checked();
+    moves.apply(&wanted).await.expect("it installs");
+
+    let mut next = kind["spec"]["versions"][0].clone();
+    (next["name"], next["storage"]) = (json!("v2"), json!(false));
+    kind["spec"]["versions"][0]["served"] = json!(false);
+    kind["spec"]["versions"].as_array_mut().expect("versions").push(next);
+    bench.put(kind).await;
+    wait_served(bench, group, "v2", true).await;
+    wait_served(bench, group, "v1", false).await;
+    pool["apiVersion"] = json!(format!("{group}/v2"));
+    assert!(bench.live(&pool).await.is_some());
+    assert!(moves.engine().remove(false).await.expect("it is removed").kept.is_empty());
+    assert!(bench.live(&pool).await.is_none());
+    assert!(moves.inventory().entries().await.expect("they are read").is_empty());
 }

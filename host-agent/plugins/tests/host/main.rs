@@ -11,6 +11,7 @@ mod killed;
 mod kinds;
 mod life;
 mod quarantine;
+mod refused;
 mod remote;
 mod shelf;
 mod spec;

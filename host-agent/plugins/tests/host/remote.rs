@@ -35,6 +35,9 @@ async fn a_manifest_that_is_another_one_applies_nothing() {
     let offer = bench.offer(&add).await.expect("an offer");
     assert_eq!(offer.objects, ["v1 Namespace remote", "v1 ConfigMap remote/remote"]);
     assert!(offer.remarks.iter().any(|line| line.contains(PATH)), "{:?}", offer.remarks);
+    // Of half a plan no differences are shown.
+    let seen = bench.host.offer(&bench.access, &add, true).await.expect("it is looked at");
+    assert!(seen.diffs.is_empty() && seen.remarks == offer.remarks, "{:?}", seen.remarks);
 
     let elsewhere = upstream.serve("/elsewhere/all.yaml", Serving::Whole(BODY.into()));
     let writes = bench.cluster.writes().await;
@@ -64,4 +67,16 @@ async fn a_manifest_that_is_another_one_applies_nothing() {
     assert_eq!(bench.remove("remote").await.expect("it goes"), Vec::<String>::new());
     assert_eq!(bench.wish(&add).await.expect("it is added without a network").objects, 3);
     assert_eq!(upstream.asked().len(), asked);
+
+    // What it has differs in nothing; and with its manifest lost, what that holds is not taken for what is planned no more.
+    let same = wish(WishKind::Configure, "remote", None);
+    let seen = bench.host.offer(&bench.access, &same, true).await.expect("it is looked at");
+    assert_eq!((seen.diffs.len(), seen.remarks), (3, vec!["create 0, change 0, delete 0".to_owned()]));
+    for file in std::fs::read_dir(bench.shelf.at("manifests")).expect("the store") {
+        std::fs::remove_file(file.expect("a file").path()).expect("it is lost");
+    }
+    let seen = bench.host.offer(&bench.access, &same, true).await.expect("it is looked at");
+    assert!(seen.diffs.is_empty(), "{:?}", seen.diffs);
+    assert_eq!(seen.remarks[0], "2 objects, 0 of them new");
+    assert!(seen.remarks.len() == 2 && seen.remarks[1].contains(PATH), "{:?}", seen.remarks);
 }

@@ -3,8 +3,11 @@
 use host_plugins::{
     Converged, Gate, LockFile, PluginState, ProposedAction, SpecAsk, SpecProposal, WantedPlugin, WishKind,
 };
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8sctl_types::event::EventType;
 use k8sctl_types::spec::PluginSpec;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, failure, wish};
@@ -16,7 +19,7 @@ fn plugin(name: &str, config: Value) -> PluginSpec {
 
 async fn propose(bench: &Bench, wanted: &[PluginSpec], lock: &LockFile, locked: bool) -> SpecProposal {
     let (cluster_id, facts) = (Some(bench.access.cluster_id.as_str()), &bench.access.facts);
-    let ask = SpecAsk { cluster_id, facts, wanted, lock, locked };
+    let ask = SpecAsk { cluster_id, facts, wanted, lock, locked, agreed: &[] };
     bench.host.propose_spec(&ask).await.expect("a proposal")
 }
 
@@ -190,6 +193,57 @@ async fn one_that_fails_fails_once_in_each_attempt() {
 }
 
 #[tokio::test]
+async fn what_was_agreed_to_is_asked_for_once_also_where_nothing_of_it_has_begun() {
+    let taken = Data { namespace: "default", ..Data::new("taken") };
+    let made = Bench::start(async |shelf| vec![shelf.data("path/taken", &taken)]);
+    let Some(bench) = made.await else { return };
+    // Somebody has one of that name.
+    let maps: Api<ConfigMap> = Api::namespaced(bench.cluster.people.clone(), "default");
+    let map = json!({"metadata": {"name": "taken"}, "data": {"text": "theirs"}});
+    let map: ConfigMap = serde_json::from_value(map).expect("a map");
+    maps.create(&PostParams::default(), &map).await.expect("it is made");
+
+    let file = [plugin("taken", json!({}))];
+    let (proposal, wanted) = agree(&bench, &file).await;
+    assert_eq!(proposal.changes[0].permissions.len(), 1);
+    let (converged, _) = converge_all(&bench, &wanted, "up 1").await;
+    let (name, failure) = converged.failed.expect("it is somebody's");
+    assert_eq!((name.as_str(), failure.id.as_str()), ("taken", "PLUGIN-OBJECT-FOREIGN"), "{failure}");
+    let status = bench.status("taken").await.expect("the last try is told");
+    assert_eq!((status.state, status.revision, status.objects), (PluginState::Failed, 0, 0));
+    // In the same attempt it is told again, and not tried.
+    let runs = bench.runs("taken").await;
+    assert_eq!(converge(&bench, &wanted, "up 1").await.failed.map(|(_, failure)| failure), Some(failure));
+    assert_eq!(bench.runs("taken").await, runs);
+
+    // Nothing of it has begun, and what it asks for was approved with the spec.
+    let (cluster_id, facts) = (Some(bench.access.cluster_id.as_str()), &bench.access.facts);
+    let lock = LockFile::default();
+    let ask = SpecAsk { cluster_id, facts, wanted: &file, lock: &lock, locked: false, agreed: &[] };
+    let unknown = bench.host.propose_spec(&ask).await.expect("a proposal");
+    assert_eq!(unknown.changes[0].permissions.len(), 1);
+    let ask = SpecAsk { agreed: &proposal.pinned, ..ask };
+    let known = bench.host.propose_spec(&ask).await.expect("a proposal");
+    assert_eq!(changes(&known), [(ProposedAction::Create, "taken")]);
+    assert_eq!(known.changes[0].permissions, Vec::<String>::new());
+    // Whoever nobody vouches for was agreed to with the package.
+    let mine = [PluginSpec { source: Some(bench.shelf.at("next/mine")), ..plugin("mine", json!({})) }];
+    bench.shelf.data("next/mine", &Data::new("mine"));
+    let ask = SpecAsk { wanted: &mine, ..ask };
+    let first = bench.host.propose_spec(&ask).await.expect("a proposal");
+    assert!(first.changes[0].permissions.iter().any(|line| line.starts_with("UNSIGNED: ")), "{first:?}");
+    let ask = SpecAsk { agreed: &first.pinned, ..ask };
+    let again = bench.host.propose_spec(&ask).await.expect("a proposal");
+    assert_eq!(again.changes[0].permissions, Vec::<String>::new());
+    bench.shelf.data("other/mine", &Data { version: "0.2.0", ..Data::new("mine") });
+    let other = [PluginSpec { source: Some(bench.shelf.at("other/mine")), ..plugin("mine", json!({})) }];
+    let ask = SpecAsk { wanted: &other, ..ask };
+    let other = bench.host.propose_spec(&ask).await.expect("a proposal");
+    assert!(other.changes[0].permissions.iter().all(|line| line.starts_with("UNSIGNED: ")), "{other:?}");
+    assert_eq!(other.changes[0].permissions.len(), 1);
+}
+
+#[tokio::test]
 async fn mistakes_of_a_file_are_told_with_their_plugins() {
     let made = Bench::start(async |shelf| {
         vec![
@@ -228,6 +282,7 @@ async fn mistakes_of_a_file_are_told_with_their_plugins() {
         wanted: &[plugin("strict", json!({}))],
         lock: &LockFile::default(),
         locked: false,
+        agreed: &[],
     };
     let proposal = bench.host.propose_spec(&ask).await.expect("a proposal");
     assert_eq!(changes(&proposal), [(ProposedAction::Create, "strict")]);

@@ -65,6 +65,7 @@ pub async fn propose(
         wanted: &asked.spec.plugins,
         lock: &lock,
         locked: asked.file.locked,
+        agreed: asked.record.map(|record| record.plugins.as_slice()).unwrap_or_default(),
     };
     let proposal = shared.cluster_plugins.propose_spec(&ask).await?;
     let said = proposal.diagnostics.into_iter().map(|(plugin, it)| place(asked.lines, &plugin, it));

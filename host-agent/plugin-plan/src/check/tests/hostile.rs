@@ -96,14 +96,27 @@ fn more_than_anybody_plans_is_refused_at_once() {
     twice.plan.remotes.push(twice.plan.remotes[0].clone());
     twice.is_refused_for("it has 3000 objects with those of its manifests");
 
-    // Five of 15 MiB: each may be, together they are too much.
+    // Five of 15 MiB, nearly all of it one text: each may be, and is read with a budget of its own, so that the first four
+    // are no matter; with the fifth they are too much, and it is not read.
     let body = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{a: {}}}\n",
         "x".repeat(15 << 20)
     );
     let mut large = Fixture::shop().manifest_with(&body, |remote| remote.max_bytes = 16 << 20);
-    large.plan.remotes = vec![large.plan.remotes[0].clone(); 5];
-    large.is_refused_for("with it the manifests have more than 67108864 bytes together");
+    let one = large.plan.remotes[0].clone();
+    let url = |number: u32| format!("https://shop.example/manifests/v{number}.yaml");
+    let numbered = |number| RemoteManifest { url: url(number), ..one.clone() };
+    large.plan.remotes = (1..=5).map(numbered).collect();
+    let why = "with it the manifests have more than 67108864 bytes together";
+    large.is_refused_for(&format!("manifest {}: {why}", url(5)));
+    // Without it what is in them is looked at: none of them was refused for how much it is.
+    large.plan.remotes.truncate(4);
+    let said = large.refusal();
+    assert!(
+        said.starts_with("PLUGIN-REFUSED") && said.contains("v1 ConfigMap shop/a: planned twice"),
+        "{said}"
+    );
+    assert!(said.contains("larger than 1048576 bytes") && !said.contains("together"), "{said}");
 
     let mut remotes = Fixture::shop();
     remotes.plan.remotes = vec![RemoteManifest::default(); 33];

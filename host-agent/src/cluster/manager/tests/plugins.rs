@@ -61,6 +61,7 @@ async fn what_nobody_approved_takes_an_administrator_and_packages_are_kept_first
     let agent = FakeHostAgent::new().await;
     let manager = agent.start().await;
     agent.plugins.state().unapproved = vec!["create Pod in namespace hello".to_owned()];
+    agent.plugins.state().stuck = Some(("hello".to_owned(), "it has not begun".to_owned()));
     let file = spec_file(&with(HELLO), "cluster.toml");
     let apply = |yes: bool, by: Role| manager.apply(&file, "", yes, None, by);
     assert_eq!(refusal(apply(false, Role::Admin).await).id, "PLAN-CONSENT");
@@ -77,11 +78,16 @@ async fn what_nobody_approved_takes_an_administrator_and_packages_are_kept_first
     assert!(again.as_ref().is_ok_and(|applied| applied.attached), "{again:?}");
     assert_eq!(id(again), operation);
 
-    // Another config asks for nothing new.
-    agent.plugins.state().unapproved.clear();
+    // Another config asks for nothing new: what was approved with the spec is approved, although nothing has begun.
     let file = spec_file(&with("[plugins.hello]\nreplicas = 3\n"), "cluster.toml");
     let other = id(manager.apply(&file, "", true, None, Role::Operator).await);
     assert_ne!(other, operation);
+    // More than that takes an administrator again.
+    agent.plugins.state().unapproved.push("create Secret in namespace hello".to_owned());
+    let file = spec_file(&with("[plugins.hello]\nreplicas = 4\n"), "cluster.toml");
+    let failure = refusal(manager.apply(&file, "", true, None, Role::Operator).await);
+    assert_eq!(failure.id, "PLUGIN-APPROVE-ADMIN");
+    assert_eq!(failure.evidence, "create Secret in namespace hello");
 }
 
 #[tokio::test]
