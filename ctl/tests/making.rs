@@ -61,7 +61,8 @@ async fn a_plugin_that_is_data_is_made_tested_packed_and_signed() {
     assert!(out.contains("built greeter 0.1.0 in greeter/target/plugin"), "{out}");
     let before = std::fs::read_to_string(bench.path("greeter/target/plugin/plugin.toml")).unwrap();
     assert!(before.contains("package.json") && !before.contains("tests/valid"), "{before}");
-    bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(0);
+    let out = bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(0);
+    assert!(out.contains("/greeter/target/plugin"), "{out}");
 
     bench.k8sctl(&["plugin", "sign", "--new-key", "mine"]).await.expect(0);
     bench.k8sctl(&["plugin", "sign", "greeter", "--key", "mine"]).await.fails(1, &["source folder"]);

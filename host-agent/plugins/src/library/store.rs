@@ -50,7 +50,7 @@ impl Library {
             let next = "put the package back into the plugin path, and add or apply it again";
             failure("PLUGIN-UNKNOWN", &format!("package {short}"), reason, next)
         };
-        if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !is_digest(sha256) {
             return Err(lacking(format!("{sha256:?} is no digest of a package")));
         }
         let folder = self.place(sha256);
@@ -65,6 +65,15 @@ impl Library {
         }
         let reason = format!("{} has the digest {}", folder.join(MANIFEST).display(), package.sha256);
         Err(failure("PLUGIN-DIGEST", &package.manifest.name, reason, "add or apply the plugin again"))
+    }
+
+    /// Digests of all that lies in the store.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.inner.store).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut kept: Vec<_> = names.filter(|name| is_digest(name)).collect();
+        kept.sort();
+        kept
     }
 
     /// Forgets packages. One that is in use by somebody who has opened it stays readable for them.
@@ -135,7 +144,8 @@ impl Library {
         fs::File::open(&self.inner.store)?.sync_all()
     }
 
-    fn place(&self, sha256: &str) -> PathBuf {
+    /// Where the package of this digest lies, if it is there.
+    pub(crate) fn place(&self, sha256: &str) -> PathBuf {
         self.inner.store.join(sha256)
     }
 
@@ -151,6 +161,10 @@ impl Library {
             again";
         failure("PLUGIN-STORE", plugin, reason, next)
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// More than a package may have is not what was asked for: its digest will say so.
