@@ -22,7 +22,7 @@ const LIST: [&str; 3] = ["plugin", "list", "--all"];
 
 pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()> {
     let log = SimulatedLog { before: 10, pause: Duration::from_secs(1), bytes: 0 };
-    let (host, _fleet, _cluster) = super::small(programs, &[log])?;
+    let (host, _fleet, _cluster) = super::small(programs, &[log; 2])?;
     for number in 0..PLUGINS {
         package(&host.file("plugins"), &format!("service-{number}"))?;
     }
