@@ -141,7 +141,7 @@ async fn make_keys(context: &Context, file: &Path, args: &PluginSignArgs) -> Res
     let (file, public) = (file.display().to_string(), public.display().to_string());
     context.out.line(context.out.paint(styles::GOOD, visible(&format!("made {file} and {public}"))))?;
     context.out.line(visible(&format!("keep {file} to yourself; a host that has {public} in")))?;
-    context.out.line("/etc/k8s-myhome/plugin-keys.d trusts what it signs")?;
+    context.out.line("/etc/k8s-myhome/plugin-keys.d when its host agent starts trusts what it signs")?;
     Ok(Exit::Ok)
 }
 
