@@ -242,11 +242,11 @@ mod tests {
     #[test]
     fn without_a_sandbox_a_person_may_say_what_the_program_would() {
         let (manifest, context) = (manifest(), Context::without_command(Format::Table));
-        let mut build = Build::of(Path::new("my plugin"), &manifest);
+        let mut build = Build::of(Path::new("mine"), &manifest);
         build.program = Some(Path::new("p"));
         let lacking = |id| Failure::new(id, "plugin x", "there is no Landlock", "see that");
         let failure = with_another_way(lacking("PLUGIN-SANDBOX"), &context, &build);
-        let command = "k8sctl plugin build 'my plugin' --program p --schema FILE";
+        let command = "k8sctl plugin build mine --program p --schema FILE";
         assert!(failure.next_step.starts_with("see that; or "), "{failure:?}");
         assert!(failure.next_step.ends_with(command), "{failure:?}");
         assert_eq!(with_another_way(lacking("PLUGIN-CRASHED"), &context, &build), lacking("PLUGIN-CRASHED"));
