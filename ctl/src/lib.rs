@@ -20,7 +20,7 @@
 //! - [`dashboard`]: what is known of a cluster, and the two ways to look at it
 //! - [`kubeconfig`]: how a cluster's kubeconfig is merged into the user's
 //! - [`terminal`], [`output`], [`yaml`], [`table`]: how things are printed
-//! - [`ended`], [`exit`]: how a run ends
+//! - [`ended`], [`exit`]: how a run ends; [`signals`]: what ends it from outside
 //!
 //! Nothing here decides anything about clusters: that is the host agent's.
 
@@ -35,6 +35,7 @@ pub mod lock_file;
 pub mod moment;
 pub mod output;
 pub mod progress;
+pub mod signals;
 pub mod spec_file;
 pub mod table;
 pub mod terminal;

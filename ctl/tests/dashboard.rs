@@ -5,16 +5,12 @@
 mod fake;
 mod harness;
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use fake::{Answers, story};
-use harness::{Bench, DEADLINE, send};
+use harness::{Bench, DEADLINE, send, terminal};
 use k8sctl_types::failure::Failure;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -62,17 +58,7 @@ enum End {
 /// Runs it in a terminal, ends it when it shows this, and gives the exit code and all that it wrote.
 async fn in_a_terminal(bench: &Bench, shows: &str, end: End) -> (Option<i32>, String) {
     bench.listening().await;
-    let mut ours =
-        File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap());
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
-        .open(std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())))
-        .unwrap();
+    let (mut ours, theirs) = terminal();
     tcsetwinsize(&ours, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     let mut command = bench.command_in_a_session(&["dashboard"]);
     command.env("TERM", "xterm-256color").stdin(theirs.try_clone().unwrap());

@@ -6,11 +6,17 @@
 mod fake;
 mod harness;
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+
 use fake::story;
-use harness::Bench;
 use harness::programs::Workbench;
+use harness::{Bench, DEADLINE, terminal};
 use k8sctl_proto::control::v1::Diagnostic;
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{LocalModes, tcgetattr};
 use serde_json::Value;
+use tokio::time::timeout;
 
 /// From nothing to a signed file, and what was changed on the way is noticed.
 #[tokio::test]
@@ -55,7 +61,8 @@ async fn a_plugin_that_is_data_is_made_tested_packed_and_signed() {
     assert!(out.contains("built greeter 0.1.0 in greeter/target/plugin"), "{out}");
     let before = std::fs::read_to_string(bench.path("greeter/target/plugin/plugin.toml")).unwrap();
     assert!(before.contains("package.json") && !before.contains("tests/valid"), "{before}");
-    bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(0);
+    let out = bench.k8sctl(&["plugin", "verify", "greeter/target/plugin"]).await.expect(0);
+    assert!(out.contains("/greeter/target/plugin"), "{out}");
 
     bench.k8sctl(&["plugin", "sign", "--new-key", "mine"]).await.expect(0);
     bench.k8sctl(&["plugin", "sign", "greeter", "--key", "mine"]).await.fails(1, &["source folder"]);
@@ -144,6 +151,47 @@ async fn a_plugin_in_rust_builds_and_passes_all_tests_as_it_is() {
     std::fs::write(bench.path("my-service/src/main.rs"), "fn main() { nothing() }\n").unwrap();
     let run = bench.k8sctl(&["plugin", "build", "my-service"]).await;
     run.fails(1, &["error PLUGIN-BUILD: plugin my-service: cargo could not build it", "nothing"]);
+}
+
+/// The shell that comes back is one in which what is typed can be seen.
+#[tokio::test]
+async fn the_terminal_shows_what_is_typed_again_however_the_question_for_a_password_ends() {
+    const QUESTIONS: [&str; 2] = ["password for the new key", "the same again"];
+    let echoes = |terminal: &File| tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+    for (signal, code) in [(None, 0), (Some(Signal::INT), 130), (Some(Signal::TERM), 130)] {
+        let bench = Bench::new(story::answers());
+        let (key, public) = (bench.path("mine"), bench.path("mine.pub"));
+        let (mut ours, theirs) = terminal();
+        assert!(echoes(&ours));
+        let mut command = bench.command(&["plugin", "sign", "--new-key", &key.display().to_string()]);
+        command.env("TERM", "dumb").stdin(theirs.try_clone().unwrap());
+        command.stdout(theirs.try_clone().unwrap()).stderr(theirs);
+        let mut child = command.spawn().unwrap();
+        // It keeps the terminal's other side open.
+        drop(command);
+        let pid = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+        let said = tokio::task::spawn_blocking(move || {
+            let (mut said, mut buffer, mut asked) = (Vec::new(), [0; 4096], 0);
+            // EIO is how the end of a terminal's other side is told.
+            while let Ok(count @ 1..) = ours.read(&mut buffer) {
+                said.extend_from_slice(&buffer[..count]);
+                if asked < QUESTIONS.len() && String::from_utf8_lossy(&said).contains(QUESTIONS[asked]) {
+                    asked += 1;
+                    match signal {
+                        Some(signal) => kill_process(pid, signal).unwrap(),
+                        None => ours.write_all(b"kanarienvogel\n").unwrap(),
+                    }
+                }
+            }
+            (String::from_utf8_lossy(&said).into_owned(), ours)
+        });
+        let status = timeout(DEADLINE, child.wait()).await.unwrap().unwrap();
+        let (said, ours) = said.await.unwrap();
+        assert_eq!(status.code(), Some(code), "{said}");
+        assert!(echoes(&ours), "{signal:?}: {said}");
+        assert!(!said.contains("kanarienvogel"), "{said}");
+        assert_eq!((key.exists(), public.exists()), (signal.is_none(), signal.is_none()), "{said}");
+    }
 }
 
 /// The last check: a cluster is asked, and nothing is changed on it.

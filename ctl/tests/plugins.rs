@@ -423,6 +423,8 @@ async fn manifests_are_vendored_and_packages_verified() {
             sha256: "cd".repeat(32),
             trust: "built-in".to_owned(),
             problem: None,
+            found: "plugin-path".to_owned(),
+            path: "/usr/lib/k8s-myhome/plugins/hello".to_owned(),
         }];
     });
     // Also where there is no cluster yet.
@@ -444,6 +446,32 @@ async fn manifests_are_vendored_and_packages_verified() {
     let out = bench.run(&["plugin", "verify", "-f", &cluster]).await.expect(0);
     assert!(out.contains("hello") && out.contains("yes"), "{out}");
     assert!(bench.calls().contains("lock_text: \"format = 1\\n\""), "{}", bench.calls());
+    assert!(out.contains("/usr/lib/k8s-myhome/plugins/hello"), "{out}");
+    // Without a name: also what only the host's store has.
+    {
+        let mut answers = bench.fake.answers.lock().unwrap();
+        let place = "/var/lib/k8s-myhome/plugins/store/".to_owned() + &"ef".repeat(32);
+        let (name, sha256) = ("left".to_owned(), "ef".repeat(32));
+        let stored = VerifiedPlugin {
+            name,
+            sha256,
+            found: "store".to_owned(),
+            path: place,
+            ..answers.verified[0].clone()
+        };
+        answers.verified.push(stored);
+    }
+    let out = bench.run(&["plugin", "verify"]).await.expect(0);
+    let left = out.lines().find(|line| line.starts_with("left")).unwrap();
+    assert!(left.contains("yes") && left.contains("the host's store"), "{out}");
+    assert!(
+        bench.calls().contains("VerifyPluginsRequest { plugin: \"\", lock_text: \"\" }"),
+        "{}",
+        bench.calls()
+    );
+    let document = bench.json(&["plugin", "verify"]).await;
+    assert_eq!((&document[0]["found"], &document[1]["found"]), (&"plugin-path".into(), &"store".into()));
+    assert!(document[1]["path"].as_str().unwrap().ends_with(&"ef".repeat(32)), "{document}");
     bench.fake.answers.lock().unwrap().verified[0].problem =
         Some(k8sctl_proto::control::v1::Failure { id: "PLUGIN-DIGEST".to_owned(), ..story::failure() });
     let out = bench.run(&["plugin", "verify", "hello"]).await.expect(1);

@@ -6,7 +6,7 @@ mod fake;
 mod harness;
 
 use fake::{Answers, story};
-use harness::{Bench, bare, finish};
+use harness::{Bench, bare, finish, terminal};
 use k8sctl_proto::control::v1::{Action, ApplyResponse, Diagnostic, Plan};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -271,27 +271,13 @@ async fn ctrl_c_ends_it_behind_the_operation_too() {
 /// Emacs' shell and the like: nothing can be drawn there, and a person sits before it all the same.
 #[tokio::test]
 async fn a_dumb_terminal_is_one_to_ask_on() {
-    use std::fs::File;
     use std::io::{Read as _, Write as _};
-    use std::os::unix::ffi::OsStrExt as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
     let (bench, _) = bench(|answers| answers.plan = story::destructive_plan());
     while !bench.path("api.sock").exists() {
         tokio::task::yield_now().await;
     }
-    let mut ours = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let theirs = File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
-        .open(std::path::Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())))
-        .unwrap();
+    let (mut ours, theirs) = terminal();
     let mut command = bench.command(&["down"]);
     command.env("TERM", "dumb").stdin(theirs.try_clone().unwrap());
     command.stdout(theirs.try_clone().unwrap()).stderr(theirs);

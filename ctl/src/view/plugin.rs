@@ -188,6 +188,10 @@ pub struct VerifiedView {
     pub sha256: String,
     /// `built-in`, `signed:KEYID` or `dev`
     pub trust: String,
+    /// `given`, `plugin-path`, `lock-file` or `store`: the host agent's own
+    pub found: String,
+    /// Its folder or archive; `null` where there is none of that name.
+    pub path: Option<String>,
     /// What is wrong with it; `null` where nothing is.
     pub problem: Option<FailureView>,
 }
@@ -302,6 +306,8 @@ impl From<control::VerifiedPlugin> for VerifiedView {
             version: wire.version,
             sha256: wire.sha256,
             trust: wire.trust,
+            found: wire.found,
+            path: text(wire.path),
             problem: wire.problem.map(Into::into),
         }
     }

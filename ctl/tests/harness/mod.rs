@@ -8,12 +8,17 @@
 
 pub mod programs;
 
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use k8sctl_types::failure::Failure;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -207,6 +212,21 @@ pub fn heeds_nothing(command: &mut Command, home: &Path) {
         command.env_remove(name);
     }
     command.env("HOME", home).stdin(Stdio::null()).kill_on_drop(true);
+}
+
+/// A terminal that is nobody's yet: the side of who looks and types, and the side of a program.
+pub fn terminal() -> (File, File) {
+    let ours = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap());
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let theirs = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
+        .open(Path::new(OsStr::from_bytes(name.as_bytes())))
+        .unwrap();
+    (ours, theirs)
 }
 
 pub async fn finish(mut command: Command) -> Run {

@@ -44,5 +44,7 @@ pub use plugin_plan::Diagnostic;
 pub use plugin_process::{Ceilings, Cgroups, ClusterFacts, Deadlines, Runner};
 pub use records::SCHEMA;
 pub use remote::{FetchSetup, Manifests};
-pub use status::{PluginDetails, PluginRevision, PluginRun, PluginState, PluginStatus, Vendored, Verified};
+pub use status::{
+    Found, PluginDetails, PluginRevision, PluginRun, PluginState, PluginStatus, Vendored, Verified,
+};
 pub use vault::Vault;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use k8sctl_types::failure::Failure;
@@ -146,8 +147,34 @@ pub struct PluginRun {
     pub stderr: String,
 }
 
+/// How a package was come upon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Found {
+    /// Whoever asked named its path.
+    #[default]
+    Given,
+    /// By its name, in the plugin path.
+    PluginPath,
+    /// A lock file names it.
+    LockFile,
+    /// In the host agent's own store, where what is installed lies.
+    Store,
+}
+
+impl Found {
+    /// As the control service says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::PluginPath => "plugin-path",
+            Self::LockFile => "lock-file",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// A package whose digests were looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Its name.
     pub name: String,
@@ -157,6 +184,10 @@ pub struct Verified {
     pub sha256: String,
     /// `built-in`, `signed:KEYID`, `dev`.
     pub trust: String,
+    /// How it was come upon.
+    pub found: Found,
+    /// Its folder or archive; empty: there is none of that name.
+    pub path: PathBuf,
     /// What is wrong with it.
     pub problem: Option<Failure>,
 }

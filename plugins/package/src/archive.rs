@@ -8,11 +8,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use tar::EntryType;
 
 use crate::error::PackageError;
-use crate::folder::{MANIFEST_FILE, PACKAGE_BYTES, PACKAGE_FILES, Package, SIGNATURE_FILE, read_bounded};
+use crate::folder::{MANIFEST_FILE, PACKAGE_BYTES, PACKAGE_FILES, Package, SIGNATURE_FILE};
 use crate::manifest::is_path;
+use crate::plain::read_below;
 use crate::signature::TrustPolicy;
 
 /// How hard it is compressed: programs once, read often.
@@ -50,7 +52,7 @@ pub fn pack(folder: &Path, file: &Path) -> Result<(), PackageError> {
     let encoder = zstd::Encoder::new(temporary.as_file(), LEVEL).map_err(failed)?;
     let mut tar = tar::Builder::new(encoder);
     for (path, mode) in paths {
-        let content = read_bounded(&folder.join(path), PACKAGE_BYTES)?;
+        let content = read_below(folder, path, PACKAGE_BYTES)?;
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(EntryType::Regular);
         header.set_size(content.len() as u64);
@@ -71,11 +73,14 @@ pub fn pack(folder: &Path, file: &Path) -> Result<(), PackageError> {
 pub fn unpack(file: &Path, into: &Path) -> Result<PathBuf, PackageError> {
     let refused = |reason: String| PackageError::Archive { path: file.to_owned(), reason };
     let system = |error: io::Error| refused(error.to_string());
-    let data = fs::metadata(file).map_err(system)?;
+    // A pipe may have come under its name: opening that does not wait for who writes to it.
+    let patient = OFlags::NONBLOCK.bits().cast_signed();
+    let input = File::options().read(true).custom_flags(patient).open(file).map_err(system)?;
+    let data = input.metadata().map_err(system)?;
     if !data.is_file() || data.len() > ARCHIVE_BYTES {
         return Err(refused(format!("expected a file of at most {ARCHIVE_BYTES} bytes")));
     }
-    let decoder = zstd::Decoder::new(File::open(file).map_err(system)?).map_err(system)?;
+    let decoder = zstd::Decoder::new(input).map_err(system)?;
     fs::create_dir_all(into).map_err(system)?;
     let folder = tempfile::Builder::new().prefix("package-").tempdir_in(into).map_err(system)?;
     let most = PACKAGE_BYTES + ENTRIES as u64 * ENTRY_OVERHEAD;

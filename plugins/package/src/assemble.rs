@@ -11,11 +11,9 @@ use serde_json::json;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::error::PackageError;
-use crate::folder::{
-    MANIFEST_FILE, PACKAGE_BYTES, Package, SCHEMA_FILE, SIGNATURE_FILE, files_below, read_bounded,
-    sha256_hex, utf8,
-};
+use crate::folder::{MANIFEST_FILE, PACKAGE_BYTES, Package, SCHEMA_FILE, SIGNATURE_FILE, sha256_hex, utf8};
 use crate::manifest::{Binary, FileEntry, Manifest};
+use crate::plain::{files_below, read_bounded};
 use crate::signature::TrustPolicy;
 
 /// Name of the program that evaluates plugins which are data.

@@ -168,7 +168,8 @@ impl PackageError {
             }
             Self::UnknownKey { .. } => (
                 "PLUGIN-SIGNATURE",
-                "if you trust its owner, put the public key into the host agent's plugin_key_dir".to_owned(),
+                "if you trust its owner, put the public key into the host agent's plugin_key_dir, and restart that"
+                    .to_owned(),
             ),
             Self::Unsigned { .. } => (
                 "PLUGIN-UNSIGNED",

@@ -3,8 +3,7 @@
 //! and [`mod@crate::assemble`]; never runs the program.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -12,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::PLATFORM;
 use crate::error::PackageError;
 use crate::manifest::{Binary, Manifest};
+use crate::plain::{digest_below, files_below, open_below, read_below, size_below};
 use crate::signature::{Trust, TrustPolicy};
 
 /// Name of the file that holds the digests of all others.
@@ -30,8 +30,6 @@ pub const FILES_BYTES: u64 = 2 << 20;
 
 const MANIFEST_BYTES: u64 = 256 << 10;
 const SIGNATURE_BYTES: u64 = 4 << 10;
-/// Most folders within each other.
-const DEPTH: usize = 8;
 
 /// A package that was opened.
 #[derive(Clone, Debug)]
@@ -51,7 +49,7 @@ impl Package {
     /// taken, and a source folder whose program lies beside `plugin.toml`.
     pub fn open(folder: &Path, policy: &TrustPolicy, dev: bool) -> Result<Self, PackageError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = read_bounded(&path, MANIFEST_BYTES)?;
+        let text = read_below(folder, MANIFEST_FILE, MANIFEST_BYTES)?;
         let mut manifest = parse(&path, &text)?;
         let sha256 = sha256_hex(&text);
         if manifest.binaries.is_empty() {
@@ -64,10 +62,10 @@ impl Package {
         let trust = trust_of(folder, &text, &sha256, policy, dev)?;
         let package = Self { manifest, sha256, folder: folder.to_owned(), trust };
         for listed in package.listed() {
-            let path = folder.join(listed.path);
-            let found = plain_file(&path)?;
-            if !listed.sha256.is_empty() && found.len() != listed.bytes {
-                return Err(PackageError::Size { path, got: found.len(), expected: listed.bytes });
+            let got = size_below(folder, listed.path)?;
+            if !listed.sha256.is_empty() && got != listed.bytes {
+                let path = folder.join(listed.path);
+                return Err(PackageError::Size { path, got, expected: listed.bytes });
             }
         }
         Ok(package)
@@ -76,7 +74,8 @@ impl Package {
     /// Reads every file and compares digests; a file that `plugin.toml` does not list is a mistake.
     pub fn verify(&self) -> Result<(), PackageError> {
         let manifest = self.folder.join(MANIFEST_FILE);
-        compare(&manifest, sha256_hex(&read_bounded(&manifest, MANIFEST_BYTES)?), &self.sha256)?;
+        let text = read_below(&self.folder, MANIFEST_FILE, MANIFEST_BYTES)?;
+        compare(&manifest, sha256_hex(&text), &self.sha256)?;
         let listed: BTreeMap<&str, Listed<'_>> = self.listed().map(|listed| (listed.path, listed)).collect();
         if listed.values().any(|listed| listed.sha256.is_empty()) {
             // A source folder has all kinds of files and no digests.
@@ -90,8 +89,8 @@ impl Package {
             return Err(PackageError::Unlisted { folder: self.folder.clone(), names });
         }
         for listed in listed.values() {
-            let path = self.folder.join(listed.path);
-            compare(&path, digest_of(&path, listed.bytes)?, listed.sha256)?;
+            let digest = digest_below(&self.folder, listed.path, listed.bytes)?;
+            compare(&self.folder.join(listed.path), digest, listed.sha256)?;
         }
         Ok(())
     }
@@ -108,13 +107,18 @@ impl Package {
         }
     }
 
+    /// A file of it, by its path within it, to be copied elsewhere: no link was followed to it, nothing of it compared.
+    pub fn open_file(&self, name: &str) -> Result<File, PackageError> {
+        open_below(&self.folder, name)
+    }
+
     /// All `[[file]]`s with their contents, digests checked, in the order of their paths.
     pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, PackageError> {
         let mut files = Vec::new();
         let mut left = FILES_BYTES;
         for file in &self.manifest.files {
             let path = self.folder.join(&file.path);
-            let content = read_bounded(&path, left.min(file.bytes))?;
+            let content = read_below(&self.folder, &file.path, left.min(file.bytes))?;
             compare(&path, sha256_hex(&content), &file.sha256)?;
             left -= content.len() as u64;
             files.push((file.path.clone(), content));
@@ -131,7 +135,7 @@ impl Package {
             return Err(unusable(format!("plugin.toml lists no {SCHEMA_FILE}")));
         };
         let path = self.folder.join(SCHEMA_FILE);
-        let content = read_bounded(&path, listed.bytes)?;
+        let content = read_below(&self.folder, SCHEMA_FILE, listed.bytes)?;
         compare(&path, sha256_hex(&content), &listed.sha256)?;
         serde_json::from_slice(&content).map_err(|error| unusable(format!("{SCHEMA_FILE}: {error}")))
     }
@@ -139,7 +143,7 @@ impl Package {
     /// `plugin.toml` as it is.
     pub fn manifest_text(&self) -> Result<String, PackageError> {
         let path = self.folder.join(MANIFEST_FILE);
-        let text = read_bounded(&path, MANIFEST_BYTES)?;
+        let text = read_below(&self.folder, MANIFEST_FILE, MANIFEST_BYTES)?;
         compare(&path, sha256_hex(&text), &self.sha256)?;
         utf8(&path, text)
     }
@@ -180,7 +184,7 @@ fn trust_of(
         return Ok(Trust::BuiltIn);
     }
     let path = folder.join(SIGNATURE_FILE);
-    let signature = match read_bounded(&path, SIGNATURE_BYTES) {
+    let signature = match read_below(folder, SIGNATURE_FILE, SIGNATURE_BYTES) {
         Ok(signature) => utf8(&path, signature)?,
         Err(PackageError::Missing { .. }) if dev => return Ok(Trust::Dev),
         Err(PackageError::Missing { .. }) => {
@@ -218,74 +222,4 @@ fn compare(path: &Path, got: String, expected: &str) -> Result<(), PackageError>
         return Ok(());
     }
     Err(PackageError::Digest { path: path.to_owned(), got, expected: expected.to_owned() })
-}
-
-fn read_error(path: &Path) -> impl Fn(io::Error) -> PackageError {
-    move |source| match source.kind() {
-        io::ErrorKind::NotFound => PackageError::Missing { path: path.to_owned() },
-        _ => PackageError::Read { path: path.to_owned(), source },
-    }
-}
-
-/// What is known of a regular file. Opening a pipe would wait for who writes to it.
-fn plain_file(path: &Path) -> Result<fs::Metadata, PackageError> {
-    let data = path.symlink_metadata().map_err(read_error(path))?;
-    if data.is_file() { Ok(data) } else { Err(PackageError::NotPlain { path: path.to_owned() }) }
-}
-
-/// A file's content, if it has at most `limit` bytes.
-pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, PackageError> {
-    plain_file(path)?;
-    let file = File::open(path).map_err(read_error(path))?;
-    let mut content = Vec::new();
-    file.take(limit.saturating_add(1)).read_to_end(&mut content).map_err(read_error(path))?;
-    if content.len() as u64 > limit {
-        return Err(PackageError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(content)
-}
-
-/// SHA-256 of a file, of which no more than what it should have is read.
-pub(crate) fn digest_of(path: &Path, bytes: u64) -> Result<String, PackageError> {
-    plain_file(path)?;
-    let file = File::open(path).map_err(read_error(path))?;
-    let mut input = file.take(bytes.saturating_add(1));
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match input.read(&mut buffer).map_err(read_error(path))? {
-            0 => return Ok(hex::encode(hash.finalize())),
-            read => hash.update(&buffer[..read]),
-        }
-    }
-}
-
-/// Paths of all files below a folder, relative to it, sorted. Anything but files and folders is refused.
-pub(crate) fn files_below(folder: &Path) -> Result<Vec<String>, PackageError> {
-    let mut found = Vec::new();
-    collect(folder, "", DEPTH, &mut found)?;
-    found.sort();
-    Ok(found)
-}
-
-fn collect(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) -> Result<(), PackageError> {
-    for entry in fs::read_dir(folder).map_err(read_error(folder))? {
-        let path = entry.map_err(read_error(folder))?.path();
-        let data = path.symlink_metadata().map_err(read_error(&path))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let name = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-        if data.is_dir() && depth > 1 {
-            collect(&path, &name, depth - 1, found)?;
-        } else if data.is_file() {
-            found.push(name);
-        } else {
-            return Err(PackageError::NotPlain { path });
-        }
-        // Two more: the file with the digests, and its signature.
-        if found.len() > PACKAGE_FILES + 2 {
-            let names = vec![format!("more than {PACKAGE_FILES} files")];
-            return Err(PackageError::Unlisted { folder: folder.to_owned(), names });
-        }
-    }
-    Ok(())
 }

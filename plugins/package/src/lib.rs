@@ -2,7 +2,7 @@
 //! agent that installs it, and the tests. Starts no process and knows no cluster.
 //!
 //! - [`manifest`]: `plugin.toml`: what a plugin is and what it may ask for, and the lines that a person approves
-//! - [`folder`]: a package on disk: opened, verified, read
+//! - [`folder`]: a package on disk: opened, verified, read; `plain`: as one reads what a stranger can change meanwhile
 //! - [`mod@assemble`]: makes a package of a source folder, its programs and its schema
 //! - [`archive`]: a package as one `.tar.zst`, the same bytes each time, and the bounded way back
 //! - [`signature`]: who vouches for a package: the build, a key, or nobody
@@ -17,6 +17,7 @@ pub mod error;
 pub mod folder;
 pub mod lock;
 pub mod manifest;
+mod plain;
 pub mod signature;
 
 pub use archive::{pack, unpack};

@@ -4,15 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::io::Cursor;
+use std::io::{self, Cursor, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use minisign::{KeyPair, PublicKey, PublicKeyBox, SecretKeyBox, SignatureBox};
 
 use crate::error::PackageError;
-use crate::folder::{MANIFEST_FILE, SIGNATURE_FILE, read_bounded, utf8};
+use crate::folder::{MANIFEST_FILE, SIGNATURE_FILE, utf8};
 use crate::manifest::Manifest;
+use crate::plain::{read_below, read_bounded};
 
 /// Largest key file, and largest `plugin.toml` that is signed.
 const KEY_BYTES: u64 = 4 << 10;
@@ -143,7 +145,7 @@ pub fn new_key(password: &str) -> Result<(String, String), PackageError> {
 /// Signs a package: writes `plugin.toml.sig`. No password: empty.
 pub fn sign(folder: &Path, secret_key: &str, password: &str) -> Result<PathBuf, PackageError> {
     let path = folder.join(MANIFEST_FILE);
-    let text = utf8(&path, read_bounded(&path, SIGNED_BYTES)?)?;
+    let text = utf8(&path, read_below(folder, MANIFEST_FILE, SIGNED_BYTES)?)?;
     let manifest = Manifest::parse(&text).map_err(|mistakes| PackageError::Mistakes { path, mistakes })?;
     if manifest.binaries.is_empty() {
         return Err(PackageError::NotBuilt { folder: folder.to_owned() });
@@ -164,9 +166,18 @@ pub fn sign(folder: &Path, secret_key: &str, password: &str) -> Result<PathBuf, 
     let signature = minisign::sign(None, &key, Cursor::new(text.as_bytes()), Some(&trusted), comment)
         .map_err(unusable)?;
     let path = folder.join(SIGNATURE_FILE);
-    fs::write(&path, signature.into_string())
-        .map_err(|error| PackageError::Build { path: path.clone(), reason: error.to_string() })?;
+    let written = place(folder, &path, &signature.into_string());
+    written.map_err(|error| PackageError::Build { path: path.clone(), reason: error.to_string() })?;
     Ok(path)
+}
+
+/// In the place of what has that name, be it a link to elsewhere.
+fn place(folder: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let mode = fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new().prefix(".signature-").permissions(mode).tempfile_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]

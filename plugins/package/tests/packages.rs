@@ -143,6 +143,19 @@ fn whoever_signed_it_is_known_by_the_key() {
 }
 
 #[test]
+fn a_signature_takes_the_place_of_a_link_and_not_of_what_it_leads_to() {
+    let place = Place::new();
+    let package = place.assemble("out").expect("it is built");
+    place.write("letter.txt", b"dear");
+    symlink(place.path("letter.txt"), place.path("out/plugin.toml.sig")).expect("a link");
+    let (secret, _) = new_key("").expect("a pair");
+    let path = sign(&package.folder, &secret, "").expect("signed");
+    assert!(path.symlink_metadata().expect("it is there").is_file());
+    assert_eq!(fs::read(place.path("letter.txt")).expect("a file"), b"dear");
+    package.verify().expect("nothing else is left in it");
+}
+
+#[test]
 fn the_tree_s_own_are_known_by_their_digest() {
     let place = Place::new();
     let package = place.assemble("out").expect("it is built");
@@ -182,6 +195,17 @@ fn what_was_changed_behind_plugin_toml_is_found() {
 fn what_changes_after_it_was_opened_is_found_too() {
     let place = Place::new();
     let package = place.assemble("out").expect("it is built");
+    // The same content, out of another folder.
+    fs::rename(place.path("out/objects"), place.path("elsewhere")).expect("moved");
+    symlink(place.path("elsewhere"), place.path("out/objects")).expect("a link");
+    assert!(matches!(package.files(), Err(PackageError::NotPlain { .. })));
+    assert!(matches!(package.open_file("objects/pool.yaml"), Err(PackageError::NotPlain { .. })));
+    let opened = Package::open(&package.folder, &nobody(), true);
+    assert!(matches!(opened, Err(PackageError::NotPlain { .. })), "{opened:?}");
+    fs::remove_file(place.path("out/objects")).expect("gone");
+    fs::rename(place.path("elsewhere"), place.path("out/objects")).expect("back again");
+    package.files().expect("as it was");
+
     place.write("out/schema.json", b"{}");
     assert!(matches!(package.config_schema(), Err(PackageError::Digest { .. })));
     assert!(matches!(package.files(), Err(PackageError::Digest { .. })));

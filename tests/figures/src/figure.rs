@@ -25,7 +25,7 @@ enum Limit {
 }
 
 /// Of each figure of which something is promised.
-static LIMITS: [(&str, Limit); 31] = [
+static LIMITS: [(&str, Limit); 32] = [
     ("up-to-all-ready", Limit::MostRatio(0.90)),
     ("status", Limit::Most(50.0)),
     ("host-agent-resident", Limit::Most(64.0)),
@@ -53,6 +53,7 @@ static LIMITS: [(&str, Limit); 31] = [
     ("follow-latency", Limit::Most(20.0)),
     // The window and 50 ms.
     ("follow-latency-merged", Limit::Most(300.0)),
+    ("plugin-list-50", Limit::Most(100.0)),
     ("plugin-spawn", Limit::Most(25.0)),
     ("plugin-resident", Limit::Most(12.0)),
     // Of kubectl, with the same file in the same run.

@@ -24,7 +24,7 @@ pub struct Bench {
     pub figures: &'static [&'static str],
 }
 
-static BENCHES: [Bench; 8] = [
+static BENCHES: [Bench; 9] = [
     Bench { suite: Suite::Fleet, name: "follow", figures: &["follow-latency", "follow-latency-merged"] },
     Bench {
         suite: Suite::Fleet,
@@ -62,6 +62,7 @@ static BENCHES: [Bench; 8] = [
             "status-1000",
         ],
     },
+    Bench { suite: Suite::Fleet, name: "list", figures: &["plugin-list-50"] },
     Bench { suite: Suite::Spawn, name: "spawn", figures: &["plugin-spawn", "plugin-resident"] },
     Bench { suite: Suite::Plugins, name: "apply", figures: &["plugin-apply", "plugin-apply-again"] },
     Bench { suite: Suite::Lab, name: "up", figures: &["up-to-all-ready"] },
@@ -136,13 +137,14 @@ mod tests {
     fn a_bench_is_found_by_its_name_and_by_that_of_each_of_its_figures() {
         let of = |suite, names: &[&str]| benches(suite, &wanted(names));
         assert_eq!(of(Suite::Lab, &[]), Ok(vec!["up", "running"]));
-        assert_eq!(of(Suite::Fleet, &[]), Ok(vec!["follow", "throughput", "journal", "scale"]));
+        assert_eq!(of(Suite::Fleet, &[]), Ok(vec!["follow", "throughput", "journal", "scale", "list"]));
         assert_eq!(of(Suite::Lab, &["up"]), Ok(vec!["up"]));
         assert_eq!(of(Suite::Lab, &["status"]), Ok(vec!["running"]));
         assert_eq!(
             of(Suite::Lab, &["node-agent-resident", "up-to-all-ready", "status"]),
             Ok(vec!["up", "running"])
         );
+        assert_eq!(of(Suite::Fleet, &["plugin-list-50"]), Ok(vec!["list"]));
         assert_eq!(of(Suite::Spawn, &["plugin-resident"]), Ok(vec!["spawn"]));
         assert_eq!(of(Suite::Plugins, &["apply"]), Ok(vec!["apply"]));
         assert_eq!(of(Suite::Lab, &["scale"]), Ok(vec![]), "it is of another program");

@@ -20,7 +20,6 @@ use std::time::Duration;
 use crossterm::event::{Event, EventStream};
 use jiff::Timestamp;
 use k8sctl_types::failure::Failure;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::StreamExt as _;
@@ -29,6 +28,7 @@ use super::model::Model;
 use super::picture::Picture;
 use crate::ended::Ended;
 use crate::exit::Exit;
+use crate::signals::Signals;
 use paint::Paint;
 use screen::Screen;
 use sight::{Act, Sight};
@@ -89,27 +89,4 @@ fn no_screen(error: &io::Error) -> Ended {
     let next = "watch the cluster with: k8sctl status -w";
     let reason = format!("the terminal cannot be used: {error}");
     Ended::with(Exit::Usage, Failure::new("HOST-TERMINAL", "dashboard", reason, next))
-}
-
-/// What ends it from outside.
-struct Signals([Signal; 4]);
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let kinds =
-            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
-        let [interrupt, terminate, hangup, quit] = kinds.map(signal);
-        Ok(Self([interrupt?, terminate?, hangup?, quit?]))
-    }
-
-    async fn any(&mut self) {
-        let [interrupt, terminate, hangup, quit] = &mut self.0;
-        // Cancel-safe: a signal that is not taken is kept.
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-            _ = quit.recv() => {}
-        }
-    }
 }

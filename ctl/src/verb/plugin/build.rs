@@ -113,7 +113,8 @@ pub(super) async fn build(context: &Context, build: &Build<'_>) -> Result<Packag
             let parts = Parts { source: build.source, out: &out, programs: &programs, schema: &json!({}) };
             let asked = without_schema(assemble(&parts).map_err(|error| error.failure(name))?)
                 .map_err(|error| cannot_write(&out, &error))?;
-            ask(context, &asked).await?.map_err(|error| refused(&error))?
+            let answer = ask(context, &asked).await?;
+            answer.map_err(|error| with_another_way(refused(&error), context, build))?
         }
     };
     let parts = Parts { source: build.source, out: &build.out, programs: &programs, schema: &schema };
@@ -143,6 +144,23 @@ async fn ask(context: &Context, package: &Package) -> Result<Result<Value, RunEr
 pub(super) fn refused(error: &RunError) -> Failure {
     let failure = error.failure.clone();
     if failure.evidence.is_empty() { failure.with_evidence(error.stderr.clone()) } else { failure }
+}
+
+/// Where no program can be asked, a person can say what it would.
+fn with_another_way(mut failure: Failure, context: &Context, build: &Build<'_>) -> Failure {
+    if failure.id != "PLUGIN-SANDBOX" {
+        return failure;
+    }
+    let source = build.source.display().to_string();
+    let mut words = vec!["plugin", "build", source.as_str()];
+    let program = build.program.map(|program| program.display().to_string());
+    words.extend(program.iter().flat_map(|program| ["--program", program.as_str()]));
+    words.extend(["--schema", "FILE"]);
+    let command = context.source.command(&words);
+    let now =
+        format!("or write the schema of its config into a file and build it here without asking: {command}");
+    failure.next_step = format!("{}; {now}", failure.next_step);
+    failure
 }
 
 /// A package whose program alone knows the schema.
@@ -193,6 +211,7 @@ fn cannot_write(path: &Path, error: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Format;
 
     #[test]
     fn a_schema_that_cannot_be_read_is_named() {
@@ -207,12 +226,29 @@ mod tests {
         assert_eq!(read_schema(&file).expect("JSON")["type"], "object");
     }
 
-    #[test]
-    fn without_flags_it_is_built_beside_its_source() {
+    fn manifest() -> Manifest {
         let text = "format = 1\nname = \"x\"\nversion = \"0.2.0\"\nsummary = \"X\"\nprotocol = [1]\n\
                     [program]\nname = \"data-plugin\"\n";
-        let manifest = Manifest::parse(text).expect("sound");
+        Manifest::parse(text).expect("sound")
+    }
+
+    #[test]
+    fn without_flags_it_is_built_beside_its_source() {
+        let manifest = manifest();
         let build = Build::of(Path::new("x"), &manifest);
         assert_eq!((build.out, build.program, build.schema), (PathBuf::from("x/target/plugin"), None, None));
+    }
+
+    #[test]
+    fn without_a_sandbox_a_person_may_say_what_the_program_would() {
+        let (manifest, context) = (manifest(), Context::without_command(Format::Table));
+        let mut build = Build::of(Path::new("mine"), &manifest);
+        build.program = Some(Path::new("p"));
+        let lacking = |id| Failure::new(id, "plugin x", "there is no Landlock", "see that");
+        let failure = with_another_way(lacking("PLUGIN-SANDBOX"), &context, &build);
+        let command = "k8sctl plugin build mine --program p --schema FILE";
+        assert!(failure.next_step.starts_with("see that; or "), "{failure:?}");
+        assert!(failure.next_step.ends_with(command), "{failure:?}");
+        assert_eq!(with_another_way(lacking("PLUGIN-CRASHED"), &context, &build), lacking("PLUGIN-CRASHED"));
     }
 }

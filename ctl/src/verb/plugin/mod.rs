@@ -5,7 +5,8 @@
 //!   the consent is tied to exactly that; `offer` shows it
 //! - `diff`, `vendor`: what a change would do to each object; manifests for when there is no network
 //! - `new`, `build`, `package`, `sign`, `test`: making a plugin, all of it without a host agent
-//! - `values`: a plugin's config from files and flags; `source`: what a path given for a plugin is
+//! - `values`: a plugin's config from files and flags; `source`: what a path given for a plugin is; `password`: of a key,
+//!   from a terminal or a file
 
 mod add;
 mod build;
@@ -18,6 +19,7 @@ mod logs;
 mod new;
 mod offer;
 mod package;
+mod password;
 mod remove;
 mod show;
 mod sign;
@@ -57,7 +59,7 @@ pub(super) async fn run(context: &Context, verb: PluginVerb) -> Result<Exit, End
         PluginVerb::New(args) => new::run(context, &args),
         PluginVerb::Build(args) => build::run(context, &args).await,
         PluginVerb::Package(args) => package::run(context, &args).await,
-        PluginVerb::Sign(args) => sign::run(context, &args),
+        PluginVerb::Sign(args) => sign::run(context, &args).await,
         PluginVerb::Test(args) => test::run(context, &args).await,
     }
 }

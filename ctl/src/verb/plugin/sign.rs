@@ -1,16 +1,17 @@
 //! `k8sctl plugin sign`: signs a package as minisign does, and makes keys for that. A password comes from a terminal or
 //! from a file, never from the command line.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8sctl_types::failure::Failure;
 use plugin_package::{new_key, pack, sign, unpack};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::Serialize;
+use tempfile::NamedTempFile;
 
+use super::password;
 use super::source::{self, Given};
 use crate::cli::PluginSignArgs;
 use crate::ended::Ended;
@@ -35,9 +36,9 @@ struct Pair {
     public_key: PathBuf,
 }
 
-pub(super) fn run(context: &Context, args: &PluginSignArgs) -> Result<Exit, Ended> {
+pub(super) async fn run(context: &Context, args: &PluginSignArgs) -> Result<Exit, Ended> {
     if let Some(file) = &args.new_key {
-        return make_keys(context, file, args);
+        return make_keys(context, file, args).await;
     }
     let (Some(path), Some(key)) = (&args.package, &args.key) else {
         unreachable!("clap wants both without --new-key")
@@ -54,8 +55,8 @@ pub(super) fn run(context: &Context, args: &PluginSignArgs) -> Result<Exit, Ende
             let object = format!("plugin {}", manifest.name);
             return Err(Failure::new("PLUGIN-SIGNATURE", object, reason, next).into());
         }
-        Given::Package => sign_folder(context, args, path, &secret)?,
-        Given::Archive => sign_archive(context, args, path, &secret)?,
+        Given::Package => sign_folder(context, args, path, &secret).await?,
+        Given::Archive => sign_archive(context, args, path, &secret).await?,
     }
     if context.format.is_structured() {
         output::document(context, &Signed { path: path.clone() })?;
@@ -67,10 +68,15 @@ pub(super) fn run(context: &Context, args: &PluginSignArgs) -> Result<Exit, Ende
 }
 
 /// First as a key without a password, unless one is named: of a key that has one, a person is asked for it.
-fn sign_folder(context: &Context, args: &PluginSignArgs, folder: &Path, secret: &str) -> Result<(), Ended> {
+async fn sign_folder(
+    context: &Context,
+    args: &PluginSignArgs,
+    folder: &Path,
+    secret: &str,
+) -> Result<(), Ended> {
     let name = source::name_of(folder);
     if let Some(file) = &args.password_file {
-        let password = password_of(file)?;
+        let password = password::of_file(file)?;
         return Ok(sign(folder, secret, &password).map(drop).map_err(|error| error.failure(&name))?);
     }
     let Err(error) = sign(folder, secret, "") else { return Ok(()) };
@@ -78,17 +84,22 @@ fn sign_folder(context: &Context, args: &PluginSignArgs, folder: &Path, secret: 
     if failure.id != "PLUGIN-KEY" || !context.can_ask {
         return Err(failure.into());
     }
-    let password = ask(context, "password of the key: ")?;
+    let password = password::ask(context, "password of the key: ").await?;
     sign(folder, secret, &password).map(drop).map_err(|error| error.failure(&name))?;
     Ok(())
 }
 
 /// It is replaced as a whole, by the same with a signature.
-fn sign_archive(context: &Context, args: &PluginSignArgs, file: &Path, secret: &str) -> Result<(), Ended> {
+async fn sign_archive(
+    context: &Context,
+    args: &PluginSignArgs,
+    file: &Path,
+    secret: &str,
+) -> Result<(), Ended> {
     let name = source::name_of(file);
     let into = source::scratch()?;
     let folder = unpack(file, into.path()).map_err(|error| error.failure(&name))?;
-    sign_folder(context, args, &folder, secret)?;
+    sign_folder(context, args, &folder, secret).await?;
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -106,24 +117,23 @@ fn sign_archive(context: &Context, args: &PluginSignArgs, file: &Path, secret: &
     Ok(placed?)
 }
 
-fn make_keys(context: &Context, file: &Path, args: &PluginSignArgs) -> Result<Exit, Ended> {
+async fn make_keys(context: &Context, file: &Path, args: &PluginSignArgs) -> Result<Exit, Ended> {
     let mut public = file.as_os_str().to_owned();
     public.push(".pub");
     let public = PathBuf::from(public);
     for path in [file, &public] {
-        if path.exists() {
+        if path.symlink_metadata().is_ok() {
             let reason = "it is there already, and a key is never written over".to_owned();
             return Err(refused("PLUGIN-KEY", path, reason, "name another file").into());
         }
     }
     let password = match &args.password_file {
-        Some(file) => password_of(file)?,
-        None if context.can_ask => new_password(context)?,
+        Some(file) => password::of_file(file)?,
+        None if context.can_ask => new_password(context).await?,
         None => String::new(),
     };
     let (secret_key, public_key) = new_key(&password).map_err(|error| error.failure("sign"))?;
-    write_new(file, 0o600, &secret_key)?;
-    write_new(&public, 0o644, &public_key)?;
+    write_pair((file, secret_key.as_str()), (public.as_path(), public_key.as_str()))?;
     if context.format.is_structured() {
         output::document(context, &Pair { secret_key: file.to_owned(), public_key: public })?;
         return Ok(Exit::Ok);
@@ -131,67 +141,53 @@ fn make_keys(context: &Context, file: &Path, args: &PluginSignArgs) -> Result<Ex
     let (file, public) = (file.display().to_string(), public.display().to_string());
     context.out.line(context.out.paint(styles::GOOD, visible(&format!("made {file} and {public}"))))?;
     context.out.line(visible(&format!("keep {file} to yourself; a host that has {public} in")))?;
-    context.out.line("/etc/k8s-myhome/plugin-keys.d trusts what it signs")?;
+    context.out.line("/etc/k8s-myhome/plugin-keys.d when its host agent starts trusts what it signs")?;
     Ok(Exit::Ok)
 }
 
-fn new_password(context: &Context) -> Result<String, Ended> {
-    let first = ask(context, ASKED[0])?;
-    if first.is_empty() || first == ask(context, ASKED[1])? {
+async fn new_password(context: &Context) -> Result<String, Ended> {
+    let first = password::ask(context, ASKED[0]).await?;
+    if first.is_empty() || first == password::ask(context, ASKED[1]).await? {
         return Ok(first);
     }
     let next = "run it again, and type the same twice";
     Err(Failure::new("PLUGIN-KEY", "password", "the two are not the same", next).into())
 }
 
-fn write_new(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
-    written.map_err(|error| {
-        refused("PLUGIN-KEY", path, format!("cannot write it: {error}"), "name another file")
+/// Both files with their texts, or neither; nothing that is there is written over.
+fn write_pair(secret: (&Path, &str), public: (&Path, &str)) -> Result<(), Failure> {
+    let first = beside(secret, 0o600)?;
+    let second = beside(public, 0o644)?;
+    place(first, secret.0)?;
+    place(second, public.0).inspect_err(|_| {
+        // It has only just come there, of no use without the other.
+        let _ = fs::remove_file(secret.0);
     })
 }
 
-/// The first line.
-fn password_of(file: &Path) -> Result<String, Failure> {
-    let line = if file == Path::new("-") {
-        first_line(io::stdin().lock())
-    } else {
-        File::open(file).and_then(|file| first_line(BufReader::new(file)))
+/// The whole text in the folder of its file, under a name that goes with the run.
+fn beside((path, text): (&Path, &str), mode: u32) -> Result<NamedTempFile, Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = || -> io::Result<NamedTempFile> {
+        let mode = fs::Permissions::from_mode(mode);
+        let mut file = tempfile::Builder::new().prefix(".key-").permissions(mode).tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        Ok(file)
     };
-    line.map_err(|error| {
-        let next = "write the password into its first line, or name - for standard input";
-        refused("PLUGIN-KEY", file, format!("cannot read the password: {error}"), next)
-    })
+    written().map_err(|error| unwritable(path, &error))
 }
 
-fn first_line(mut from: impl io::BufRead) -> io::Result<String> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+/// Its own name, unless something has that by now.
+fn place(file: NamedTempFile, path: &Path) -> Result<(), Failure> {
+    file.persist_noclobber(path).map(drop).map_err(|error| unwritable(path, &error.error))
 }
 
-/// A line that the terminal does not show.
-fn ask(context: &Context, question: &str) -> io::Result<String> {
-    context.story().raw(question)?;
-    let stdin = io::stdin();
-    let before = tcgetattr(&stdin)?;
-    let mut hidden = before.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden)?;
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    tcsetattr(&stdin, OptionalActions::Flush, &before)?;
-    context.story().line("")?;
-    read?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    refused("PLUGIN-KEY", path, format!("cannot write it: {error}"), "name another file")
 }
 
-fn refused(id: &str, path: &Path, reason: String, next: &str) -> Failure {
+pub(super) fn refused(id: &str, path: &Path, reason: String, next: &str) -> Failure {
     Failure::new(id, format!("file {}", path.display()), reason, next)
 }
 
@@ -204,26 +200,37 @@ mod tests {
         PluginSignArgs { package: None, key: None, new_key, password_file: password }
     }
 
-    #[test]
-    fn a_new_key_is_its_owners_alone_and_never_written_over() {
-        use std::os::unix::fs::PermissionsExt as _;
+    #[tokio::test]
+    async fn a_new_key_is_its_owners_alone_and_never_written_over() {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("mine");
         let context = Context::without_command(Format::Json);
-        run(&context, &args(Some(file.clone()), None)).expect("made");
+        run(&context, &args(Some(file.clone()), None)).await.expect("made");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&file), 0o600);
         assert!(dir.path().join("mine.pub").is_file());
-        let again = run(&context, &args(Some(file), None)).expect_err("it is there");
+        let again = run(&context, &args(Some(file), None)).await.expect_err("it is there");
         assert!(matches!(again, Ended::Problem(problem) if problem.failure.id == "PLUGIN-KEY"));
     }
 
     #[test]
-    fn a_password_is_the_first_line_of_its_file() {
+    fn a_pair_is_written_as_a_whole_or_not_at_all() {
+        for taken in ["mine", "mine.pub"] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let (secret, public) = (dir.path().join("mine"), dir.path().join("mine.pub"));
+            // It came after it was looked for. Where a link leads to is not written either.
+            std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join(taken)).expect("a link");
+            let failure = write_pair((secret.as_path(), "secret"), (public.as_path(), "public"));
+            let failure = failure.expect_err("one is taken");
+            assert!(failure.id == "PLUGIN-KEY" && failure.object.ends_with(taken), "{failure:?}");
+            let left = fs::read_dir(dir.path()).expect("a folder");
+            let left = left.map(|entry| entry.expect("an entry").file_name()).collect::<Vec<_>>();
+            assert_eq!(left, [taken]);
+        }
         let dir = tempfile::tempdir().expect("a folder");
-        let file = dir.path().join("password");
-        fs::write(&file, "two words \r\nmore\n").expect("written");
-        assert_eq!(password_of(&file).expect("readable"), "two words ");
-        assert_eq!(password_of(&dir.path().join("nothing")).expect_err("not there").id, "PLUGIN-KEY");
+        let (secret, public) = (dir.path().join("mine"), dir.path().join("nowhere/mine.pub"));
+        let written = write_pair((secret.as_path(), "secret"), (public.as_path(), "public"));
+        written.expect_err("there is no such folder");
+        assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
     }
 }

@@ -17,6 +17,9 @@ use crate::table::{Table, cell, styled};
 use crate::terminal::{Context, styles};
 use crate::view::VerifiedView;
 
+/// As the host agent says it of what it is given by its path.
+const GIVEN: &str = "given";
+
 pub(super) async fn run(context: &Context, args: &PluginVerifyArgs) -> Result<Exit, Ended> {
     let lock_text = match &args.file {
         None => String::new(),
@@ -70,6 +73,8 @@ async fn here(context: &Context, path: &Path) -> Result<VerifiedView, Ended> {
                 version: package.manifest.version.to_string(),
                 sha256: package.sha256.clone(),
                 trust: package.trust.to_string(),
+                found: GIVEN.to_owned(),
+                path: Some(source::absolute(path)?),
                 problem: None,
             })
         }
@@ -78,14 +83,26 @@ async fn here(context: &Context, path: &Path) -> Result<VerifiedView, Ended> {
             version: String::new(),
             sha256: String::new(),
             trust: String::new(),
+            found: GIVEN.to_owned(),
+            path: Some(source::absolute(path)?),
             problem: Some((&problem.failure).into()),
         }),
         Err(other) => Err(other),
     }
 }
 
+/// In the store it lies under its digest, which is shown already.
+fn place(one: &VerifiedView) -> String {
+    let path = one.path.clone().unwrap_or_default();
+    match one.found.as_str() {
+        "store" => "the host's store".to_owned(),
+        "lock-file" => format!("{path} (k8sctl.lock)"),
+        _ => path,
+    }
+}
+
 fn table(verified: &[VerifiedView]) -> Table {
-    let mut table = Table::new(&["PLUGIN", "VERSION", "VERIFIED", "TRUST", "SHA256"]);
+    let mut table = Table::new(&["PLUGIN", "VERSION", "VERIFIED", "TRUST", "SHA256", "FOUND IN"]);
     for one in verified {
         let sound =
             if one.problem.is_none() { styled(styles::GOOD, "yes") } else { styled(styles::BAD, "no") };
@@ -96,6 +113,7 @@ fn table(verified: &[VerifiedView]) -> Table {
             sound,
             trust,
             cell(one.sha256.chars().take(12).collect::<String>()),
+            cell(place(one)),
         ]);
     }
     table

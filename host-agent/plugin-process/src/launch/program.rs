@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest, Sha256};
 
 use super::child::away_from_fd_3;
@@ -59,7 +60,12 @@ impl Sealed {
     /// Reads the whole file. Blocks.
     fn read(path: &Path) -> Result<Self, ProgramError> {
         let error = |source| ProgramError::Read(path.to_owned(), source);
-        let file = File::open(path).map_err(error)?;
+        // Opening a pipe that came under this name does not wait for who writes to it.
+        let patient = OFlags::NONBLOCK.bits().cast_signed();
+        let file = File::options().read(true).custom_flags(patient).open(path).map_err(error)?;
+        if !file.metadata().map_err(error)?.is_file() {
+            return Err(error(io::Error::other("it is no regular file")));
+        }
         let mut bytes = Vec::new();
         file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes).map_err(error)?;
         if bytes.len() as u64 > SIZE_LIMIT {
@@ -164,6 +170,8 @@ fn wants_a_loader(bytes: &[u8]) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     /// The head of a 64-bit ELF file without a loader, and something by which it differs.
@@ -218,6 +226,10 @@ mod tests {
         assert!(matches!(Sealed::read(&elsewhere), Err(ProgramError::NotElf(_))), "it is for arm64");
         assert!(matches!(Sealed::read(Path::new("/bin/true")), Err(ProgramError::Dynamic(_))));
         assert!(matches!(Sealed::read(&folder.path().join("none")), Err(ProgramError::Read(..))));
+        // Nobody is waited for.
+        let pipe = folder.path().join("pipe");
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).expect("a pipe");
+        assert!(matches!(Sealed::read(&pipe), Err(ProgramError::Read(..))));
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! - [`keeper`]: drift and health, and what was interrupted
 //! - [`outcome`]: how processes ended, quarantine
 //! - [`vendor`]: manifests of elsewhere, into the store
+//! - [`verify`]: digests and signatures of all packages that the host has
 
 mod ask;
 mod begin;
@@ -30,6 +31,7 @@ mod resolve;
 mod running;
 mod spec;
 mod vendor;
+mod verify;
 mod wish;
 
 use std::sync::Arc;

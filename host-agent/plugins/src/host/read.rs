@@ -4,16 +4,15 @@ use std::collections::HashMap;
 
 use k8sctl_rpc::task;
 use k8sctl_types::failure::Failure;
-use plugin_package::{LockFile, Package};
+use plugin_package::Package;
 
 use super::memory::Seen;
-use super::spec::lock_mismatch;
 use super::wish::ClusterAccess;
 use super::{PluginHost, stored_badly};
 use crate::engine::{Limits, Progress};
 use crate::inventory::store_failure;
 use crate::records::{Install, Place};
-use crate::status::{PluginDetails, PluginRevision, PluginRun, PluginState, PluginStatus, Verified};
+use crate::status::{PluginDetails, PluginRevision, PluginRun, PluginState, PluginStatus};
 
 /// All that a status is made of beside the plugin's row.
 struct Around {
@@ -121,55 +120,6 @@ impl PluginHost {
         let plan = self.plan_of(&place, install.target).await?;
         let limits: Limits = self.inner.limits;
         self.engine(access, plugin, limits, Progress::new()).pods(&plan).await
-    }
-
-    /// Checks every digest and signature of a package, or of all in the plugin path, and against a lock file.
-    pub async fn verify(
-        &self,
-        plugin: Option<&str>,
-        lock: Option<&LockFile>,
-    ) -> Result<Vec<Verified>, Failure> {
-        let (library, plugin, lock) =
-            (self.inner.library.clone(), plugin.map(str::to_owned), lock.cloned().unwrap_or_default());
-        let verify = move || -> Vec<Verified> {
-            // By name: from where each is taken.
-            let mut sources: Vec<(String, String)> = Vec::new();
-            match plugin {
-                Some(plugin) => sources.push((plugin.clone(), plugin)),
-                None => {
-                    let (found, broken) = library.scan();
-                    let names = found.into_iter().map(|package| package.manifest.name);
-                    let broken = broken.iter().map(|failure| name_in(failure).to_owned());
-                    sources.extend(names.chain(broken).map(|name| (name.clone(), name)));
-                    for locked in &lock.plugins {
-                        let by_path = locked.source.starts_with('/').then(|| locked.source.clone());
-                        match sources.iter_mut().find(|(name, _)| *name == locked.name) {
-                            Some(source) => source.1 = by_path.unwrap_or_else(|| source.1.clone()),
-                            None => sources
-                                .push((locked.name.clone(), by_path.unwrap_or_else(|| locked.name.clone()))),
-                        }
-                    }
-                }
-            }
-            let verified = |(name, source): (String, String)| match library.find(&source, true) {
-                Ok(package) => Verified {
-                    problem: lock_mismatch(&lock, &package),
-                    version: package.manifest.version.to_string(),
-                    trust: package.trust.to_string(),
-                    sha256: package.sha256,
-                    name: package.manifest.name,
-                },
-                Err(failure) => Verified {
-                    name,
-                    version: String::new(),
-                    sha256: String::new(),
-                    trust: String::new(),
-                    problem: Some(failure),
-                },
-            };
-            sources.into_iter().map(verified).collect()
-        };
-        Ok(task::blocking(verify).await)
     }
 
     /// Where one plugin stands.

@@ -2,11 +2,12 @@
 //! not at all; what was read from elsewhere and changed since is not what was asked for, and is refused.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8sctl_types::failure::Failure;
+use plugin_package::folder::PACKAGE_BYTES;
 use plugin_package::{Package, archive};
 use tempfile::TempDir;
 
@@ -29,7 +30,7 @@ impl Library {
         let unusable = |error: &io::Error| self.unusable(name, error);
         let new = self.new_folder().map_err(|error| unusable(&error))?;
         let folder = new.path().join("package");
-        copy(package, &folder).map_err(|error| unusable(&error))?;
+        self.copy(package, &folder)?;
         let copied = self.checked(&folder, name)?;
         if copied.sha256 != package.sha256 {
             let reason = format!(
@@ -49,7 +50,7 @@ impl Library {
             let next = "put the package back into the plugin path, and add or apply it again";
             failure("PLUGIN-UNKNOWN", &format!("package {short}"), reason, next)
         };
-        if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !is_digest(sha256) {
             return Err(lacking(format!("{sha256:?} is no digest of a package")));
         }
         let folder = self.place(sha256);
@@ -64,6 +65,15 @@ impl Library {
         }
         let reason = format!("{} has the digest {}", folder.join(MANIFEST).display(), package.sha256);
         Err(failure("PLUGIN-DIGEST", &package.manifest.name, reason, "add or apply the plugin again"))
+    }
+
+    /// Digests of all that lies in the store.
+    pub(crate) fn kept(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.inner.store).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut kept: Vec<_> = names.filter(|name| is_digest(name)).collect();
+        kept.sort();
+        kept
     }
 
     /// Forgets packages. One that is in use by somebody who has opened it stays readable for them.
@@ -101,6 +111,21 @@ impl Library {
         (is_as_trusted && stored.verify().is_ok()).then_some(stored)
     }
 
+    /// Everything that the manifest lists, and nothing else. Who may change the package must not choose what is read here:
+    /// its files are opened as packages are read, over no link, and none without end.
+    fn copy(&self, package: &Package, into: &Path) -> Result<(), Failure> {
+        let name = &package.manifest.name;
+        let binaries = package.manifest.binaries.iter().map(|binary| (binary.path.as_str(), 0o755));
+        let files = package.manifest.files.iter().map(|file| (file.path.as_str(), 0o644));
+        let signature =
+            package.folder.join(SIGNATURE).symlink_metadata().is_ok().then_some((SIGNATURE, 0o644));
+        for (path, mode) in binaries.chain(files).chain([(MANIFEST, 0o644)]).chain(signature) {
+            let from = package.open_file(path).map_err(|error| error.failure(name))?;
+            write(from, &into.join(path), mode).map_err(|error| self.unusable(name, &error))?;
+        }
+        Ok(())
+    }
+
     fn checked(&self, folder: &Path, name: &str) -> Result<Package, Failure> {
         let package = Package::open(folder, &self.inner.policy, true).map_err(|error| error.failure(name))?;
         package.verify().map_err(|error| error.failure(name))?;
@@ -119,7 +144,8 @@ impl Library {
         fs::File::open(&self.inner.store)?.sync_all()
     }
 
-    fn place(&self, sha256: &str) -> PathBuf {
+    /// Where the package of this digest lies, if it is there.
+    pub(crate) fn place(&self, sha256: &str) -> PathBuf {
         self.inner.store.join(sha256)
     }
 
@@ -137,20 +163,17 @@ impl Library {
     }
 }
 
-/// Everything that the manifest lists, and nothing else.
-fn copy(package: &Package, into: &Path) -> io::Result<()> {
-    fs::create_dir_all(into)?;
-    let binaries = package.manifest.binaries.iter().map(|binary| (binary.path.as_str(), 0o755));
-    let files = package.manifest.files.iter().map(|file| (file.path.as_str(), 0o644));
-    let signature = package.folder.join(SIGNATURE).exists().then_some((SIGNATURE, 0o644));
-    for (path, mode) in binaries.chain(files).chain([(MANIFEST, 0o644)]).chain(signature) {
-        let to = into.join(path);
-        if let Some(folder) = to.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::copy(package.folder.join(path), &to)?;
-        fs::set_permissions(&to, fs::Permissions::from_mode(mode))?;
-        fs::File::open(&to)?.sync_all()?;
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// More than a package may have is not what was asked for: its digest will say so.
+fn write(from: fs::File, to: &Path, mode: u32) -> io::Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
     }
-    Ok(())
+    let mut file = fs::File::create_new(to)?;
+    io::copy(&mut from.take(PACKAGE_BYTES), &mut file)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()
 }

@@ -117,6 +117,22 @@ fn a_package_that_changes_after_it_was_looked_at_does_not_come_in() {
     assert_eq!(shelf.stored(), Vec::<String>::new());
 }
 
+/// The host agent may read what nobody else may: whoever can change a package does not choose what that is.
+#[test]
+fn what_became_a_link_after_it_was_looked_at_is_not_followed() {
+    for name in ["notes.txt", "bin", "plugin.toml"] {
+        let shelf = Shelf::new();
+        shelf.package("path/hello", "hello", "1.0.0");
+        let found = shelf.library.find("hello", true).expect("it is whole");
+        // The same content, so that no digest tells it.
+        fs::rename(shelf.at("path/hello").join(name), shelf.at("elsewhere")).expect("moved");
+        std::os::unix::fs::symlink(shelf.at("elsewhere"), shelf.at("path/hello").join(name)).expect("a link");
+        let refused = shelf.library.take_in(&found).expect_err(name);
+        assert!(refused.id == "PLUGIN-MANIFEST" && refused.reason.contains("no regular file"), "{refused}");
+        assert_eq!(shelf.stored(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn what_was_taken_in_stays_when_its_folder_goes() {
     let shelf = Shelf::new();

@@ -272,6 +272,20 @@ impl Records {
             .await
     }
 
+    /// Digests of the packages that rows refer to, of all clusters, and whose each is.
+    pub(crate) async fn packages(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        self.store
+            .call(|connection| {
+                let mut query = connection.prepare(
+                    "SELECT package_sha256, plugin FROM plugin_revision WHERE package_sha256 <> ''
+                     UNION SELECT package_sha256, plugin FROM plugin_install WHERE package_sha256 <> ''",
+                )?;
+                let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            })
+            .await
+    }
+
     /// One statement on one plugin.
     pub(super) async fn update(
         &self,

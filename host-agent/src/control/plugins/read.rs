@@ -153,7 +153,8 @@ fn wire_run(run: PluginRun) -> control::PluginRun {
 }
 
 fn wire_verified(verified: Verified) -> control::VerifiedPlugin {
-    let Verified { name, version, sha256, trust, problem } = verified;
+    let Verified { name, version, sha256, trust, found, path, problem } = verified;
     let problem = problem.as_ref().map(wire::failure);
-    control::VerifiedPlugin { name, version, sha256, trust, problem }
+    let (found, path) = (found.as_str().to_owned(), path.display().to_string());
+    control::VerifiedPlugin { name, version, sha256, trust, problem, found, path }
 }

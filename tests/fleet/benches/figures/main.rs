@@ -5,9 +5,11 @@
 //! - `throughput`: how fast logs are, and what slow readers of them cost others
 //! - `journal`: how fast a node's journal is; `BENCH_JOURNAL_MIB` in the environment sets its size
 //! - `follow`: how late a followed line is
+//! - `list`: how long `k8sctl plugin list` is with 50 plugins
 
 mod follow;
 mod journal;
+mod list;
 mod scale;
 mod throughput;
 
@@ -41,6 +43,7 @@ fn main() -> Result<()> {
         "scale" => scale::bench,
         "throughput" => throughput::bench,
         "journal" => journal::bench,
+        "list" => list::bench,
         _ => follow::bench,
     })
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use host_store::Store;
-use plugin_package::{PLATFORM, Parts, TrustPolicy, assemble};
+use plugin_package::{LockFile, LockedPlugin, PLATFORM, Parts, TrustPolicy, assemble};
 use plugin_process::{Ceilings, Deadlines, Runner};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use crate::SCHEMA;
 use crate::library::Library;
 use crate::records::{NewOperation, OperationKind, Origin};
 use crate::remote::{FetchSetup, Manifests};
+use crate::status::{Found, Verified};
 use crate::vault::Vault;
 
 const ALL: usize = 50;
@@ -104,4 +105,52 @@ async fn fifty_plugins_are_listed_in_a_moment_and_none_is_started() {
         let runs = host.runs(&format!("p{number}")).await.expect("readable");
         assert!(runs.is_empty(), "{runs:?}");
     }
+}
+
+/// Name, where it was found, and the failure's id.
+fn told(verified: &[Verified]) -> Vec<(&str, Found, &str)> {
+    let mut all = Vec::new();
+    for Verified { name, found, problem, .. } in verified {
+        let id = problem.as_ref().map_or("", |problem| problem.id.as_str());
+        all.push((name.as_str(), *found, id));
+    }
+    all
+}
+
+#[tokio::test]
+async fn what_lies_in_the_store_alone_is_verified_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let host = host(folder.path());
+    let (both, gone) = (package(folder.path(), "both"), package(folder.path(), "gone"));
+    install(&host, &both).await;
+    install(&host, &gone).await;
+    fs::remove_dir_all(&gone.folder).expect("removed");
+    let stored = |package: &Package| folder.path().join("store").join(&package.sha256);
+    let all = host.verify(None, None).await.expect("verified");
+    assert_eq!(told(&all), [("both", Found::PluginPath, ""), ("gone", Found::Store, "")]);
+    assert_eq!((&all[0].path, &all[1].path), (&both.folder, &stored(&gone)));
+    assert_eq!((all[1].version.as_str(), all[1].trust.as_str()), ("1.0.0", "dev"));
+    let one = host.verify(Some("gone"), None).await.expect("verified");
+    assert_eq!(told(&one), [("gone", Found::Store, "")]);
+    let none = host.verify(Some("never"), None).await.expect("verified");
+    assert_eq!(told(&none), [("never", Found::PluginPath, "PLUGIN-UNKNOWN")]);
+
+    // By its path; and by one that a lock file names.
+    let path = both.folder.display().to_string();
+    let given = host.verify(Some(&path), None).await.expect("verified");
+    assert_eq!(told(&given), [("both", Found::Given, "")]);
+    let lock = LockFile { plugins: vec![LockedPlugin::of_package(&both, &path)] };
+    let locked = host.verify(None, Some(&lock)).await.expect("verified");
+    assert_eq!(told(&locked), [("both", Found::LockFile, ""), ("gone", Found::Store, "")]);
+
+    // What runs is what lies in the store, however sound the rest is.
+    fs::write(stored(&both).join("schema.json"), "{}").expect("written");
+    fs::remove_dir_all(stored(&gone)).expect("removed");
+    let all = host.verify(None, None).await.expect("verified");
+    let expected = [
+        ("both", Found::PluginPath, ""),
+        ("both", Found::Store, "PLUGIN-DIGEST"),
+        ("gone", Found::Store, "PLUGIN-UNKNOWN"),
+    ];
+    assert_eq!(told(&all), expected);
 }
