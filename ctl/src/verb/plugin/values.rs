@@ -212,7 +212,7 @@ mod tests {
         let found =
             |field: &str, line| control::Diagnostic { field: field.to_owned(), line, ..Default::default() };
         let placed = values.placed(found("/page/title", 0).into());
-        assert_eq!((placed.line, placed.column), (4, 9));
+        assert_eq!((placed.line, placed.column), (4, 1), "where its key stands");
         assert_eq!(values.placed(found("/page/title", 9).into()).line, 9, "the host agent knew it");
         assert_eq!(Values::none("hello").placed(found("/page/title", 0).into()).line, 0);
     }
