@@ -91,7 +91,7 @@ async fn mistakes_have_their_place_in_the_file_and_warnings_stop_nothing() {
     let file = bench.file("hello.toml", "replicas = 1\n[page]\ntitle = 'x'\n");
     let add = ["plugin", "add", "hello", "--config", &file, "--yes"];
     let run = bench.run(&add).await;
-    let place = "hello.toml:3:9: error PLUGIN-CONFIG-INVALID /page/title: x is too short";
+    let place = "hello.toml:3:1: error PLUGIN-CONFIG-INVALID /page/title: x is too short";
     run.fails(3, &[place, " | title = 'x'"]);
     assert!(!bench.calls().contains("ChangePluginRequest"), "{}", bench.calls());
     bench.fake.answers.lock().unwrap().plugin_diagnostics[0].warning = true;
