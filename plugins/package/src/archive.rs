@@ -142,14 +142,14 @@ impl Seen {
         if !is_path(top) || !path.is_empty() && !is_path(path) {
             return Err(format!("{name:?}: expected a plain path below one folder"));
         }
+        if !is_folder && path.is_empty() {
+            return Err(format!("{name:?} lies in no folder"));
+        }
         if self.top.get_or_insert_with(|| top.to_owned()).as_str() != top {
             return Err(format!("{name:?} does not lie in the folder that the other entries are in"));
         }
         if is_folder {
             return Ok(None);
-        }
-        if path.is_empty() {
-            return Err(format!("{name:?} lies in no folder"));
         }
         if !self.files.insert(path.to_owned()) {
             return Err(format!("{name:?} is there twice"));

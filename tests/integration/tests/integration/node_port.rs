@@ -357,7 +357,12 @@ async fn open_session(
     machine_uuid: &str,
 ) -> Result<(mpsc::Sender<AgentMessage>, Streaming<HostMessage>), Status> {
     let (sender, receiver) = mpsc::channel(1);
-    let hello = Hello { protocol: 1, machine_uuid: machine_uuid.to_owned(), ..Hello::default() };
+    let hello = Hello {
+        protocol: node_agent::bootstrap::PROTOCOL,
+        protocol_minor: k8sctl_types::protocol::NODE.minor,
+        machine_uuid: machine_uuid.to_owned(),
+        ..Hello::default()
+    };
     // The receiver is held here.
     let _ = sender.send(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }).await;
     let inbox = client.session(ReceiverStream::new(receiver)).await?.into_inner();
