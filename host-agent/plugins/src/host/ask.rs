@@ -77,7 +77,12 @@ impl PluginHost {
         let Question { whose, package, config, ask, .. } = question;
         let schema = self.schema(package).await?;
         let runner = &self.inner.runner;
-        let run = if twice { runner.plan_twice(package, ask).await } else { runner.plan(package, ask).await };
+        // In a box: a conversation is much to be moved about on the stack.
+        let run = if twice {
+            Box::pin(runner.plan_twice(package, ask)).await
+        } else {
+            Box::pin(runner.plan(package, ask)).await
+        };
         match self.ran(whose, package, "plan", run).await? {
             PlanAnswer::Mistakes(mistakes) => Err(WishError::Config(mistakes)),
             PlanAnswer::Plan { plan, warnings, .. } => Ok(Answer {

@@ -62,7 +62,7 @@ impl PluginHost {
     /// Carries out what was prepared, to its end.
     pub(super) async fn operate(&self, access: &ClusterAccess, prepared: Prepared, claim: Claim) {
         let attempt = prepared.attempt.clone();
-        let work = self.begin_and_apply(access, prepared, &claim);
+        let work = Box::pin(self.begin_and_apply(access, prepared, &claim));
         let result = self.watched(&claim.progress, work).await;
         self.conclude(access, claim, &attempt, result).await;
     }
@@ -89,7 +89,7 @@ impl PluginHost {
             if kind == OperationKind::Remove {
                 host.remove(&access, claim).await;
             } else {
-                let work = host.carry_on(&access, &claim);
+                let work = Box::pin(host.carry_on(&access, &claim));
                 let result = host.watched(&claim.progress, work).await;
                 host.conclude(&access, claim, "", result).await;
             }
@@ -236,7 +236,7 @@ impl PluginHost {
             "a plugin is applied"
         );
         self.point("after-apply");
-        let (state, said) = self.settle(&work, install).await?;
+        let (state, said) = Box::pin(self.settle(&work, install)).await?;
         self.point("after-outputs");
         let is_new = applied.written + applied.pruned > 0;
         let message = match (said.is_empty(), is_new) {

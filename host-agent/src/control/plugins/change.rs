@@ -31,7 +31,7 @@ pub(super) async fn plan(
 ) -> Result<control::PlanPluginResponse, Status> {
     let (cluster, wish) = read_wish(request.wish.unwrap_or_default())?;
     let access = manager.cluster_access(&cluster).await?;
-    match manager.shared().plugins.offer(&access, &wish, request.diff).await {
+    match Box::pin(manager.shared().plugins.offer(&access, &wish, request.diff)).await {
         Ok(offer) => Ok(wire_offer(offer)),
         Err(WishError::Config(mistakes)) => Ok(control::PlanPluginResponse {
             diagnostics: wire_diagnostics(mistakes),

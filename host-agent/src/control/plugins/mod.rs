@@ -34,7 +34,8 @@ impl PluginService for Plugins {
         request: Request<control::PlanPluginRequest>,
     ) -> Result<Response<control::PlanPluginResponse>, Status> {
         let (uid, manager) = (caller(&request), Arc::clone(&self.manager));
-        let plan = change::plan(manager, request.into_inner());
+        // In a box: all that asks a plugin is in it, which would be moved about on the stack.
+        let plan = Box::pin(change::plan(manager, request.into_inner()));
         Ok(Response::new(self.queues.plans.run("plan-plugin", uid, plan).await??))
     }
 
