@@ -9,8 +9,8 @@
 //! is suspended, its disk is full, random faults* → strangers survive `down`.
 //!
 //! What stands between stars is left out, and that is said, on a machine on which a VM boots so slowly ([`SLOW`]), or what
-//! comes before takes so long ([`LONG`]), that the run would take hours; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one
-//! phase, see [`some`], and `half-an-hour` is `make soak`.
+//! comes before takes so long ([`LONG`]), that the run would take hours; `LAB_PHASES=all` asks for all of it in any case.
+//! Other values are for those who work on one phase, see [`some`], and `half-an-hour` is `make soak`.
 
 mod follow;
 mod inside;
