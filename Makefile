@@ -38,7 +38,7 @@ RUST := . $(LAB)/common.sh
 define lab_tests
 $(RUST)
 cargo test -p lab-tests --no-run
-$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
+$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --live -p lab-tests --offline --no-fail-fast
 endef
 
 .PHONY: help deps build up down test lab-test bench plot pictures soak fuzz lint
