@@ -8,7 +8,7 @@
 #   make plot    docs/performance-scale.svg, from what make bench has measured
 #   make pictures  docs/pictures: the dashboard, as tmux and Chromium show it
 #   make soak    half an hour of random faults on three VMs: SOAK_SEED, SOAK_SECONDS
-#   make fuzz    malformed traffic on every socket and from plugins, ten minutes each: FUZZ_SEED, FUZZ_SECONDS
+#   make fuzz    malformed traffic on every socket and from plugins, ten minutes each: FUZZ_SEED, FUZZ_SECONDS, FUZZ_TARGET
 #   make lint    formatting, clippy, documentation, licences, scripts
 
 SHELL := /bin/bash
@@ -41,7 +41,7 @@ RUST := . $(LAB)/common.sh
 define lab_tests
 $(RUST)
 cargo test -p lab-tests --no-run
-$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test -p lab-tests --offline --no-fail-fast
+$(LAB)/with-sudo $(LAB)/run $(LAB)/cargo-test --live -p lab-tests --offline --no-fail-fast
 endef
 
 .PHONY: help deps build up down test lab-test bench plot pictures soak fuzz lint

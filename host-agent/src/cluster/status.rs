@@ -69,9 +69,9 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
     let view = observed.agents.get(&node.id).cloned().unwrap_or_default();
     let vm = observed.vms.get(&node.id).cloned().unwrap_or_default();
     let own = conditions::of_node(node, observed, now);
-    let mut conditions = view.report.conditions;
     // Whoever is root in the VM does not speak for the host.
-    conditions.retain(|theirs| own.iter().all(|ours| ours.r#type != theirs.r#type));
+    let is_theirs = |theirs: &&Condition| own.iter().all(|ours| ours.r#type != theirs.r#type);
+    let mut conditions: Vec<Condition> = view.report.conditions.iter().filter(is_theirs).cloned().collect();
     if !view.connected {
         conditions.iter_mut().for_each(|condition| without_session(condition, now));
     }
@@ -85,14 +85,14 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
         phase: phase.phase.to_owned(),
         message: phase.message,
         conditions,
-        steps: view.report.steps,
+        steps: view.report.steps.clone(),
         facts: view.hello.as_ref().and_then(|hello| hello.facts.clone()),
         connected: view.connected,
         last_seen: view.last_seen.map(wire::timestamp),
         agent_version: view.hello.map(|hello| hello.agent_version).unwrap_or_default(),
         powered_on: vm.powered_on.map(wire::timestamp),
         joined: view.joined.map(wire::timestamp),
-        repairs: view.report.repairs,
+        repairs: view.report.repairs.clone(),
     }
 }
 

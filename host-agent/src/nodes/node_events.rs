@@ -219,6 +219,8 @@ fn repair_line(repair: &Repair, at: jiff::Timestamp) -> Option<Line> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use host_store::Store;
     use k8sctl_proto::node::v1::{Hello, StepStatus};
 
@@ -269,7 +271,7 @@ mod tests {
         let a = report(StepState::Running, ConditionStatus::True);
         let b = report(StepState::Failed, ConditionStatus::False);
         let lines = |before: &StatusReport, now: &StatusReport| {
-            let (before, now) = (Box::new(before.clone()), Box::new(now.clone()));
+            let (before, now) = (Arc::new(before.clone()), Arc::new(now.clone()));
             lines(&NodeChange::Reported { before, now }, jiff::Timestamp::UNIX_EPOCH)
         };
         assert_eq!(lines(&a, &a), []);

@@ -70,6 +70,9 @@ mod tests {
         assert!(sent.recv().await.is_none());
         let view = registry.view("a");
         assert!(!view.connected, "it has no session");
-        assert_eq!((view.report.replacement, view.report.observed_generation), (Some(replacement), 0));
+        assert_eq!(
+            (view.report.replacement.as_ref(), view.report.observed_generation),
+            (Some(&replacement), 0)
+        );
     }
 }

@@ -28,8 +28,8 @@ pub struct NodeView {
     /// First message of the newest session.
     pub hello: Option<Hello>,
     /// Newest report; steps and conditions in it are whole. Repairs stay when the VM is started anew: they are of its
-    /// disk.
-    pub report: StatusReport,
+    /// disk. Whoever looks at all nodes shares it.
+    pub report: Arc<StatusReport>,
     /// When the newest message came.
     pub last_seen: Option<jiff::Timestamp>,
     /// When the first session since the VM's start opened.
@@ -52,9 +52,9 @@ pub enum NodeChange {
     /// A report came; the previous one is given for comparison.
     Reported {
         /// The report before.
-        before: Box<StatusReport>,
+        before: Arc<StatusReport>,
         /// The report now.
-        now: Box<StatusReport>,
+        now: Arc<StatusReport>,
     },
     /// The host judges the node otherwise than before.
     Judged(Condition),
@@ -243,8 +243,8 @@ impl NodeRegistry {
             entry.view.connected = false;
             entry.view.rebooted = false;
             entry.view.joined = None;
-            let repairs = std::mem::take(&mut entry.view.report.repairs);
-            entry.view.report = StatusReport { repairs, ..StatusReport::default() };
+            let repairs = entry.view.report.repairs.clone();
+            entry.view.report = Arc::new(StatusReport { repairs, ..StatusReport::default() });
         }
         self.touch();
     }
@@ -377,12 +377,13 @@ impl SessionGuard {
         if let (true, Some(hello)) = (is_new, entry.view.hello.as_mut()) {
             hello.facts = facts;
         }
-        if entry.view.report == report && !is_new {
+        if *entry.view.report == report && !is_new {
             return true;
         }
-        let before = std::mem::replace(&mut entry.view.report, report.clone());
+        let now = Arc::new(report);
+        let before = std::mem::replace(&mut entry.view.report, Arc::clone(&now));
         drop(nodes);
-        let change = NodeChange::Reported { before: Box::new(before), now: Box::new(report) };
+        let change = NodeChange::Reported { before, now };
         self.registry.tell(&self.node_id, change);
         true
     }

@@ -1,6 +1,6 @@
 //! Malformed traffic on every socket of a host agent, one after the other, beside a fleet that is well: no crash, nobody
 //! is cut off, answers stay prompt, and memory stays where it is. `FUZZ_SECONDS` is how long each is sent to, `FUZZ_SEED`
-//! what comes.
+//! what comes; `FUZZ_TARGET` is part of the names of the sockets that are wanted.
 //!
 //! How prompt answers are without it is measured before and after each round of it, by the same machine in the same
 //! minutes: what else that machine does concerns both. By what they are compared stands in `malformed::verdict`.
@@ -89,6 +89,7 @@ fn run(host: &mut Host) -> Result<()> {
     };
     let uuids = machine_uuids(host)?;
     let targets = targets::all(host, &identity, misused, uuids.get(misused).context("its UUID")?)?;
+    let targets = wanted(targets, &std::env::var("FUZZ_TARGET").unwrap_or_default())?;
 
     let pulse = Pulse::of(host, &cluster, well)?;
     pulse.during(WARM)?;
@@ -140,6 +141,15 @@ fn run(host: &mut Host) -> Result<()> {
     ensure!(lost.is_empty() && status.nodes.len() == nodes.len(), "these are not well: {lost:?}");
     ensure!(fleet.tally().count() == dialled, "somebody who was well had to dial again");
     pulse.during(Duration::from_secs(1)).map(drop).context("afterwards")
+}
+
+/// Those whose names have this in them: all of them where it is empty.
+fn wanted(targets: Vec<Target>, part: &str) -> Result<Vec<Target>> {
+    let names: Vec<&str> = targets.iter().map(|target| target.name).collect();
+    let names = names.join("; ");
+    let wanted: Vec<Target> = targets.into_iter().filter(|target| target.name.contains(part)).collect();
+    ensure!(!wanted.is_empty(), "FUZZ_TARGET={part} is in none of the names: {names}");
+    Ok(wanted)
 }
 
 /// The host agent and those who are well, on their way through all targets.

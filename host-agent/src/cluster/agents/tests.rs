@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use k8sctl_proto::node::v1::{AgentReplacement, Hello, StatusReport};
 use tokio::sync::Mutex;
 
@@ -43,7 +45,7 @@ fn a_node_is_done_when_the_new_agent_has_a_session_and_not_before() {
     let view = |connected, sha256, report| NodeView {
         connected,
         hello: Some(hello(sha256)),
-        report,
+        report: Arc::new(report),
         ..NodeView::default()
     };
     let replaced = || report("one", ReplacementState::Replaced, "");

@@ -1,6 +1,7 @@
 //! What is told of a cluster that is well, and of one thing after the other that is not.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use host_plugins::PluginStatus;
 use k8sctl_proto::node::v1::{Hello, StatusReport, StepState, StepStatus};
@@ -39,7 +40,7 @@ fn well() -> (ClusterRecord, Observed) {
         let view = NodeView {
             connected: true,
             hello: Some(Hello::default()),
-            report: StatusReport { steps: vec![step("kubeadm")], ..StatusReport::default() },
+            report: Arc::new(StatusReport { steps: vec![step("kubeadm")], ..StatusReport::default() }),
             last_seen: Some(time(30)),
             joined: Some(time(20)),
             refused: None,
@@ -153,7 +154,7 @@ fn a_vm_that_is_off_is_told_of_at_the_node_and_of_the_cluster() {
 fn an_agent_without_a_session_is_missed() {
     let (cluster, mut observed) = well();
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
-    view.report.conditions.push(said("DiskOK", ConditionStatus::False, "Full"));
+    Arc::make_mut(&mut view.report).conditions.push(said("DiskOK", ConditionStatus::False, "Full"));
     view.connected = false;
     let expected = ["Ready=False NotAsDesired", "AgentsReady=False NoSession", "AgentReady=False NoSession"];
     assert_eq!(untrue(&cluster, &observed), expected, "what it said before is not counted as well");
@@ -177,15 +178,15 @@ fn an_agent_without_a_session_is_missed() {
 fn an_agent_speaks_for_itself_and_for_its_machine() {
     let (cluster, mut observed) = well();
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
-    view.report.conditions = vec![
+    Arc::make_mut(&mut view.report).conditions = vec![
         said("DiskOK", ConditionStatus::True, "Enough"),
         said("ClockOK", ConditionStatus::Unknown, "NotMeasured"),
         said("VMRunning", ConditionStatus::False, "Claimed"),
     ];
     assert_eq!(untrue(&cluster, &observed), ["NodesHealthy=Unknown NotKnown"]);
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
-    view.report.conditions.push(said("MemoryOK", ConditionStatus::False, "Pressure"));
-    view.report.conditions.push(said(AGENT_READY, ConditionStatus::Unspecified, "Odd"));
+    Arc::make_mut(&mut view.report).conditions.push(said("MemoryOK", ConditionStatus::False, "Pressure"));
+    Arc::make_mut(&mut view.report).conditions.push(said(AGENT_READY, ConditionStatus::Unspecified, "Odd"));
     let expected = ["AgentsReady=Unknown Odd", "NodesHealthy=False NotWell", "AgentReady=Unknown Odd"];
     assert_eq!(untrue(&cluster, &observed), expected);
     let all = of_cluster(&cluster, None, &observed, time(0));
@@ -210,7 +211,7 @@ fn all_that_an_agent_reports_counts_and_both_pages_have_it() {
     for kind in reported {
         let (cluster, mut observed) = well();
         let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
-        view.report.conditions.push(said(kind, ConditionStatus::False, "Bad"));
+        Arc::make_mut(&mut view.report).conditions.push(said(kind, ConditionStatus::False, "Bad"));
         let mut expected = vec!["ControlPlaneReady=False PartNotHealthy", "NodesHealthy=False NotWell"];
         expected.retain(|line| PARTS.contains(&kind) || line.starts_with("NodesHealthy"));
         assert_eq!(untrue(&cluster, &observed), expected, "{kind}");
@@ -222,14 +223,15 @@ fn an_alarm_of_etcd_is_told_of_the_control_plane() {
     let (cluster, mut observed) = well();
     let alarm = wire::condition("EtcdReady", ConditionStatus::False, "Unhealthy", "ALARM NOSPACE", time(0));
     let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
-    view.report.conditions.push(alarm.clone());
+    Arc::make_mut(&mut view.report).conditions.push(alarm.clone());
     let all = of_cluster(&cluster, None, &observed, time(0));
     assert_eq!(message(&all, "ControlPlaneReady"), "node control: EtcdReady: ALARM NOSPACE");
     // Of what is not known nothing is claimed, and a worker has no such parts.
     let view = observed.agents.get_mut(&cluster.nodes[0].id).expect("its view");
-    view.report.conditions = vec![said("EtcdReady", ConditionStatus::Unknown, "NoManifest")];
+    Arc::make_mut(&mut view.report).conditions =
+        vec![said("EtcdReady", ConditionStatus::Unknown, "NoManifest")];
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
-    view.report.conditions.push(alarm);
+    Arc::make_mut(&mut view.report).conditions.push(alarm);
     let all = of_cluster(&cluster, None, &observed, time(0));
     assert_eq!(message(&all, "ControlPlaneReady"), "");
 }

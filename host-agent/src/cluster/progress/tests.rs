@@ -1,5 +1,7 @@
 //! When an operation ends badly, and what it then says.
 
+use std::sync::Arc;
+
 use k8sctl_proto::node::v1::{Evidence, Hello, StatusReport};
 
 use host_plugins::{Blocking, Handover, PluginState};
@@ -30,13 +32,17 @@ pub(in crate::cluster) fn running(cluster: &ClusterRecord) -> Observed {
             connected: true,
             hello: Some(Hello::default()),
             joined: Some(time(20)),
-            report: StatusReport { observed_generation: 7, ..StatusReport::default() },
+            report: Arc::new(StatusReport { observed_generation: 7, ..StatusReport::default() }),
             ..NodeView::default()
         };
         observed.agents.insert(node.id.clone(), view);
         observed.generations.insert(node.id.clone(), 7);
     }
     observed
+}
+
+fn report_of<'a>(observed: &'a mut Observed, node_id: &str) -> &'a mut StatusReport {
+    Arc::make_mut(&mut observed.agents.get_mut(node_id).expect("its view").report)
 }
 
 fn judged(cluster: &ClusterRecord, observed: &Observed, began: i64, now: i64) -> Option<Failure> {
@@ -77,7 +83,7 @@ fn only_failures_of_the_newest_desired_state_count() {
         }),
         ..StepStatus::default()
     };
-    observed.agents.get_mut(&cluster.nodes[0].id).expect("it is there").report.steps = vec![step];
+    report_of(&mut observed, &cluster.nodes[0].id).steps = vec![step];
     let failure = judged(&cluster, &observed, 0, 60).expect("it failed three times");
     assert_eq!((failure.id.as_str(), failure.object.as_str()), ("KUBEADM-FAILED", "node control"));
     assert_eq!(
@@ -120,7 +126,7 @@ fn a_worker_joins_when_what_it_reads_is_there() {
     observed.kubernetes = KubernetesView::default();
     let done =
         StepStatus { name: "kubeadm".to_owned(), state: StepState::Done.into(), ..StepStatus::default() };
-    observed.agents.get_mut(&cluster.nodes[0].id).expect("its view").report.steps.push(done);
+    report_of(&mut observed, &cluster.nodes[0].id).steps.push(done);
     assert_eq!(targets(&observed), [Target::Member, Target::Member]);
 }
 
@@ -134,7 +140,7 @@ fn a_deadline_shows_what_the_open_step_said_last() {
         evidence: Some(Evidence { output_tail: said.to_owned(), ..Evidence::default() }),
         ..StepStatus::default()
     };
-    observed.agents.get_mut(&cluster.nodes[0].id).expect("its view").report.steps = vec![
+    report_of(&mut observed, &cluster.nodes[0].id).steps = vec![
         step("kubelet", StepState::Done, "long ago"),
         step("kubeadm", StepState::Running, "waiting for etcd"),
     ];
@@ -195,7 +201,7 @@ fn a_cluster_is_up_when_each_node_has_its_proxy() {
     for node in &cluster.nodes {
         let done =
             StepStatus { name: "kubeadm".to_owned(), state: StepState::Done.into(), ..StepStatus::default() };
-        observed.agents.get_mut(&node.id).expect("its view").report.steps.push(done);
+        report_of(&mut observed, &node.id).steps.push(done);
         let pod_cidr = Some("10.244.0.0/24".to_owned());
         let seen = KubernetesNode { ready: true, pod_cidr, ..KubernetesNode::default() };
         observed.kubernetes.nodes.insert(node.name.clone(), seen);

@@ -1,5 +1,7 @@
 //! What is shown of nodes, and what of it is told.
 
+use std::sync::Arc;
+
 use k8sctl_proto::node::v1::{Repair, StatusReport, StepStatus};
 
 use super::*;
@@ -19,7 +21,7 @@ fn all_well(cluster: &ClusterRecord) -> Observed {
     for view in observed.agents.values_mut() {
         let well = |kind| wire::condition(kind, ConditionStatus::True, "AllWell", "", time(20));
         let conditions = [AGENT_READY, "ContainerdReady", "DiskOK"].map(well).to_vec();
-        view.report = StatusReport { conditions, ..view.report.clone() };
+        view.report = Arc::new(StatusReport { conditions, ..(*view.report).clone() });
     }
     observed
 }
@@ -73,8 +75,9 @@ fn a_node_that_speaks_for_the_host_is_not_heard() {
     let mut observed = running(&cluster);
     let claim = |kind: &str| wire::condition(kind, ConditionStatus::True, "Claimed", "", time(0));
     let view = observed.agents.get_mut(&cluster.nodes[1].id).expect("its view");
-    view.report.conditions = ["DiskOK", NODE_READY, VM_RUNNING].map(claim).to_vec();
-    view.report.repairs.push(Repair { number: 7, ..Repair::default() });
+    let report = Arc::make_mut(&mut view.report);
+    report.conditions = ["DiskOK", NODE_READY, VM_RUNNING].map(claim).to_vec();
+    report.repairs.push(Repair { number: 7, ..Repair::default() });
     let status = cluster_status(&cluster, &observed, None, None, None);
     let worker = &status.nodes[1];
     let claimed: Vec<&str> =

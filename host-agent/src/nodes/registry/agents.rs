@@ -1,5 +1,7 @@
 //! Which program a node's agent shall be, and how far it is with becoming that.
 
+use std::sync::Arc;
+
 use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement};
 
 use super::{Entry, NodeRegistry, lock};
@@ -50,7 +52,7 @@ impl NodeRegistry {
         if entry.view.report.replacement.as_ref() == Some(&replacement) {
             return;
         }
-        entry.view.report.replacement = Some(replacement);
+        Arc::make_mut(&mut entry.view.report).replacement = Some(replacement);
         drop(nodes);
         self.touch();
     }
@@ -58,8 +60,6 @@ impl NodeRegistry {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::nodes::changes::changes;
     use crate::nodes::wanted::Wanted;

@@ -9,10 +9,11 @@
 //! network is stopped under the VMs → *host agent and libvirtd end, the host is suspended, its disk is full → random
 //! faults* → strangers survive `down`.
 //!
-//! What stands between stars is left out, and that is said, on a machine on which a VM boots so slowly ([`SLOW`]) that the
-//! run would take hours; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one
-//! phase, see [`some`], and `half-an-hour` is `make soak`.
+//! What stands between stars is left out, and that is said, on a machine on which the run would take hours, see
+//! [`budget`]; `LAB_PHASES=all` asks for all of it in any case. Other values are for those who work on one phase, see
+//! [`some`], and `half-an-hour` is `make soak`.
 
+mod budget;
 mod follow;
 mod inside;
 mod live;
@@ -32,6 +33,8 @@ use lab_tests::pace::Pace;
 use lab_tests::{Lab, Running, phase, wait_until};
 use serde_json::Value;
 
+use self::budget::{Budget, Optional};
+
 const MINUTE: Duration = Duration::from_secs(60);
 /// Emulated VMs on a busy machine are slow; a wait ends when its condition holds.
 const UP_DEADLINE: Duration = Duration::from_secs(40 * 60);
@@ -42,8 +45,25 @@ const NODES: [(&str, &str, u64, u64, u64); 3] = [
 ];
 /// Of `LAB_PHASES`: every phase, however slow the machine.
 const ALL: &str = "all";
-/// As many times as long as is usual.
-const SLOW: f64 = 3.0;
+/// A plugin, a worker that comes and goes, a network that is stopped, and `down`.
+const REST: Duration = MINUTE.saturating_mul(8);
+const FOLLOWED: Optional = Optional {
+    name: "a reboot and a cut link during `logs -f`",
+    usual: MINUTE.saturating_mul(3),
+    after: REST,
+};
+const UPGRADED: Optional =
+    Optional { name: "agents are replaced", usual: MINUTE.saturating_mul(4), after: REST };
+const BUNDLED: Optional = Optional { name: "a support bundle without an agent", usual: MINUTE, after: REST };
+const REPLACED: Optional =
+    Optional { name: "another pod network", usual: MINUTE.saturating_mul(3), after: REST };
+const FULL: Optional = Optional { name: "a full disk under a VM", usual: MINUTE, after: REST };
+const SURVIVED: Optional = Optional {
+    name: "host agent killed, libvirtd restarted, host suspended, host's disk full",
+    usual: MINUTE.saturating_mul(4),
+    after: MINUTE,
+};
+const SOAKED: Optional = Optional { name: "the short soak", usual: MINUTE.saturating_mul(3), after: MINUTE };
 /// A copy of worker 1.
 const CLONE: &str = "k8s-worker-1-clone";
 
@@ -68,6 +88,7 @@ fn a_cluster_from_nothing_to_nothing() -> Result<()> {
 
 fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     let home = lab.repo("examples/home.toml").to_string_lossy().into_owned();
+    let began = Instant::now();
     strangers_move_in(lab)?;
 
     let agent = up_interrupted(lab, &home)?;
@@ -81,41 +102,38 @@ fn from_nothing_to_nothing(lab: &Lab) -> Result<()> {
     logs_and_events(lab)?;
     live::it_is_well(lab)?;
     let pace = survival::a_vm_crashes(lab)?;
-    let all = has_time_for_all(lab, pace);
+    let mut budget = Budget::new(lab, began);
     let mut failures = Failures::default();
     failures.note(lab, live::conditions_and_logs_are_live(lab, pace))?;
     failures.note(lab, repairs::nodes_mend_themselves(lab, &home, pace))?;
     failures.note(lab, follow::markers_come_in_order(lab, pace))?;
     failures.note(lab, follow::bounds_are_exact(lab))?;
-    if all {
+    if budget.has(FOLLOWED) {
         failures.note(lab, follow::nothing_is_lost_or_doubled(lab, pace))?;
+    }
+    if budget.has(UPGRADED) {
         failures.note(lab, upgrade::agents_are_replaced_and_bad_ones_go_back(lab))?;
+    }
+    if budget.has(BUNDLED) {
         failures.note(lab, upgrade::a_bundle_tells_of_all_of_it(lab))?;
     }
     failures.note(lab, plugins::plugins_live(lab, pace))?;
-    if all {
+    if budget.has(REPLACED) {
         failures.note(lab, plugins::another_pod_network(lab))?;
     }
-    let agent = a_worker_joins_and_leaves(lab, &home, agent, all.then_some(pace))?;
+    let mut agent = a_worker_joins_and_leaves(lab, &home, agent, budget.has(FULL).then_some(pace))?;
     vms_come_back_onto_their_network(lab, &home)?;
-    let agent = if all { survives(lab, agent, pace, &mut failures)? } else { agent };
+    if budget.has(SURVIVED) {
+        agent = survives(lab, agent, pace, &mut failures)?;
+    }
+    if budget.has(SOAKED) {
+        agent = soak::for_a_while(lab, agent, pace)?;
+    }
     down_leaves_strangers(lab)?;
     drop(agent);
     strangers_move_out(lab)?;
+    budget.tell();
     failures.end()
-}
-
-fn has_time_for_all(lab: &Lab, pace: Pace) -> bool {
-    let all = pace.factor() <= SLOW || lab.phases() == ALL;
-    if !all {
-        println!(
-            "lab: LEFT OUT, for this machine is {:.1} times slower than is usual: upgrade, support, pod-network, a reboot \
-             and a cut link during `logs -f`, a full disk under a VM, killed, libvirtd, suspended, full, soak. \
-             LAB_PHASES=all asks for them",
-            pace.factor()
-        );
-    }
-    all
 }
 
 /// Faults of the host. Gives the host agent that runs then.
@@ -123,8 +141,7 @@ fn survives(lab: &Lab, agent: Running, pace: Pace, failures: &mut Failures) -> R
     let agent = survival::host_agent_is_killed(lab, agent, pace)?;
     failures.note(lab, survival::libvirtd_is_restarted(lab, pace))?;
     failures.note(lab, survival::host_is_suspended(lab, &agent, pace))?;
-    let agent = survival::host_agent_has_no_room(lab, agent, pace)?;
-    soak::for_a_while(lab, agent, pace)
+    survival::host_agent_has_no_room(lab, agent, pace)
 }
 
 /// Of phases behind which the others have something to tell all the same: a run that costs so much shall tell all of it.
