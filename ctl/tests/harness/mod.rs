@@ -136,9 +136,12 @@ impl Bench {
 
     /// Lets the server begin to listen.
     pub async fn listening(&self) {
-        while !self.path("api.sock").exists() {
-            tokio::task::yield_now().await;
-        }
+        let is_there = async {
+            while !self.path("api.sock").exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(DEADLINE, is_there).await.expect("the host agent listens in time");
     }
 
     pub async fn run(&self, args: &[&str]) -> Run {
@@ -230,7 +233,7 @@ pub fn terminal() -> (File, File) {
 }
 
 pub async fn finish(mut command: Command) -> Run {
-    let output = command.output().await.unwrap();
+    let output = timeout(DEADLINE * 5, command.output()).await.expect("it ends in time").unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Run { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -26,6 +26,7 @@ pub mod accelerator;
 pub mod address;
 pub mod adoption;
 pub mod change;
+mod counter;
 pub mod desired;
 pub mod doctor;
 pub mod documents;

@@ -90,15 +90,14 @@ impl Ledger {
         let mut begun = entry(object, reason, "began to repair it", RepairOutcome::Failed, message);
         begun.number = self.kept.last;
         begun.time = Some(clock::timestamp(SystemTime::now()));
-        cut(&mut begun.reason);
+        begun.reason = cut(&begun.reason);
         self.kept.begun.push(begun);
         self.save();
     }
 
     /// Strikes out a try that has begun. Kept with the next [`Self::add`] or [`Self::save`].
     pub fn strike(&mut self, object: &str, reason: &str) {
-        let mut reason = reason.to_owned();
-        cut(&mut reason);
+        let reason = cut(reason);
         let is_it = |begun: &Repair| begun.object == object && begun.reason == reason;
         if let Some(place) = self.kept.begun.iter().position(is_it) {
             self.kept.begun.remove(place);
@@ -137,7 +136,7 @@ impl Ledger {
         self.kept.last += 1;
         repair.number = self.kept.last;
         for text in [&mut repair.reason, &mut repair.action, &mut repair.message] {
-            cut(text);
+            *text = cut(text);
         }
         tracing::warn!(
             repair.number = repair.number,
@@ -162,16 +161,18 @@ impl Ledger {
     }
 }
 
-/// To one line of bounded length.
-fn cut(text: &mut String) {
-    if text.contains('\n') {
-        *text = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+/// As it is listed: one line of bounded length.
+pub fn cut(text: &str) -> String {
+    let mut line = match text.contains('\n') {
+        true => text.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+        false => text.to_owned(),
+    };
+    if line.len() > TEXT {
+        let end = (0..=TEXT).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
+        line.truncate(end);
+        line.push('…');
     }
-    if text.len() > TEXT {
-        let end = (0..=TEXT).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
+    line
 }
 
 /// A repair without number and time.

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 /// How often one object may be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Tries within [`Self::within`], whether they helped or not.
+    /// Tries for the same reason within [`Self::within`], whether they helped or not.
     pub tries: usize,
+    /// The same for whatever reason.
+    pub in_all: usize,
     /// Tries in a row that did not help.
     pub failures: usize,
     /// Tries longer ago than this do not count.
@@ -19,8 +21,10 @@ pub struct Limit {
 /// Why the agent rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It was repaired, and broke, too often.
+    /// It was repaired, and broke in the same way, too often.
     Tries,
+    /// It was repaired, and broke in one way or another, too often.
+    InAll,
     /// Repairing did not help.
     Failures,
 }
@@ -43,7 +47,8 @@ pub enum Leave {
 #[derive(Clone, Debug)]
 pub struct Limiter {
     limit: Limit,
-    tried: VecDeque<Instant>,
+    /// When, and for which reason.
+    tried: VecDeque<(Instant, String)>,
     failures: usize,
     /// When the last try ended: a long one may have begun so long ago that it is no more among those that count.
     last_end: Option<Instant>,
@@ -56,8 +61,9 @@ impl Limiter {
         Self { limit, tried: VecDeque::new(), failures: 0, last_end: None, rests_until: None }
     }
 
-    /// Asks for another try. Times must not run backwards from call to call.
-    pub fn ask(&mut self, now: Instant) -> Leave {
+    /// Asks for another try, for a reason that is the same whenever the same has happened. Times must not run backwards from
+    /// call to call.
+    pub fn ask(&mut self, reason: &str, now: Instant) -> Leave {
         if let Some(until) = self.rests_until {
             let left = until.saturating_duration_since(now);
             if !left.is_zero() {
@@ -66,17 +72,20 @@ impl Limiter {
             self.clear();
         }
         let within = self.limit.within;
-        self.tried.retain(|tried| now.saturating_duration_since(*tried) < within);
+        self.tried.retain(|(tried, _)| now.saturating_duration_since(*tried) < within);
         let is_long_ago = |end: Instant| now.saturating_duration_since(end) >= within;
         if self.tried.is_empty() && self.last_end.is_none_or(is_long_ago) {
             self.failures = 0;
         }
+        let for_that = self.tried.iter().filter(|(_, tried_for)| tried_for == reason).count();
         let why = if self.failures >= self.limit.failures {
             Why::Failures
-        } else if self.tried.len() >= self.limit.tries {
+        } else if for_that >= self.limit.tries {
             Why::Tries
+        } else if self.tried.len() >= self.limit.in_all {
+            Why::InAll
         } else {
-            self.tried.push_back(now);
+            self.tried.push_back((now, reason.to_owned()));
             return Leave::Go;
         };
         self.rests_until = Some(now + self.limit.rest);
@@ -95,10 +104,10 @@ impl Limiter {
     }
 
     /// Takes in a try of an earlier life of the agent. From the oldest to the newest.
-    pub fn recall_try(&mut self, at: Instant, repaired: bool) {
+    pub fn recall_try(&mut self, reason: &str, at: Instant, repaired: bool) {
         // Whoever tries does not rest any more.
         self.rests_until = None;
-        self.tried.push_back(at);
+        self.tried.push_back((at, reason.to_owned()));
         self.ended(repaired, at);
     }
 
@@ -115,11 +124,16 @@ mod tests {
 
     use super::*;
 
-    const LIMIT: Limit =
-        Limit { tries: 5, failures: 3, within: Duration::from_secs(600), rest: Duration::from_secs(900) };
+    const LIMIT: Limit = Limit {
+        tries: 5,
+        in_all: 20,
+        failures: 3,
+        within: Duration::from_secs(600),
+        rest: Duration::from_secs(900),
+    };
 
     fn go(limiter: &mut Limiter, at: Instant, repaired: bool) {
-        assert_eq!(limiter.ask(at), Leave::Go);
+        assert_eq!(limiter.ask("", at), Leave::Go);
         limiter.ended(repaired, at);
     }
 
@@ -129,10 +143,22 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         (0..5).for_each(|second| go(&mut limiter, at(second), true));
         let rest = LIMIT.rest;
-        assert_eq!(limiter.ask(at(5)), Leave::Rest { left: rest, begins: Some(Why::Tries) });
+        assert_eq!(limiter.ask("", at(5)), Leave::Rest { left: rest, begins: Some(Why::Tries) });
         let left = rest - Duration::from_secs(1);
-        assert_eq!(limiter.ask(at(6)), Leave::Rest { left, begins: None });
-        assert_eq!(limiter.ask(at(905)), Leave::Go);
+        assert_eq!(limiter.ask("", at(6)), Leave::Rest { left, begins: None });
+        assert_eq!(limiter.ask("", at(905)), Leave::Go);
+    }
+
+    #[test]
+    fn what_breaks_in_many_ways_is_repaired_more_often_than_what_breaks_in_one() {
+        let (mut limiter, begun) = (Limiter::new(LIMIT), Instant::now());
+        let ways = ["a sysctl", "a module", "a file", "a name", "another file"];
+        for way in ways.iter().cycle().take(LIMIT.in_all) {
+            assert_eq!(limiter.ask(way, begun), Leave::Go, "{way}");
+            limiter.ended(true, begun);
+        }
+        let rest = LIMIT.rest;
+        assert_eq!(limiter.ask("something new", begun), Leave::Rest { left: rest, begins: Some(Why::InAll) });
     }
 
     #[test]
@@ -144,7 +170,7 @@ mod tests {
         }
         // All of that is long ago.
         (700..703).for_each(|second| go(&mut limiter, at(second), false));
-        assert!(matches!(limiter.ask(at(703)), Leave::Rest { begins: Some(Why::Failures), .. }));
+        assert!(matches!(limiter.ask("", at(703)), Leave::Rest { begins: Some(Why::Failures), .. }));
     }
 
     #[test]
@@ -152,10 +178,10 @@ mod tests {
         let (mut limiter, begun) = (Limiter::new(LIMIT), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
         for round in 0..3 {
-            assert_eq!(limiter.ask(at(round * 650)), Leave::Go);
+            assert_eq!(limiter.ask("", at(round * 650)), Leave::Go);
             limiter.ended(false, at(round * 650 + 640));
         }
-        assert!(matches!(limiter.ask(at(3 * 650)), Leave::Rest { begins: Some(Why::Failures), .. }));
+        assert!(matches!(limiter.ask("", at(3 * 650)), Leave::Rest { begins: Some(Why::Failures), .. }));
     }
 
     #[test]
@@ -163,20 +189,20 @@ mod tests {
         let begun = Instant::now() + Duration::from_secs(10_000);
         let ago = |seconds| begun - Duration::from_secs(seconds);
         let mut limiter = Limiter::new(LIMIT);
-        (1..=3).rev().for_each(|second| limiter.recall_try(ago(second), false));
-        assert!(matches!(limiter.ask(begun), Leave::Rest { begins: Some(Why::Failures), .. }));
+        (1..=3).rev().for_each(|second| limiter.recall_try("", ago(second), false));
+        assert!(matches!(limiter.ask("", begun), Leave::Rest { begins: Some(Why::Failures), .. }));
         let mut limiter = Limiter::new(LIMIT);
         limiter.recall_rest(ago(100));
         let left = LIMIT.rest - Duration::from_secs(100);
-        assert_eq!(limiter.ask(begun), Leave::Rest { left, begins: None });
+        assert_eq!(limiter.ask("", begun), Leave::Rest { left, begins: None });
         limiter.clear();
-        assert_eq!(limiter.ask(begun), Leave::Go);
+        assert_eq!(limiter.ask("", begun), Leave::Go);
         // Tries after a rest count, whether it was over by then or a person ended it.
         for rested in [LIMIT.rest.as_secs() + 100, 100] {
             let mut limiter = Limiter::new(LIMIT);
             limiter.recall_rest(ago(rested));
-            (1..=3).rev().for_each(|second| limiter.recall_try(ago(second), false));
-            assert!(matches!(limiter.ask(begun), Leave::Rest { begins: Some(Why::Failures), .. }));
+            (1..=3).rev().for_each(|second| limiter.recall_try("", ago(second), false));
+            assert!(matches!(limiter.ask("", begun), Leave::Rest { begins: Some(Why::Failures), .. }));
         }
     }
 
@@ -185,32 +211,34 @@ mod tests {
         /// told once, and after each rest there is another try.
         #[test]
         fn there_is_never_a_repair_loop(
-            steps in proptest::collection::vec((0u64..400, any::<bool>()), 1..300),
+            steps in proptest::collection::vec((0u64..400, any::<bool>(), 0usize..3), 1..300),
             tries in 1usize..8,
+            in_all in 1usize..16,
             failures in 1usize..8,
             within in 1u64..1000,
             rest in 1u64..2000,
         ) {
             let seconds = Duration::from_secs;
-            let limit = Limit { tries, failures, within: seconds(within), rest: seconds(rest) };
+            let limit = Limit { tries, in_all, failures, within: seconds(within), rest: seconds(rest) };
             let (mut limiter, mut now) = (Limiter::new(limit), Instant::now());
-            let mut tried: Vec<Instant> = Vec::new();
+            let mut tried: Vec<(Instant, usize)> = Vec::new();
             let (mut in_a_row, mut rests_until) = (0, None::<Instant>);
-            for (pause, repaired) in steps {
+            for (pause, repaired, reason) in steps {
                 now += seconds(pause);
-                match limiter.ask(now) {
+                match limiter.ask(["a", "b", "c"][reason], now) {
                     Leave::Go => {
                         prop_assert!(rests_until.is_none_or(|until| now >= until), "a try in a rest");
                         if rests_until.take().is_some()
-                            || tried.last().is_none_or(|last| now - *last >= limit.within)
+                            || tried.last().is_none_or(|(last, _)| now - *last >= limit.within)
                         {
                             in_a_row = 0;
                         }
-                        tried.push(now);
-                        let recent = tried.iter().filter(|tried| now - **tried < limit.within);
+                        tried.push((now, reason));
+                        let recent = || tried.iter().filter(|(tried, _)| now - *tried < limit.within);
                         // A rest may be shorter than the stretch; tries before it are forgiven.
                         if limit.rest >= limit.within {
-                            prop_assert!(recent.count() <= tries);
+                            prop_assert!(recent().filter(|(_, for_it)| *for_it == reason).count() <= tries);
+                            prop_assert!(recent().count() <= in_all);
                         }
                         limiter.ended(repaired, now);
                         in_a_row = if repaired { 0 } else { in_a_row + 1 };
@@ -224,7 +252,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(limiter.clone().ask(now + limit.rest.max(limit.within)), Leave::Go);
+            prop_assert_eq!(limiter.clone().ask("a", now + limit.rest.max(limit.within)), Leave::Go);
         }
     }
 }

@@ -37,14 +37,24 @@ use units::{RealUnits, UnitRepair};
 /// Object of the repairs of a full disk.
 pub const DISK: &str = "disk";
 
-/// containerd, the kubelet, and each step. A machine that loses the same thing five times in ten minutes has another
-/// trouble, which restarts only hide; three tries without effect say that a fourth has none. Then a quarter of an hour,
+/// containerd, the kubelet, and each step. A machine that loses the same thing five times in ten minutes, or twenty things of
+/// one step, has another trouble, which restarts only hide; three tries without effect say that a fourth has none. Then a quarter of an hour,
 /// in which a person sees it as it is, and after which the cause may have gone.
-const USUAL: Limit =
-    Limit { tries: 5, failures: 3, within: Duration::from_secs(10 * 60), rest: Duration::from_secs(15 * 60) };
+const USUAL: Limit = Limit {
+    tries: 5,
+    in_all: 20,
+    failures: 3,
+    within: Duration::from_secs(10 * 60),
+    rest: Duration::from_secs(15 * 60),
+};
 /// The disk. What has been removed is gone: a disk that is full again within the hour is filled by something else.
-const FULL_DISK: Limit =
-    Limit { tries: 3, failures: 2, within: Duration::from_secs(60 * 60), rest: Duration::from_secs(60 * 60) };
+const FULL_DISK: Limit = Limit {
+    tries: 3,
+    in_all: 3,
+    failures: 2,
+    within: Duration::from_secs(60 * 60),
+    rest: Duration::from_secs(60 * 60),
+};
 
 fn limit_of(object: &str) -> Limit {
     if object == DISK { FULL_DISK } else { USUAL }
@@ -94,7 +104,7 @@ impl Repairs {
         let mut book = self.book();
         let limit = limit_of(object);
         let limiter = book.limiters.entry(object.to_owned()).or_insert_with(|| Limiter::new(limit));
-        let Leave::Rest { left, begins } = limiter.ask(now()) else {
+        let Leave::Rest { left, begins } = limiter.ask(&ledger::cut(reason), now()) else {
             book.ledger.begin(object, reason);
             return Ok(());
         };
@@ -103,6 +113,7 @@ impl Repairs {
             let minutes = limit.within.as_secs() / 60;
             let action = match why {
                 Why::Tries => format!("gave up after {} tries within {minutes} minutes", limit.tries),
+                Why::InAll => format!("gave up after {} tries within {minutes} minutes", limit.in_all),
                 Why::Failures => format!("gave up after {} tries in a row without effect", limit.failures),
             };
             book.add(entry(object, reason, &action, RepairOutcome::GaveUp, message.clone()));
@@ -167,7 +178,7 @@ fn recall(repairs: &[Repair], wall: SystemTime, now: Instant) -> HashMap<String,
         let limiter = limiters.entry(repair.object.clone()).or_insert_with(|| Limiter::new(limit));
         match repair.outcome() {
             RepairOutcome::GaveUp => limiter.recall_rest(at),
-            outcome => limiter.recall_try(at, outcome == RepairOutcome::Repaired),
+            outcome => limiter.recall_try(&repair.reason, at, outcome == RepairOutcome::Repaired),
         }
     }
     limiters
@@ -353,6 +364,6 @@ mod tests {
         let repairs = vec![tried(RepairOutcome::Failed); USUAL.failures];
         let mut limiters = recall(&repairs, SystemTime::now(), Instant::now());
         let limiter = limiters.get_mut("cni").expect("there");
-        assert!(matches!(limiter.ask(Instant::now()), Leave::Rest { .. }));
+        assert!(matches!(limiter.ask("any", Instant::now()), Leave::Rest { .. }));
     }
 }

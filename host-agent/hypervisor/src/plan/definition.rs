@@ -28,24 +28,38 @@ fn for_accelerator(accelerator: Accelerator) -> &'static str {
     }
 }
 
+/// The word that tells an emulated VM's kernel how fast its time stamp counter counts, see [`crate::counter`]. It counts
+/// without being looked after (`tsc=reliable`), so that a wrong guess would stay.
+const COUNTER: &str = "tsc_early_khz=";
+
+/// That word. Each host agent measures anew, and finds a little more or less: what a VM was told before, and is the same
+/// but for that, stays.
+fn counter_word(observed: &ObservedHost, domain: Option<&ObservedDomain>) -> Option<String> {
+    let khz = observed.counter_khz.filter(|_| observed.accelerator == Accelerator::Tcg)?;
+    let words = domain.into_iter().flat_map(|domain| domain.cmdline.split_whitespace());
+    let told = words.filter_map(|word| word.strip_prefix(COUNTER)?.parse::<u64>().ok());
+    let same = told.filter(|told| told.abs_diff(khz) <= khz / 1_000).next_back();
+    Some(format!("{COUNTER}{}", same.unwrap_or(khz)))
+}
+
 /// Kernel, initrd and command line: of the image that the disk was made from.
 fn boot_files(
     desired: &DesiredHost,
     node: &DesiredNode,
+    observed: &ObservedHost,
     domain: Option<&ObservedDomain>,
     volume: Option<&ObservedVolume>,
-    accelerator: Accelerator,
 ) -> (PathBuf, PathBuf, String) {
+    let accelerator = observed.accelerator;
     let current = short_id(desired);
     let short = volume.and_then(image_of).unwrap_or(&current);
     let [_, kernel, initrd] = image_file_names(short);
-    let cmdline = match domain {
+    let words = match domain {
         Some(domain) if short != current => recorded_cmdline(node, domain, accelerator),
-        _ => {
-            let words = [desired.image.cmdline.as_str(), &node.cmdline, for_accelerator(accelerator)];
-            words.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>().join(" ")
-        }
+        _ => [desired.image.cmdline.as_str(), &node.cmdline, for_accelerator(accelerator)].join(" "),
     };
+    let words = words.split_whitespace().filter(|word| !word.starts_with(COUNTER)).map(str::to_owned);
+    let cmdline = words.chain(counter_word(observed, domain)).collect::<Vec<_>>().join(" ");
     (desired.pool.path.join(kernel), desired.pool.path.join(initrd), cmdline)
 }
 
@@ -78,7 +92,7 @@ pub(super) fn plan_domain(
     action: Action,
     changes: &mut Vec<HostChange>,
 ) {
-    let (kernel, initrd, cmdline) = boot_files(desired, node, domain, volume, observed.accelerator);
+    let (kernel, initrd, cmdline) = boot_files(desired, node, observed, domain, volume);
     let spec = &node.spec;
     let plan = DomainPlan {
         name: spec.name.clone(),

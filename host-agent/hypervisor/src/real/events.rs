@@ -1,4 +1,4 @@
-//! libvirt's event loop and callbacks, the one place with `unsafe`: the `virt` crate has the event
+//! libvirt's event loop and callbacks, with [`crate::counter`] the one place with `unsafe`: the `virt` crate has the event
 //! loop but no domain, network or close events.
 //!
 //! Called by [`super::link`] only. Says *that* something happened, never what: whoever is told looks. That a domain was

@@ -20,6 +20,7 @@ use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
 use super::qcow2::{Header, read_header};
 use crate::accelerator;
+use crate::counter;
 use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
     DomainState, HostInterface, ObservedDomain, ObservedHost, ObservedNetwork, ObservedPool, ObservedVolume,
@@ -43,6 +44,7 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
         interfaces: interfaces(),
         links: links(),
         accelerator: accelerator::detect(),
+        counter_khz: counter::khz(),
         libvirt_version: connect.lib_version().map(version).unwrap_or_default(),
         pool_free_bytes: free_bytes(&pool.path),
         host_cpus: node.cpus,

@@ -229,15 +229,12 @@ impl Kubeadm {
         Ok(temporary)
     }
 
-    async fn annotate(&self, desired: &DesiredState) -> Result<(), StepError> {
+    /// Gives why it could not be done now.
+    async fn annotate(&self, desired: &DesiredState) -> Result<Option<String>, StepError> {
         let version = version(desired)?;
         let scheme = if version.minor() >= 24 { "unix://" } else { "" };
         let observer = Observer::of_worker(&self.root, desired, &version)?;
-        observer.annotate(&format!("{scheme}{SOCKET}")).await.map_err(|last| StepError::Waited {
-            what: "the node is annotated",
-            waited: Duration::ZERO,
-            last,
-        })
+        Ok(observer.annotate(&format!("{scheme}{SOCKET}")).await.err())
     }
 }
 
@@ -387,7 +384,13 @@ impl Step for Kubeadm {
                     renewed::execute(&self.root, &renewed::plan(&self.root)?)?;
                     self.keep(desired)?;
                 }
-                Next::Annotate => self.annotate(desired).await?,
+                Next::Annotate => {
+                    if let Some(last) = self.annotate(desired).await? {
+                        progress.say(format!("annotating the Node: {last}"));
+                        patience.not_annotated(last, Instant::now())?;
+                        tokio::time::sleep(ASK_AGAIN).await;
+                    }
+                }
                 Next::Wait { doing, .. } => {
                     progress.say(doing);
                     tokio::time::sleep(ASK_AGAIN).await;

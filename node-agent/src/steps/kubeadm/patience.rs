@@ -17,6 +17,8 @@ const RESTORES: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Patience {
     waiting: Option<(&'static str, Instant)>,
+    /// Since when what the Node lacks cannot be written into it.
+    annotating: Option<Instant>,
     first_start: Option<Instant>,
     starts: u32,
     restores: u32,
@@ -61,7 +63,19 @@ impl Patience {
                 self.restores += 1;
             }
             Next::RestartKubelet => {}
+            // Whether that helps is told by `not_annotated`.
+            Next::Annotate => *self = Self { annotating: self.annotating, ..Self::default() },
             _ => *self = Self::default(),
+        }
+        Ok(())
+    }
+
+    /// Takes in that the Node could not be annotated, and why: the API may be away just then. An error means that it has
+    /// been so for too long.
+    pub fn not_annotated(&mut self, last: String, now: Instant) -> Result<(), StepError> {
+        let waited = now.duration_since(*self.annotating.get_or_insert(now));
+        if waited >= PATIENCE {
+            return Err(StepError::Waited { what: "the Node is annotated", waited, last });
         }
         Ok(())
     }
@@ -104,6 +118,23 @@ mod tests {
             patience.bear(&Next::StartKubelet, begun + Duration::from_secs(20)).expect_err("too often");
         let says = "the kubelet keeps running not after 20s: it was started 10 times and ended each time";
         assert_eq!(error.to_string(), says);
+    }
+
+    #[test]
+    fn an_api_that_is_away_just_when_the_node_is_annotated_is_waited_for() {
+        let (mut patience, begun) = (Patience::default(), Instant::now());
+        for second in (0..600).step_by(20) {
+            let at = begun + Duration::from_secs(second);
+            patience.bear(&wait("a"), at).expect("borne");
+            patience.bear(&Next::Annotate, at).expect("borne");
+            patience.not_annotated("no answer".to_owned(), at).expect("borne");
+        }
+        let late = begun + Duration::from_secs(600);
+        let error = patience.not_annotated("no answer".to_owned(), late).expect_err("too long");
+        assert_eq!(error.to_string(), "the Node is annotated not after 600s: no answer");
+        // Whatever gets on in between, it is another wait.
+        patience.bear(&Next::Join, late).expect("borne");
+        patience.not_annotated("no answer".to_owned(), late).expect("borne");
     }
 
     #[test]

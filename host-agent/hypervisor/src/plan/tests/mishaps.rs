@@ -358,6 +358,31 @@ fn nodes_of_any_image_go_from_kvm_to_emulation_and_back() {
     }
 }
 
+/// Its kernel would guess, and believe its guess for ever.
+#[test]
+fn an_emulated_vm_is_told_how_fast_its_counter_counts() {
+    let mut host = empty_host();
+    let mut adoption = Adoption::default();
+    let words = |host: &FakeHost| {
+        let domain = host.observed.domain("cp-1").expect("it was made");
+        let words = domain.cmdline.split_whitespace().filter(|word| word.starts_with("tsc_early_khz="));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    host.observed.counter_khz = Some(2_596_134);
+    converge(&mut host, &three(), &mut adoption);
+    assert_eq!(words(&host), ["tsc_early_khz=2596134"]);
+    // Measured anew, and a little otherwise.
+    host.observed.counter_khz = Some(2_595_990);
+    assert_eq!(converge(&mut host, &three(), &mut adoption).changes, []);
+    // Another processor.
+    host.observed.counter_khz = Some(3_000_000);
+    assert_eq!(ops(&converge(&mut host, &three(), &mut adoption)), [("define-domain", false); 3]);
+    assert_eq!(words(&host), ["tsc_early_khz=3000000"]);
+    host.observed.accelerator = Accelerator::Kvm;
+    converge(&mut host, &three(), &mut adoption);
+    assert!(words(&host).is_empty());
+}
+
 /// What was saved under KVM goes on nowhere else.
 #[test]
 fn a_saved_vm_does_not_go_on_with_another_accelerator() {
