@@ -24,6 +24,7 @@ pub mod kubernetes;
 #[cfg(test)]
 mod log_lines;
 pub mod logs;
+pub mod memory;
 pub mod metrics;
 pub mod nodes;
 pub mod pki;
