@@ -24,7 +24,6 @@ pub mod kubernetes;
 #[cfg(test)]
 mod log_lines;
 pub mod logs;
-pub mod memory;
 pub mod metrics;
 pub mod nodes;
 pub mod pki;

@@ -26,7 +26,7 @@ use host_agent::pki::PkiStore;
 use host_agent::records::Records;
 use host_agent::startup::{record_failure, store_failure};
 use host_agent::trace::Tracer;
-use host_agent::{control, events, memory, nodes, records};
+use host_agent::{control, events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
 use host_hypervisor::real::HypervisorConfig;
@@ -152,8 +152,6 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     );
     let manager = Manager::start(shared).await.map_err(|error| record_failure(&database, &error))?;
     serve::start(manager.config(), Exporter::new(Arc::clone(&manager), store, meters))?;
-
-    k8sctl_rpc::task::spawn("memory", memory::give_back());
 
     let (stop, stopped) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;

@@ -140,11 +140,12 @@ impl BackOffRepair {
         if self.repairs.leave(CONTROL_PLANE, &reason).is_err() {
             return;
         }
+        let lies = |now: Ended| ended.iter().any(|(name, id)| now.get(name) == Some(id));
         let restarted = async {
             let begun = self.units.restart(unit).await;
             begun.map_err(|error| k8sctl_rpc::chain(&error).to_string())?;
             // Not yet known: the runtime may not answer, or the kubelet not be there.
-            while self.look().await.is_none_or(|now| ended.iter().any(|(name, id)| now.get(name) == Some(id))) {
+            while self.look().await.is_none_or(lies) {
                 sleep(LOOK_AGAIN).await;
             }
             Ok(())

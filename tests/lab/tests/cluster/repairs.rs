@@ -176,7 +176,11 @@ pub fn a_control_plane_waits_for_no_back_off(lab: &Lab, pace: Pace) -> Result<()
     let repaired = repaired.last().context("the repair is on the node's list")?;
     // One that was started by it may have been ended as well.
     let took = Duration::try_from(repaired.duration_since(last)).unwrap_or_default();
-    within(&format!("until a scheduler that ended {ends} times runs again"), took, BACK_OFF + pace.allow(WORK))?;
+    within(
+        &format!("until a scheduler that ended {ends} times runs again"),
+        took,
+        BACK_OFF + pace.allow(WORK),
+    )?;
     wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))
 }
 
