@@ -132,7 +132,7 @@ impl FakeHostAgent {
 
     /// Serves on this socket until the task is dropped.
     pub async fn serve(self, socket: &Path) {
-        let incoming = k8sctl_rpc::unix::listen(socket, |_| true).unwrap();
+        let incoming = k8sctl_rpc::unix::listen(socket, |_| false, |_| true).unwrap();
         let keepalive = self.answers.lock().unwrap().keepalive;
         tonic::transport::Server::builder()
             .http2_keepalive_interval(keepalive)

@@ -28,7 +28,7 @@ pub struct ObservedHost {
     pub links: Vec<String>,
     /// KVM or emulation.
     pub accelerator: Accelerator,
-    /// How fast the time stamp counter counts that an emulated VM sees, in kHz; `None` where there is none.
+    /// How fast the time stamp counter counts that an emulated VM sees, in kHz; `None` where none is emulated.
     pub counter_khz: Option<u64>,
     /// Version of libvirt, `9.0.0`; empty where it was not told.
     pub libvirt_version: String,

@@ -45,7 +45,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let reader_group = manager.config().reader_group.clone();
     let guard = roles::RoleLayer::new(reader_group.clone());
-    let incoming = k8sctl_rpc::unix::listen(socket, move |peer| {
+    let incoming = k8sctl_rpc::unix::listen(socket, roles::is_root, move |peer| {
         roles::peer_role(peer, reader_group.as_deref()) != Role::Unspecified
     })?;
     let queues = queue::Queues::default();

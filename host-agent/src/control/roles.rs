@@ -291,7 +291,7 @@ pub fn peer_role(peer: &PeerCredentials, reader_group: Option<&str>) -> Role {
 }
 
 /// Nothing is looked up of root, who is to get through also where the user database does not answer.
-fn is_root(peer: &PeerCredentials) -> bool {
+pub fn is_root(peer: &PeerCredentials) -> bool {
     peer.uid == 0
 }
 

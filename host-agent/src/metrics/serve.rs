@@ -68,7 +68,7 @@ enum Access {
 pub fn start(config: &HostConfig, exporter: Arc<Exporter>) -> Result<(), UnixError> {
     let source: Source = Arc::new(move || Arc::clone(&exporter).text().boxed());
     let group = config.reader_group.clone();
-    let incoming = unix::listen(&config.metrics_socket(), move |peer| {
+    let incoming = unix::listen(&config.metrics_socket(), is_root, move |peer| {
         peer_role(peer, group.as_deref()) != Role::Unspecified
     })?;
     k8sctl_rpc::task::spawn("metrics-socket", serve_socket(incoming, Arc::clone(&source)));

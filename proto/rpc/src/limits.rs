@@ -123,6 +123,10 @@ pub const STRANGERS: usize = 32;
 pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
 /// Connections to a unix socket of which it is being looked up whether their user has a role; further ones wait.
 pub const UNDECIDED: usize = 4;
+/// Those that wait for it; further ones are closed, but for users that need no look-up.
+pub const WAITING: usize = 256;
+// One user's burst is not too many.
+const _: () = assert!(CONNECTIONS_PER_USER <= WAITING);
 /// Connections of one user with a role to a unix socket; further ones are closed.
 pub const CONNECTIONS_PER_USER: usize = 128;
 // All readers of logs may be one user's, who looks at the status as well.

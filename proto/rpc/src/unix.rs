@@ -5,6 +5,7 @@
 //! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others. Each
 //! user with a role has places of its own, so that none of them can either.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -82,9 +83,11 @@ pub enum UnixError {
 /// Makes the socket, mode 0666, and the directory it is in, mode 0755, unless that exists. A socket that a dead program
 /// left is replaced.
 /// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. It may block:
-/// it is asked off the runtime's threads, by a few at a time. The stream is for `serve_with_incoming_shutdown`.
+/// it is asked off the runtime's threads, by a few at a time. Who `needs_no_look_up`, root for example, is let in without,
+/// however many others wait for theirs. The stream is for `serve_with_incoming_shutdown`.
 pub fn listen(
     path: &Path,
+    needs_no_look_up: fn(&PeerCredentials) -> bool,
     is_known: impl Fn(&PeerCredentials) -> bool + Send + Sync + 'static,
 ) -> Result<Incoming, UnixError> {
     let bind_error = |source| UnixError::Bind { path: path.to_owned(), source };
@@ -114,7 +117,8 @@ pub fn listen(
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
     let users = Places::new(limits::CONNECTIONS_PER_USER);
     let deciding = JoinSet::new();
-    Ok(Incoming { listener, pause: None, is_known: Arc::new(is_known), deciding, strangers, users })
+    let (is_known, waiting) = (Arc::new(is_known), VecDeque::new());
+    Ok(Incoming { listener, pause: None, needs_no_look_up, is_known, deciding, waiting, strangers, users })
 }
 
 /// Stream of control connections. It never yields an error.
@@ -122,15 +126,31 @@ pub struct Incoming {
     listener: UnixListener,
     /// Until then nothing is accepted.
     pause: Option<Pin<Box<Sleep>>>,
+    needs_no_look_up: fn(&PeerCredentials) -> bool,
     is_known: Arc<dyn Fn(&PeerCredentials) -> bool + Send + Sync>,
     /// Accepted, and not known yet whether their user is.
     deciding: JoinSet<(UnixStream, PeerCredentials, bool)>,
+    /// Accepted, and not asked yet.
+    waiting: VecDeque<(UnixStream, PeerCredentials)>,
     strangers: Arc<Semaphore>,
     /// By user.
     users: Places<u32>,
 }
 
 impl Incoming {
+    /// Asks for those who wait, a few at a time.
+    fn look_up(&mut self) {
+        while self.deciding.len() < limits::UNDECIDED
+            && let Some((stream, peer)) = self.waiting.pop_front()
+        {
+            let is_known = Arc::clone(&self.is_known);
+            self.deciding.spawn_blocking(move || {
+                let known = is_known(&peer);
+                (stream, peer, known)
+            });
+        }
+    }
+
     /// `None` means: there is no place.
     fn admit(&self, stream: UnixStream, peer: PeerCredentials, is_known: bool) -> Option<Connection> {
         if is_known {
@@ -153,15 +173,13 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            self.look_up();
             match self.deciding.poll_join_next(context) {
                 Poll::Ready(Some(Ok((stream, peer, is_known)))) => {
                     if let Some(connection) = self.admit(stream, peer, is_known) {
                         return Poll::Ready(Some(Ok(connection)));
                     }
-                    tracing::debug!(
-                        peer.uid = peer.uid,
-                        "too many control connections of this user, or of users without a role"
-                    );
+                    too_many(&peer);
                     continue;
                 }
                 // It panicked. Whoever cannot be looked up is not served.
@@ -169,7 +187,6 @@ impl Stream for Incoming {
                     tracing::error!(error = %error, "cannot look up who made a control connection");
                     continue;
                 }
-                Poll::Pending if self.deciding.len() >= limits::UNDECIDED => return Poll::Pending,
                 Poll::Ready(None) | Poll::Pending => {}
             }
             if let Some(pause) = &mut self.pause {
@@ -188,17 +205,30 @@ impl Stream for Incoming {
             match stream.peer_cred() {
                 Ok(peer) => {
                     let peer = PeerCredentials { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-                    let is_known = Arc::clone(&self.is_known);
-                    self.deciding.spawn_blocking(move || {
-                        let known = is_known(&peer);
-                        (stream, peer, known)
-                    });
+                    if (self.needs_no_look_up)(&peer) {
+                        if let Some(connection) = self.admit(stream, peer, true) {
+                            return Poll::Ready(Some(Ok(connection)));
+                        }
+                        too_many(&peer);
+                    } else if self.waiting.len() < limits::WAITING {
+                        self.waiting.push_back((stream, peer));
+                    } else {
+                        too_many(&peer);
+                    }
                 }
                 // Whoever cannot be told is not served.
                 Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),
             }
         }
     }
+}
+
+/// Told of a connection that is closed.
+fn too_many(peer: &PeerCredentials) {
+    tracing::debug!(
+        peer.uid = peer.uid,
+        "too many control connections: of this user, of users without a role, or of users that are being looked up"
+    );
 }
 
 /// The place that a control connection has while it is open.

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt as _;
 async fn without_free_descriptors_it_waits_and_does_not_spin() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
-    let mut incoming = listen(&path, |_| true).expect("listens");
+    let mut incoming = listen(&path, |_| false, |_| true).expect("listens");
     let _client = UnixStream::connect(&path).await.expect("waits in the backlog");
     let free = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), ..free };

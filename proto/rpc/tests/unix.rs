@@ -2,13 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use k8sctl_proto::node::v1::join_service_client::JoinServiceClient;
 use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer};
 use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
-use k8sctl_rpc::unix::{PeerCredentials, UnixError, connect_unix, listen};
+use k8sctl_rpc::unix::{Held, PeerCredentials, UnixError, connect_unix, listen};
 use k8sctl_rpc::{limits, task};
 use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
@@ -26,7 +27,7 @@ impl JoinService for WhoAmI {
 }
 
 fn serve(path: &Path, is_known: bool) -> oneshot::Sender<()> {
-    let incoming = listen(path, move |_| is_known).expect("listens");
+    let incoming = listen(path, |_| false, move |_| is_known).expect("listens");
     let (stop, stopped) = oneshot::channel::<()>();
     let serve = limits::server()
         .add_service(JoinServiceServer::new(WhoAmI))
@@ -108,7 +109,7 @@ async fn a_slow_user_database_holds_up_nobody_but_whom_it_is_asked_for() {
     let path = dir.path().join("api.sock");
     let (answer, answered) = mpsc::channel::<()>();
     let slow = Mutex::new(Some(answered));
-    let mut incoming = listen(&path, move |_| {
+    let mut incoming = listen(&path, |_| false, move |_| {
         let first = slow.lock().expect("nobody panics").take();
         // Until the test says so, or has ended.
         first.is_none_or(|answered| answered.recv().is_ok())
@@ -126,14 +127,38 @@ async fn a_slow_user_database_holds_up_nobody_but_whom_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn who_needs_no_look_up_waits_for_nobodys() {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    // More than are looked up at a time, which takes until the test has ended.
+    let others = limits::UNDECIDED + 2;
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let needs_none: fn(&PeerCredentials) -> bool =
+        |_| ASKED.fetch_add(1, Ordering::SeqCst) == limits::UNDECIDED + 2;
+    let mut incoming = listen(&path, needs_none, move |_| ended.lock().is_ok_and(|ended| ended.recv().is_ok()))
+        .expect("listens");
+    let mut clients = Vec::new();
+    for _ in 0..=others {
+        clients.push(tokio::net::UnixStream::connect(&path).await.expect("connects"));
+    }
+    let next = tokio::time::timeout(Duration::from_secs(60), incoming.next()).await.expect("in time");
+    let connection = next.expect("the stream does not end").expect("a connection");
+    assert!(matches!(connection.held(), Held::User(_)));
+    assert_eq!(ASKED.load(Ordering::SeqCst), others + 1);
+    drop(end);
+}
+
+#[tokio::test]
 async fn a_busy_socket_is_kept_and_a_stale_one_replaced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
-    let incoming = listen(&path, |_| true).expect("listens");
-    assert!(matches!(listen(&path, |_| true), Err(UnixError::InUse { .. })));
+    let incoming = listen(&path, |_| false, |_| true).expect("listens");
+    assert!(matches!(listen(&path, |_| false, |_| true), Err(UnixError::InUse { .. })));
     drop(incoming);
     assert!(path.exists(), "a dead program leaves its socket");
-    let _again = listen(&path, |_| true).expect("replaces it");
+    let _again = listen(&path, |_| false, |_| true).expect("replaces it");
 }
 
 #[tokio::test]
@@ -141,7 +166,7 @@ async fn what_is_no_socket_is_never_replaced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
     std::fs::write(&path, "precious").expect("writes");
-    assert!(matches!(listen(&path, |_| true), Err(UnixError::NoSocket { .. })));
+    assert!(matches!(listen(&path, |_| false, |_| true), Err(UnixError::NoSocket { .. })));
     assert_eq!(std::fs::read_to_string(&path).expect("reads"), "precious");
 }
 

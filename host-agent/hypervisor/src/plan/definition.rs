@@ -37,8 +37,8 @@ const COUNTER: &str = "tsc_early_khz=";
 fn counter_word(observed: &ObservedHost, domain: Option<&ObservedDomain>) -> Option<String> {
     let khz = observed.counter_khz.filter(|_| observed.accelerator == Accelerator::Tcg)?;
     let words = domain.into_iter().flat_map(|domain| domain.cmdline.split_whitespace());
-    let told = words.filter_map(|word| word.strip_prefix(COUNTER)?.parse::<u64>().ok());
-    let same = told.filter(|told| told.abs_diff(khz) <= khz / 1_000).next_back();
+    let mut told = words.filter_map(|word| word.strip_prefix(COUNTER)?.parse::<u64>().ok());
+    let same = told.rfind(|told| told.abs_diff(khz) <= khz / 1_000);
     Some(format!("{COUNTER}{}", same.unwrap_or(khz)))
 }
 

@@ -19,7 +19,7 @@ use virt::sys;
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
 use super::qcow2::{Header, read_header};
-use crate::accelerator;
+use crate::accelerator::{self, Accelerator};
 use crate::counter;
 use crate::desired::{DesiredPool, is_image_part};
 use crate::observed::{
@@ -36,6 +36,7 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
     let domains = connect.list_all_domains(0).call("list", "domains of", "libvirt")?;
     let node = connect.node_info().call("read", "facts of", "the host")?;
     let (observed_pool, volumes) = observe_pool(connect, pool)?;
+    let accelerator = accelerator::detect();
     Ok(ObservedHost {
         networks: present(networks.iter().map(observe_network))?,
         pool: observed_pool,
@@ -43,8 +44,8 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
         domains: present(domains.iter().map(observe_domain))?,
         interfaces: interfaces(),
         links: links(),
-        accelerator: accelerator::detect(),
-        counter_khz: counter::khz(),
+        accelerator,
+        counter_khz: (accelerator == Accelerator::Tcg).then(counter::khz).flatten(),
         libvirt_version: connect.lib_version().map(version).unwrap_or_default(),
         pool_free_bytes: free_bytes(&pool.path),
         host_cpus: node.cpus,

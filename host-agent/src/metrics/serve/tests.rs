@@ -144,7 +144,7 @@ async fn one_user_leaves_places_of_the_socket_to_the_others() {
         begin.send(()).expect("the test goes on");
         std::future::pending::<Option<String>>().boxed()
     });
-    let incoming = unix::listen(&path, |_| true).expect("it listens");
+    let incoming = unix::listen(&path, |_| false, |_| true).expect("it listens");
     let server = k8sctl_rpc::task::spawn("socket", serve_socket(incoming, endless));
     let mut open = Vec::new();
     for _ in 0..PER_USER {

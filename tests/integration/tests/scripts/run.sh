@@ -7,9 +7,10 @@ mount -t tmpfs -o mode=777 tmpfs "$work"
 mkdir -p "$work"/{bin,root,cache,users,target,tests/lab}
 cp "$repo"/tests/lab/{run,inside.sh,common.sh,with-sudo} "$work/tests/lab/"
 
-# hold NAME: the stub that was told to waits there, once, and tells so.
+# hold NAME: the stub that was told to waits there, once, and tells so: with the pipe
+# open, which forgets what was written to it when nobody has it open.
 cat >"$work/bin/hold" <<'END'
-[[ ${HOLD:-} != "$1" || -e $WORK/held ]] || { : >"$WORK/held"; read -r -t 60 _ <>"$WORK/go"; }
+[[ ${HOLD:-} != "$1" || -e $WORK/held ]] || { : >"$WORK/held"; read -r -t 60 _; } <>"$WORK/go"
 END
 cat >"$work/bin/ip" <<'END'
 #!/bin/bash
