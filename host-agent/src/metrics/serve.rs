@@ -29,7 +29,7 @@ use tonic::transport::server::Connected as _;
 
 use super::Exporter;
 use crate::config::HostConfig;
-use crate::control::roles::{OPERATOR_GROUP, peer_role};
+use crate::control::roles::{OPERATOR_GROUP, is_root, peer_role};
 
 /// Connections of the socket, and of the port; further ones are closed.
 const CONNECTIONS: usize = 16;

@@ -101,6 +101,6 @@ fn agent_is_ready(board: &Board) {
 }
 
 /// Whether the host wants a control plane here.
-fn is_control_plane(desired: &DesiredState) -> bool {
+pub fn is_control_plane(desired: &DesiredState) -> bool {
     desired.role() == NodeRole::ControlPlane && desired.target() == Target::Member
 }

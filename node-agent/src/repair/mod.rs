@@ -2,12 +2,14 @@
 //!
 //! - [`limiter`]: how often, pure; [`ledger`]: the numbered list on the disk; [`Repairs`]: both, for all objects
 //! - [`units`]: containerd and the kubelet, stopped or hung
+//! - [`back_off`]: what the kubelet does not start again for minutes, of a control plane
 //! - [`disk`]: unused images and old journal of a full disk; [`images`]: which images those are
 //! - [`drift`]: wakes converge when what a step keeps was changed; the step's apply is the repair
 //!
 //! What is wrong is seen by [`crate::health`] and by the steps' checks. `docs/reliability.md` says to a user what
 //! stands here: change both.
 
+pub mod back_off;
 pub mod disk;
 pub mod drift;
 pub mod images;
@@ -36,6 +38,8 @@ use units::{RealUnits, UnitRepair};
 
 /// Object of the repairs of a full disk.
 pub const DISK: &str = "disk";
+/// Object of the repairs of what the kubelet does not start again.
+pub const CONTROL_PLANE: &str = "control-plane";
 
 /// containerd, the kubelet, and each step. A machine that loses the same thing five times in ten minutes, or twenty things of
 /// one step, has another trouble, which restarts only hide; three tries without effect say that a fourth has none. Then a quarter of an hour,
@@ -227,6 +231,17 @@ pub fn start(with: Surroundings) {
         };
         k8sctl_rpc::task::spawn(format!("repair-{}", service.name()), repair.keep());
     }
+    let back_off = back_off::BackOffRepair {
+        root: with.root.clone(),
+        desired: with.desired.clone(),
+        claims: with.claims.clone(),
+        repairs: with.repairs.clone(),
+        units: Arc::new(RealUnits),
+        runtime: Arc::new(back_off::RealRuntime::new(with.root.clone())),
+        containerd: with.sights.of(Service::Containerd),
+        kubelet: with.sights.of(Service::Kubelet),
+    };
+    k8sctl_rpc::task::spawn("repair-back-off", back_off.keep());
     let known = images::Known::new(&with.state_dir);
     let containerd = with.sights.of(Service::Containerd);
     let stock = Arc::new(RealStock::new(with.root.clone()));

@@ -36,6 +36,8 @@ pub trait Units: Send + Sync {
     async fn start(&self, unit: &'static str) -> Result<(), SystemdError>;
     /// Ends its main process, which cannot defend itself. What that one has started lives on.
     async fn kill(&self, unit: &'static str) -> Result<(), SystemdError>;
+    /// Ends it in its own way and starts it again.
+    async fn restart(&self, unit: &'static str) -> Result<(), SystemdError>;
     /// Whether the machine is shutting down.
     async fn are_stopping(&self) -> bool;
 }
@@ -57,6 +59,10 @@ impl Units for RealUnits {
             tracing::debug!(unit, error = %k8sctl_rpc::chain(&error), "stopped processes stay so");
         }
         systemd.kill(unit).await
+    }
+
+    async fn restart(&self, unit: &'static str) -> Result<(), SystemdError> {
+        Systemd::connect().await?.restart(unit).await
     }
 
     async fn are_stopping(&self) -> bool {
@@ -226,6 +232,11 @@ mod tests {
         async fn kill(&self, _: &'static str) -> Result<(), SystemdError> {
             self.acts.lock().expect("lock").push("kill");
             self.seen.send_replace(Seen::Unwell("activating (auto-restart)".into()));
+            Ok(())
+        }
+
+        async fn restart(&self, _: &'static str) -> Result<(), SystemdError> {
+            self.acts.lock().expect("lock").push("restart");
             Ok(())
         }
 

@@ -3,6 +3,7 @@
 //!
 //! One connection per [`Cri`]; used by step `containerd`, health and repair.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,11 +84,26 @@ impl Image {
 /// A container, whatever its state.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Container {
+    /// As the runtime calls it.
+    #[prost(string, tag = "1")]
+    pub id: String,
     #[prost(message, optional, tag = "4")]
     image: Option<ImageSpec>,
     #[prost(string, tag = "5")]
     image_ref: String,
+    /// Of the CRI's `ContainerState`.
+    #[prost(int32, tag = "6")]
+    state: i32,
+    /// In nanoseconds, by the clock of then.
+    #[prost(int64, tag = "7")]
+    pub created_at: i64,
+    /// The kubelet's, which say whose it is.
+    #[prost(map = "string, string", tag = "8")]
+    labels: HashMap<String, String>,
 }
+
+/// `CONTAINER_EXITED`
+const EXITED: i32 = 2;
 
 impl Container {
     /// What it calls its image: as it was asked for, and as it was found.
@@ -96,10 +112,32 @@ impl Container {
         asked.into_iter().chain([self.image_ref.as_str()]).filter(|name| !name.is_empty())
     }
 
+    /// It has ended.
+    pub fn has_ended(&self) -> bool {
+        self.state == EXITED
+    }
+
+    /// It is this one of a pod in this namespace.
+    pub fn is(&self, namespace: &str, name: &str) -> bool {
+        // k8s.io/kubernetes/pkg/kubelet/types/labels.go
+        let has = |label: &str, value: &str| self.labels.get(label).is_some_and(|it| it == value);
+        has("io.kubernetes.pod.namespace", namespace) && has("io.kubernetes.container.name", name)
+    }
+
     /// A container of this image, for tests.
     #[cfg(test)]
     pub fn example(image: &str, image_ref: &str) -> Self {
-        Self { image: Some(ImageSpec { image: image.to_owned() }), image_ref: image_ref.to_owned() }
+        let image = Some(ImageSpec { image: image.to_owned() });
+        Self { image, image_ref: image_ref.to_owned(), ..Self::default() }
+    }
+
+    /// A static pod's container, for tests.
+    #[cfg(test)]
+    pub fn of_pod(id: &str, namespace: &str, name: &str, created_at: i64, has_ended: bool) -> Self {
+        let labels = [("io.kubernetes.pod.namespace", namespace), ("io.kubernetes.container.name", name)];
+        let labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into();
+        let state = if has_ended { EXITED } else { 1 };
+        Self { id: id.to_owned(), created_at, state, labels, ..Self::default() }
     }
 }
 

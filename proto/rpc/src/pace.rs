@@ -1,10 +1,10 @@
 //! When TLS handshakes may begin: one after the other, so far apart that agents who all come back at once leave the
 //! host its processors. Whoever would wait longer than it has patience for is told so at once, and dials again.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::limits::{HANDSHAKE_PATIENCE, HANDSHAKES_APART};
 
@@ -13,8 +13,10 @@ use crate::limits::{HANDSHAKE_PATIENCE, HANDSHAKES_APART};
 pub struct Pace {
     apart: Duration,
     patience: Duration,
-    /// When the next turn is at the earliest.
-    next: Mutex<Option<Instant>>,
+    /// Turns that were given out and have not begun.
+    waiting: Mutex<u32>,
+    /// When the last one began; whoever holds it is the next.
+    last: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Default for Pace {
@@ -26,19 +28,44 @@ impl Default for Pace {
 impl Pace {
     /// Turns so far apart, none further ahead than `patience`.
     pub fn new(apart: Duration, patience: Duration) -> Self {
-        Self { apart, patience, next: Mutex::default() }
+        Self { apart, patience, waiting: Mutex::default(), last: tokio::sync::Mutex::default() }
     }
 
-    /// Takes the next turn: when it is. `None` means that it is too far ahead, and that none was taken.
-    pub fn turn(&self, now: Instant) -> Option<Instant> {
-        // Whole values are written, so what a panic leaves behind is sound.
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = next.map_or(now, |next| next.max(now));
-        if turn.duration_since(now) > self.patience {
+    /// Takes the next turn. `None` means that it is too far ahead, and that none was taken.
+    pub fn turn(self: &Arc<Self>) -> Option<Turn> {
+        let mut waiting = self.waiting();
+        if self.apart * *waiting > self.patience {
             return None;
         }
-        *next = Some(turn + self.apart);
-        Some(turn)
+        *waiting += 1;
+        Some(Turn(Arc::clone(self)))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, u32> {
+        // Whole values are written, so what a panic leaves behind is sound.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue, which is given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<Pace>);
+
+impl Turn {
+    /// Waits until it has come. The time since the last one's real beginning counts: where this program got no processor
+    /// for a while, those who should have begun meanwhile do not begin all at once.
+    pub async fn begin(self) {
+        let mut last = self.0.last.lock().await;
+        if let Some(last) = *last {
+            sleep_until(last + self.0.apart).await;
+        }
+        *last = Some(Instant::now());
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.waiting() -= 1;
     }
 }
 
@@ -48,36 +75,54 @@ mod tests {
 
     const APART: Duration = Duration::from_millis(20);
 
-    #[test]
-    fn who_comes_alone_waits_for_nothing_and_a_crowd_comes_one_after_the_other() {
-        let pace = Pace::new(APART, Duration::from_secs(1));
-        let now = Instant::now();
-        let turns: Vec<_> = (0..3).map(|_| pace.turn(now)).collect();
-        assert_eq!(turns, [Some(now), Some(now + APART), Some(now + 2 * APART)]);
-        let later = now + Duration::from_secs(10);
-        assert_eq!(pace.turn(later), Some(later), "time that nobody used is not saved up");
-        assert_eq!(pace.turn(later), Some(later + APART));
+    /// So many turns that are waited for beside each other, and when they began.
+    async fn begun(pace: &Arc<Pace>, turns: usize, meanwhile: fn()) -> Vec<Instant> {
+        let begin = |turn: Turn| async {
+            turn.begin().await;
+            Instant::now()
+        };
+        let turns: Vec<_> = std::iter::from_fn(|| pace.turn()).take(turns).collect();
+        let tasks: Vec<_> = turns.into_iter().map(|turn| tokio::spawn(begin(turn))).collect();
+        tokio::task::yield_now().await;
+        meanwhile();
+        let mut began = Vec::new();
+        for task in tasks {
+            began.push(task.await.expect("it does not panic"));
+        }
+        began
     }
 
-    #[test]
-    fn a_turn_that_is_too_far_ahead_is_not_taken() {
-        let pace = Pace::new(APART, 10 * APART);
-        let now = Instant::now();
-        assert_eq!((0..1_000).filter_map(|_| pace.turn(now)).count(), 11);
-        let later = now + APART;
-        assert_eq!(pace.turn(later), Some(now + 11 * APART), "those that were refused hold nobody up");
-        assert_eq!(pace.turn(later), None);
+    #[tokio::test]
+    async fn a_crowd_comes_one_after_the_other_in_its_order() {
+        let pace = Arc::new(Pace::new(APART, Duration::from_secs(1)));
+        let began = begun(&pace, 4, || {}).await;
+        assert_eq!(began.len(), 4);
+        assert!(began.is_sorted_by(|one, next| *next >= *one + APART), "{began:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_pause_held_up_is_not_made_up_for() {
+        let pace = Arc::new(Pace::new(APART, Duration::from_secs(1)));
+        // The only thread of this runtime.
+        let began = begun(&pace, 5, || std::thread::sleep(5 * APART)).await;
+        assert_eq!(began.len(), 5);
+        assert!(began.is_sorted_by(|one, next| *next >= *one + APART), "{began:?}");
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_is_too_far_ahead_is_not_taken() {
+        let pace = Arc::new(Pace::new(APART, 10 * APART));
+        let mut turns: Vec<_> = std::iter::from_fn(|| pace.turn()).take(1_000).collect();
+        assert_eq!(turns.len(), 11);
+        turns.pop().expect("a turn").begin().await;
+        drop(pace.turn().expect("in the place of the one that began"));
+        turns.push(pace.turn().expect("in the place of the one that was given back"));
+        assert!(pace.turn().is_none());
     }
 
     #[test]
     fn no_second_has_more_handshakes_than_are_promised() {
-        let pace = Pace::default();
-        let now = Instant::now();
-        let turns: Vec<_> = (0..1_000).filter_map(|_| pace.turn(now)).collect();
-        let within = |begin: Instant| {
-            turns.iter().filter(|turn| (begin..begin + Duration::from_secs(1)).contains(*turn)).count()
-        };
-        let most = turns.iter().map(|turn| within(*turn)).max().unwrap_or_default();
+        let most = Duration::from_secs(1).as_nanos().div_ceil(HANDSHAKES_APART.as_nanos());
         assert!((40..50).contains(&most), "{most}");
     }
 }

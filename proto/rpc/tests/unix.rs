@@ -109,11 +109,15 @@ async fn a_slow_user_database_holds_up_nobody_but_whom_it_is_asked_for() {
     let path = dir.path().join("api.sock");
     let (answer, answered) = mpsc::channel::<()>();
     let slow = Mutex::new(Some(answered));
-    let mut incoming = listen(&path, |_| false, move |_| {
-        let first = slow.lock().expect("nobody panics").take();
-        // Until the test says so, or has ended.
-        first.is_none_or(|answered| answered.recv().is_ok())
-    })
+    let mut incoming = listen(
+        &path,
+        |_| false,
+        move |_| {
+            let first = slow.lock().expect("nobody panics").take();
+            // Until the test says so, or has ended.
+            first.is_none_or(|answered| answered.recv().is_ok())
+        },
+    )
     .expect("listens");
     let connect = async || tokio::net::UnixStream::connect(&path).await.expect("connects");
     let _clients = (connect().await, connect().await);
@@ -137,8 +141,9 @@ async fn who_needs_no_look_up_waits_for_nobodys() {
     let ended = Mutex::new(ended);
     let needs_none: fn(&PeerCredentials) -> bool =
         |_| ASKED.fetch_add(1, Ordering::SeqCst) == limits::UNDECIDED + 2;
-    let mut incoming = listen(&path, needs_none, move |_| ended.lock().is_ok_and(|ended| ended.recv().is_ok()))
-        .expect("listens");
+    let mut incoming =
+        listen(&path, needs_none, move |_| ended.lock().is_ok_and(|ended| ended.recv().is_ok()))
+            .expect("listens");
     let mut clients = Vec::new();
     for _ in 0..=others {
         clients.push(tokio::net::UnixStream::connect(&path).await.expect("connects"));

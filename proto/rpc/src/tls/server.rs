@@ -14,7 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
@@ -160,13 +160,13 @@ async fn accept(listener: TcpListener, door: Door, ready: mpsc::Sender<io::Resul
             tracing::debug!(peer.address = %remote, "too many connections");
             continue;
         };
-        let Some(turn) = door.pace.turn(Instant::now()) else {
+        let Some(turn) = door.pace.turn() else {
             tracing::debug!(peer.address = %remote, "too many handshakes wait");
             continue;
         };
         let (door, ready) = (door.clone(), ready.clone());
         task::spawn("tls-handshake", async move {
-            sleep_until(turn).await;
+            turn.begin().await;
             let shake = door.shake(stream, remote, stranger, connection);
             match timeout(limits::HANDSHAKE_TIMEOUT, shake).await {
                 // The listener's stream was dropped meanwhile: the connection goes with it.

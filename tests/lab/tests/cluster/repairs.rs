@@ -18,6 +18,8 @@ const CNI: &str = "/etc/cni/net.d/10-k8s-myhome.conflist";
 /// As promised.
 const RESYNC: Duration = Duration::from_secs(60);
 const KUBELET_HEALED: Duration = Duration::from_secs(40);
+/// From a container's end until the kubelet that lets it lie is restarted.
+const BACK_OFF: Duration = Duration::from_secs(90 + 15);
 /// What the step itself takes on a machine that is not starved.
 const WORK: Duration = Duration::from_secs(20);
 
@@ -147,6 +149,39 @@ fn is_given_up(lab: &Lab, home: &str, shell: &mut Shell, before: u64) -> Result<
     has_failed(3)?;
     k8sctl(lab, &["up", "-f", home])?;
     wait_until("`up` ends the rest", 10 * MINUTE, || Ok(shell.try_run(&is_whole)?.0 == 0))
+}
+
+/// The scheduler ends again and again until the kubelet would wait for minutes, which takes some minutes itself: a phase to
+/// be asked for.
+pub fn a_control_plane_waits_for_no_back_off(lab: &Lab, pace: Pace) -> Result<()> {
+    phase("the kubelet lets a scheduler lie that has ended several times");
+    let before = told::last_event(lab)?;
+    let mut control = Shell::open(lab, CONTROL)?;
+    let end = "pid=; for exe in /proc/[0-9]*/exe; do case $(readlink $exe) in */kube-scheduler) pid=${exe#/proc/}; \
+               kill -KILL ${pid%/exe};; esac; done";
+    let (mut ends, mut last) = (0, wall(&mut control)?);
+    let is_repaired = || told::has_told(lab, before, CONTROL, "RepairSucceeded", "control-plane: ");
+    wait_until("the kubelet is restarted for it", 20 * MINUTE, || {
+        // One that was started by the repair goes on.
+        if is_repaired()? {
+            return Ok(true);
+        }
+        let (_, pids) = control.try_run(&format!("{end}; echo ${{pid%/exe}}"))?;
+        if !pids.trim().is_empty() {
+            (ends, last) = (ends + 1, wall(&mut control)?);
+        }
+        Ok(false)
+    })?;
+    let repaired = told::repaired(&told::node(lab, CONTROL)?, "control-plane")?;
+    let repaired = repaired.last().context("the repair is on the node's list")?;
+    // One that was started by it may have been ended as well.
+    let took = Duration::try_from(repaired.duration_since(last)).unwrap_or_default();
+    within(
+        &format!("until a scheduler that ended {ends} times runs again"),
+        took,
+        BACK_OFF + pace.allow(WORK),
+    )?;
+    wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))
 }
 
 /// The time that a VM's clock shows.

@@ -28,6 +28,7 @@ fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<
         "well" => live::it_is_well(lab)?,
         "live" => live::conditions_and_logs_are_live(lab, pace)?,
         "repairs" => repairs::nodes_mend_themselves(lab, home, pace)?,
+        "back-off" => repairs::a_control_plane_waits_for_no_back_off(lab, pace)?,
         "follow" => {
             follow::markers_come_in_order(lab, pace)?;
             follow::bounds_are_exact(lab)?;
