@@ -100,8 +100,11 @@ async fn from_agent(
         let (status, nodes) = asked::status(agent, &cluster, end).await;
         archive.add(status)?;
         say(&format!("reading the logs of {} node(s) of {}", nodes.len(), visible(&cluster)))?;
-        for part in asked::logs(agent, &cluster, &nodes, args.lines, end).await {
-            archive.add(part)?;
+        // Written before the next ones are read: those of a large cluster are gigabytes.
+        for nodes in nodes.chunks(asked::NODES_AT_ONCE) {
+            for part in asked::logs(agent, &cluster, nodes, args.lines, end).await {
+                archive.add(part)?;
+            }
         }
     }
     Ok(has_log)

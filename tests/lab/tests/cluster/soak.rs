@@ -234,6 +234,8 @@ impl Soak<'_> {
             names.sort();
             Ok(names)
         };
+        // libvirt lists the directory of the consoles in the pool only when it has looked again, as after its restart.
+        self.lab.run("virsh", &["--quiet", "pool-refresh", "k8s-myhome"], MINUTE)?;
         Ok(Inventory {
             domains: names(&["--quiet", "list", "--all", "--name"])?,
             volumes: names(&["--quiet", "vol-list", "k8s-myhome"])?,
@@ -252,8 +254,6 @@ impl Soak<'_> {
     }
 
     fn nothing_is_left_over(&self, there: &Inventory, before: &[Held]) -> Result<()> {
-        let now = self.inventory()?;
-        ensure!(now == *there, "there was {there:?}, and now there is {now:?}");
         let limits = [OF_HOST_AGENT, OF_NODE_AGENT, OF_NODE_AGENT, OF_NODE_AGENT];
         let whose = ["the host agent", NODES[0].0, NODES[1].0, NODES[2].0];
         let held = self.held()?;
@@ -262,6 +262,8 @@ impl Soak<'_> {
             let leak = now.leaked_since(before[place], limits[place]);
             ensure!(leak.is_none(), "{}: {}", whose[place], leak.unwrap_or_default());
         }
+        let now = self.inventory()?;
+        ensure!(now == *there, "there was {there:?}, and now there is {now:?}");
         Ok(())
     }
 }
