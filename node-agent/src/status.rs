@@ -80,6 +80,11 @@ impl Board {
         self.0.borrow().steps.iter().find(|step| step.name == name).cloned().unwrap_or_default()
     }
 
+    /// The newest repair of an object, of those that are listed.
+    pub fn newest_repair(&self, object: &str) -> Option<Repair> {
+        self.0.borrow().repairs.iter().rev().find(|repair| repair.object == object).cloned()
+    }
+
     /// The last repairs, oldest first.
     pub fn repairs(&self, repairs: &[Repair]) {
         self.0.send_if_modified(|report| {
@@ -204,9 +209,14 @@ impl Progress {
     }
 }
 
+/// The last lines. Nobody knows the secret in half of one by its name any more.
 fn tail(text: &str) -> &str {
-    let start = text.len().saturating_sub(TAIL_LIMIT);
-    &text[(start..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())..]
+    if text.len() <= TAIL_LIMIT {
+        return text;
+    }
+    // From the byte before on: a line that begins at the limit is whole.
+    let from = text.len() - TAIL_LIMIT - 1;
+    text.as_bytes()[from..].iter().position(|byte| *byte == b'\n').map_or("", |at| &text[from + at + 1..])
 }
 
 /// The evidence of a command as the wire has it.
