@@ -83,7 +83,11 @@ lab_image_note() {
 }
 
 # gone PID: the process has ended, whether its parent knows or not.
-gone() { [[ ! -e /proc/$1 || $(<"/proc/$1/stat") == *") Z "* ]]; }
+gone() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0 # it may end just now; `$(<…)` would end the shell then
+  [[ $stat == *") Z "* ]]
+}
 
 # wait_for PID: the exit status of a child, however many signals with a trap come meanwhile.
 wait_for() {

@@ -268,6 +268,14 @@ pub fn start(with: Surroundings) {
 mod tests {
     use super::*;
 
+    /// Waits until the board has so many repairs; a paused clock runs on by itself.
+    pub(super) async fn listed(board: &Board, count: usize) -> Vec<Repair> {
+        let mut report = board.subscribe();
+        let listed = report.wait_for(|report| report.repairs.len() == count);
+        let listed = tokio::time::timeout(Duration::from_secs(3600), listed).await.expect("in time");
+        listed.expect("the board lives").repairs.clone()
+    }
+
     fn outcomes(board: &Board) -> Vec<(RepairOutcome, String)> {
         let report = board.subscribe().borrow().clone();
         report.repairs.iter().map(|repair| (repair.outcome(), repair.message.clone())).collect()

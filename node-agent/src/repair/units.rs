@@ -204,6 +204,7 @@ mod tests {
 
     use k8sctl_proto::node::v1::{Repair, RepairOutcome};
 
+    use super::super::tests::listed;
     use super::*;
     use crate::service::Claim;
     use crate::status::Board;
@@ -289,12 +290,8 @@ mod tests {
     }
 
     impl Fixture {
-        /// Waits for so many repairs; the paused clock runs on by itself.
         async fn repairs(&self, count: usize) -> Vec<Repair> {
-            let mut report = self.board.subscribe();
-            let listed = report.wait_for(|report| report.repairs.len() == count);
-            let listed = timeout(Duration::from_secs(3600), listed).await.expect("in time");
-            listed.expect("the board lives").repairs.clone()
+            listed(&self.board, count).await
         }
 
         fn acts(&self) -> Vec<&'static str> {

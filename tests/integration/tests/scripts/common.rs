@@ -74,6 +74,19 @@ fn a_cache_with_a_space_in_its_path_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// Asks about processes that end while it asks.
+const GONE: &str = "#!/bin/bash\nset -euo pipefail\n. \"${0%/*}/common.sh\"\n\
+    for ((n = 0; n < 100; n++)); do sleep \"0.00$((n % 10))\" & until gone $!; do :; done; done\necho through\n";
+
+#[test]
+fn a_process_may_end_while_it_is_asked_for() -> Result<()> {
+    let stage = Stage::new(&[])?;
+    stage.program("tests/lab/gone", GONE)?;
+    let output = Command::new(stage.at("tests/lab/gone")).env("K8S_MYHOME_CACHE", stage.at("cache")).output()?;
+    ensure!(output.stdout == b"through\n" && output.stderr.is_empty(), "{output:?}");
+    Ok(())
+}
+
 #[test]
 fn whoever_waits_for_a_lock_says_so() -> Result<()> {
     let stage = Stage::new(&[])?;
