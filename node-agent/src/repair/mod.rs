@@ -60,8 +60,23 @@ const FULL_DISK: Limit = Limit {
     rest: Duration::from_secs(60 * 60),
 };
 
+/// The control plane, whichever of its parts has ended. One that ends at each start is started by each restart of the
+/// kubelet, and then lies again only after some minutes of shorter back-offs: each restart seems to help, and too few come
+/// within ten minutes.
+const ENDED_PART: Limit = Limit {
+    tries: 3,
+    in_all: 3,
+    failures: 3,
+    within: Duration::from_secs(60 * 60),
+    rest: Duration::from_secs(60 * 60),
+};
+
 fn limit_of(object: &str) -> Limit {
-    if object == DISK { FULL_DISK } else { USUAL }
+    match object {
+        DISK => FULL_DISK,
+        CONTROL_PLANE => ENDED_PART,
+        _ => USUAL,
+    }
 }
 
 /// There is no further try for now.
@@ -309,6 +324,17 @@ mod tests {
         repairs.leave("cni", "broken").expect_err("a rest");
         repairs.forgive();
         repairs.leave("cni", "broken").expect("a try");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_of_a_control_plane_that_end_in_turn_are_given_up_too() {
+        let repairs = Repairs::in_memory(Board::default());
+        for part in ["etcd", "kube-apiserver", "kube-scheduler"] {
+            repairs.leave(CONTROL_PLANE, part).expect("a try");
+            repairs.ended(CONTROL_PLANE, part, "restarted", Ok(()));
+            tokio::time::advance(Duration::from_secs(5 * 60)).await;
+        }
+        repairs.leave(CONTROL_PLANE, "kube-controller-manager").expect_err("a rest");
     }
 
     #[tokio::test(start_paused = true)]

@@ -72,7 +72,7 @@ static ELEMENTS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     rules(&[(true, &element)])
 });
 
-/// Where a secret begins, by its name: the group of this name is there where what follows is a header's.
+/// Where a secret begins, by its name. The group `header` is there where that is a header's.
 static NAMED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let separator = r"[ \t]*[:=]+>?[ \t]*";
     let named = format!(
