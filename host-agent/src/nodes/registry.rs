@@ -145,7 +145,8 @@ pub struct LogReader {
     /// Of the node, when it was asked.
     session: u64,
     newest: watch::Receiver<u64>,
-    /// Frames in order. After one that could not be had nothing comes.
+    /// Frames in order. After one that could not be had nothing comes. A log that was read to its end ends with one that
+    /// is `whole`; without it, it was cut off.
     pub frames: mpsc::Receiver<Result<LogFrame, LogLost>>,
 }
 

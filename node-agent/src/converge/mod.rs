@@ -4,8 +4,8 @@
 //! and each time begins at the first step. A new generation interrupts only between steps.
 //!
 //! A step that was done for the desired state of now and is so no more, or cannot even be looked at, has drifted: its
-//! apply is a repair, which is limited and listed. One that rests, because it was repaired too often, does not hold up
-//! those behind it.
+//! apply is a repair, which is limited and listed, until it is so again, whatever else is wanted by then. One that rests,
+//! because it was repaired too often, does not hold up those behind it. Nor does one of which nobody can say yet how it is.
 
 pub mod simulated;
 pub mod step;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8sctl_proto::node::v1::{DesiredState, StepState, Target};
+use k8sctl_proto::node::v1::{DesiredState, RepairOutcome, StepState, Target};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,18 +33,33 @@ use step::{Check, Journal, Step, StepError};
 pub const DRIFT_INTERVAL: Duration = Duration::from_secs(45);
 /// Shortest pause between two rounds, however long one took.
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
+/// Pause between two rounds while nobody can say how a step is: that may be over at any moment.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(5);
 /// Longest that one apply may take when the host sets no deadline.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// In the file of what is done: what a person asked for last, by its number.
+const ASKED: &str = "asked-for";
 
 /// How a round through the steps ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Round {
     /// All steps that the target asks for are true, or rest.
     Converged,
+    /// The same but for some of which nobody can say yet.
+    Unknown,
     /// A step failed; later ones were not tried.
     Failed,
     /// The desired state changed meanwhile.
     Interrupted,
+}
+
+/// How a step that has not failed was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It is so, or rests.
+    Settled,
+    /// Nobody can say yet.
+    Unknown,
 }
 
 /// The loop and its steps.
@@ -57,10 +72,18 @@ pub struct Converge {
     repairs: Repairs,
     /// Somebody has changed something.
     wake: Arc<Notify>,
+    /// What the host wanted at the last look.
+    known: Option<DesiredState>,
+    /// What a person asked for last, by its number.
+    asked: Option<u64>,
+    /// The host has let this machine be a member.
+    is_member: bool,
     /// The generation for which a step was done last.
     done: HashMap<&'static str, u64>,
     /// Where that is kept; `None` means: nowhere.
     done_file: Option<PathBuf>,
+    /// Number of a step's newest repair when the step was so last.
+    settled: HashMap<&'static str, u64>,
 }
 
 impl Converge {
@@ -72,9 +95,22 @@ impl Converge {
         journal: Arc<dyn Journal>,
         shutdown: CancellationToken,
     ) -> Self {
-        let (repairs, wake, done) = (Repairs::in_memory(board.clone()), Arc::default(), HashMap::new());
-        let done_file = None;
-        Self { steps: steps.into(), desired, board, journal, shutdown, repairs, wake, done, done_file }
+        let known = desired.borrow().clone();
+        Self {
+            steps: steps.into(),
+            desired,
+            journal,
+            shutdown,
+            repairs: Repairs::in_memory(board.clone()),
+            board,
+            wake: Arc::default(),
+            asked: known.as_ref().map(|known| known.spec_generation),
+            is_member: known.as_ref().is_some_and(|known| known.target() == Target::Member),
+            known,
+            done: HashMap::new(),
+            done_file: None,
+            settled: HashMap::new(),
+        }
     }
 
     /// Counts and lists repairs together with those of others.
@@ -91,11 +127,13 @@ impl Converge {
     /// too. In a file that a boot removes, since a boot undoes some of it, and that is no drift.
     pub fn keeping_done(mut self, file: PathBuf) -> Self {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let number = |of: &str| {
+            text.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(' ')?.parse::<u64>().ok())
+        };
         for step in self.steps.iter() {
-            let generation =
-                |line: &str| line.strip_prefix(step.name())?.strip_prefix(' ')?.parse::<u64>().ok();
-            self.done.extend(text.lines().find_map(generation).map(|generation| (step.name(), generation)));
+            self.done.extend(number(step.name()).map(|generation| (step.name(), generation)));
         }
+        self.asked = number(ASKED).or(self.asked);
         Self { done_file: Some(file), ..self }
     }
 
@@ -111,7 +149,6 @@ impl Converge {
 
     async fn converge(&mut self) {
         let mut backoff = Backoff::new(retry::STEP);
-        let mut asked = None;
         loop {
             let Some(desired) = self.desired.borrow_and_update().clone() else {
                 if self.desired.changed().await.is_err() {
@@ -120,19 +157,18 @@ impl Converge {
                 continue;
             };
             let names: Vec<&'static str> = self.steps.iter().map(|step| step.name()).collect();
-            // A person asked again: what failed before that does not count against this time.
-            let anew =
-                asked.replace(desired.spec_generation).is_some_and(|old| old != desired.spec_generation);
+            let anew = self.take_in(&desired);
             self.board.observe(desired.generation, &names, anew);
-            if anew {
-                self.repairs.forgive();
-            }
             let begun = tokio::time::Instant::now();
             // What a failing step changes must not make it try again at once.
             let (pause, may_be_woken) = match self.round(&desired).await {
                 Round::Converged => {
                     backoff.reset();
                     (DRIFT_INTERVAL.saturating_sub(begun.elapsed()).max(LEAST_PAUSE), true)
+                }
+                Round::Unknown => {
+                    backoff.reset();
+                    (UNKNOWN_PAUSE, true)
                 }
                 Round::Failed => (backoff.next_pause(), false),
                 Round::Interrupted => {
@@ -152,14 +188,38 @@ impl Converge {
         }
     }
 
+    /// Takes in what the host wants. Says whether a person asked again: what failed before that does not count against
+    /// this time.
+    fn take_in(&mut self, desired: &DesiredState) -> bool {
+        let known = self.known.replace(desired.clone());
+        let is_other_number = |known: &DesiredState| known.generation != desired.generation;
+        if let Some(known) = known.filter(|known| is_other_number(known) && is_the_same(known, desired)) {
+            // The host agent was started again, and counts from elsewhere: what was done for this is done.
+            for done in self.done.values_mut().filter(|done| **done == known.generation) {
+                *done = desired.generation;
+            }
+            self.keep_done();
+        }
+        let asked = self.asked.replace(desired.spec_generation);
+        let anew = asked.is_some_and(|asked| asked != desired.spec_generation);
+        if anew {
+            self.repairs.forgive();
+            // Behind that, so that it is done though this agent should end here.
+            self.keep_done();
+        }
+        anew
+    }
+
     async fn round(&mut self, desired: &DesiredState) -> Round {
-        let member = desired.target() == Target::Member;
+        // Who was let be a member stays one: a host agent that was just started does not know yet how far a node was.
+        self.is_member |= desired.target() == Target::Member;
+        let mut is_known = true;
         let steps = Arc::clone(&self.steps);
         for step in steps.iter() {
             if self.desired.has_changed().unwrap_or(false) {
                 return Round::Interrupted;
             }
-            if step.members_only() && !member {
+            if step.members_only() && !self.is_member {
                 self.board.step(step.name(), |status| {
                     status.set_state(StepState::Pending);
                     status.message = "waiting for the control plane".to_owned();
@@ -167,12 +227,15 @@ impl Converge {
                 continue;
             }
             let progress = Progress::new(self.board.clone(), step.name());
-            if let Err(error) = self.make_true(step.as_ref(), desired, &progress).await {
-                self.fail(step.as_ref(), &error, &progress).await;
-                return Round::Failed;
+            match self.make_true(step.as_ref(), desired, &progress).await {
+                Ok(left) => is_known &= left == Left::Settled,
+                Err(error) => {
+                    self.fail(step.as_ref(), &error, &progress).await;
+                    return Round::Failed;
+                }
             }
         }
-        Round::Converged
+        if is_known { Round::Converged } else { Round::Unknown }
     }
 
     /// Check; if it is not true, apply and check again.
@@ -181,22 +244,26 @@ impl Converge {
         step: &dyn Step,
         desired: &DesiredState,
         progress: &Progress,
-    ) -> Result<(), StepError> {
+    ) -> Result<Left, StepError> {
         let name = step.name();
         let was_done = self.done.get(name) == Some(&desired.generation);
+        let is_repair = was_done || self.is_in_repair(name);
         let (why, drifted) = match step.check(desired).await {
             Ok(Check::True) => {
                 self.done(name, desired);
-                return Ok(());
+                return Ok(Left::Settled);
             }
-            Ok(Check::Waits(why)) if was_done => {
+            Ok(Check::Waits(why) | Check::Unknown(why)) if was_done => {
                 self.wait(name, why);
-                return Ok(());
+                return Ok(Left::Settled);
             }
-            Ok(Check::Waits(why)) => (why, false),
-            Ok(Check::False(why)) => (why, was_done),
+            Ok(Check::Unknown(why)) => {
+                self.look_again(name, why);
+                return Ok(Left::Unknown);
+            }
+            Ok(Check::False(why) | Check::Waits(why)) => (why, is_repair),
             // Something is in the way of looking that was not there before, such as a directory in a file's place.
-            Err(error) if was_done => (k8sctl_rpc::chain(&error).to_string(), true),
+            Err(error) if is_repair => (k8sctl_rpc::chain(&error).to_string(), true),
             Err(error) => {
                 self.begin(name, String::new());
                 return Err(error);
@@ -209,15 +276,15 @@ impl Converge {
         }
         if let Err(rest) = self.repairs.leave(name, &why) {
             self.rest(name, &why, &rest);
-            return Ok(());
+            return Ok(Left::Settled);
         }
         tracing::warn!(step = name, why, "step has drifted");
-        let listed = self.repairs.newest(name);
+        let listed = self.number_of_newest(name);
         self.begin(name, why.clone());
         let applied = self.apply(step, desired, progress, drifted).await;
         // Where a service was meant, repair may have been at it meanwhile, and has listed it then.
-        if self.repairs.newest(name) == listed {
-            let result = applied.as_ref().copied().map_err(|error| k8sctl_rpc::chain(error).to_string());
+        if self.number_of_newest(name) == listed {
+            let result = applied.as_ref().map(|_| ()).map_err(|error| k8sctl_rpc::chain(error).to_string());
             self.repairs.ended(name, &why, &format!("ran step {name} again"), result);
         } else {
             self.repairs.passed(name, &why);
@@ -232,7 +299,7 @@ impl Converge {
         desired: &DesiredState,
         progress: &Progress,
         drifted: bool,
-    ) -> Result<(), StepError> {
+    ) -> Result<Left, StepError> {
         let deadline = desired
             .step_deadline
             .and_then(|duration| Duration::try_from(duration).ok())
@@ -242,12 +309,34 @@ impl Converge {
             let last = self.board.step_status(step.name()).message;
             return Err(StepError::Deadline { deadline, last });
         };
-        let waits = applied?;
+        let waits = match applied? {
+            Check::True => None,
+            // Where it was done before, that is no part of its repair, which would hold up the steps behind it meanwhile.
+            Check::Waits(why) | Check::Unknown(why) if drifted => Some(why),
+            Check::Unknown(why) => {
+                self.look_again(step.name(), why);
+                return Ok(Left::Unknown);
+            }
+            Check::False(why) | Check::Waits(why) => return Err(StepError::NotTrueAfterApply { why }),
+        };
         self.done(step.name(), desired);
         if let Some(why) = waits {
             self.wait(step.name(), why);
         }
-        Ok(())
+        Ok(Left::Settled)
+    }
+
+    /// Whether its last repair did not help, and it was not so since. Then it is still that repair, also for another
+    /// desired state and after a boot: neither ends a rest, nor begins to count anew.
+    fn is_in_repair(&self, name: &str) -> bool {
+        let settled = self.settled.get(name).copied().unwrap_or_default();
+        let newest = self.repairs.newest(name);
+        newest.is_some_and(|repair| repair.number > settled && repair.outcome() != RepairOutcome::Repaired)
+    }
+
+    /// 0 means: none is kept.
+    fn number_of_newest(&self, name: &str) -> u64 {
+        self.repairs.newest(name).map_or(0, |repair| repair.number)
     }
 
     /// Another try, which [`Self::done`] or [`Self::fail`] ends.
@@ -275,6 +364,20 @@ impl Converge {
         });
     }
 
+    /// It was not done yet, and there is nothing to do but to look again soon. That is no try, and no failure.
+    fn look_again(&self, name: &str, why: String) {
+        self.board.step(name, |status| {
+            if status.state() != StepState::Running {
+                tracing::info!(step = name, why, "step waits");
+                status.set_state(StepState::Running);
+                status.started = Some(clock::now());
+                status.finished = None;
+                status.evidence = None;
+            }
+            status.message = why;
+        });
+    }
+
     fn rest(&self, name: &str, why: &str, rest: &Rest) {
         self.board.step(name, |status| {
             status.set_state(StepState::Failed);
@@ -284,6 +387,7 @@ impl Converge {
     }
 
     fn done(&mut self, name: &'static str, desired: &DesiredState) {
+        self.settled.insert(name, self.number_of_newest(name));
         if self.done.insert(name, desired.generation) != Some(desired.generation) {
             self.keep_done();
         }
@@ -305,8 +409,9 @@ impl Converge {
 
     fn keep_done(&self) {
         let Some(file) = &self.done_file else { return };
-        let text: String =
-            self.done.iter().map(|(name, generation)| format!("{name} {generation}\n")).collect();
+        let asked = self.asked.iter().map(|asked| (ASKED, *asked));
+        let numbers = asked.chain(self.done.iter().map(|(name, generation)| (*name, *generation)));
+        let text: String = numbers.map(|(name, number)| format!("{name} {number}\n")).collect();
         if let Err(error) = durable::write(file, text.as_bytes(), 0o600) {
             tracing::warn!(path = %file.display(), %error, "cannot keep which steps are done");
         }
@@ -331,26 +436,30 @@ impl Converge {
     }
 }
 
-/// `Some` says what a step still waits for. Where it was done before, that is no part of its repair, which would hold up
-/// the steps behind it meanwhile.
+/// Whether both ask for the same: whatever its number, whichever program the agent shall be, and however far the node may
+/// go, each step has the same to do.
+fn is_the_same(one: &DesiredState, other: &DesiredState) -> bool {
+    let bare = |desired: &DesiredState| {
+        let target = Target::Unspecified.into();
+        DesiredState { generation: 0, agent: None, target, ..desired.clone() }
+    };
+    bare(one) == bare(other)
+}
+
+/// Says how it is in the end.
 async fn apply_and_check(
     step: &dyn Step,
     desired: &DesiredState,
     progress: &Progress,
     drifted: bool,
-) -> Result<Option<String>, StepError> {
+) -> Result<Check, StepError> {
     step.apply(desired, progress).await?;
-    let check = match step.check(desired).await? {
+    match step.check(desired).await? {
         // What an apply has left to others, the next one begins with, and waits.
         Check::Waits(_) if !drifted => {
             step.apply(desired, progress).await?;
-            step.check(desired).await?
+            step.check(desired).await
         }
-        check => check,
-    };
-    match check {
-        Check::True => Ok(None),
-        Check::Waits(why) if drifted => Ok(Some(why)),
-        Check::False(why) | Check::Waits(why) => Err(StepError::NotTrueAfterApply { why }),
+        check => Ok(check),
     }
 }

@@ -102,7 +102,9 @@ struct Book {
 impl Repairs {
     /// Those that the state directory has, and their limits: an agent that is restarted does not begin to count anew.
     pub fn open(state_dir: &Path, board: Board) -> Self {
-        Self::of(Ledger::open(state_dir), board)
+        let ledger = Ledger::open(state_dir);
+        board.repairs(ledger.repairs());
+        Self::of(ledger, board)
     }
 
     /// None so far, and kept nowhere.
@@ -112,7 +114,6 @@ impl Repairs {
 
     fn of(ledger: Ledger, board: Board) -> Self {
         let limiters = recall(ledger.counted(), SystemTime::now(), now());
-        board.repairs(ledger.repairs());
         Self(Arc::new(Mutex::new(Book { ledger, limiters, board })))
     }
 
@@ -158,11 +159,9 @@ impl Repairs {
         book.ledger.save();
     }
 
-    /// Number of an object's newest repair; 0 means: none is kept.
-    pub fn newest(&self, object: &str) -> u64 {
-        let book = self.book();
-        let of_it = book.ledger.repairs().iter().rev().find(|repair| repair.object == object);
-        of_it.map_or(0, |repair| repair.number)
+    /// An object's newest repair that is kept.
+    pub fn newest(&self, object: &str) -> Option<Repair> {
+        self.book().ledger.repairs().iter().rev().find(|repair| repair.object == object).cloned()
     }
 
     /// A person asked for everything anew: what was tried before does not count, and nobody rests any more.

@@ -353,6 +353,39 @@ async fn a_follower_ends_with_the_last_moment() {
 }
 
 #[tokio::test]
+async fn a_follower_whose_reader_is_slow_gets_every_line_up_to_the_last_moment() {
+    let node = Node::new();
+    let began = now();
+    let mut follower = node.follow(LogSelector { until: Some(stamp(began + SECOND)), ..both() });
+    assert_eq!(follower.caught_up().await, [""; 0]);
+    // Far more than there can be on its way.
+    let mut expected = Vec::new();
+    for number in 0..100 {
+        for name in [format!("j{number}"), format!("p{number}")] {
+            let text = format!("{name} {}", "x".repeat(16 * 1024));
+            match name.starts_with('j') {
+                true => node.journal(began + number, &text),
+                false => node.pod(began + number, &text),
+            }
+            expected.push(name);
+        }
+    }
+    // Until that moment is over, and what comes late of it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut found = Vec::new();
+    let rest = async {
+        while let Some(frame) = follower.sent.recv().await {
+            let names = frame.lines.iter().filter_map(|line| line.text.split(' ').next());
+            found.extend(names.map(str::to_owned));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), rest).await.expect("it ends");
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
 async fn what_nobody_knows_is_told_first() {
     let node = Node::new();
     node.pod(TEN, "p");
