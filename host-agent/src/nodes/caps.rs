@@ -1,6 +1,7 @@
 //! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
 //! is cut before it is kept, and marked as cut.
 
+use k8sctl_command::last_lines;
 use k8sctl_proto::node::v1::{
     AgentReplacement, Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport,
 };
@@ -121,14 +122,11 @@ fn cut_head(text: &mut String, limit: usize) {
     }
 }
 
-/// Keeps the end, where a program says why it failed, in whole lines. In half a line nobody knows a secret by its name any
-/// more, so that it could not be taken out of a support bundle: of a single line that is too long nothing is kept.
+/// Keeps the end, where a program says why it failed, in whole lines.
 fn cut_tail(text: &mut String) {
-    // With what stands before the limit: where that is a newline, the line behind it is whole.
-    let Some(start) = text.len().checked_sub(TAIL + 1) else { return };
-    let newline = text.as_bytes()[start..].iter().position(|&byte| byte == b'\n');
-    let whole = newline.map_or("", |at| &text[start + at + 1..]);
-    *text = format!("{MARK}\n{whole}");
+    if text.len() > TAIL {
+        *text = format!("{MARK}\n{}", last_lines(text, TAIL));
+    }
 }
 
 #[cfg(test)]

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8sctl_proto::node::v1::{DesiredState, RepairOutcome, StepState, Target};
+use k8sctl_proto::node::v1::{DesiredState, StepState, Target};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::repair::{Repairs, Rest};
@@ -33,12 +33,12 @@ use step::{Check, Journal, Step, StepError};
 pub const DRIFT_INTERVAL: Duration = Duration::from_secs(45);
 /// Shortest pause between two rounds, however long one took.
 const LEAST_PAUSE: Duration = Duration::from_secs(10);
-/// Pause between two rounds while nobody can say how a step is: that may be over at any moment.
+/// Pause between two looks at a step of which nobody can say how it is: that may be over at any moment.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(5);
+/// How long nobody may be able to say that before it counts as a try that has failed.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Longest that one apply may take when the host sets no deadline.
 pub const STEP_DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// In the file of what is done: what a person asked for last, by its number.
-const ASKED: &str = "asked-for";
 
 /// How a round through the steps ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +54,12 @@ enum Round {
 }
 
 /// How a step that has not failed was left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Left {
     /// It is so, or rests.
     Settled,
-    /// Nobody can say yet.
-    Unknown,
+    /// Nobody can say yet, and why.
+    Unknown(String),
 }
 
 /// The loop and its steps.
@@ -74,16 +74,14 @@ pub struct Converge {
     wake: Arc<Notify>,
     /// What the host wanted at the last look.
     known: Option<DesiredState>,
-    /// What a person asked for last, by its number.
-    asked: Option<u64>,
     /// The host has let this machine be a member.
     is_member: bool,
     /// The generation for which a step was done last.
     done: HashMap<&'static str, u64>,
     /// Where that is kept; `None` means: nowhere.
     done_file: Option<PathBuf>,
-    /// Number of a step's newest repair when the step was so last.
-    settled: HashMap<&'static str, u64>,
+    /// Since when nobody can say of which step how it is, or since that counted as a failure last.
+    unknown: HashMap<&'static str, Instant>,
 }
 
 impl Converge {
@@ -104,12 +102,11 @@ impl Converge {
             repairs: Repairs::in_memory(board.clone()),
             board,
             wake: Arc::default(),
-            asked: known.as_ref().map(|known| known.spec_generation),
             is_member: known.as_ref().is_some_and(|known| known.target() == Target::Member),
             known,
             done: HashMap::new(),
             done_file: None,
-            settled: HashMap::new(),
+            unknown: HashMap::new(),
         }
     }
 
@@ -127,13 +124,11 @@ impl Converge {
     /// too. In a file that a boot removes, since a boot undoes some of it, and that is no drift.
     pub fn keeping_done(mut self, file: PathBuf) -> Self {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let number = |of: &str| {
-            text.lines().find_map(|line| line.strip_prefix(of)?.strip_prefix(' ')?.parse::<u64>().ok())
-        };
         for step in self.steps.iter() {
-            self.done.extend(number(step.name()).map(|generation| (step.name(), generation)));
+            let generation =
+                |line: &str| line.strip_prefix(step.name())?.strip_prefix(' ')?.parse::<u64>().ok();
+            self.done.extend(text.lines().find_map(generation).map(|generation| (step.name(), generation)));
         }
-        self.asked = number(ASKED).or(self.asked);
         Self { done_file: Some(file), ..self }
     }
 
@@ -149,6 +144,9 @@ impl Converge {
 
     async fn converge(&mut self) {
         let mut backoff = Backoff::new(retry::STEP);
+        // When the last round through all steps began.
+        let mut begun = Instant::now();
+        let mut is_for_all = true;
         loop {
             let Some(desired) = self.desired.borrow_and_update().clone() else {
                 if self.desired.changed().await.is_err() {
@@ -159,9 +157,11 @@ impl Converge {
             let names: Vec<&'static str> = self.steps.iter().map(|step| step.name()).collect();
             let anew = self.take_in(&desired);
             self.board.observe(desired.generation, &names, anew);
-            let begun = tokio::time::Instant::now();
+            if is_for_all {
+                begun = Instant::now();
+            }
             // What a failing step changes must not make it try again at once.
-            let (pause, may_be_woken) = match self.round(&desired).await {
+            let (pause, may_be_woken) = match self.round(&desired, is_for_all).await {
                 Round::Converged => {
                     backoff.reset();
                     (DRIFT_INTERVAL.saturating_sub(begun.elapsed()).max(LEAST_PAUSE), true)
@@ -173,9 +173,11 @@ impl Converge {
                 Round::Failed => (backoff.next_pause(), false),
                 Round::Interrupted => {
                     backoff.reset();
+                    is_for_all = true;
                     continue;
                 }
             };
+            is_for_all = true;
             // Cancel-safe: `changed` loses nothing, the others only wake, and the state is read anew above in any case.
             tokio::select! {
                 changed = self.desired.changed() => match changed {
@@ -183,7 +185,10 @@ impl Converge {
                     Err(_) => return,
                 },
                 () = self.wake.notified(), if may_be_woken => {}
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause) => {
+                    // A machine that boots has better things to do than to look at everything every few seconds.
+                    is_for_all = self.unknown.is_empty() || begun.elapsed() >= DRIFT_INTERVAL;
+                }
             }
         }
     }
@@ -200,24 +205,20 @@ impl Converge {
             }
             self.keep_done();
         }
-        let asked = self.asked.replace(desired.spec_generation);
-        let anew = asked.is_some_and(|asked| asked != desired.spec_generation);
-        if anew {
-            self.repairs.forgive();
-            // Behind that, so that it is done though this agent should end here.
-            self.keep_done();
-        }
-        anew
+        self.repairs.asked_for(desired.spec_generation)
     }
 
-    async fn round(&mut self, desired: &DesiredState) -> Round {
+    /// One round, through all steps or only those of which nobody could say how they are.
+    async fn round(&mut self, desired: &DesiredState, is_for_all: bool) -> Round {
         // Who was let be a member stays one: a host agent that was just started does not know yet how far a node was.
         self.is_member |= desired.target() == Target::Member;
-        let mut is_known = true;
         let steps = Arc::clone(&self.steps);
         for step in steps.iter() {
             if self.desired.has_changed().unwrap_or(false) {
                 return Round::Interrupted;
+            }
+            if !is_for_all && !self.unknown.contains_key(step.name()) {
+                continue;
             }
             if step.members_only() && !self.is_member {
                 self.board.step(step.name(), |status| {
@@ -228,14 +229,18 @@ impl Converge {
             }
             let progress = Progress::new(self.board.clone(), step.name());
             match self.make_true(step.as_ref(), desired, &progress).await {
-                Ok(left) => is_known &= left == Left::Settled,
+                Ok(Left::Settled) => {
+                    self.unknown.remove(step.name());
+                }
+                Ok(Left::Unknown(why)) => self.look_again(step.as_ref(), why, &progress).await,
                 Err(error) => {
+                    self.unknown.remove(step.name());
                     self.fail(step.as_ref(), &error, &progress).await;
                     return Round::Failed;
                 }
             }
         }
-        if is_known { Round::Converged } else { Round::Unknown }
+        if self.unknown.is_empty() { Round::Converged } else { Round::Unknown }
     }
 
     /// Check; if it is not true, apply and check again.
@@ -247,7 +252,9 @@ impl Converge {
     ) -> Result<Left, StepError> {
         let name = step.name();
         let was_done = self.done.get(name) == Some(&desired.generation);
-        let is_repair = was_done || self.is_in_repair(name);
+        // One that did not help is still that repair, also for another desired state and after a boot: neither ends a rest,
+        // nor begins to count anew.
+        let is_repair = was_done || self.repairs.is_unsettled(name);
         let (why, drifted) = match step.check(desired).await {
             Ok(Check::True) => {
                 self.done(name, desired);
@@ -257,10 +264,7 @@ impl Converge {
                 self.wait(name, why);
                 return Ok(Left::Settled);
             }
-            Ok(Check::Unknown(why)) => {
-                self.look_again(name, why);
-                return Ok(Left::Unknown);
-            }
+            Ok(Check::Unknown(why)) => return Ok(Left::Unknown(why)),
             Ok(Check::False(why) | Check::Waits(why)) => (why, is_repair),
             // Something is in the way of looking that was not there before, such as a directory in a file's place.
             Err(error) if is_repair => (k8sctl_rpc::chain(&error).to_string(), true),
@@ -279,11 +283,11 @@ impl Converge {
             return Ok(Left::Settled);
         }
         tracing::warn!(step = name, why, "step has drifted");
-        let listed = self.number_of_newest(name);
+        let listed = self.repairs.newest(name);
         self.begin(name, why.clone());
         let applied = self.apply(step, desired, progress, drifted).await;
         // Where a service was meant, repair may have been at it meanwhile, and has listed it then.
-        if self.number_of_newest(name) == listed {
+        if self.repairs.newest(name) == listed {
             let result = applied.as_ref().map(|_| ()).map_err(|error| k8sctl_rpc::chain(error).to_string());
             self.repairs.ended(name, &why, &format!("ran step {name} again"), result);
         } else {
@@ -313,10 +317,7 @@ impl Converge {
             Check::True => None,
             // Where it was done before, that is no part of its repair, which would hold up the steps behind it meanwhile.
             Check::Waits(why) | Check::Unknown(why) if drifted => Some(why),
-            Check::Unknown(why) => {
-                self.look_again(step.name(), why);
-                return Ok(Left::Unknown);
-            }
+            Check::Unknown(why) => return Ok(Left::Unknown(why)),
             Check::False(why) | Check::Waits(why) => return Err(StepError::NotTrueAfterApply { why }),
         };
         self.done(step.name(), desired);
@@ -324,19 +325,6 @@ impl Converge {
             self.wait(step.name(), why);
         }
         Ok(Left::Settled)
-    }
-
-    /// Whether its last repair did not help, and it was not so since. Then it is still that repair, also for another
-    /// desired state and after a boot: neither ends a rest, nor begins to count anew.
-    fn is_in_repair(&self, name: &str) -> bool {
-        let settled = self.settled.get(name).copied().unwrap_or_default();
-        let newest = self.repairs.newest(name);
-        newest.is_some_and(|repair| repair.number > settled && repair.outcome() != RepairOutcome::Repaired)
-    }
-
-    /// 0 means: none is kept.
-    fn number_of_newest(&self, name: &str) -> u64 {
-        self.repairs.newest(name).map_or(0, |repair| repair.number)
     }
 
     /// Another try, which [`Self::done`] or [`Self::fail`] ends.
@@ -364,17 +352,31 @@ impl Converge {
         });
     }
 
-    /// It was not done yet, and there is nothing to do but to look again soon. That is no try, and no failure.
-    fn look_again(&self, name: &str, why: String) {
+    /// It was not done yet, and there is nothing to do but to look again soon. That is no try, and no failure before it has
+    /// lasted.
+    async fn look_again(&mut self, step: &dyn Step, why: String, progress: &Progress) {
+        let name = step.name();
+        let is_new = !self.unknown.contains_key(name);
+        let since = self.unknown.entry(name).or_insert_with(Instant::now);
+        if since.elapsed() >= UNKNOWN_PATIENCE {
+            *since = Instant::now();
+            self.board.step(name, |status| status.attempts = status.attempts.saturating_add(1));
+            let error = StepError::Deadline { deadline: UNKNOWN_PATIENCE, last: why };
+            self.fail(step, &error, progress).await;
+            return;
+        }
         self.board.step(name, |status| {
-            if status.state() != StepState::Running {
+            if is_new && status.state() != StepState::Running {
                 tracing::info!(step = name, why, "step waits");
                 status.set_state(StepState::Running);
                 status.started = Some(clock::now());
                 status.finished = None;
                 status.evidence = None;
             }
-            status.message = why;
+            // One that has failed says why.
+            if status.state() == StepState::Running {
+                status.message = why;
+            }
         });
     }
 
@@ -387,7 +389,7 @@ impl Converge {
     }
 
     fn done(&mut self, name: &'static str, desired: &DesiredState) {
-        self.settled.insert(name, self.number_of_newest(name));
+        self.repairs.settle(name);
         if self.done.insert(name, desired.generation) != Some(desired.generation) {
             self.keep_done();
         }
@@ -409,9 +411,8 @@ impl Converge {
 
     fn keep_done(&self) {
         let Some(file) = &self.done_file else { return };
-        let asked = self.asked.iter().map(|asked| (ASKED, *asked));
-        let numbers = asked.chain(self.done.iter().map(|(name, generation)| (*name, *generation)));
-        let text: String = numbers.map(|(name, number)| format!("{name} {number}\n")).collect();
+        let text: String =
+            self.done.iter().map(|(name, generation)| format!("{name} {generation}\n")).collect();
         if let Err(error) = durable::write(file, text.as_bytes(), 0o600) {
             tracing::warn!(path = %file.display(), %error, "cannot keep which steps are done");
         }

@@ -159,16 +159,30 @@ impl Repairs {
         book.ledger.save();
     }
 
-    /// An object's newest repair that is kept.
-    pub fn newest(&self, object: &str) -> Option<Repair> {
-        self.book().ledger.repairs().iter().rev().find(|repair| repair.object == object).cloned()
+    /// Number of an object's newest repair that is kept.
+    pub fn newest(&self, object: &str) -> Option<u64> {
+        self.book().ledger.newest(object).map(|repair| repair.number)
     }
 
-    /// A person asked for everything anew: what was tried before does not count, and nobody rests any more.
-    pub fn forgive(&self) {
+    /// Whether an object's last repair did not help, and it was not well since.
+    pub fn is_unsettled(&self, object: &str) -> bool {
+        self.book().ledger.is_unsettled(object)
+    }
+
+    /// An object is well, whoever has seen to that.
+    pub fn settle(&self, object: &str) {
+        self.book().ledger.settle(object);
+    }
+
+    /// Notes the number of what a person asked for last. With another one everything is asked for anew: what was tried
+    /// before does not count, and nobody rests any more. Says whether that is so.
+    pub fn asked_for(&self, number: u64) -> bool {
         let mut book = self.book();
-        book.limiters.values_mut().for_each(Limiter::clear);
-        book.ledger.forgive();
+        let is_anew = book.ledger.asked_for(number);
+        if is_anew {
+            book.limiters.values_mut().for_each(Limiter::clear);
+        }
+        is_anew
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -316,12 +330,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_person_who_asks_again_ends_the_rest() {
         let repairs = Repairs::in_memory(Board::default());
+        assert!(!repairs.asked_for(3));
         for _ in 0..USUAL.tries {
             repairs.leave("cni", "broken").expect("a try");
             repairs.ended("cni", "broken", "applied", Ok(()));
         }
+        assert!(!repairs.asked_for(3));
         repairs.leave("cni", "broken").expect_err("a rest");
-        repairs.forgive();
+        assert!(repairs.asked_for(4));
         repairs.leave("cni", "broken").expect("a try");
     }
 
@@ -349,7 +365,9 @@ mod tests {
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect_err("it rests on");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1);
-        Repairs::open(dir.path(), Board::default()).forgive();
+        for number in [1, 2] {
+            assert_eq!(Repairs::open(dir.path(), Board::default()).asked_for(number), number == 2);
+        }
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect("a person has ended the rest");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1, "and nothing is forgotten");

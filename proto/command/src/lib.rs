@@ -17,6 +17,15 @@ const TAIL_LIMIT: usize = 8 * 1024;
 /// Stands for a line that is longer, where nothing came after it.
 const LONG_LINE: &str = "(a line of more than 8 KiB)\n";
 
+/// The last whole lines of a text, of at most so many bytes. In half a line nobody knows a secret by its name any more, so
+/// that it could not be taken out of a support bundle: of a last line that is longer, nothing is left.
+pub fn last_lines(text: &str, limit: usize) -> &str {
+    let Some(surplus) = text.len().checked_sub(limit).filter(|surplus| *surplus > 0) else { return text };
+    // With the byte before the limit: where that is a newline, the line behind it is whole.
+    let from = surplus - 1;
+    text.as_bytes()[from..].iter().position(|&byte| byte == b'\n').map_or("", |at| &text[from + at + 1..])
+}
+
 /// A program to run.
 #[derive(Debug)]
 pub struct Program {
@@ -226,14 +235,10 @@ impl Record {
         }
     }
 
-    /// The last whole lines. In half a line nobody knows a secret by its name any more, so that it could not be taken out
-    /// of a support bundle: of a last line that is too long there is nothing but that it was there.
+    /// Of a last line that is too long there is nothing but that it was there.
     fn tail(&self) -> String {
-        // With what stands before the limit: where that is a newline, the line behind it is whole.
-        let Some(start) = self.all.len().checked_sub(TAIL_LIMIT + 1) else { return self.all.clone() };
-        let newline = self.all.as_bytes()[start..].iter().position(|&byte| byte == b'\n');
-        let whole = newline.map_or("", |at| &self.all[start + at + 1..]);
-        if whole.is_empty() { LONG_LINE.to_owned() } else { whole.to_owned() }
+        let whole = last_lines(&self.all, TAIL_LIMIT);
+        if whole.is_empty() && !self.all.is_empty() { LONG_LINE.to_owned() } else { whole.to_owned() }
     }
 }
 
@@ -251,6 +256,16 @@ mod tests {
 
     fn shell(script: &str, deadline: Duration) -> Program {
         Program::new("sh", deadline).args(["-c", script])
+    }
+
+    #[test]
+    fn the_last_lines_are_whole() {
+        let text = "one\ntwö\nthree";
+        for (limit, last) in [(14, text), (13, "twö\nthree"), (10, "twö\nthree"), (9, "three"), (5, "three")]
+        {
+            assert_eq!(last_lines(text, limit), last, "{limit}");
+        }
+        assert_eq!((last_lines(text, 4), last_lines("", 0), last_lines("a\n", 0)), ("", "", ""));
     }
 
     #[tokio::test]

@@ -31,7 +31,8 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
     };
     memory::keep();
     let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
-    let mut reader = Reader { context, request, positions: BTreeMap::new(), lines, is_away: false };
+    let (positions, began) = (BTreeMap::new(), jiff::Timestamp::now());
+    let mut reader = Reader { context, request, positions, began, lines, is_away: false };
     let reading = reader.read(&agent, args.follow);
     if args.follow { context.out.while_read(reading).await } else { reading.await }
 }
@@ -78,6 +79,7 @@ struct Reader<'a> {
     request: StreamLogsRequest,
     /// Behind what was printed, by node.
     positions: BTreeMap<String, String>,
+    began: jiff::Timestamp,
     lines: Lines,
     is_away: bool,
 }
@@ -105,6 +107,9 @@ impl Reader<'_> {
             cursor: cursor.clone(),
         };
         self.request.positions = self.positions.iter().map(position).collect();
+        if !self.positions.is_empty() {
+            self.read_all_since_it_began();
+        }
         let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
             Ok(response) => response.into_inner(),
             Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
@@ -118,6 +123,21 @@ impl Reader<'_> {
                 Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
                 Err(status) => return Err(status.into()),
             }
+        }
+    }
+
+    /// Of a node that was away all the time there is no position, and its last lines by now may be fewer than it has
+    /// written since following began. Nodes with a position begin there.
+    fn read_all_since_it_began(&mut self) {
+        let began = stamp(self.began);
+        let Some(selector) = self.request.selector.as_mut().filter(|selector| selector.follow) else {
+            return;
+        };
+        let is_later =
+            |until: &prost_types::Timestamp| (until.seconds, until.nanos) > (began.seconds, began.nanos);
+        if selector.until.as_ref().is_none_or(is_later) && selector.tail.take().is_some() {
+            // A first moment that was asked for is before it.
+            selector.since = Some(began);
         }
     }
 

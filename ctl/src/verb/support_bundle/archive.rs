@@ -211,7 +211,7 @@ fn redacted(failure: &Failure) -> Failure {
 }
 
 /// The last bytes, from the begin of a line on where it has lines.
-pub(super) fn end_of(text: &str, limit: usize) -> &str {
+fn end_of(text: &str, limit: usize) -> &str {
     if text.len() <= limit {
         return text;
     }

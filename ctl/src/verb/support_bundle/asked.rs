@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use k8sctl_command::last_lines;
 use k8sctl_proto::control::v1::{
     CollectSupportRequest, DoctorRequest, GetVersionRequest, ListClustersRequest, StreamEventsRequest,
     StreamLogsRequest,
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::archive::{PART_BYTES, Part, end_of};
+use super::archive::{PART_BYTES, Part};
 use crate::agent::Agent;
 use crate::ended::Ended;
 use crate::view::{CheckView, ClusterView, EventView, LogView, ProgramView};
@@ -203,7 +204,7 @@ async fn log(agent: Agent, path: String, request: StreamLogsRequest, end: Instan
             }
             if text.len() > 4 * PART_BYTES {
                 // More than is kept, so that what is looked at for secrets is more than what is left of it.
-                text = end_of(&text, 2 * PART_BYTES).to_owned();
+                text = last_lines(&text, 2 * PART_BYTES).to_owned();
             }
         }
         Ok::<(), Status>(())

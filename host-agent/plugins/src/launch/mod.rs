@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use k8sctl_command::last_lines;
 use k8sctl_types::failure::Failure;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
@@ -155,7 +156,7 @@ fn spawn(program: &Program, socket: OwnedFd) -> Result<Child, LaunchError> {
     command.spawn().map_err(spawn_error)
 }
 
-/// Reads to the end, logs the first lines, keeps the last bytes with control characters made visible.
+/// Reads to the end, logs the first lines, keeps the last whole lines with control characters made visible.
 async fn read_tail(plugin: &str, mut stderr: impl AsyncRead + Unpin) -> String {
     let (mut tail, mut chunk, mut logged) = (Vec::new(), [0; 4096], 0);
     loop {
@@ -170,11 +171,14 @@ async fn read_tail(plugin: &str, mut stderr: impl AsyncRead + Unpin) -> String {
             }
         }
         tail.extend_from_slice(&chunk[..read]);
-        if tail.len() > TAIL_LIMIT {
-            tail.drain(..tail.len() - TAIL_LIMIT);
-        }
+        // With the byte before the limit, which tells whether the line behind it is whole.
+        tail.drain(..tail.len().saturating_sub(TAIL_LIMIT + 1));
     }
-    String::from_utf8_lossy(&tail).lines().map(visible).collect::<Vec<_>>().join("\n")
+    last_lines(&String::from_utf8_lossy(&tail), TAIL_LIMIT)
+        .lines()
+        .map(visible)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn visible(line: &str) -> String {

@@ -264,6 +264,11 @@ impl<'a> Flow<'a> {
     /// The journal has lost the entry of this moment, behind which reading should begin. A VM without power loses its
     /// last ones, and gives their numbers to the next ones: only by their time are these younger.
     fn begin_later(&mut self, moment: Micros) -> Result<(), LogError> {
+        if self.filter.until.is_some_and(|until| moment > until) {
+            // It is not lost: journalctl passes none behind the last moment, and none behind this one are wanted.
+            self.reading = None;
+            return Ok(());
+        }
         let later = moment.saturating_add(1);
         tracing::info!("the journal has lost the entry to go on behind; it is read on by time");
         self.journal_since = Some(later);

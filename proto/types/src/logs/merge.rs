@@ -19,6 +19,8 @@ pub type Micros = i64;
 
 /// How long it is remembered that a clock was so far ahead: it may have been set right.
 const REMEMBERED: Micros = 10_000_000;
+/// Lines that show it to be ahead by so much less have been held up no more: it was set right.
+const SET_RIGHT: Micros = 3_000_000;
 
 /// What is waited for at an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +139,8 @@ impl<T> Merge<T> {
             ahead = ahead.max(time.saturating_sub(arrived));
             it.queue.push_back(Waiting { time, arrived, item });
         }
-        if ahead >= it.ahead || arrived.saturating_sub(it.shown) > REMEMBERED {
+        let is_forgotten = arrived.saturating_sub(it.shown) > REMEMBERED || it.ahead - ahead > SET_RIGHT;
+        if ahead >= it.ahead || is_forgotten {
             (it.ahead, it.shown) = (ahead, arrived);
         }
         if let (true, Some(first)) = (was_empty, it.queue.front()) {
@@ -199,7 +202,7 @@ impl<T> Merge<T> {
         }
         let late = time < self.newest;
         // A clock that is far ahead makes no other lines late.
-        self.newest = self.newest.max(time.min(line.arrived.saturating_add(self.lag)));
+        self.newest = self.newest.max(time.min(line.arrived));
         Next::Line { input, item: line.item, late }
     }
 

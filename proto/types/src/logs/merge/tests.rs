@@ -78,7 +78,7 @@ fn a_clock_that_is_set_right_is_waited_with_again() {
     let mut merge = merge(&[State::Live, State::Live]);
     merge.push(0, 0, [(HOUR, "ahead")]);
     assert_eq!(merge.next(WINDOW), line(0, "ahead", false));
-    let later = REMEMBERED + 1;
+    let later = 2 * WINDOW;
     merge.push(0, later, [(later, "right")]);
     assert_eq!(merge.next(later), Next::At(later + WINDOW));
     merge.push(1, later + 1, [(later - 1, "before it")]);
@@ -98,6 +98,17 @@ fn a_line_of_the_future_makes_no_other_late() {
     // What is late is told nevertheless.
     merge.push(1, now + WINDOW, [(now - 1, "late")]);
     assert_eq!(merge.next(now + 2 * WINDOW), line(1, "late", true));
+}
+
+#[test]
+fn a_line_of_the_future_is_as_old_as_its_arrival() {
+    let mut merge = Merge::new(Duration::from_micros(WINDOW as u64), Duration::from_millis(300));
+    let inputs = [State::Live, State::Live].map(|state| merge.add(state));
+    merge.push(inputs[0], 0, [(HOUR, "future")]);
+    assert_eq!(merge.next(WINDOW), line(0, "future", false));
+    // Written since, and read before the lag of the first one would be over.
+    merge.push(inputs[1], WINDOW + 20_000, [(WINDOW + 10_000, "other")]);
+    assert_eq!(merge.next(3 * WINDOW), line(1, "other", false));
 }
 
 #[test]
