@@ -19,6 +19,8 @@ pub type Micros = i64;
 
 /// How long it is remembered that a clock was so far ahead: it may have been set right.
 const REMEMBERED: Micros = 10_000_000;
+/// How much later than its arrival a line may be written though no clock is ahead: what is known of clocks is not exact.
+const CLOCK_ERROR: Micros = 20_000;
 /// Lines that show it to be ahead by so much less have been held up no more: it was set right.
 const SET_RIGHT: Micros = 3_000_000;
 
@@ -202,7 +204,7 @@ impl<T> Merge<T> {
         }
         let late = time < self.newest;
         // A clock that is far ahead makes no other lines late.
-        self.newest = self.newest.max(time.min(line.arrived));
+        self.newest = self.newest.max(time.min(line.arrived.saturating_add(CLOCK_ERROR)));
         Next::Line { input, item: line.item, late }
     }
 
