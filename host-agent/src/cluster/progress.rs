@@ -227,7 +227,7 @@ pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> 
 /// How long a VM may be silent, for one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// When the operation began. What was silent before it may have been mended since.
+    /// When the operation began, or the host went on after it had stood still. What was silent before may be mended since.
     pub since: jiff::Timestamp,
     /// How long is too long.
     pub limit: Duration,

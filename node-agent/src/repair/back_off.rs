@@ -156,18 +156,16 @@ impl BackOffRepair {
     }
 }
 
-/// The parts whose newest container has ended, of those that have a manifest.
+/// The newest container of each part that has a manifest, where all of its containers have ended. Others' pods may have
+/// containers of such a name, and a clock that was ahead may have made an older one the newest.
 fn ended(containers: &[Container], has_manifest: impl Fn(&str) -> bool) -> Ended {
     let newest = |name: &str| {
-        let of_it = containers.iter().filter(|container| container.is(NAMESPACE, name));
-        of_it.max_by_key(|container| container.created_at)
+        let of_it = || containers.iter().filter(|container| container.is(NAMESPACE, name));
+        let newest = of_it().max_by_key(|container| container.created_at)?;
+        of_it().all(Container::has_ended).then(|| newest.id.clone())
     };
     let parts = observe::MANIFESTS.into_iter().filter(|name| has_manifest(name));
-    let newest = parts.filter_map(|name| Some((name, newest(name)?)));
-    newest
-        .filter(|(_, container)| container.has_ended())
-        .map(|(name, container)| (name, container.id.clone()))
-        .collect()
+    parts.filter_map(|name| Some((name, newest(name)?))).collect()
 }
 
 #[cfg(test)]
@@ -186,13 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_container_of_each_part_counts() {
+    fn a_part_has_ended_when_all_of_its_containers_have() {
         let containers = [
             container("a", "etcd", 1, true),
             container("b", "etcd", 2, false),
             container("c", "kube-apiserver", 4, true),
-            container("d", "kube-apiserver", 3, false),
+            container("d", "kube-apiserver", 3, true),
             container("e", "kube-scheduler", 5, true),
+            // A job's, behind the part's own.
+            container("h", "etcd", 9, true),
             container("f", "echo", 6, true),
             Container::of_pod("g", "default", "kube-controller-manager", 7, true),
         ];

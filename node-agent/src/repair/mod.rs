@@ -30,7 +30,7 @@ use crate::durable::Root;
 use crate::health::Sights;
 use crate::service::{Claims, Service};
 use crate::status::Board;
-use crate::steps::host_os;
+use crate::steps::{host_os, network};
 use disk::RealStock;
 use ledger::{Ledger, entry};
 use limiter::{Leave, Limit, Limiter, Why};
@@ -275,7 +275,7 @@ pub fn start(with: Surroundings) {
     let stock = Arc::new(RealStock::new(with.root.clone()));
     let repair = disk::DiskRepair {
         root: with.root.clone(),
-        desired: with.desired,
+        desired: with.desired.clone(),
         repairs: with.repairs,
         known,
         stock,
@@ -286,6 +286,12 @@ pub fn start(with: Surroundings) {
     if with.root.is_live() {
         let kernel = drift::watch_kernel(host_os::kernel_wrongs, Arc::clone(&with.wake));
         k8sctl_rpc::task::spawn("watch-kernel", kernel);
+        let lacks_address = move || {
+            let desired = with.desired.borrow();
+            desired.as_ref().is_some_and(|desired| network::lacks_address(&desired.node_ip))
+        };
+        let address = drift::watch_address(lacks_address, Arc::clone(&with.wake));
+        k8sctl_rpc::task::spawn("watch-address", address);
     }
     k8sctl_rpc::task::spawn("watch-drift", drift::watch(with.root, with.wake));
 }

@@ -31,8 +31,15 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
     };
     memory::keep();
     let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
-    let (positions, began) = (BTreeMap::new(), jiff::Timestamp::now());
-    let mut reader = Reader { context, request, positions, began, lines, is_away: false };
+    let mut reader = Reader {
+        context,
+        request,
+        positions: BTreeMap::new(),
+        began: jiff::Timestamp::now(),
+        was_told: false,
+        lines,
+        is_away: false,
+    };
     let reading = reader.read(&agent, args.follow);
     if args.follow { context.out.while_read(reading).await } else { reading.await }
 }
@@ -80,6 +87,8 @@ struct Reader<'a> {
     /// Behind what was printed, by node.
     positions: BTreeMap<String, String>,
     began: jiff::Timestamp,
+    /// The host agent has said something, be it only that a node is away.
+    was_told: bool,
     lines: Lines,
     is_away: bool,
 }
@@ -107,7 +116,7 @@ impl Reader<'_> {
             cursor: cursor.clone(),
         };
         self.request.positions = self.positions.iter().map(position).collect();
-        if !self.positions.is_empty() {
+        if self.was_told {
             self.read_all_since_it_began();
         }
         let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
@@ -143,6 +152,7 @@ impl Reader<'_> {
 
     async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
+        self.was_told = true;
         let mut notices = String::new();
         for notice in &response.notices {
             let node = context.err.paint(styles::WARN, visible(&notice.node_name));

@@ -8,6 +8,7 @@ mod archive;
 mod asked;
 mod local;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::{self, Settings};
@@ -22,7 +23,13 @@ use archive::{Archive, Part};
 pub(super) async fn run(context: &Context, args: SupportBundleArgs) -> Result<Exit, Ended> {
     let end = Instant::now() + args.deadline;
     let mut archive = Archive::begin(args.file.as_deref())?;
-    gather(context, &args, end, &mut archive).await?;
+    // Cancel-safe: whoever is interrupted drops the archive, and its unfinished file with it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        gathered = gather(context, &args, end, &mut archive) => gathered?,
+        _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        _ = terminate.recv() => return Ok(Exit::Interrupted),
+    }
     let bundle = archive.finish()?;
     if context.format.is_structured() {
         output::document(context, &bundle)?;

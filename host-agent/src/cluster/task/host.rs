@@ -171,9 +171,8 @@ impl ClusterTask {
             }
         };
         let now = Instant::now();
-        let stands = |name: &str| observed.domain(name).is_some_and(|it| it.state == DomainState::IoError);
-        changes
-            .retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, stands(name), now)));
+        let may = |name: &str| self.starts.may(name, stands(observed, name), now);
+        changes.retain(|change| started(&change.op).is_none_or(may));
         Ok(Planned { changes, adoption, refused })
     }
 
@@ -269,6 +268,11 @@ impl ClusterTask {
             (self.kubernetes, self.kubernetes_view) = (None, None);
         }
     }
+}
+
+/// Whether an I/O error has stopped a VM.
+pub(super) fn stands(host: &ObservedHost, name: &str) -> bool {
+    host.domain(name).is_some_and(|it| it.state == DomainState::IoError)
 }
 
 /// The VM that an effect starts.

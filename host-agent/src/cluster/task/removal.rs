@@ -203,7 +203,7 @@ impl ClusterTask {
                 return Ok(false);
             }
             self.refuse_overdue(cluster, operation, &changes[done..]).await?;
-            execute_change(&self.shared, operation, &cluster.name, change).await?;
+            execute_change(&self.shared, operation, &cluster.name, change, true).await?;
         }
         Ok(true)
     }
