@@ -105,12 +105,28 @@ impl Soak<'_> {
             let node = planned.node.map_or("host", name);
             let what = format!("fault {dealt}: {}, {node}", planned.fault.name());
             phase(&what);
-            self.strike(planned).with_context(|| what.clone())?;
+            let over = self.strike(planned);
+            if over.is_err() {
+                self.tell_what_happened(before);
+            }
+            over.with_context(|| what.clone())?;
         }
         println!("lab: {dealt} faults in {:.0} s", began.elapsed().as_secs_f64());
         self.nothing_is_left_over(&there, &held)?;
         told::has_no_gap(self.lab, before)?;
         Ok(self.agent)
+    }
+
+    /// Prints the last events and what agents have said since.
+    fn tell_what_happened(&self, before: u64) {
+        let from = (before + 1).to_string();
+        let agents = ["logs", "--source", "agent", "--tail", "60", "--timestamps"];
+        for args in [&["events", "--from", &from, "--tail", "60"][..], &agents] {
+            match self.lab.try_run("k8sctl", args, MINUTE) {
+                Ok(printed) => println!("lab: k8sctl {}\n{}{}", args.join(" "), printed.out, printed.err),
+                Err(error) => println!("lab: k8sctl {}: {error:#}", args.join(" ")),
+            }
+        }
     }
 
     /// One fault, until it is over, which it must be in time and with the events that tell of it.
