@@ -165,6 +165,17 @@ async fn a_follower_goes_on_where_it_was_when_the_host_agent_comes_back() {
     bench.run(&["logs", "-f"]).await.expect(0);
     let position = "LogPosition { node_name: \"k8s-worker-2\", cursor: \"2\" }";
     assert!(bench.calls().contains(position), "{}", bench.calls());
+    // A node that was away all the time is read from where following began, not from its last lines.
+    for (until, goes_on) in [("2100-01-01T00:00:00Z", true), ("2026-11-24T11:00:00Z", false)] {
+        let bench = Bench::new(Answers { logs_lost_after: Some(2), ..story::answers() });
+        bench.run(&["logs", "-f", "--tail", "3", "--until", until]).await.expect(0);
+        let calls = bench.calls();
+        let requests: Vec<&str> = calls.split("StreamLogsRequest").skip(1).collect();
+        let [first, again] = requests[..] else { panic!("{calls}") };
+        assert!(first.contains("tail: Some(3)") && first.contains("since: None"), "{first}");
+        let is_from_the_beginning = again.contains("tail: None") && again.contains("since: Some(");
+        assert_eq!(is_from_the_beginning, goes_on, "{again}");
+    }
     // Who does not follow is told.
     let bench = Bench::new(Answers { logs_lost_after: Some(1), ..story::answers() });
     bench.run(&["logs"]).await.fails(4, &["error HOST-AGENT-LOST"]);

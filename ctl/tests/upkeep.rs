@@ -13,7 +13,9 @@ use std::path::Path;
 
 use fake::{Answers, story};
 use harness::{Bench, bare, finish};
-use k8sctl_proto::control::v1::{Failure as WireFailure, SupportPart, UpgradeAgentsResponse, UpgradeState};
+use k8sctl_proto::control::v1::{
+    Failure as WireFailure, NodeStatus, SupportPart, UpgradeAgentsResponse, UpgradeState,
+};
 use k8sctl_types::failure::Failure;
 use serde_json::Value;
 use tonic::Code;
@@ -122,6 +124,24 @@ async fn a_bundle_has_everything_and_no_secret() {
     assert_eq!(missing(&files).get("libvirt").map(String::as_str), Some(story::failure().id.as_str()));
     // What is there is not overwritten.
     bench.run(&["support-bundle", "-f", &path_text]).await.fails(1, &["HOST-SUPPORT-FILE"]);
+}
+
+#[tokio::test]
+async fn the_logs_of_a_few_nodes_are_written_before_the_next_ones_are_read() {
+    let mut status = story::status();
+    let node = status.nodes.remove(0);
+    // Against the order of their names, in which they would be if all had been read first.
+    let named = |number: u32| NodeStatus { name: format!("node-{number:02}"), ..node.clone() };
+    status.nodes = (0..20).rev().map(named).collect();
+    let bench = Bench::new(Answers { status: vec![status], ..answers() });
+    let path = bench.path("many.tar.zst");
+    bench.run(&["support-bundle", "-f", &path.display().to_string()]).await.expect(0);
+    let manifest: Value = serde_json::from_str(&files(&path)["manifest.json"]).unwrap();
+    let paths = manifest["parts"].as_array().unwrap().iter().filter_map(|part| part["path"].as_str());
+    let logs: Vec<&str> = paths.filter(|path| path.ends_with(".log") && path.contains("/nodes/")).collect();
+    assert_eq!(logs.len(), 40, "{logs:?}");
+    let place = |name: &str| logs.iter().position(|path| path.contains(name)).unwrap();
+    assert!(place("node-19") < place("node-00"), "{logs:?}");
 }
 
 #[tokio::test]

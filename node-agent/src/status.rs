@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8sctl_command::last_lines;
 use k8sctl_proto::node::v1::{
     AgentReplacement, Condition, ConditionStatus, Evidence, Repair, StatusReport, StepState, StepStatus,
 };
@@ -182,7 +183,7 @@ impl Progress {
         command.output_tail.push_str(line);
         command.output_tail.push('\n');
         if command.output_tail.len() > 2 * TAIL_LIMIT {
-            command.output_tail = tail(&command.output_tail).to_owned();
+            command.output_tail = last_lines(&command.output_tail, TAIL_LIMIT).to_owned();
         }
     }
 
@@ -194,7 +195,7 @@ impl Progress {
     /// What the last command said so far; empty when there was none.
     pub fn last_command(&self) -> Evidence {
         let mut command = self.command().clone();
-        command.output_tail = tail(&command.output_tail).to_owned();
+        command.output_tail = last_lines(&command.output_tail, TAIL_LIMIT).to_owned();
         command
     }
 
@@ -202,11 +203,6 @@ impl Progress {
         // Every critical section only moves values, so what a panic leaves behind is sound.
         self.command.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn tail(text: &str) -> &str {
-    let start = text.len().saturating_sub(TAIL_LIMIT);
-    &text[(start..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())..]
 }
 
 /// The evidence of a command as the wire has it.

@@ -15,6 +15,7 @@ use tonic::Status;
 use super::model::{Feed, Model, News};
 use crate::agent::Agent;
 use crate::ended::{Ended, LOST_INTERVAL, is_lost};
+use crate::moment::stamp;
 use crate::verb;
 use crate::view::{LogView, OperationView};
 
@@ -91,11 +92,16 @@ async fn operation_once(agent: &Agent, id: &str, models: &watch::Sender<Model>) 
 async fn logs(agent: &Agent, cluster: &str, models: &watch::Sender<Model>) {
     // Behind what was told, by node.
     let mut positions = BTreeMap::new();
+    // Nodes of which nothing was told yet begin with their last lines, or where all else began.
+    let now = jiff::Timestamp::now;
+    let (mut began, mut from) = (now(), None);
     loop {
-        let end = logs_once(agent, cluster, models, &mut positions).await;
+        let end = logs_once(agent, cluster, models, &mut positions, from).await;
         if end.as_ref().is_err_and(ends_positions) {
             positions.clear();
+            began = now();
         }
+        from = (!positions.is_empty()).then_some(began);
         let (reason, pause) = why(end);
         tell(models, News::Lost(Feed::Logs, reason));
         sleep(pause).await;
@@ -113,6 +119,7 @@ async fn logs_once(
     cluster: &str,
     models: &watch::Sender<Model>,
     positions: &mut BTreeMap<String, String>,
+    from: Option<jiff::Timestamp>,
 ) -> Result<(), Status> {
     let position = |(node_name, cursor): (&String, &String)| LogPosition {
         node_name: node_name.clone(),
@@ -120,7 +127,12 @@ async fn logs_once(
     };
     let request = StreamLogsRequest {
         cluster_name: cluster.to_owned(),
-        selector: Some(LogSelector { follow: true, tail: Some(TAIL), ..LogSelector::default() }),
+        selector: Some(LogSelector {
+            follow: true,
+            tail: from.is_none().then_some(TAIL),
+            since: from.map(stamp),
+            ..LogSelector::default()
+        }),
         positions: positions.iter().map(position).collect(),
         ..StreamLogsRequest::default()
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anstyle::Style;
 use k8sctl_proto::control::v1::{WatchStatusRequest, WatchStatusResponse};
 use k8sctl_types::failure::Failure;
+use ratatui::text::Span;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tonic::Streaming;
 
@@ -42,6 +43,34 @@ pub(super) async fn run(context: &Context, args: &StatusArgs) -> Result<Exit, En
         context.out.raw(text(&context.out, context.format, &status))?;
     }
     Ok(Exit::Ok)
+}
+
+/// As much as a terminal of this size can show at once: what is drawn over itself must not scroll.
+fn fitted(text: &str, columns: usize, rows: usize) -> String {
+    let (columns, rows) = (columns.max(1), rows.max(2));
+    let height = |line: &str| width(line).div_ceil(columns).max(1);
+    // The last newline takes a row of its own.
+    if text.lines().map(height).sum::<usize>() < rows {
+        return text.to_owned();
+    }
+    let (mut shown, mut left, mut count) = (String::new(), rows - 1, 0);
+    for line in text.lines() {
+        let Some(rest) = left.checked_sub(height(line)) else { break };
+        (left, count) = (rest, count + 1);
+        shown.push_str(line);
+        shown.push('\n');
+    }
+    let more = format!("… {} more lines: k8sctl status, or k8sctl dashboard", text.lines().count() - count);
+    shown.extend(more.chars().take(columns));
+    shown
+}
+
+/// Columns that a line takes, whatever its colours.
+fn width(line: &str) -> usize {
+    let mut parts = line.split('\x1b');
+    let plain = parts.next().into_iter();
+    let behind = parts.filter_map(|part| part.split_once('m').map(|(_, rest)| rest));
+    plain.chain(behind).map(|part| Span::raw(part).width()).sum()
 }
 
 pub(crate) async fn open(agent: &Agent, name: &str) -> Result<Streaming<WatchStatusResponse>, tonic::Status> {
@@ -126,8 +155,12 @@ impl<'a> Screen<'a> {
         self.drawn = true;
         let out = &self.context.out;
         let note = self.note.as_deref().map(|note| out.paint(styles::WARN, note) + "\n").unwrap_or_default();
-        let shown = format!("{clear}{HOME}{note}{}", text(out, self.context.format, status));
-        out.patiently(shown.into_bytes()).await
+        let shown = format!("{note}{}", text(out, self.context.format, status));
+        let shown = match crossterm::terminal::size() {
+            Ok((columns, rows)) => fitted(&shown, columns.into(), rows.into()),
+            Err(_) => shown,
+        };
+        out.patiently(format!("{clear}{HOME}{shown}").into_bytes()).await
     }
 
     async fn note(&mut self, note: &str) -> io::Result<()> {
@@ -264,4 +297,24 @@ fn nodes(format: Format, nodes: &[NodeView]) -> Table {
         table.row(row);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_over_itself_never_scrolls() {
+        let text = "one\n\x1b[1;31mtwo\x1b[0m\nthree\n";
+        assert_eq!(fitted(text, 80, 4), text);
+        assert_eq!(
+            fitted(text, 80, 3),
+            "one\n\x1b[1;31mtwo\x1b[0m\n… 1 more lines: k8sctl status, or k8sctl dashboard"
+        );
+        // Its colours take no room; a line that is wrapped takes more than one row.
+        assert_eq!(width("\x1b[1;31mtwö\x1b[0m!"), 4);
+        assert_eq!(fitted(text, 3, 4), "one\n\x1b[1;31mtwo\x1b[0m\n… 1");
+        assert_eq!(fitted(text, 3, 5), text);
+        assert_eq!(fitted("a\nb\n", 0, 0), "a\n…");
+    }
 }

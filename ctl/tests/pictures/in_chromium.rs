@@ -49,7 +49,13 @@ async fn a_page_shows_all_of_it_live_and_says_when_it_is_old() {
     send(&child, Signal::INT);
     let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(130));
-    browser.shows(&["OLD: k8sctl dashboard has ended, or cannot be reached", "crashed", "still told"]).await;
+    browser
+        .shows(&[
+            "OLD: k8sctl dashboard has ended, refuses this page, or cannot be reached",
+            "crashed",
+            "still told",
+        ])
+        .await;
     browser.close().await;
 }
 

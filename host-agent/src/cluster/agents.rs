@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8sctl_proto::control::v1::{UpgradeAgentsResponse, UpgradeState};
-use k8sctl_proto::node::v1::{AgentProgram, ReplacementState};
+use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement, ReplacementState};
 use k8sctl_types::event::EventType;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::protocol::Protocol;
@@ -241,6 +241,11 @@ fn judge(view: &NodeView, program: &AgentProgram) -> Standing {
     let ours = view.report.replacement.as_ref().filter(|it| it.attempt == program.attempt);
     let runs = view.hello.as_ref().is_some_and(|hello| hello.program_sha256 == program.sha256);
     let Some(ours) = ours else {
+        // An attempt before this one went on by itself, and ended well.
+        let before = view.report.replacement.as_ref().map(AgentReplacement::state);
+        if view.connected && runs && before == Some(ReplacementState::Replaced) {
+            return Standing::Done;
+        }
         return Standing::Going("waiting for its agent".to_owned());
     };
     match ours.state() {

@@ -27,7 +27,7 @@ pub(super) const NODE_READY: &str = "NodeReady";
 /// What else Kubernetes says of it.
 pub(super) const NODE_OK: &str = "NodeOK";
 /// What the host says of a node; the rest is what its agent says.
-pub(super) const OF_HOST: [&str; 4] = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
+pub(crate) const OF_HOST: [&str; 4] = [VM_RUNNING, AGENT_READY, NODE_READY, NODE_OK];
 
 /// What the pods of the cluster's name service are called.
 pub(super) const DNS: &str = "coredns-";

@@ -11,12 +11,13 @@ use crate::events::NewEvent;
 use crate::records::OperationRecord;
 use crate::trace::spans;
 
-/// Executes one change; of an operation, it is part of its trace.
+/// Executes one change; of an operation, it is part of its trace. An event tells of it where it is news.
 pub async fn execute_change(
     shared: &Shared,
     operation: Option<&OperationRecord>,
     cluster: &str,
     change: &HostChange,
+    is_news: bool,
 ) -> Result<(), Failure> {
     let name = change.op.name();
     crash::point(&format!("before-{name}"));
@@ -29,6 +30,7 @@ pub async fn execute_change(
     let outcome = result?;
     crash::point(&format!("after-{name}"));
     if outcome == Outcome::Done
+        && is_news
         && let Some(kind) = event_type(&change.op)
     {
         shared

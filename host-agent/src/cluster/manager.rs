@@ -22,7 +22,8 @@ use super::task::{ClusterTask, Handle};
 use crate::config::HostConfig;
 use crate::events::{EventLog, NewEvent};
 use crate::records::{
-    Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, RecordError,
+    Begun, ClusterRecord, ClusterState, NewGeneration, NodeState, OperationRecord, OperationState,
+    RecordError,
 };
 
 mod exits;
@@ -285,6 +286,17 @@ impl Manager {
     /// begun, so that nothing that fails here is in its way.
     async fn tell_of(&self, operation: &OperationRecord, superseded: Option<Box<OperationRecord>>) {
         if let Some(superseded) = superseded {
+            if let OperationState::Failed(failure) = &superseded.state {
+                let event = NewEvent {
+                    cluster: superseded.cluster.clone(),
+                    object: failure.object.clone(),
+                    kind: EventType::OperationFailed,
+                    message: failure.to_string(),
+                    // A person wanted it so.
+                    warning: false,
+                };
+                self.shared.record_end(&superseded.id, event).await;
+            }
             self.shared.publish_record(&superseded, Vec::new());
         }
         let name = &operation.cluster;

@@ -19,6 +19,7 @@
 
 pub mod agents;
 mod conditions;
+pub(crate) use conditions::OF_HOST;
 mod consent;
 pub mod crash;
 pub mod desired;

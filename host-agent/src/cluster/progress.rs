@@ -109,15 +109,17 @@ pub fn control_plane_is_up(cluster: &ClusterRecord, observed: &Observed) -> bool
 
 /// Whether the control plane has done what needs the host's processors alone: it is past its own boot.
 pub fn control_plane_is_starting(cluster: &ClusterRecord, observed: &Observed) -> bool {
-    cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane).all(|node| {
-        let view = observed.agents.get(&node.id);
-        view.and_then(|view| step(view, "kubeadm")).is_some_and(|step| step.state() != StepState::Pending)
-    })
+    cluster
+        .nodes
+        .iter()
+        .filter(|node| node.spec.role == Role::ControlPlane)
+        .all(|node| observed.agents.get(&node.id).is_some_and(|view| step_has_begun(view, "kubeadm")))
 }
 
 /// How far a node may go now.
 pub fn node_target(cluster: &ClusterRecord, node: &NodeRecord, observed: &Observed) -> Target {
-    let is_member = observed.agents.get(&node.id).is_some_and(|view| step_is_done(view, "kubeadm"));
+    // Where it waits or fails by now, the node was let go on before, and is not held back again.
+    let is_member = observed.agents.get(&node.id).is_some_and(|view| step_has_begun(view, "kubeadm"));
     if node.spec.role == Role::ControlPlane || is_member || control_plane_is_up(cluster, observed) {
         Target::Member
     } else {
@@ -127,6 +129,10 @@ pub fn node_target(cluster: &ClusterRecord, node: &NodeRecord, observed: &Observ
 
 fn step<'a>(view: &'a NodeView, name: &str) -> Option<&'a StepStatus> {
     view.report.steps.iter().find(|step| step.name == name)
+}
+
+fn step_has_begun(view: &NodeView, name: &str) -> bool {
+    step(view, name).is_some_and(|step| step.state() != StepState::Pending)
 }
 
 fn step_is_done(view: &NodeView, name: &str) -> bool {
@@ -236,7 +242,7 @@ pub fn missing(cluster: &ClusterRecord, observed: &Observed) -> Option<Missing> 
 /// How long a VM may be silent, for one operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Silence {
-    /// When the operation began. What was silent before it may have been mended since.
+    /// When the operation began, or the host went on after it had stood still. What was silent before may be mended since.
     pub since: jiff::Timestamp,
     /// How long is too long.
     pub limit: Duration,

@@ -91,7 +91,7 @@ impl Shared {
     /// Records an end of something, whose id `of` is: once, however often and by whomever that is come to. It is come to
     /// again where the host agent is killed, or cannot write, before that stands in the records.
     pub async fn record_end(&self, of: &str, event: NewEvent) {
-        let told = Told { source: ENDS.to_owned(), mark: format!("{of} {}", event.kind) };
+        let told = Told::once(ENDS, format!("{of} {}", event.kind));
         self.events.record_once(event, told).await;
     }
 

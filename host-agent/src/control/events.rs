@@ -42,6 +42,7 @@ pub(super) async fn open(
     }
     // Before the stream begins: what is recorded from here on is not stored, but comes.
     let stored = *log.head().borrow();
+    refuse_unknown_number(&log, request.from, stored).await?;
     selection.since = request.since.map(|since| Since { moment: wire::moment(since), stored });
     let reply = stream("stream-events", |sender| async move {
         let mut head = log.head();
@@ -111,6 +112,26 @@ fn types(names: &[String]) -> Result<Vec<EventType>, Failure> {
         }
     }
     Ok(types)
+}
+
+/// Whoever begins behind the next event would wait for it in silence: the number is a slip of the pen, or of another
+/// database than this.
+async fn refuse_unknown_number(log: &EventLog, from: u64, stored: u64) -> Result<(), Status> {
+    if from <= stored + 1 {
+        return Ok(());
+    }
+    // A reader may have been sent events that the log's head was not moved to yet.
+    let newest = log.tail_start(1, 0, &Selection::default()).await.map_err(|e| broken(&e))?;
+    let newest = newest.unwrap_or_default().max(stored);
+    if from <= newest + 1 {
+        return Ok(());
+    }
+    let reason = match newest {
+        0 => "there are no events yet".to_owned(),
+        _ => format!("the newest event is {newest}"),
+    };
+    let next = format!("begin with --from {}, or leave it out", newest + 1);
+    Err(refused(&Failure::new("EVENT-NUMBER", format!("event {from}"), reason, next)))
 }
 
 /// A node that left the file still has its events; one that never was would be waited for in vain.
@@ -254,6 +275,29 @@ mod tests {
         assert_eq!(gone(3, &[]).await, of_ten(16));
         assert_eq!(gone(3, &["StepFailed"]).await, [16], "where nothing fits, too");
         assert_eq!((gone(0, &[]).await, gone(16, &[]).await), (of_ten(0), of_ten(0)));
+    }
+
+    #[tokio::test]
+    async fn a_number_that_would_be_waited_for_in_silence_is_refused() {
+        let agent = FakeHostAgent::new().await;
+        let manager = agent.start().await;
+        let from = |from, follow| StreamEventsRequest { from, follow, ..StreamEventsRequest::default() };
+        let none = refusal(&manager, from(2, true)).await;
+        assert_eq!((none.id.as_str(), none.object.as_str()), ("EVENT-NUMBER", "event 2"));
+        assert_eq!(none.reason, "there are no events yet");
+        for _ in 0..3 {
+            tell(&agent, "node worker", EventType::StepDone).await;
+        }
+        for follow in [false, true] {
+            let failure = refusal(&manager, from(5, follow)).await;
+            assert_eq!(failure.reason, "the newest event is 3");
+            assert_eq!(failure.next_step, "begin with --from 4, or leave it out");
+        }
+        assert_eq!(refusal(&manager, from(u64::MAX, true)).await.id, "EVENT-NUMBER");
+        let mut next_one = open(&manager, from(4, true)).await.expect("it is served");
+        assert_eq!(caught_up(&mut next_one).await, (vec![], 4));
+        tell(&agent, "node worker", EventType::StepDone).await;
+        assert_eq!(next(&mut next_one).await, 4);
     }
 
     #[tokio::test]

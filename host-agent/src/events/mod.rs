@@ -30,7 +30,7 @@ pub const SCHEMA: Schema =
 /// Rows read at a time.
 const PAGE: usize = 500;
 /// Marks kept of each source: twice what a node tells at a time.
-const MARKS: u32 = 64;
+const MARKS: u32 = 128;
 
 /// What happened to what.
 #[derive(Clone, Debug)]
@@ -54,6 +54,35 @@ pub struct Told {
     pub source: String,
     /// What it is, among all that this source tells.
     pub mark: String,
+    /// Where it is one of several turns of something, of which only the last one counts.
+    pub turn: Option<Turn>,
+}
+
+/// Of what an event is a turn, such as a condition of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How the marks of all of its turns begin.
+    pub of: String,
+    /// How its first turn is told.
+    pub first: First,
+}
+
+/// How the first turn of something is told, before which nobody knew of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// As any other.
+    Told,
+    /// As no warning: nothing has turned bad.
+    Calm,
+    /// Not at all.
+    Untold,
+}
+
+impl Told {
+    /// Something that happens once.
+    pub fn once(source: impl Into<String>, mark: impl Into<String>) -> Self {
+        Self { source: source.into(), mark: mark.into(), turn: None }
+    }
 }
 
 /// Stored events in order.
@@ -146,15 +175,22 @@ impl EventLog {
 
     /// Its number; `None` means: it was told before.
     async fn insert(&self, unwritten: Unwritten) -> Result<Option<u64>, StoreError> {
-        let Unwritten { event, told, time, .. } = unwritten;
+        let Unwritten { mut event, told, time, .. } = unwritten;
         let retention = as_number(self.retention);
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
-                if let Some(told) = told
-                    && !is_news(&t, &told)?
-                {
-                    return Ok(None);
+                if let Some(told) = told {
+                    let first = match news(&t, &told)? {
+                        News::Old => return Ok(None),
+                        News::Turn => First::Told,
+                        News::First => told.turn.map_or(First::Told, |turn| turn.first),
+                    };
+                    if first == First::Untold {
+                        t.commit()?;
+                        return Ok(None);
+                    }
+                    event.warning &= first == First::Told;
                 }
                 let number = insert(&t, &event, time)?;
                 t.execute("DELETE FROM event WHERE number <= ?1", [number.saturating_sub(retention)])?;
@@ -269,13 +305,33 @@ impl EventLog {
     }
 }
 
-/// Whether this was not told before. From now on it was.
-fn is_news(c: &Connection, told: &Told) -> Result<bool, rusqlite::Error> {
-    let Told { source, mark } = told;
+/// Whether something was told before.
+enum News {
+    /// It was.
+    Old,
+    /// Another turn of the same was.
+    Turn,
+    /// Neither.
+    First,
+}
+
+/// Whether this was told before. From now on it was.
+fn news(c: &Connection, told: &Told) -> Result<News, rusqlite::Error> {
+    let Told { source, mark, turn } = told;
     let added = c.execute(
         "INSERT INTO told (source, mark) VALUES (?1, ?2) ON CONFLICT (source, mark) DO NOTHING",
         params![source, mark],
     )?;
+    if added == 0 {
+        return Ok(News::Old);
+    }
+    let mut others = 0;
+    if let Some(turn) = turn {
+        others = c.execute(
+            "DELETE FROM told WHERE source = ?1 AND mark <> ?2 AND substr(mark, 1, length(?3)) = ?3",
+            params![source, mark, turn.of],
+        )?;
+    }
     let oldest: Option<i64> = c
         .query_row(
             "SELECT rowid FROM told WHERE source = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2",
@@ -286,7 +342,7 @@ fn is_news(c: &Connection, told: &Told) -> Result<bool, rusqlite::Error> {
     if let Some(oldest) = oldest {
         c.execute("DELETE FROM told WHERE source = ?1 AND rowid <= ?2", params![source, oldest])?;
     }
-    Ok(added > 0)
+    Ok(if others > 0 { News::Turn } else { News::First })
 }
 
 /// The number that it has now.

@@ -101,7 +101,7 @@ async fn what_happens_while_the_disk_is_full_is_told_in_order_when_it_is_not() {
         NewEvent { message: "x".repeat(20_000), ..small }
     };
     for name in ["node b", "node c", "node c", "node d"] {
-        let told = Told { source: "s".to_owned(), mark: name.to_owned() };
+        let told = Told::once("s", name);
         log.record_once(big(name), told).await;
     }
     assert!(!head.has_changed().expect("the log lives"), "nothing is stored");
@@ -254,7 +254,7 @@ async fn what_is_told_again_is_recorded_once() {
     let store = Store::in_memory(&[SCHEMA]).expect("opens");
     let log = EventLog::open(store.clone(), 10).await.expect("opens");
     let tell = async |log: &EventLog, source: &str, mark: u32| {
-        let told = Told { source: source.to_owned(), mark: mark.to_string() };
+        let told = Told::once(source, mark.to_string());
         log.record_once(of("home", "node a", EventType::RepairSucceeded), told).await;
         *log.head().borrow()
     };
@@ -282,6 +282,33 @@ async fn what_is_told_again_is_recorded_once() {
     assert_eq!(marks, i64::from(MARKS) + 1);
     log.forget("a").await.expect("forgets");
     assert_eq!(tell(&log, "a", 999).await, head + 1);
+}
+
+#[tokio::test]
+async fn of_turns_the_last_one_counts() {
+    let store = Store::in_memory(&[SCHEMA]).expect("opens");
+    let tell = async |turn: &str, first: First| {
+        // Each by another life of the host agent.
+        let log = EventLog::open(store.clone(), 1000).await.expect("opens");
+        let before = *log.head().borrow();
+        let turn_of = Turn { of: "DiskOK ".to_owned(), first };
+        let told = Told { source: "a".to_owned(), mark: format!("DiskOK {turn}"), turn: Some(turn_of) };
+        let event = of("home", "node a", EventType::ConditionChanged);
+        log.record_once(NewEvent { warning: true, ..event }, told).await;
+        let page = log.page(before + 1, &Selection::default()).await.expect("reads");
+        page.events.first().map(|event| event.warning)
+    };
+    assert_eq!(tell("False 1", First::Calm).await, Some(false), "nothing has turned bad");
+    assert_eq!(tell("False 1", First::Calm).await, None);
+    assert_eq!(tell("True 2", First::Calm).await, Some(true));
+    assert_eq!(tell("False 3", First::Calm).await, Some(true));
+    assert_eq!(tell("False 1", First::Calm).await, Some(true), "an old turn is one again");
+    let other = Told { source: "b".to_owned(), mark: "DiskOK False 1".to_owned(), turn: None };
+    let log = EventLog::open(store.clone(), 1000).await.expect("opens");
+    log.record_once(of("home", "node b", EventType::ConditionChanged), other).await;
+    log.forget("a").await.expect("forgets");
+    assert_eq!(tell("True 4", First::Untold).await, None);
+    assert_eq!(tell("False 5", First::Untold).await, Some(true));
 }
 
 #[tokio::test]

@@ -53,6 +53,10 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn add(&mut self, mut unwritten: Unwritten) {
+        // Told again since it could not be written: that it waits is enough.
+        if unwritten.told.is_some() && self.queue.iter().any(|waiting| waiting.told == unwritten.told) {
+            return;
+        }
         if self.queue.len() < MOST {
             self.queue.push_back(unwritten);
         } else {

@@ -23,6 +23,7 @@ use k8sctl_rpc::memory;
 use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 use k8sctl_types::logs::merge::Micros;
+use prost_types::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -111,6 +112,10 @@ impl Clock {
         let passed = Micros::try_from(self.at.elapsed().as_micros()).unwrap_or(Micros::MAX);
         self.began.saturating_add(passed)
     }
+}
+
+fn micros(stamp: &Timestamp) -> Micros {
+    stamp.seconds.saturating_mul(1_000_000).saturating_add(i64::from(stamp.nanos) / 1_000)
 }
 
 #[cfg(test)]

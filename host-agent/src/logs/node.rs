@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use k8sctl_proto::node::v1::{LogFrame, LogSelector};
 use k8sctl_types::logs::merge::Micros;
+use prost_types::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::Clock;
+use super::{Clock, micros};
 use crate::nodes::registry::{LogLost, LogReader, NodeRegistry, OpenLogsError, PlaceLost};
+use crate::wire;
 
 /// Longest wait until a node that was asked for a log begins to push it.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -137,6 +139,7 @@ impl NodeLog {
                 return Some(NodeEvent::Failed(reason, missing));
             }
             self.events.send(NodeEvent::Away(reason.clone())).await.ok()?;
+            self.begin_with_the_reader();
             if self.registry.is_connected(&self.id) == Some(true) {
                 self.rest(pause).await?;
                 pause = (2 * pause).min(LONGEST_AGAIN);
@@ -146,6 +149,21 @@ impl NodeLog {
                 Some(false) => return Some(NodeEvent::Failed(reason, Missing::Away)),
                 None => return Some(NodeEvent::Removed),
             }
+        }
+    }
+
+    /// Of a node that can be read only later, all that was written since the reader began is to come: its last lines by
+    /// then may be fewer.
+    fn begin_with_the_reader(&mut self) {
+        let ends_later = |until: &Timestamp| micros(until) > self.clock.began;
+        if self.selector.follow
+            && self.selector.after_cursor.is_empty()
+            && self.selector.until.as_ref().is_none_or(ends_later)
+            && self.selector.tail.take().is_some()
+        {
+            // A first moment that was asked for is before it.
+            let began = jiff::Timestamp::from_microsecond(self.clock.began);
+            self.selector.since = began.ok().map(wire::timestamp);
         }
     }
 
@@ -194,7 +212,7 @@ impl NodeLog {
     fn deadline(&self) -> Option<Instant> {
         let left = match &self.selector.until {
             Some(until) if self.selector.follow => {
-                let left = until.seconds.saturating_mul(1_000_000).saturating_sub(self.clock.now());
+                let left = micros(until).saturating_sub(self.clock.now());
                 Duration::from_micros(u64::try_from(left).unwrap_or_default()).min(FAR)
             }
             None if self.selector.follow => return None,
@@ -226,15 +244,15 @@ impl NodeLog {
                     continue;
                 }
             };
+            // One that follows has an end only where one was asked for.
+            let may_end = !self.selector.follow || self.selector.until.is_some();
             let mut frame = match frame {
-                Some(Ok(frame)) if frame.error.is_empty() => frame,
-                Some(Ok(frame)) => return End::Refused(frame.error),
+                Some(Ok(frame)) if !frame.error.is_empty() => return End::Refused(frame.error),
+                Some(Ok(frame)) if !frame.whole => frame,
+                Some(Ok(_)) if may_end => return End::Whole,
                 Some(Err(LogLost(reason))) => return End::Lost(reason),
-                // One that follows has an end only where one was asked for.
-                None if self.selector.follow && self.selector.until.is_none() => {
-                    return End::Lost("its log broke off".to_owned());
-                }
-                None => return End::Whole,
+                // That nothing comes any more says nothing: a connection that broke may end it too.
+                Some(Ok(_)) | None => return End::Lost("its log broke off".to_owned()),
             };
             let cursor = std::mem::take(&mut frame.cursor);
             if let (Some(left), false) = (&mut self.selector.tail, self.selector.follow) {

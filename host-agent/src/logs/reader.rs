@@ -372,7 +372,9 @@ impl LogStream {
 
     /// Once all have said what they know, or cannot: what nobody knows.
     fn settle(&mut self) -> Option<Failure> {
-        if !self.nodes.iter().all(|node| node.has_answered || node.is_over || node.away.is_some()) {
+        // One that is away is waited for, and who does not follow can wait for what it knows.
+        let speaks_later = |node: &Node| self.selector.follow && node.away.is_some();
+        if !self.nodes.iter().all(|node| node.has_answered || node.is_over || speaks_later(node)) {
             return None;
         }
         let failure = self.asked.unknown()?;
@@ -482,8 +484,7 @@ async fn changed(members: &mut Option<watch::Receiver<ClusterStatus>>) -> bool {
 }
 
 fn micros(line: &LogLine) -> Micros {
-    let stamp = line.time.unwrap_or_default();
-    stamp.seconds.saturating_mul(1_000_000).saturating_add(i64::from(stamp.nanos) / 1_000)
+    super::micros(&line.time.unwrap_or_default())
 }
 
 #[cfg(test)]

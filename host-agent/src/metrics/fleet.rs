@@ -80,9 +80,12 @@ impl Fleet {
             let seen = wire::moment(seen).as_millisecond();
             self.last_seen.get_or_create(&key).set(seen as f64 / 1e3);
         }
-        // They are numbered from one.
-        let repairs = node.repairs.last().map_or(0, |repair| repair.number);
-        self.repairs.get_or_create(&key).inc_by(repairs);
+        // They are numbered from one. Of a node that this host agent has not heard of yet nobody knows how many: to a
+        // counter that is no zero.
+        if !node.steps.is_empty() || !node.repairs.is_empty() {
+            let repairs = node.repairs.last().map_or(0, |repair| repair.number);
+            self.repairs.get_or_create(&key).inc_by(repairs);
+        }
     }
 
     fn set_condition(&self, cluster: &str, node: &NodeStatus, kind: &str, number: f64) {

@@ -1,6 +1,7 @@
 //! How much a node can say of itself. Its agent says far less; whoever is root in a VM can say anything. What is longer
 //! is cut before it is kept, and marked as cut.
 
+use k8sctl_command::last_lines;
 use k8sctl_proto::node::v1::{
     AgentReplacement, Condition, ConditionStatus, Evidence, Hello, NodeFacts, Repair, StatusReport,
 };
@@ -121,11 +122,10 @@ fn cut_head(text: &mut String, limit: usize) {
     }
 }
 
-/// Keeps the end, where a program says why it failed.
+/// Keeps the end, where a program says why it failed, in whole lines.
 fn cut_tail(text: &mut String) {
     if text.len() > TAIL {
-        let begin = (text.len() - TAIL..text.len()).find(|&begin| text.is_char_boundary(begin));
-        *text = format!("{MARK} {}", &text[begin.unwrap_or(text.len())..]);
+        *text = format!("{MARK}\n{}", last_lines(text, TAIL));
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
         let long = || "ä".repeat(100_000);
         let evidence = Evidence {
             argv: vec![long(); 100],
-            output_tail: format!("{}the end", long()),
+            output_tail: format!("{}\nthe end", long()),
             journal_tail: long(),
             ..Evidence::default()
         };
@@ -171,7 +171,8 @@ mod tests {
         let step = &report.steps[0];
         assert!(step.message.ends_with(MARK) && step.name.len() <= NAME + MARK.len());
         let evidence = step.evidence.as_ref().expect("it is there");
-        assert!(evidence.output_tail.starts_with(MARK) && evidence.output_tail.ends_with("the end"));
+        assert_eq!(evidence.output_tail, format!("{MARK}\nthe end"));
+        assert_eq!(evidence.journal_tail, format!("{MARK}\n"));
         assert!(evidence.argv.len() == WORDS + 1 && evidence.argv[WORDS] == MARK);
         let last = report.conditions.last().expect("conditions");
         assert_eq!((report.conditions.len(), last.r#type.as_str()), (ITEMS + 1, WHOLE));
@@ -182,6 +183,19 @@ mod tests {
             Hello { agent_version: long(), boot_id: long(), machine_uuid: long(), ..Hello::default() };
         cut_hello(&mut hello);
         assert!(format!("{hello:?}").len() < 1024 && hello.agent_version.ends_with(MARK));
+    }
+
+    #[test]
+    fn of_a_tail_whole_lines_are_kept() {
+        let cut = |mut text: String| {
+            cut_tail(&mut text);
+            text
+        };
+        let line = "x".repeat(TAIL - 1);
+        assert_eq!(cut(format!("{line}\n")), format!("{line}\n"));
+        assert_eq!(cut(format!("before\n{line}\n")), format!("{MARK}\n{line}\n"));
+        assert_eq!(cut(format!("password: {line}\nthe end\n")), format!("{MARK}\nthe end\n"));
+        assert_eq!(cut(format!("password: {line}")), format!("{MARK}\n"));
     }
 
     #[test]

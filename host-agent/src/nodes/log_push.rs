@@ -27,6 +27,7 @@ pub(super) async fn push(
         ));
     };
     let stream_id = std::mem::take(&mut first.stream_id);
+    let says_whole = std::mem::take(&mut first.says_whole);
     let Some(reader) = registry.claim_logs(node_id, &stream_id) else {
         return Err(refusals.refuse(
             Code::NotFound,
@@ -37,7 +38,9 @@ pub(super) async fn push(
     };
     // It is a frame like the others where it brings more than the name of the log, and else not kept.
     let first = (first != LogFrame::default()).then(|| Ok(first));
-    let frames = tokio_stream::iter(first).chain(frames);
+    // Of an agent that never says so, the end of the call is all there is to go by.
+    let whole = (!says_whole).then(|| Ok(LogFrame { whole: true, ..LogFrame::default() }));
+    let frames = tokio_stream::iter(first).chain(frames).chain(tokio_stream::iter(whole));
     tokio::select! {
         // Both are cancel-safe to end here: the stream ends with either of them.
         result = forward(registry.traffic(), refusals, node_id, frames, &reader) => result,
@@ -157,6 +160,32 @@ mod tests {
             let read = reader.frames.recv().await.expect("it, or the reason").expect("a frame");
             assert_eq!(read.lines.len(), if is_taken { count } else { 0 });
             assert_eq!(read.error.is_empty(), is_taken, "{}", read.error);
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_agent_that_never_says_so_has_sent_all_when_its_call_ends() {
+        let (sender, _changes) = changes();
+        let registry = NodeRegistry::new(sender);
+        let mut session = registry.open_session("a", Hello::default());
+        let lines = LogFrame { lines: vec![LogLine::default()], ..LogFrame::default() };
+        let whole = LogFrame { whole: true, ..LogFrame::default() };
+        for (says_whole, sent, expected) in [
+            (false, vec![lines.clone()], vec![lines.clone(), whole.clone()]),
+            // Cut off.
+            (true, vec![lines.clone()], vec![lines.clone()]),
+            (true, vec![lines.clone(), whole.clone()], vec![lines.clone(), whole.clone()]),
+        ] {
+            let mut reader = registry.open_logs("a", LogSelector::default()).expect("connected");
+            let stream_id = session.log_requests.try_recv().expect("asked the agent").stream_id;
+            let first = LogFrame { stream_id, says_whole, ..LogFrame::default() };
+            let frames = tokio_stream::iter([first].into_iter().chain(sent).map(Ok));
+            push(&registry, &Refusals::default(), "a", frames).await.expect("it is taken");
+            let mut read = Vec::new();
+            while let Some(frame) = reader.frames.recv().await {
+                read.push(frame.expect("a frame"));
+            }
+            assert_eq!(read, expected, "says_whole {says_whole}");
         }
     }
 

@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use host_pki::join::{JoinEvent, JoinEvents};
 use k8sctl_proto::node::v1::{Condition, ConditionStatus, Repair, RepairOutcome, StatusReport, StepState};
 use k8sctl_types::event::EventType;
+use prost_types::Timestamp;
 
 use super::changes::Changes;
 use super::registry::{NodeChange, condition};
-use crate::events::{EventLog, NewEvent, Told};
+use crate::cluster::OF_HOST;
+use crate::events::{EventLog, First, NewEvent, Told, Turn};
 use crate::records::Records;
 use crate::wire;
 
@@ -22,7 +24,22 @@ pub(super) struct Line {
     pub(super) message: String,
     pub(super) warning: bool,
     /// By what it is known again, where its node may tell it again.
-    pub(super) mark: Option<String>,
+    pub(super) mark: Option<Mark>,
+}
+
+/// See [`Told`], which has the node besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    text: String,
+    turn: Option<Turn>,
+}
+
+impl Mark {
+    /// One turn of what has this name: to what, and when.
+    fn turn(name: &str, to: &str, at: Option<Timestamp>, first: First) -> Self {
+        let (of, at) = (format!("{name} "), at.unwrap_or_default());
+        Self { text: format!("{of}{to} {}.{:09}", at.seconds, at.nanos), turn: Some(Turn { of, first }) }
+    }
 }
 
 impl Line {
@@ -41,7 +58,9 @@ pub async fn record_changes(records: Records, events: EventLog, mut changes: Cha
         };
         let event = NewEvent { cluster, object, kind, message, warning };
         match (node_id, mark) {
-            (Some(source), Some(mark)) => events.record_once(event, Told { source, mark }).await,
+            (Some(source), Some(Mark { text: mark, turn })) => {
+                events.record_once(event, Told { source, mark, turn }).await;
+            }
             _ => events.record(event).await,
         }
     }
@@ -153,30 +172,36 @@ fn step_lines(before: &StatusReport, now: &StatusReport) -> Vec<Line> {
                 let colon = if step.message.is_empty() { "" } else { ": " };
                 format!("{} {what}{colon}{}", step.name, step.message)
             };
-            let line = |kind, what, warning| Some(Line::new(kind, text(what), warning));
-            match step.state() {
-                _ if same => None,
-                StepState::Running => line(EventType::StepStarted, "started", false),
-                StepState::Done if old.is_some() => line(EventType::StepDone, "is done", false),
-                StepState::Failed => line(EventType::StepFailed, "failed", true),
-                StepState::Done | StepState::Pending | StepState::Unspecified => None,
-            }
+            let (kind, what, warning, at, first) = match step.state() {
+                _ if same => return None,
+                StepState::Running => (EventType::StepStarted, "started", false, step.started, First::Told),
+                StepState::Done => {
+                    // Where nothing was said before, it may have been done all the time.
+                    let first = if old.is_some() { First::Told } else { First::Untold };
+                    (EventType::StepDone, "is done", false, step.finished, first)
+                }
+                StepState::Failed => (EventType::StepFailed, "failed", true, step.finished, First::Told),
+                StepState::Pending | StepState::Unspecified => return None,
+            };
+            let mark = Mark::turn(&format!("step {}", step.name), what, at, first);
+            Some(Line { mark: Some(mark), ..Line::new(kind, text(what), warning) })
         })
         .collect()
 }
 
+/// What the host says of a node, it tells itself.
 fn condition_lines(before: &[Condition], now: &[Condition]) -> Vec<Line> {
-    now.iter()
-        .filter_map(|new| {
-            let old = condition(before, &new.r#type);
-            if old.is_some_and(|old| old.status == new.status) {
-                return None;
-            }
-            let mut line = condition_line(new);
-            line.warning &= old.is_some();
-            Some(line)
-        })
-        .collect()
+    let has_turned = |new: &&Condition| {
+        !OF_HOST.contains(&new.r#type.as_str())
+            && condition(before, &new.r#type).is_none_or(|old| old.status != new.status)
+    };
+    let line = |new: &Condition| {
+        let name = format!("condition {}", new.r#type);
+        let first = if condition(before, &new.r#type).is_some() { First::Told } else { First::Calm };
+        let mark = Mark::turn(&name, new.status().as_str_name(), new.since, first);
+        Line { mark: Some(mark), ..condition_line(new) }
+    };
+    now.iter().filter(has_turned).map(line).collect()
 }
 
 /// What is told of a condition; it is a warning where that is bad news.
@@ -213,8 +238,8 @@ fn repair_line(repair: &Repair, at: jiff::Timestamp) -> Option<Line> {
     if repair.time.is_some() && at.duration_since(made).abs() > LATE {
         message.push_str(&format!(" (at {made:.0})"));
     }
-    let mark = Some(format!("repair {} {}.{:09}", repair.number, time.seconds, time.nanos));
-    Some(Line { kind, message, warning, mark })
+    let text = format!("repair {} {}.{:09}", repair.number, time.seconds, time.nanos);
+    Some(Line { kind, message, warning, mark: Some(Mark { text, turn: None }) })
 }
 
 #[cfg(test)]
@@ -276,9 +301,14 @@ mod tests {
         };
         assert_eq!(lines(&a, &a), []);
         let told = lines(&a, &b);
-        let failed = Line::new(EventType::StepFailed, "kubeadm failed".to_owned(), true);
-        assert_eq!((told.len(), &told[0]), (2, &failed));
-        assert!(told[1].warning, "a condition that went bad is a warning");
+        let said: Vec<_> = told.iter().map(|line| (line.kind, line.message.as_str(), line.warning)).collect();
+        let turned = (EventType::ConditionChanged, "DiskOK=False : ", true);
+        assert_eq!(said, [(EventType::StepFailed, "kubeadm failed", true), turned]);
+        // What the host says of a node, its agent does not.
+        let of_host = Condition { r#type: "NodeReady".to_owned(), ..Condition::default() };
+        let mut c = b.clone();
+        c.conditions.push(of_host);
+        assert_eq!(lines(&b, &c), []);
     }
 
     #[test]
@@ -302,6 +332,38 @@ mod tests {
         let said = "containerd: it does not run; rests until 09:00".to_owned();
         assert_eq!(told(&gave_up, 0), Some((EventType::RepairGaveUp, said, true)));
         assert_eq!(told(&repair(3, made, RepairOutcome::Unspecified), 0), None);
+    }
+
+    /// The same for conditions and steps.
+    #[tokio::test]
+    async fn each_turn_is_one_event_whatever_restarts() {
+        let store = Store::in_memory(&[records::SCHEMA, events::SCHEMA]).expect("opens");
+        let tell = async |at: i64, state: StepState, status: ConditionStatus| {
+            let log = EventLog::open(store.clone(), 100).await.expect("opens");
+            let begun = *log.head().borrow();
+            let (sender, receiver) = changes();
+            let registry = NodeRegistry::new(sender);
+            let session = registry.open_session("a", Hello::default());
+            let mut said = report(state, status);
+            let at = Some(Timestamp { seconds: at, nanos: 0 });
+            said.conditions[0].since = at;
+            (said.steps[0].started, said.steps[0].finished) = (at, at);
+            assert!(session.report(said));
+            drop((session, registry));
+            record_changes(Records::new(store.clone()), log.clone(), receiver).await;
+            let types = vec![EventType::ConditionChanged, EventType::StepFailed, EventType::StepDone];
+            let selection = Selection { types, ..Selection::default() };
+            let page = log.page(begun + 1, &selection).await.expect("reads");
+            page.events.iter().map(|event| (event.r#type.clone(), event.warning)).collect::<Vec<_>>()
+        };
+        let condition = |warning: bool| ("ConditionChanged".to_owned(), warning);
+        let (good, bad) = (ConditionStatus::True, ConditionStatus::False);
+        let (done, failed) = (StepState::Done, StepState::Failed);
+        assert_eq!(tell(1, done, good).await, [condition(false)], "it may have been done all the time");
+        assert_eq!(tell(1, done, good).await, []);
+        assert_eq!(tell(2, failed, bad).await, [("StepFailed".to_owned(), true), condition(true)]);
+        assert_eq!(tell(2, failed, bad).await, []);
+        assert_eq!(tell(3, done, good).await, [("StepDone".to_owned(), false), condition(false)]);
     }
 
     /// A host agent that forgets all but its database, over and over, and nodes that tell all that they know each time.

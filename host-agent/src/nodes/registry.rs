@@ -145,7 +145,8 @@ pub struct LogReader {
     /// Of the node, when it was asked.
     session: u64,
     newest: watch::Receiver<u64>,
-    /// Frames in order. After one that could not be had nothing comes.
+    /// Frames in order. After one that could not be had nothing comes. A log that was read to its end ends with one that
+    /// is `whole`; without it, it was cut off.
     pub frames: mpsc::Receiver<Result<LogFrame, LogLost>>,
 }
 
@@ -237,14 +238,18 @@ impl NodeRegistry {
     /// A VM was started anew: what its agent reported before is void, and a session of then ends. An agent that is
     /// still at its other end opens another.
     pub fn reset(&self, node_id: &str) {
+        let mut was_connected = false;
         if let Some(entry) = lock(&self.nodes).get_mut(node_id) {
             entry.session.send_modify(|session| *session += 1);
             entry.log_requests = None;
-            entry.view.connected = false;
+            was_connected = std::mem::replace(&mut entry.view.connected, false);
             entry.view.rebooted = false;
             entry.view.joined = None;
             let repairs = entry.view.report.repairs.clone();
             entry.view.report = Arc::new(StatusReport { repairs, ..StatusReport::default() });
+        }
+        if was_connected {
+            self.changes.tell(node_id, &NodeChange::Disconnected);
         }
         self.touch();
     }

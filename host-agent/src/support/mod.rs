@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use host_hypervisor::documents::Wanted;
+use k8sctl_command::last_lines;
 use k8sctl_proto::control::v1::{CollectSupportResponse, SupportPart};
 use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
@@ -110,7 +111,9 @@ impl Collector {
     async fn part(&self, path: &str, work: impl Future<Output = Result<String, Failure>>) {
         let content = timeout_at(self.until(), work).await.unwrap_or_else(|_| Err(late(path)));
         let (content, failure) = match content {
-            Ok(content) => (blocking(move || cut(&redact(&content)).to_owned()).await, None),
+            Ok(content) => {
+                (blocking(move || last_lines(&redact(&content), PART_BYTES).to_owned()).await, None)
+            }
             Err(failure) => (String::new(), Some(wire::failure(&clean(&failure)))),
         };
         let part = SupportPart { path: path.to_owned(), content, failure };
@@ -158,16 +161,6 @@ fn clean(failure: &Failure) -> Failure {
         next_step: text(&failure.next_step),
         evidence: text(&failure.evidence),
     }
-}
-
-/// The end of a text, in whole lines.
-fn cut(text: &str) -> &str {
-    if text.len() <= PART_BYTES {
-        return text;
-    }
-    let begin = text.len() - PART_BYTES;
-    let begin = (begin..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-    text[begin..].split_once('\n').map_or("", |(_, rest)| rest)
 }
 
 /// As a document for people.

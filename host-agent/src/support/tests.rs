@@ -81,11 +81,3 @@ async fn a_libvirt_that_is_away_is_one_part_that_is_missing() {
     assert_eq!(parts["libvirt"].failure.as_ref().map(|it| it.id.as_str()), Some("LIBVIRT-UNREACHABLE"));
     assert!(parts["clusters/home/spec.json"].failure.is_none());
 }
-
-#[test]
-fn of_a_long_part_the_end_is_kept() {
-    let long = format!("first\n{}last\n", "line\n".repeat(PART_BYTES / 5));
-    let kept = cut(&long);
-    assert!(kept.len() <= PART_BYTES && kept.starts_with("line\n") && kept.ends_with("last\n"));
-    assert_eq!(cut("short"), "short");
-}

@@ -19,6 +19,9 @@ pub enum Check {
     False(String),
     /// It may not be, but nothing on this node can be done about it, and why: it waits for others.
     Waits(String),
+    /// Nobody can say, and why: what knows of it does not answer, and there is nothing left to do here. No apply waits for
+    /// that: where it was not done before, it is looked at again soon.
+    Unknown(String),
 }
 
 impl Check {
@@ -40,7 +43,7 @@ pub trait Step: Send + Sync {
     /// Looks at the truth, changes nothing.
     async fn check(&self, desired: &DesiredState) -> Result<Check, StepError>;
     /// Makes it so. What is left for others to do it may leave to a check that says [`Check::Waits`], and to the next apply,
-    /// which waits for it.
+    /// which waits for it; or to one that says [`Check::Unknown`], for which none waits.
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError>;
 }
 

@@ -3,11 +3,12 @@
 //!
 //! A virtual machine may stand still for a while, or have far too much to do, and a healthy kubelet then needs seconds
 //! for one word. So the deadline counts how often this agent itself was run while it waited, not time that has passed;
-//! and one silence only convicts a process that did nothing at all meanwhile, or that a signal has stopped.
+//! and one silence only convicts a process that did nothing at all meanwhile, or that a signal has stopped. Where nobody
+//! listens, which is known at once, it is counted how often.
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::process::Work;
 
@@ -18,18 +19,25 @@ const SLICES: u32 = 16;
 const STOPPED_SLICES: u32 = 4;
 /// How long a process may take to answer for the first time: on an emulated machine that boots, minutes.
 const YOUNG: Duration = Duration::from_secs(4 * 60);
+/// The same of one that has not listened yet: on a host that has far too much to do that comes late, and a start anew only
+/// costs time.
+const OPENS: Duration = Duration::from_secs(10 * 60);
 /// Silences in a row that say that a service is not ready, although it works.
 const NOT_READY: u32 = 2;
 /// Silences in a row that say that it hangs, although it works: about a minute.
 const HANGS: u32 = 6;
+/// Times in a row that nobody listens that say the same. It is asked every second then: about a minute too.
+const STAYS_AWAY: u32 = 60;
 
 /// What came of asking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It is well.
     Well,
-    /// It says, or its port does, that it is not.
+    /// It says that it is not.
     Unwell(String),
+    /// Nobody listens where it should.
+    Away(String),
     /// Nothing within the deadline.
     Silent,
 }
@@ -73,7 +81,10 @@ pub async fn listen(
     let mut stopped = 0;
     for _ in 0..SLICES {
         if let Ok(answer) = timeout(SLICE, &mut answer).await {
-            return Look { pid, answer, is_stopped: false, worked: true, age: Duration::ZERO };
+            // One that was stopped before it listens answers in no other way.
+            let is_stopped = matches!(answer, Answer::Away(_)) && stays_stopped(pid, &look).await;
+            let age = look(pid).map_or(Duration::ZERO, |work| work.age);
+            return Look { pid, answer, is_stopped, worked: true, age };
         }
         stopped = if look(pid).is_some_and(|work| work.is_stopped) { stopped + 1 } else { 0 };
         if stopped >= STOPPED_SLICES {
@@ -90,12 +101,26 @@ pub async fn listen(
     }
 }
 
+/// Whether a signal has stopped a process and nobody lets it go on.
+async fn stays_stopped(pid: u32, look: &impl Fn(u32) -> Option<Work>) -> bool {
+    for _ in 0..STOPPED_SLICES {
+        let is_stopped = look(pid).is_some_and(|work| work.is_stopped);
+        if !is_stopped {
+            return false;
+        }
+        sleep(SLICE).await;
+    }
+    true
+}
+
 /// What is remembered of a service from look to look.
 #[derive(Clone, Debug, Default)]
 pub struct Patience {
     pid: u32,
     has_answered: bool,
     silences: u32,
+    /// How often nobody listened.
+    away: u32,
 }
 
 impl Patience {
@@ -107,19 +132,27 @@ impl Patience {
         match &look.answer {
             Answer::Well => {
                 self.has_answered = true;
-                self.silences = 0;
+                (self.silences, self.away) = (0, 0);
                 return Health::Well;
             }
             Answer::Unwell(why) => {
-                self.silences = 0;
+                (self.silences, self.away) = (0, 0);
                 return Health::Unwell(why.clone());
             }
+            Answer::Away(_) => self.away += 1,
             Answer::Silent => self.silences += 1,
         }
         if look.is_stopped {
             return Health::Hung("a signal has stopped it".to_owned());
         }
-        if !self.has_answered && look.age < YOUNG {
+        let is_younger = |age| !self.has_answered && look.age < age;
+        if let Answer::Away(why) = &look.answer {
+            if is_younger(OPENS) || self.away < STAYS_AWAY {
+                return Health::Unwell(why.clone());
+            }
+            return Health::Hung(format!("nobody listens: {why}"));
+        }
+        if is_younger(YOUNG) {
             return Health::Unwell("it has not answered yet".to_owned());
         }
         let seconds = (SLICE * SLICES).as_secs();
@@ -148,6 +181,10 @@ mod tests {
 
     fn well() -> Look {
         Look { answer: Answer::Well, ..silent(true) }
+    }
+
+    fn away() -> Look {
+        Look { answer: Answer::Away("refused".into()), ..silent(true) }
     }
 
     fn hangs(health: &Health) -> bool {
@@ -188,10 +225,40 @@ mod tests {
         assert!(hangs(&patience.judge(&silent(false))), "it is not young any more");
         // Another process is young again.
         assert!(!hangs(&patience.judge(&Look { pid: 2, ..young(silent(false)) })));
-        assert_eq!(
-            patience.judge(&Look { answer: Answer::Unwell("refused".into()), ..well() }),
-            Health::Unwell("refused".into())
-        );
+    }
+
+    #[test]
+    fn one_that_does_not_listen_any_more_hangs_after_a_minute() {
+        let mut patience = Patience::default();
+        for _ in 0..2 {
+            patience.judge(&well());
+            for _ in 1..STAYS_AWAY {
+                let health = patience.judge(&Look { age: Duration::ZERO, ..away() });
+                assert_eq!(health, Health::Unwell("refused".into()));
+            }
+        }
+        assert!(hangs(&patience.judge(&away())));
+    }
+
+    #[test]
+    fn one_that_does_not_listen_yet_may_take_its_time_unless_it_is_stopped() {
+        let mut patience = Patience::default();
+        let young = || Look { age: Duration::from_secs(500), ..away() };
+        for _ in 0..STAYS_AWAY * 3 {
+            assert_eq!(patience.judge(&young()), Health::Unwell("refused".into()));
+        }
+        assert!(hangs(&patience.judge(&Look { is_stopped: true, ..young() })));
+        assert!(hangs(&patience.judge(&away())), "it is not young any more");
+        assert!(!hangs(&patience.judge(&Look { pid: 2, ..young() })), "another process is young again");
+    }
+
+    #[test]
+    fn one_that_says_itself_that_it_is_unwell_never_hangs() {
+        let mut patience = Patience::default();
+        for _ in 0..STAYS_AWAY * 3 {
+            let look = Look { answer: Answer::Unwell("healthz says 500".into()), ..silent(true) };
+            assert_eq!(patience.judge(&look), Health::Unwell("healthz says 500".into()));
+        }
     }
 
     fn work(is_stopped: bool, ticks: u64) -> Option<Work> {
@@ -213,6 +280,22 @@ mod tests {
         };
         assert_eq!(listen(1, std::future::pending(), busy).await, silent(true));
         assert_eq!(listen(1, async { Answer::Well }, |_| None).await.answer, Answer::Well);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_listens_it_is_looked_whether_the_process_is_stopped() {
+        let refused = || async { Answer::Away("refused".into()) };
+        let begun = tokio::time::Instant::now();
+        let look = listen(1, refused(), |_| work(false, 7)).await;
+        assert_eq!((look, begun.elapsed()), (away(), Duration::ZERO));
+        let look = listen(1, refused(), |_| work(true, 7)).await;
+        assert_eq!((look.is_stopped, begun.elapsed()), (true, Duration::from_secs(2)));
+        let looks = Cell::new(0);
+        let let_go_on = |_| {
+            looks.set(looks.get() + 1);
+            work(looks.get() < 4, 7)
+        };
+        assert!(!listen(1, refused(), let_go_on).await.is_stopped);
     }
 
     /// The whole machine stands still for a minute: the agent is run once after it, as the service is.

@@ -1,5 +1,7 @@
 //! containerd and the kubelet: their units by D-Bus signals, they themselves by asking them.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,12 +11,13 @@ use tokio::time::sleep;
 
 use super::patience::{Answer, Health, Patience, listen};
 use super::process;
+use crate::probe::{self, ProbeError};
 use crate::retry::{self, Backoff};
 use crate::service::Service;
 use crate::status::Board;
 use crate::steps::containerd;
 use crate::steps::cri::{self, CriError};
-use crate::steps::kubelet::{self, Healthz};
+use crate::steps::kubelet;
 use crate::systemd::{Systemd, SystemdError, UnitState, Watched};
 
 /// How often a service that is well is asked: with [`super::patience`]'s deadline, one that hangs is known to within 13 s.
@@ -163,14 +166,27 @@ async fn ask(service: Service) -> Answer {
         Service::Containerd => match cri::version_within(Path::new(containerd::SOCKET), QUESTION).await {
             Ok(_) => Answer::Well,
             Err(CriError::Slow { .. }) => Answer::Silent,
-            Err(error) => Answer::Unwell(k8sctl_rpc::chain(&error).to_string()),
+            Err(error) => failed(&error),
         },
-        Service::Kubelet => match kubelet::healthz(QUESTION).await {
-            Healthz::Well => Answer::Well,
-            Healthz::Slow(_) => Answer::Silent,
-            Healthz::Unwell(why) => Answer::Unwell(why),
+        Service::Kubelet => match probe::get_within(kubelet::HEALTHZ, "/healthz", QUESTION).await {
+            Ok(answer) if answer.status == 200 => Answer::Well,
+            Ok(answer) => Answer::Unwell(format!("healthz says {}", answer.status)),
+            Err(ProbeError::Slow { .. }) => Answer::Silent,
+            Err(error) => failed(&error),
         },
     }
+}
+
+/// What a question that failed says: a port that nobody has open, and a socket that is not there, are no word of the
+/// service.
+fn failed(error: &(dyn Error + 'static)) -> Answer {
+    let why = k8sctl_rpc::chain(error).to_string();
+    let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+    let nobody_listens = causes.any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(ErrorKind::ConnectionRefused | ErrorKind::NotFound))
+    });
+    if nobody_listens { Answer::Away(why) } else { Answer::Unwell(why) }
 }
 
 /// Tells the board and repair; says whether all is well.
@@ -244,6 +260,27 @@ mod tests {
             assert!(!is_trouble(active, Health::Unclear), "{active}");
         }
         assert!(!is_trouble("active", Health::Unwell("refused".into())));
+    }
+
+    #[tokio::test]
+    async fn that_nobody_listens_is_told_from_what_a_service_says_of_itself() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let socket = dir.path().join("cri.sock");
+        let gone = cri::version(&socket).await.expect_err("no socket");
+        assert!(matches!(failed(&gone), Answer::Away(_)), "{gone:?}");
+        // The socket of one that has ended.
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+        let refused = cri::version(&socket).await.expect_err("nobody listens");
+        assert!(matches!(failed(&refused), Answer::Away(_)), "{refused:?}");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let refused = probe::get(address, "/healthz").await.expect_err("nobody listens");
+        assert!(matches!(failed(&refused), Answer::Away(_)), "{refused:?}");
+
+        let said = CriError::Call(Box::new(tonic::Status::unavailable("server is not initialized yet")));
+        assert!(matches!(failed(&said), Answer::Unwell(_)));
+        assert!(matches!(failed(&ProbeError::Malformed { address }), Answer::Unwell(_)));
     }
 
     #[test]

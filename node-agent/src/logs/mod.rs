@@ -88,8 +88,8 @@ pub enum LogError {
 /// Where log lines come from.
 #[async_trait]
 pub trait LogSources: Send + Sync {
-    /// Sends the selected lines, oldest first, until there are no more or nobody receives. With `follow` there are
-    /// always more, and one frame says when what there was has been sent.
+    /// Sends the selected lines, oldest first, until there are no more or nobody receives; `Ok` tells the host that all
+    /// were sent. With `follow` there are always more, and one frame says when what there was has been sent.
     async fn read(&self, selector: LogSelector, frames: &mut Frames) -> Result<(), LogError>;
 }
 
@@ -153,24 +153,48 @@ async fn produce(
     start: StartLogStream,
     sender: mpsc::Sender<LogFrame>,
 ) {
-    let first = LogFrame { stream_id: start.stream_id, ..LogFrame::default() };
+    let first = LogFrame { stream_id: start.stream_id, says_whole: true, ..LogFrame::default() };
     if sender.send(first).await.is_err() {
         return;
     }
     let mut frames = Frames::new(sender, offset);
     let selector = frames.localised(start.selector.unwrap_or_default());
-    if let Err(error) = sources.read(selector, &mut frames).await {
-        let error = k8sctl_rpc::chain(&error).to_string();
-        tracing::warn!(error, "log stream failed");
-        // The host may be gone already.
-        let _ = frames.send(LogFrame { error, ..LogFrame::default() }).await;
-    }
+    let last = match sources.read(selector, &mut frames).await {
+        // The end of the call alone is no sign of it: a call that is cut off may end as well as any.
+        Ok(()) => LogFrame { whole: true, ..LogFrame::default() },
+        Err(error) => {
+            let error = k8sctl_rpc::chain(&error).to_string();
+            tracing::warn!(error, "log stream failed");
+            LogFrame { error, ..LogFrame::default() }
+        }
+    };
+    // The host may be gone already.
+    let _ = frames.send(last).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8sctl_proto::node::v1::LogLine;
+
+    #[tokio::test]
+    async fn a_source_that_has_sent_all_says_so_in_the_last_frame() {
+        struct Empty;
+        #[async_trait]
+        impl LogSources for Empty {
+            async fn read(&self, _: LogSelector, _: &mut Frames) -> Result<(), LogError> {
+                Ok(())
+            }
+        }
+        let (frames, mut outgoing) = mpsc::channel(FRAMES);
+        let start = StartLogStream { stream_id: "s".into(), selector: None };
+        produce(Arc::new(Empty), Offset::default(), start, frames).await;
+        let first = outgoing.recv().await.expect("the first");
+        assert_eq!(first, LogFrame { stream_id: "s".into(), says_whole: true, ..LogFrame::default() });
+        let last = outgoing.recv().await.expect("the last");
+        assert_eq!(last, LogFrame { whole: true, ..LogFrame::default() });
+        assert!(outgoing.recv().await.is_none());
+    }
 
     #[tokio::test]
     async fn a_failing_source_says_so_in_the_last_frame() {
@@ -188,6 +212,7 @@ mod tests {
         produce(Arc::new(Broken), Offset::default(), start, frames).await;
         assert_eq!(outgoing.recv().await.expect("the first").stream_id, "s");
         assert_eq!(outgoing.recv().await.expect("the lines").lines[0].text, "one");
-        assert_eq!(outgoing.recv().await.expect("the error").error, "journalctl failed: no journal");
+        let last = outgoing.recv().await.expect("the error");
+        assert_eq!((last.error.as_str(), last.whole), ("journalctl failed: no journal", false));
     }
 }

@@ -156,18 +156,16 @@ impl BackOffRepair {
     }
 }
 
-/// The parts whose newest container has ended, of those that have a manifest.
+/// The newest container of each part that has a manifest, where all of its containers have ended. Others' pods may have
+/// containers of such a name, and a clock that was ahead may have made an older one the newest.
 fn ended(containers: &[Container], has_manifest: impl Fn(&str) -> bool) -> Ended {
     let newest = |name: &str| {
-        let of_it = containers.iter().filter(|container| container.is(NAMESPACE, name));
-        of_it.max_by_key(|container| container.created_at)
+        let of_it = || containers.iter().filter(|container| container.is(NAMESPACE, name));
+        let newest = of_it().max_by_key(|container| container.created_at)?;
+        of_it().all(Container::has_ended).then(|| newest.id.clone())
     };
     let parts = observe::MANIFESTS.into_iter().filter(|name| has_manifest(name));
-    let newest = parts.filter_map(|name| Some((name, newest(name)?)));
-    newest
-        .filter(|(_, container)| container.has_ended())
-        .map(|(name, container)| (name, container.id.clone()))
-        .collect()
+    parts.filter_map(|name| Some((name, newest(name)?))).collect()
 }
 
 #[cfg(test)]
@@ -186,13 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_container_of_each_part_counts() {
+    fn a_part_has_ended_when_all_of_its_containers_have() {
         let containers = [
             container("a", "etcd", 1, true),
             container("b", "etcd", 2, false),
             container("c", "kube-apiserver", 4, true),
-            container("d", "kube-apiserver", 3, false),
+            container("d", "kube-apiserver", 3, true),
             container("e", "kube-scheduler", 5, true),
+            // A job's, behind the part's own.
+            container("h", "etcd", 9, true),
             container("f", "echo", 6, true),
             Container::of_pod("g", "default", "kube-controller-manager", 7, true),
         ];
@@ -200,17 +200,38 @@ mod tests {
         assert_eq!(found, HashMap::from([("kube-apiserver", "c".to_owned())]));
     }
 
+    /// An API server that ends seconds after each start, by a kubelet that runs since then: its back-off begins at 10 s and
+    /// is doubled up to 300 s.
+    fn crashing(kubelet_since: Instant) -> Container {
+        let now = Instant::now();
+        let (mut started, mut pause) = (kubelet_since, Duration::from_secs(10));
+        loop {
+            let ended = started + Duration::from_secs(3);
+            if now < ended + pause {
+                return container(&format!("{started:?}"), "kube-apiserver", 1, now >= ended);
+            }
+            started = ended + pause;
+            pause = (pause * 2).min(Duration::from_secs(300));
+        }
+    }
+
     /// A kubelet that starts what has ended when it is restarted, if it is not in vain.
     struct FakeNode {
         containers: Mutex<Vec<Container>>,
         restarts: Mutex<u32>,
         in_vain: bool,
+        /// Set: its API server is [`crashing`] instead.
+        crashes_since: Mutex<Option<Instant>>,
     }
 
     #[async_trait]
     impl Runtime for FakeNode {
         async fn containers(&self) -> Result<Vec<Container>, CriError> {
-            Ok(self.containers.lock().expect("lock").clone())
+            let crashes_since = *self.crashes_since.lock().expect("lock");
+            Ok(match crashes_since {
+                Some(since) => vec![crashing(since)],
+                None => self.containers.lock().expect("lock").clone(),
+            })
         }
     }
 
@@ -227,6 +248,9 @@ mod tests {
         async fn restart(&self, unit: &'static str) -> Result<(), SystemdError> {
             assert_eq!(unit, Service::Kubelet.unit());
             *self.restarts.lock().expect("lock") += 1;
+            if let Some(since) = self.crashes_since.lock().expect("lock").as_mut() {
+                *since = Instant::now();
+            }
             if !self.in_vain {
                 self.set("new", 9, false);
             }
@@ -242,6 +266,10 @@ mod tests {
         fn set(&self, id: &str, created_at: i64, has_ended: bool) {
             let newest = container(id, "kube-apiserver", created_at, has_ended);
             *self.containers.lock().expect("lock") = vec![newest];
+        }
+
+        fn crash(&self) {
+            *self.crashes_since.lock().expect("lock") = Some(Instant::now());
         }
 
         fn restarts(&self) -> u32 {
@@ -273,7 +301,12 @@ mod tests {
         let (desired, wanted) = watch::channel(Some(wanted));
         let (containerd, containerd_seen) = watch::channel(Seen::Well);
         let (kubelet, kubelet_seen) = watch::channel(Seen::Well);
-        let node = Arc::new(FakeNode { containers: Mutex::default(), restarts: Mutex::default(), in_vain });
+        let node = Arc::new(FakeNode {
+            containers: Mutex::default(),
+            restarts: Mutex::default(),
+            in_vain,
+            crashes_since: Mutex::default(),
+        });
         node.set("first", 1, has_ended);
         let (claims, board) = (Claims::default(), Board::default());
         let repair = BackOffRepair {
@@ -339,6 +372,19 @@ mod tests {
         let failed = RepairOutcome::Failed;
         assert_eq!(outcomes, [failed, failed, failed, RepairOutcome::GaveUp]);
         assert_eq!(told[0].message, "not started after 120 s");
+        assert_eq!(fixture.node.restarts(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_ends_seconds_after_each_start_is_given_up() {
+        let fixture = fixture(NodeRole::ControlPlane, false, false).await;
+        fixture.node.crash();
+        let told = fixture.repairs(4).await;
+        let outcomes: Vec<_> = told.iter().map(Repair::outcome).collect();
+        let repaired = RepairOutcome::Repaired;
+        assert_eq!(outcomes, [repaired, repaired, repaired, RepairOutcome::GaveUp]);
+        assert_eq!(told[3].action, "gave up after 3 tries within 60 minutes");
+        sleep(super::super::ENDED_PART.rest - Duration::from_secs(60)).await;
         assert_eq!(fixture.node.restarts(), 3);
     }
 

@@ -57,6 +57,19 @@ pub async fn watch_kernel(look: impl Fn() -> Vec<String>, wake: Arc<Notify>) {
     }
 }
 
+/// Runs until the runtime ends. Wakes when the node's address is back: the kernel has dropped the routes with it.
+pub async fn watch_address(lacks_address: impl Fn() -> bool, wake: Arc<Notify>) {
+    let mut lacked = lacks_address();
+    loop {
+        sleep(LOOK_AT_KERNEL).await;
+        let lacks = lacks_address();
+        if lacked && !lacks {
+            wake.notify_one();
+        }
+        lacked = lacks;
+    }
+}
+
 /// Runs until the runtime ends. Where the kernel cannot tell, converge's interval is all there is.
 pub async fn watch(root: Root, wake: Arc<Notify>) {
     let mut watcher = match Watcher::open() {
@@ -234,6 +247,20 @@ mod tests {
             *wrong.lock().expect("not poisoned") = now.iter().map(|what| (*what).to_owned()).collect();
             let told = timeout(LOOK_AT_KERNEL * 2, wake.notified()).await;
             assert_eq!(told.is_ok(), is_told, "{now:?}");
+        }
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_is_back_is_told_once() {
+        let (wake, lacks) = (Arc::new(Notify::new()), Arc::new(std::sync::Mutex::new(false)));
+        let seen = Arc::clone(&lacks);
+        let look = move || *seen.lock().expect("not poisoned");
+        let task = k8sctl_rpc::task::spawn("watch", watch_address(look, Arc::clone(&wake)));
+        for (now, is_told) in [(false, false), (true, false), (true, false), (false, true), (false, false)] {
+            *lacks.lock().expect("not poisoned") = now;
+            let told = timeout(LOOK_AT_KERNEL * 2, wake.notified()).await;
+            assert_eq!(told.is_ok(), is_told, "{now}");
         }
         task.abort();
     }

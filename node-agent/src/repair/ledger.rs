@@ -2,6 +2,7 @@
 //!
 //! Written by [`super::Repairs`] alone. Blocking: the file is small.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -31,6 +32,12 @@ struct Kept {
     /// newest repair when they began.
     #[prost(message, repeated, tag = "4")]
     begun: Vec<Repair>,
+    /// Of objects whose newest repair did not help and that are well all the same: its number.
+    #[prost(btree_map = "string, uint64", tag = "5")]
+    settled: BTreeMap<String, u64>,
+    /// What a person asked for last, by its number.
+    #[prost(uint64, optional, tag = "6")]
+    asked: Option<u64>,
 }
 
 /// The list and where it is kept.
@@ -76,12 +83,41 @@ impl Ledger {
         &self.kept.repairs[forgiven..]
     }
 
-    /// Those so far count no more.
-    pub fn forgive(&mut self) {
-        if self.kept.forgiven != self.kept.last {
-            self.kept.forgiven = self.kept.last;
+    /// An object's newest.
+    pub fn newest(&self, object: &str) -> Option<&Repair> {
+        self.kept.repairs.iter().rev().find(|repair| repair.object == object)
+    }
+
+    /// Whether an object's last repair did not help, and it was not well since.
+    pub fn is_unsettled(&self, object: &str) -> bool {
+        let settled = self.kept.settled.get(object).copied().unwrap_or_default();
+        let did_not_help =
+            |repair: &&Repair| repair.number > settled && repair.outcome() != RepairOutcome::Repaired;
+        self.newest(object).filter(did_not_help).is_some()
+    }
+
+    /// An object is well. Written only where it was not settled.
+    pub fn settle(&mut self, object: &str) {
+        if self.is_unsettled(object)
+            && let Some(number) = self.newest(object).map(|repair| repair.number)
+        {
+            self.kept.settled.insert(object.to_owned(), number);
             self.save();
         }
+    }
+
+    /// Notes the number of what a person asked for last. Where it is another one, those so far count no more; says whether
+    /// it is.
+    pub fn asked_for(&mut self, number: u64) -> bool {
+        let before = self.kept.asked.replace(number);
+        let is_anew = before.is_some_and(|before| before != number);
+        if is_anew {
+            self.kept.forgiven = self.kept.last;
+        }
+        if before != Some(number) {
+            self.save();
+        }
+        is_anew
     }
 
     /// Writes down that a try begins. It is not listed before it ends.

@@ -30,7 +30,7 @@ use crate::durable::Root;
 use crate::health::Sights;
 use crate::service::{Claims, Service};
 use crate::status::Board;
-use crate::steps::host_os;
+use crate::steps::{host_os, network};
 use disk::RealStock;
 use ledger::{Ledger, entry};
 use limiter::{Leave, Limit, Limiter, Why};
@@ -60,8 +60,23 @@ const FULL_DISK: Limit = Limit {
     rest: Duration::from_secs(60 * 60),
 };
 
+/// The control plane, whichever of its parts has ended. One that ends at each start is started by each restart of the
+/// kubelet, and then lies again only after some minutes of shorter back-offs: each restart seems to help, and too few come
+/// within ten minutes.
+const ENDED_PART: Limit = Limit {
+    tries: 3,
+    in_all: 3,
+    failures: 3,
+    within: Duration::from_secs(60 * 60),
+    rest: Duration::from_secs(60 * 60),
+};
+
 fn limit_of(object: &str) -> Limit {
-    if object == DISK { FULL_DISK } else { USUAL }
+    match object {
+        DISK => FULL_DISK,
+        CONTROL_PLANE => ENDED_PART,
+        _ => USUAL,
+    }
 }
 
 /// There is no further try for now.
@@ -87,7 +102,9 @@ struct Book {
 impl Repairs {
     /// Those that the state directory has, and their limits: an agent that is restarted does not begin to count anew.
     pub fn open(state_dir: &Path, board: Board) -> Self {
-        Self::of(Ledger::open(state_dir), board)
+        let ledger = Ledger::open(state_dir);
+        board.repairs(ledger.repairs());
+        Self::of(ledger, board)
     }
 
     /// None so far, and kept nowhere.
@@ -97,7 +114,6 @@ impl Repairs {
 
     fn of(ledger: Ledger, board: Board) -> Self {
         let limiters = recall(ledger.counted(), SystemTime::now(), now());
-        board.repairs(ledger.repairs());
         Self(Arc::new(Mutex::new(Book { ledger, limiters, board })))
     }
 
@@ -143,18 +159,30 @@ impl Repairs {
         book.ledger.save();
     }
 
-    /// Number of an object's newest repair; 0 means: none is kept.
-    pub fn newest(&self, object: &str) -> u64 {
-        let book = self.book();
-        let of_it = book.ledger.repairs().iter().rev().find(|repair| repair.object == object);
-        of_it.map_or(0, |repair| repair.number)
+    /// Number of an object's newest repair that is kept.
+    pub fn newest(&self, object: &str) -> Option<u64> {
+        self.book().ledger.newest(object).map(|repair| repair.number)
     }
 
-    /// A person asked for everything anew: what was tried before does not count, and nobody rests any more.
-    pub fn forgive(&self) {
+    /// Whether an object's last repair did not help, and it was not well since.
+    pub fn is_unsettled(&self, object: &str) -> bool {
+        self.book().ledger.is_unsettled(object)
+    }
+
+    /// An object is well, whoever has seen to that.
+    pub fn settle(&self, object: &str) {
+        self.book().ledger.settle(object);
+    }
+
+    /// Notes the number of what a person asked for last. With another one everything is asked for anew: what was tried
+    /// before does not count, and nobody rests any more. Says whether that is so.
+    pub fn asked_for(&self, number: u64) -> bool {
         let mut book = self.book();
-        book.limiters.values_mut().for_each(Limiter::clear);
-        book.ledger.forgive();
+        let is_anew = book.ledger.asked_for(number);
+        if is_anew {
+            book.limiters.values_mut().for_each(Limiter::clear);
+        }
+        is_anew
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -260,6 +288,12 @@ pub fn start(with: Surroundings) {
         let look = move || host_os::kernel_wrongs(desired.borrow().as_ref());
         let kernel = drift::watch_kernel(look, Arc::clone(&with.wake));
         k8sctl_rpc::task::spawn("watch-kernel", kernel);
+        let lacks_address = move || {
+            let desired = with.desired.borrow();
+            desired.as_ref().is_some_and(|desired| network::lacks_address(&desired.node_ip))
+        };
+        let address = drift::watch_address(lacks_address, Arc::clone(&with.wake));
+        k8sctl_rpc::task::spawn("watch-address", address);
     }
     k8sctl_rpc::task::spawn("watch-drift", drift::watch(with.root, with.wake));
 }
@@ -304,13 +338,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_person_who_asks_again_ends_the_rest() {
         let repairs = Repairs::in_memory(Board::default());
+        assert!(!repairs.asked_for(3));
         for _ in 0..USUAL.tries {
             repairs.leave("cni", "broken").expect("a try");
             repairs.ended("cni", "broken", "applied", Ok(()));
         }
+        assert!(!repairs.asked_for(3));
         repairs.leave("cni", "broken").expect_err("a rest");
-        repairs.forgive();
+        assert!(repairs.asked_for(4));
         repairs.leave("cni", "broken").expect("a try");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parts_of_a_control_plane_that_end_in_turn_are_given_up_too() {
+        let repairs = Repairs::in_memory(Board::default());
+        for part in ["etcd", "kube-apiserver", "kube-scheduler"] {
+            repairs.leave(CONTROL_PLANE, part).expect("a try");
+            repairs.ended(CONTROL_PLANE, part, "restarted", Ok(()));
+            tokio::time::advance(Duration::from_secs(5 * 60)).await;
+        }
+        repairs.leave(CONTROL_PLANE, "kube-controller-manager").expect_err("a rest");
     }
 
     #[tokio::test(start_paused = true)]
@@ -326,7 +373,9 @@ mod tests {
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect_err("it rests on");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1);
-        Repairs::open(dir.path(), Board::default()).forgive();
+        for number in [1, 2] {
+            assert_eq!(Repairs::open(dir.path(), Board::default()).asked_for(number), number == 2);
+        }
         let board = Board::default();
         Repairs::open(dir.path(), board.clone()).leave("cni", "broken").expect("a person has ended the rest");
         assert_eq!(outcomes(&board).len(), USUAL.failures + 1, "and nothing is forgotten");

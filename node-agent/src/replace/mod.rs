@@ -182,8 +182,7 @@ impl Replacer {
                     self.tell(wanted, ReplacementState::Fetching, format!("{} bytes", wanted.size));
                     let staged = self.files.places.staged.clone();
                     fetch::fetch(channel.clone(), wanted, &staged).await?;
-                    let version = self.units.try_out(&staged).await.map_err(ReplaceError::TryOut)?;
-                    tracing::info!(version = version.trim(), sha256 = wanted.sha256, "fetched another agent");
+                    tracing::info!(sha256 = wanted.sha256, "fetched another agent");
                 }
                 // Nothing is fetched that nobody wants.
                 (AgentStep::Fetch, None) => return Ok(()),
@@ -194,7 +193,21 @@ impl Replacer {
                     kept.map_err(file("keep a copy of this agent"))?;
                 }
                 (AgentStep::Begin(trial), _) => {
-                    tracing::info!(attempt = trial.attempt, sha256 = trial.new, "another agent is tried");
+                    // Also one that was fetched in an earlier attempt.
+                    let staged = self.files.places.staged.clone();
+                    let version = self.units.try_out(&staged).await.map_err(ReplaceError::TryOut)?;
+                    let asked = self.asked.borrow().wanted.as_ref().map(|(wanted, _)| wanted.attempt.clone());
+                    if asked.as_ref() != Some(&trial.attempt) {
+                        // Something else is asked for by now: the next round sees to that.
+                        return Ok(());
+                    }
+                    let version = version.trim();
+                    tracing::info!(
+                        attempt = trial.attempt,
+                        sha256 = trial.new,
+                        version,
+                        "another agent is tried"
+                    );
                     self.files.write_trial(&trial).map_err(file("write the trial"))?;
                 }
                 (AgentStep::Confirm(word), _) => {

@@ -18,12 +18,14 @@ struct FakeUnits {
     calls: mpsc::UnboundedSender<&'static str>,
     /// Runs at each start of the agent.
     on_restart: Mutex<Box<dyn FnMut() + Send>>,
+    /// A new program does not start.
+    is_broken: bool,
 }
 
 impl FakeUnits {
     fn new(on_restart: impl FnMut() + Send + 'static) -> (Arc<Self>, mpsc::UnboundedReceiver<&'static str>) {
         let (calls, receiver) = mpsc::unbounded_channel();
-        (Arc::new(Self { calls, on_restart: Mutex::new(Box::new(on_restart)) }), receiver)
+        (Arc::new(Self { calls, on_restart: Mutex::new(Box::new(on_restart)), is_broken: false }), receiver)
     }
 
     fn called(&self, call: &'static str) {
@@ -47,6 +49,10 @@ impl Units for FakeUnits {
 
     async fn try_out(&self, _: &Path) -> Result<String, CommandError> {
         self.called("try out");
+        if self.is_broken {
+            let source = std::io::Error::from_raw_os_error(8);
+            return Err(CommandError::Start { argv: "k8s-node-agent.next --version".to_owned(), source });
+        }
         Ok("k8s-node-agent 9.9.9".to_owned())
     }
 }
@@ -97,8 +103,10 @@ impl Machine {
         agent.heard();
         let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
         agent.want(Some(&self.wish(seconds)), &channel);
-        let call = tokio::time::timeout(WAIT, calls.recv()).await.expect("in time");
-        assert_eq!(call, Some("guard"));
+        for expected in ["try out", "guard"] {
+            let call = tokio::time::timeout(WAIT, calls.recv()).await.expect("in time");
+            assert_eq!(call, Some(expected));
+        }
         let disk = self.look();
         assert_eq!(disk.kept.as_ref(), Some(&self.old));
         assert!(disk.trial.is_some_and(|trial| trial.new == self.new && trial.starts == 0));
@@ -121,6 +129,27 @@ async fn until(board: &Board, so: impl Fn(&StatusReport) -> bool) {
 
 fn state(report: &StatusReport) -> Option<ReplacementState> {
     report.replacement.as_ref().map(AgentReplacement::state)
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_start_is_not_tried_however_often_it_is_asked_for() {
+    let (machine, board) = (Machine::new(), Board::default());
+    let (calls, mut called) = mpsc::unbounded_channel();
+    let units = Arc::new(FakeUnits { calls, on_restart: Mutex::new(Box::new(|| {})), is_broken: true });
+    let agent = start_with(machine.places.clone(), units, board.clone(), Some(machine.old.clone()));
+    agent.heard();
+    let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    for attempt in ["first", "second"] {
+        agent.want(Some(&AgentProgram { attempt: attempt.to_owned(), ..machine.wish(60) }), &channel);
+        let has_failed = |report: &StatusReport| {
+            let it = report.replacement.as_ref();
+            it.is_some_and(|it| it.attempt == attempt && it.state() == ReplacementState::Failed)
+        };
+        until(&board, has_failed).await;
+        assert_eq!(called.try_recv(), Ok("try out"));
+        assert!(machine.look().trial.is_none(), "{attempt}");
+    }
+    assert!(called.try_recv().is_err(), "nothing else is done");
 }
 
 #[tokio::test]

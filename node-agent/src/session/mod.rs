@@ -21,8 +21,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
 use crate::bootstrap::identity::Identity;
 use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
@@ -141,6 +141,8 @@ impl Session {
             }
             tracing::warn!(error = %k8sctl_rpc::chain(&error), "no session");
             let pause = backoff.next_pause();
+            let is_answered =
+                matches!(&error, SessionError::Broken(status) if status.code() == Code::FailedPrecondition);
             let rejoin = matches!(error, SessionError::Refused(_)) || identity.is_expired(SystemTime::now());
             // Cancel-safe: nothing is in flight, and bootstrap keeps its state on disk.
             tokio::select! {
@@ -150,7 +152,8 @@ impl Session {
             let work = async {
                 if rejoin {
                     self.bootstrap.join().await
-                } else if backoff.failures().is_multiple_of(DIALS_BEFORE_REJOIN) {
+                } else if backoff.failures().is_multiple_of(DIALS_BEFORE_REJOIN) && !is_answered {
+                    // A host that refuses this agent's version is there, and knows its certificate.
                     self.bootstrap.try_join().await.unwrap_or(identity.clone())
                 } else {
                     identity.clone()

@@ -156,6 +156,10 @@ impl Step for Cni {
                 wrong.push("rules of the packet filter".to_owned());
             }
             let routes = network::observe_routes(desired, plan.network).await?;
+            // They go and come with the address, which is the network's to give: waiting for it is no repair.
+            if wrong.is_empty() && !routes.replace.is_empty() && network::lacks_address(&desired.node_ip) {
+                return Ok(Check::Waits(format!("the node does not have its address {}", desired.node_ip)));
+            }
             if !routes.is_empty() {
                 wrong.push(format!("{} pod routes", routes.changes()));
             }

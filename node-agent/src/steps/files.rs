@@ -47,8 +47,10 @@ pub struct Files {
 enum Link {
     /// It leads to a certificate that is good, or as good as the delivered one.
     Right,
-    /// It leads nowhere, or another certificate was delivered since.
+    /// There is none yet, or another certificate was delivered since.
     Wrong,
+    /// It leads nowhere, or to something that the kubelet cannot read.
+    Torn,
     /// It leads to a certificate that the kubelet cannot use any more, and the delivered one is good.
     Over,
 }
@@ -63,7 +65,11 @@ impl Files {
     fn link(&self, plan: &Plan) -> Link {
         let Some(certificate) = &plan.kubelet_certificate else { return Link::Right };
         let current = self.root.read(CURRENT).ok().flatten().unwrap_or_default();
-        if !is_pair(&current) || !self.root.exists(&certificate.path) {
+        if !is_pair(&current) {
+            let is_there = self.root.path(CURRENT).symlink_metadata().is_ok();
+            return if is_there { Link::Torn } else { Link::Wrong };
+        }
+        if !self.root.exists(&certificate.path) {
             return Link::Wrong;
         }
         let now = SystemTime::now();
@@ -149,7 +155,7 @@ impl Step for Files {
             wrong_files(&self.root, &plan.files)?.iter().map(|file| file.path.clone()).collect();
         match self.link(&plan) {
             Link::Right => {}
-            Link::Wrong => wrong.push(CURRENT.to_owned()),
+            Link::Wrong | Link::Torn => wrong.push(CURRENT.to_owned()),
             Link::Over => wrong.push(format!("{CURRENT}, which is over")),
         }
         if self.root.exists(SHOWS_ANOTHER) {
@@ -164,7 +170,7 @@ impl Step for Files {
         let before = self.link(&plan);
         let delivered = before != Link::Right;
         // Noted before anything is changed, so that a kubelet is restarted though this agent is ended in between.
-        if before == Link::Over || self.is_renewed(&plan)? {
+        if matches!(before, Link::Torn | Link::Over) || self.is_renewed(&plan)? {
             self.root.write(SHOWS_ANOTHER, b"", 0o600).map_err(StepError::write(SHOWS_ANOTHER))?;
         }
         if let Some(certificate) = plan.kubelet_certificate.as_ref().filter(|_| delivered) {
@@ -295,6 +301,28 @@ mod tests {
             assert_eq!(fixture.current(), pair);
             std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
             symlink("rotated.pem", fixture.root.path(CURRENT)).expect("linked");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_is_restarted_for_a_certificate_that_it_cannot_read_but_not_for_its_first() {
+        let fixture = fixture();
+        let (desired, pair) = delivered("first");
+        let noted = || fixture.root.exists(SHOWS_ANOTHER);
+        // The last of its files cannot be written, so that a note stays.
+        let mut blocked = desired.clone();
+        let dir = ManagedFile { path: "/etc/kubernetes".into(), content: Vec::new(), mode: 0o600 };
+        blocked.files.push(dir);
+        fixture.step.apply(&blocked, &fixture.progress).await.expect_err("a directory is in the way");
+        assert!(!noted());
+        fixture.root.write("/var/lib/kubelet/pki/torn.pem", &pair[..60], 0o600).expect("written");
+        for target in ["torn.pem", "nowhere.pem"] {
+            std::fs::remove_file(fixture.root.path(CURRENT)).expect("removed");
+            symlink(target, fixture.root.path(CURRENT)).expect("linked");
+            fixture.step.apply(&blocked, &fixture.progress).await.expect_err("a directory is in the way");
+            assert!(noted(), "{target}");
+            fixture.settle(&desired).await;
+            assert_eq!((noted(), fixture.current()), (false, pair.clone()), "{target}");
         }
     }
 

@@ -147,6 +147,11 @@ async fn wait_for_address(
     .await
 }
 
+/// Whether the node lacks its address, without which the kernel has, and takes, no route to other nodes.
+pub fn lacks_address(node_ip: &str) -> bool {
+    node_ip.parse().is_ok_and(|ip| has_address(ip).is_err())
+}
+
 /// Only what is the machine's own can be bound. Looked at often, so that it starts no program.
 fn has_address(ip: Ipv4Addr) -> io::Result<()> {
     UdpSocket::bind((ip, 0)).map(drop)
@@ -370,6 +375,7 @@ mod tests {
         let late = wait_for_address("192.0.2.1", Duration::ZERO, has_address).await.expect_err("none");
         assert!(late.to_string().contains("has its address not after"), "{late}");
         assert!(matches!(&late, StepError::Waited { last, .. } if last.starts_with("192.0.2.1: ")), "{late}");
+        assert_eq!(["127.0.0.1", "192.0.2.1", ""].map(lacks_address), [false, true, false]);
         let none = wait_for_address("", ADDRESS, has_address).await.expect_err("no address");
         assert!(matches!(none, StepError::Desired(_)), "{none}");
     }

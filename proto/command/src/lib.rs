@@ -14,6 +14,17 @@ use tokio::sync::mpsc;
 
 /// How much of the end of the output is kept as evidence, in bytes.
 const TAIL_LIMIT: usize = 8 * 1024;
+/// Stands for a line that is longer, where nothing came after it.
+const LONG_LINE: &str = "(a line of more than 8 KiB)\n";
+
+/// The last whole lines of a text, of at most so many bytes. In half a line nobody knows a secret by its name any more, so
+/// that it could not be taken out of a support bundle: of a last line that is longer, nothing is left.
+pub fn last_lines(text: &str, limit: usize) -> &str {
+    let Some(surplus) = text.len().checked_sub(limit).filter(|surplus| *surplus > 0) else { return text };
+    // With the byte before the limit: where that is a newline, the line behind it is whole.
+    let from = surplus - 1;
+    text.as_bytes()[from..].iter().position(|&byte| byte == b'\n').map_or("", |at| &text[from + at + 1..])
+}
 
 /// A program to run.
 #[derive(Debug)]
@@ -70,7 +81,7 @@ pub struct Evidence {
     pub argv: Vec<String>,
     /// `None` means: ended by a signal.
     pub exit_status: Option<i32>,
-    /// The last 8 KiB of standard output and standard error, interleaved by line.
+    /// The last 8 KiB of standard output and standard error at most, interleaved by line, in whole lines.
     pub output_tail: String,
 }
 
@@ -224,10 +235,10 @@ impl Record {
         }
     }
 
+    /// Of a last line that is too long there is nothing but that it was there.
     fn tail(&self) -> String {
-        let start = self.all.len().saturating_sub(TAIL_LIMIT);
-        let start = (start..=self.all.len()).find(|&at| self.all.is_char_boundary(at)).unwrap_or(0);
-        self.all[start..].to_owned()
+        let whole = last_lines(&self.all, TAIL_LIMIT);
+        if whole.is_empty() && !self.all.is_empty() { LONG_LINE.to_owned() } else { whole.to_owned() }
     }
 }
 
@@ -245,6 +256,16 @@ mod tests {
 
     fn shell(script: &str, deadline: Duration) -> Program {
         Program::new("sh", deadline).args(["-c", script])
+    }
+
+    #[test]
+    fn the_last_lines_are_whole() {
+        let text = "one\ntwö\nthree";
+        for (limit, last) in [(14, text), (13, "twö\nthree"), (10, "twö\nthree"), (9, "three"), (5, "three")]
+        {
+            assert_eq!(last_lines(text, limit), last, "{limit}");
+        }
+        assert_eq!((last_lines(text, 4), last_lines("", 0), last_lines("a\n", 0)), ("", "", ""));
     }
 
     #[tokio::test]
@@ -267,6 +288,26 @@ mod tests {
         assert!(error.to_string().contains("exit status 3: why"), "{error}");
         let advised = shell("echo error: why; echo see --help; exit 3", LONG).run().await;
         assert!(advised.expect_err("a failure").to_string().ends_with("exit status 3: error: why"));
+    }
+
+    #[test]
+    fn of_long_output_the_last_whole_lines_are_kept() {
+        let tail = |lines: &[&str]| {
+            let mut record = Record::default();
+            lines.iter().for_each(|line| record.push(false, (*line).to_owned()));
+            record.tail()
+        };
+        let half = "x".repeat(TAIL_LIMIT / 2);
+        let secret = format!("password: {half}");
+        assert_eq!(tail(&[&secret]), format!("{secret}\n"));
+        assert_eq!(tail(&[&secret, &half]), format!("{half}\n"), "not the end of the secret");
+        let umlauts = "ä".repeat(TAIL_LIMIT / 4);
+        assert_eq!(tail(&[&umlauts, &half]), format!("{half}\n"));
+        let (fits, too_long) = ("y".repeat(TAIL_LIMIT - 1), "y".repeat(TAIL_LIMIT));
+        assert_eq!(tail(&["before", &fits]), format!("{fits}\n"));
+        assert_eq!(tail(&["before", &too_long]), LONG_LINE);
+        let huge = too_long.repeat(3);
+        assert_eq!(tail(&[&huge, "the end"]), format!("{LONG_LINE}the end\n"));
     }
 
     #[tokio::test]

@@ -121,12 +121,15 @@ pub const UNAUTHENTICATED_LIFETIME: Duration = Duration::from_secs(60);
 pub const STRANGERS: usize = 32;
 /// How long such a connection may live: long enough to be told no.
 pub const STRANGER_LIFETIME: Duration = Duration::from_secs(10);
-/// Connections to a unix socket of which it is being looked up whether their user has a role; further ones wait.
+/// Users of whom it is being looked up whether they have a role, because they have connected to a unix socket; further
+/// ones wait.
 pub const UNDECIDED: usize = 4;
-/// Those that wait for it; further ones are closed, but for users that need no look-up.
+/// Connections that wait for it; further ones are closed, but for users that need no look-up.
 pub const WAITING: usize = 256;
-// One user's burst is not too many.
-const _: () = assert!(CONNECTIONS_PER_USER <= WAITING);
+/// Those of one user.
+pub const WAITING_PER_USER: usize = 32;
+// A user who opens as many as he can leaves most of the places to others.
+const _: () = assert!(4 * WAITING_PER_USER <= WAITING);
 /// Connections of one user with a role to a unix socket; further ones are closed.
 pub const CONNECTIONS_PER_USER: usize = 128;
 // All readers of logs may be one user's, who looks at the status as well.

@@ -3,11 +3,13 @@
 //!
 //! Everybody may connect, so that whoever has a role, by whatever group, can use it and whoever has none is told so.
 //! Strangers have few places and little time, which are theirs alone: they cannot take the socket from the others. Each
-//! user with a role has places of its own, so that none of them can either.
+//! user with a role has places of its own, so that none of them can either; and so has each while it is being looked up
+//! whether there is a role.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,8 +85,9 @@ pub enum UnixError {
 /// Makes the socket, mode 0666, and the directory it is in, mode 0755, unless that exists. A socket that a dead program
 /// left is replaced.
 /// Whom `is_known` does not know has one of the strangers' places; what anybody may call is not decided here. It may block:
-/// it is asked off the runtime's threads, by a few at a time. Who `needs_no_look_up`, root for example, is let in without,
-/// however many others wait for theirs. The stream is for `serve_with_incoming_shutdown`.
+/// it is asked off the runtime's threads, of a few users at a time, and its answer is for all connections of the same user
+/// and group that wait then. Who `needs_no_look_up`, root for example, is let in without, however many others wait for
+/// theirs. The stream is for `serve_with_incoming_shutdown`.
 pub fn listen(
     path: &Path,
     needs_no_look_up: fn(&PeerCredentials) -> bool,
@@ -116,9 +119,17 @@ pub fn listen(
         .map_err(bind_error)?;
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
     let users = Places::new(limits::CONNECTIONS_PER_USER);
-    let deciding = JoinSet::new();
-    let (is_known, waiting) = (Arc::new(is_known), VecDeque::new());
-    Ok(Incoming { listener, pause: None, needs_no_look_up, is_known, deciding, waiting, strangers, users })
+    Ok(Incoming {
+        listener,
+        pause: None,
+        needs_no_look_up,
+        is_known: Arc::new(is_known),
+        look_ups: JoinSet::new(),
+        queue: Queue::new(),
+        decided: VecDeque::new(),
+        strangers,
+        users,
+    })
 }
 
 /// Stream of control connections. It never yields an error.
@@ -128,25 +139,26 @@ pub struct Incoming {
     pause: Option<Pin<Box<Sleep>>>,
     needs_no_look_up: fn(&PeerCredentials) -> bool,
     is_known: Arc<dyn Fn(&PeerCredentials) -> bool + Send + Sync>,
+    /// What is found; `None` where that broke off.
+    look_ups: JoinSet<(PeerCredentials, Option<bool>)>,
     /// Accepted, and not known yet whether their user is.
-    deciding: JoinSet<(UnixStream, PeerCredentials, bool)>,
-    /// Accepted, and not asked yet.
-    waiting: VecDeque<(UnixStream, PeerCredentials)>,
+    queue: Queue<UnixStream>,
+    /// Accepted, and whether their user is known; not let in yet.
+    decided: VecDeque<(PeerCredentials, UnixStream, bool)>,
     strangers: Arc<Semaphore>,
     /// By user.
     users: Places<u32>,
 }
 
 impl Incoming {
-    /// Asks for those who wait, a few at a time.
+    /// Asks for those who wait.
     fn look_up(&mut self) {
-        while self.deciding.len() < limits::UNDECIDED
-            && let Some((stream, peer)) = self.waiting.pop_front()
-        {
+        while let Some(peer) = self.queue.next_look_up() {
             let is_known = Arc::clone(&self.is_known);
-            self.deciding.spawn_blocking(move || {
-                let known = is_known(&peer);
-                (stream, peer, known)
+            self.look_ups.spawn_blocking(move || {
+                // Whoever waits for it must hear of its end, also where that is a panic.
+                let known = catch_unwind(AssertUnwindSafe(|| is_known(&peer)));
+                (peer, known.ok())
             });
         }
     }
@@ -173,16 +185,33 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if let Some((peer, stream, is_known)) = self.decided.pop_front() {
+                if let Some(connection) = self.admit(stream, peer, is_known) {
+                    return Poll::Ready(Some(Ok(connection)));
+                }
+                too_many(&peer);
+                continue;
+            }
             self.look_up();
-            match self.deciding.poll_join_next(context) {
-                Poll::Ready(Some(Ok((stream, peer, is_known)))) => {
-                    if let Some(connection) = self.admit(stream, peer, is_known) {
-                        return Poll::Ready(Some(Ok(connection)));
+            match self.look_ups.poll_join_next(context) {
+                Poll::Ready(Some(Ok((peer, is_known)))) => {
+                    let answered = self.queue.answered(&peer);
+                    match is_known {
+                        Some(is_known) => {
+                            let answered = answered.into_iter();
+                            self.decided.extend(answered.map(|(peer, stream)| (peer, stream, is_known)));
+                        }
+                        // Whoever cannot be looked up is not served.
+                        None => {
+                            tracing::error!(
+                                peer.uid = peer.uid,
+                                "cannot look up who made a control connection"
+                            );
+                        }
                     }
-                    too_many(&peer);
                     continue;
                 }
-                // It panicked. Whoever cannot be looked up is not served.
+                // The runtime ends.
                 Poll::Ready(Some(Err(error))) => {
                     tracing::error!(error = %error, "cannot look up who made a control connection");
                     continue;
@@ -210,9 +239,7 @@ impl Stream for Incoming {
                             return Poll::Ready(Some(Ok(connection)));
                         }
                         too_many(&peer);
-                    } else if self.waiting.len() < limits::WAITING {
-                        self.waiting.push_back((stream, peer));
-                    } else {
+                    } else if !self.queue.push(peer, stream) {
                         too_many(&peer);
                     }
                 }
@@ -220,6 +247,51 @@ impl Stream for Incoming {
                 Err(error) => tracing::warn!(error = %error, "a control connection without credentials"),
             }
         }
+    }
+}
+
+/// Connections of which it is not known yet whether their user is. Those of a user and group wait for one answer, and each
+/// user has few places and is looked up once at a time, so that one for whom that takes long holds up nobody else.
+struct Queue<T> {
+    /// Those that are being looked up, too. Who comes first is looked up first.
+    waiting: VecDeque<(PeerCredentials, T)>,
+    /// Who is being looked up.
+    asked: Vec<PeerCredentials>,
+}
+
+impl<T> Queue<T> {
+    fn new() -> Self {
+        Self { waiting: VecDeque::new(), asked: Vec::new() }
+    }
+
+    /// `false` means: there is no place, of all or of this user's.
+    fn push(&mut self, peer: PeerCredentials, connection: T) -> bool {
+        let of_user = self.waiting.iter().filter(|(other, _)| other.uid == peer.uid).count();
+        let has_place = self.waiting.len() < limits::WAITING && of_user < limits::WAITING_PER_USER;
+        if has_place {
+            self.waiting.push_back((peer, connection));
+        }
+        has_place
+    }
+
+    /// Whom to look up now.
+    fn next_look_up(&mut self) -> Option<PeerCredentials> {
+        if self.asked.len() >= limits::UNDECIDED {
+            return None;
+        }
+        let is_asked = |peer: &PeerCredentials| self.asked.iter().any(|asked| asked.uid == peer.uid);
+        let peer = self.waiting.iter().map(|(peer, _)| *peer).find(|peer| !is_asked(peer))?;
+        self.asked.push(peer);
+        Some(peer)
+    }
+
+    /// A look-up has ended: takes out whom its answer is for.
+    fn answered(&mut self, asked: &PeerCredentials) -> VecDeque<(PeerCredentials, T)> {
+        self.asked.retain(|peer| peer.uid != asked.uid);
+        let is_same = |peer: &PeerCredentials| (peer.uid, peer.gid) == (asked.uid, asked.gid);
+        let (answered, waiting) = self.waiting.drain(..).partition(|(peer, _)| is_same(peer));
+        self.waiting = waiting;
+        answered
     }
 }
 
@@ -267,4 +339,59 @@ pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {
         .connect_with_connector(connector)
         .await
         .map_err(|source| UnixError::Http { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, gid: u32) -> PeerCredentials {
+        PeerCredentials { uid, gid, pid: None }
+    }
+
+    /// Users of the look-ups that begin now.
+    fn begun(queue: &mut Queue<&str>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.next_look_up()).map(|peer| peer.uid).collect()
+    }
+
+    #[test]
+    fn a_user_whose_look_ups_hang_holds_up_nobody_else() {
+        let mut queue = Queue::new();
+        let taken = (0..1000).filter(|_| queue.push(peer(1, 1), "his")).count();
+        assert_eq!(taken, limits::WAITING_PER_USER);
+        assert_eq!(begun(&mut queue), [1], "once for all of them");
+        assert!(queue.push(peer(2, 2), "hers"));
+        assert_eq!(begun(&mut queue), [2]);
+        assert_eq!(queue.answered(&peer(2, 2)), [(peer(2, 2), "hers")]);
+        assert!(!queue.push(peer(1, 1), "his") && begun(&mut queue).is_empty());
+
+        assert_eq!(queue.answered(&peer(1, 1)).len(), limits::WAITING_PER_USER);
+        assert!(queue.push(peer(1, 1), "his"), "the places are free again");
+        assert_eq!(begun(&mut queue), [1]);
+    }
+
+    #[test]
+    fn an_answer_is_for_all_of_the_same_user_and_group() {
+        let mut queue = Queue::new();
+        for (gid, connection) in [(1, "first"), (7, "of another group"), (1, "second")] {
+            assert!(queue.push(peer(1, gid), connection));
+        }
+        assert_eq!(begun(&mut queue), [1]);
+        let answered: Vec<_> = queue.answered(&peer(1, 1)).into_iter().map(|(_, it)| it).collect();
+        assert_eq!(answered, ["first", "second"]);
+        assert_eq!(begun(&mut queue), [1]);
+        assert_eq!(queue.answered(&peer(1, 7)), [(peer(1, 7), "of another group")]);
+        assert!(begun(&mut queue).is_empty());
+    }
+
+    #[test]
+    fn so_many_users_are_looked_up_at_a_time_and_so_many_connections_wait() {
+        let mut queue = Queue::new();
+        let taken = (0..1000).filter(|&uid| queue.push(peer(uid, 1), "")).count();
+        assert_eq!(taken, limits::WAITING);
+        let first: Vec<u32> = (0..).take(limits::UNDECIDED).collect();
+        assert_eq!(begun(&mut queue), first);
+        assert_eq!(queue.answered(&peer(1, 1)).len(), 1);
+        assert_eq!(begun(&mut queue), [limits::UNDECIDED as u32], "who came next");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
@@ -103,31 +103,75 @@ async fn a_strangers_time_ends() {
     tokio::time::timeout(limit, ended).await.expect("closed in time").expect("its end is read");
 }
 
+/// That others are not held up by a user whom it takes long for is seen beside the listener: here there is one user.
 #[tokio::test]
-async fn a_slow_user_database_holds_up_nobody_but_whom_it_is_asked_for() {
+async fn all_connections_of_a_user_wait_for_one_answer() {
+    static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
+    static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("api.sock");
     let (answer, answered) = mpsc::channel::<()>();
-    let slow = Mutex::new(Some(answered));
-    let mut incoming = listen(
-        &path,
-        |_| false,
-        move |_| {
-            let first = slow.lock().expect("nobody panics").take();
-            // Until the test says so, or has ended.
-            first.is_none_or(|answered| answered.recv().is_ok())
-        },
-    )
+    let answered = Mutex::new(answered);
+    let needs_none: fn(&PeerCredentials) -> bool = |_| {
+        ACCEPTED.fetch_add(1, Ordering::SeqCst);
+        false
+    };
+    let mut incoming = listen(&path, needs_none, move |_| {
+        LOOKED_UP.fetch_add(1, Ordering::SeqCst);
+        // Until the test says so, or has ended.
+        answered.lock().is_ok_and(|answered| answered.recv().is_ok())
+    })
     .expect("listens");
     let connect = async || tokio::net::UnixStream::connect(&path).await.expect("connects");
     let _clients = (connect().await, connect().await);
-    let mut next = async || {
-        let next = tokio::time::timeout(Duration::from_secs(60), incoming.next()).await.expect("in time");
-        next.expect("the stream does not end").expect("a connection")
+    let wait = async {
+        let both_wait = async {
+            while ACCEPTED.load(Ordering::SeqCst) < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            connection = incoming.next() => panic!("nothing is known of its user: {connection:?}"),
+            () = both_wait => {}
+        }
+        answer.send(()).expect("it is looked up");
+        for _ in 0..2 {
+            let connection = incoming.next().await.expect("the stream does not end").expect("a connection");
+            assert!(matches!(connection.held(), Held::User(_)));
+        }
     };
-    let _second = next().await;
-    answer.send(()).expect("the first waits");
-    next().await;
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("in time");
+    assert_eq!(LOOKED_UP.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn who_cannot_be_looked_up_is_closed_and_may_come_again() {
+    static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("api.sock");
+    let mut incoming = listen(
+        &path,
+        |_| false,
+        |_| {
+            assert!(HAS_FAILED.swap(true, Ordering::SeqCst), "the first look-up is to fail");
+            true
+        },
+    )
+    .expect("listens");
+    let wait = async {
+        let mut first = tokio::net::UnixStream::connect(&path).await.expect("connects");
+        let mut rest = Vec::new();
+        tokio::select! {
+            connection = incoming.next() => panic!("it is let in: {connection:?}"),
+            read = tokio::io::AsyncReadExt::read_to_end(&mut first, &mut rest) => {
+                read.expect("its end is read");
+            }
+        }
+        let _second = tokio::net::UnixStream::connect(&path).await.expect("connects");
+        let connection = incoming.next().await.expect("the stream does not end").expect("a connection");
+        assert!(matches!(connection.held(), Held::User(_)));
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("in time");
 }
 
 #[tokio::test]

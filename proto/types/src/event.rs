@@ -35,7 +35,7 @@ macro_rules! event_types {
 event_types! {
     /// an `up` or `down` has reached its end
     OperationSucceeded,
-    /// an `up` or `down` ended badly
+    /// an `up` or `down` ended badly, or gave way to another one, which is no warning
     OperationFailed,
     /// all that was ours of a cluster is gone
     ClusterRemoved,

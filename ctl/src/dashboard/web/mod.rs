@@ -50,7 +50,7 @@ pub async fn run(
     sources: impl Future<Output = ()>,
 ) -> Result<Exit, Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    // That its terminal goes away ends it as it is, unless `nohup` says otherwise.
     let (listener, port) = listen(port.unwrap_or(0)).await?;
     let token = token()?;
     let url = format!("http://{ADDRESS}:{port}/{token}/");
@@ -62,7 +62,6 @@ pub async fn run(
         () = sources => Ok(Exit::Ok),
         _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
         _ = terminate.recv() => Ok(Exit::Interrupted),
-        _ = hangup.recv() => Ok(Exit::Interrupted),
     }
 }
 

@@ -54,7 +54,7 @@
     const silent = Math.round((Date.now() - heard) / 1000);
     const alone = silent * 1000 >= SILENT_MS;
     const why = alone
-      ? `k8sctl dashboard has ended, or cannot be reached: this is how it was ${silent} s ago`
+      ? `k8sctl dashboard has ended, refuses this page, or cannot be reached: this is how it was ${silent} s ago`
       : picture && picture.old;
     byId("old").hidden = !why;
     byId("old").textContent = why ? `OLD: ${why}` : "";
@@ -121,7 +121,7 @@
   };
 
   let last = "";
-  const listen = () => {
+  const listen = (anew) => {
     const live = new EventSource("live");
     const hear = (use) => (event) => {
       heard = Date.now();
@@ -137,14 +137,16 @@
     live.addEventListener("error", () => {
       // The browser tries again by itself, unless it was refused.
       if (live.readyState !== EventSource.CLOSED) return;
-      setTimeout(() => {
-        byId("logs").replaceChildren();
-        last = "";
-        listen();
-      }, RETRY_MS);
+      setTimeout(() => listen(true), RETRY_MS);
     });
+    live.addEventListener("open", () => {
+      if (!anew) return;
+      // The server sends all that it keeps. Until then what was seen last stays.
+      byId("logs").replaceChildren();
+      last = "";
+    }, { once: true });
   };
 
   setInterval(showOld, 1000);
-  listen();
+  listen(false);
 })();

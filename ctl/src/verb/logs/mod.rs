@@ -31,7 +31,15 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
     };
     memory::keep();
     let lines = Lines::new(args.nodes.len() != 1, args.timestamps, &context.out);
-    let mut reader = Reader { context, request, positions: BTreeMap::new(), lines, is_away: false };
+    let mut reader = Reader {
+        context,
+        request,
+        positions: BTreeMap::new(),
+        began: jiff::Timestamp::now(),
+        was_told: false,
+        lines,
+        is_away: false,
+    };
     let reading = reader.read(&agent, args.follow);
     if args.follow { context.out.while_read(reading).await } else { reading.await }
 }
@@ -78,6 +86,9 @@ struct Reader<'a> {
     request: StreamLogsRequest,
     /// Behind what was printed, by node.
     positions: BTreeMap<String, String>,
+    began: jiff::Timestamp,
+    /// The host agent has said something, be it only that a node is away.
+    was_told: bool,
     lines: Lines,
     is_away: bool,
 }
@@ -105,6 +116,9 @@ impl Reader<'_> {
             cursor: cursor.clone(),
         };
         self.request.positions = self.positions.iter().map(position).collect();
+        if self.was_told {
+            self.read_all_since_it_began();
+        }
         let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
             Ok(response) => response.into_inner(),
             Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
@@ -121,8 +135,24 @@ impl Reader<'_> {
         }
     }
 
+    /// Of a node that was away all the time there is no position, and its last lines by now may be fewer than it has
+    /// written since following began. Nodes with a position begin there.
+    fn read_all_since_it_began(&mut self) {
+        let began = stamp(self.began);
+        let Some(selector) = self.request.selector.as_mut().filter(|selector| selector.follow) else {
+            return;
+        };
+        let is_later =
+            |until: &prost_types::Timestamp| (until.seconds, until.nanos) > (began.seconds, began.nanos);
+        if selector.until.as_ref().is_none_or(is_later) && selector.tail.take().is_some() {
+            // A first moment that was asked for is before it.
+            selector.since = Some(began);
+        }
+    }
+
     async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
+        self.was_told = true;
         let mut notices = String::new();
         for notice in &response.notices {
             let node = context.err.paint(styles::WARN, visible(&notice.node_name));

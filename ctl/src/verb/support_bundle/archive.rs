@@ -1,5 +1,5 @@
 //! The file itself: a tar archive, compressed, for its owner only. Every part is without secrets and within bounds, and
-//! the manifest, which comes last, names every part that was asked for.
+//! the manifest, which comes last, names every part that was asked for, or says how many there are beyond the bounds.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ use crate::view::{PartView, SupportBundleView};
 pub(super) const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Most of all parts together.
 const TOTAL_BYTES: usize = 128 * 1024 * 1024;
-/// Most parts.
+/// Most parts, those included of which there is only the name.
 const PARTS: usize = 2000;
 /// Of zstd.
 const LEVEL: i32 = 3;
@@ -55,6 +55,8 @@ pub(super) struct Archive {
     most: usize,
     left: usize,
     parts: Vec<PartView>,
+    /// Parts for which there was no room.
+    left_out: usize,
 }
 
 impl Archive {
@@ -74,20 +76,21 @@ impl Archive {
         let file = temporary.as_file().try_clone().map_err(unusable)?;
         let tar = tar::Builder::new(Packer::new(file, &path).map_err(unusable)?);
         let (most, left) = (PART_BYTES, TOTAL_BYTES);
-        Ok(Self { tar, temporary, root, created, most, left, parts: Vec::new(), path })
+        Ok(Self { tar, temporary, root, created, most, left, parts: Vec::new(), left_out: 0, path })
     }
 
     /// Adds a part, or that it could not be had.
     pub(super) fn add(&mut self, part: Part) -> Result<(), Failure> {
+        if self.parts.len() >= PARTS {
+            self.left_out += 1;
+            return Ok(());
+        }
         let mut view = PartView {
             path: safe(&part.path),
             size_bytes: None,
             cut: false,
             error: part.failure.as_ref().map(|failure| (&redacted(failure)).into()),
         };
-        if self.parts.len() >= PARTS {
-            return Ok(());
-        }
         while self.parts.iter().any(|known| known.path == view.path) {
             view.path.push('_');
         }
@@ -104,6 +107,9 @@ impl Archive {
 
     /// Writes the manifest and gives the archive its place.
     pub(super) fn finish(mut self) -> Result<SupportBundleView, Failure> {
+        if self.left_out > 0 {
+            self.parts.push(left_out(self.left_out));
+        }
         let mut view = SupportBundleView {
             path: None,
             created: self.created.to_string(),
@@ -181,6 +187,17 @@ fn failed(path: &Path, reason: &str) -> Failure {
     )
 }
 
+/// Stands for all parts for which there was no room: there may be any number of them.
+fn left_out(count: usize) -> PartView {
+    let failure = Failure::new(
+        "HOST-SUPPORT-PART",
+        format!("{count} further parts"),
+        format!("a support bundle has {PARTS} parts at most"),
+        "name the cluster that it is about: `k8sctl support-bundle NAME`",
+    );
+    PartView { path: "left-out".to_owned(), size_bytes: None, cut: false, error: Some((&failure).into()) }
+}
+
 /// What a failure says may hold what a program printed.
 fn redacted(failure: &Failure) -> Failure {
     let clean = |text: &str| redact(text).into_owned();
@@ -194,7 +211,7 @@ fn redacted(failure: &Failure) -> Failure {
 }
 
 /// The last bytes, from the begin of a line on where it has lines.
-pub(super) fn end_of(text: &str, limit: usize) -> &str {
+fn end_of(text: &str, limit: usize) -> &str {
     if text.len() <= limit {
         return text;
     }
@@ -301,6 +318,23 @@ mod tests {
         let view = archive.finish().expect("finished");
         let sizes: Vec<_> = view.parts.iter().map(|part| (part.size_bytes, part.cut)).collect();
         assert_eq!(sizes, [(Some(400), false), (Some(400), false), (Some(198), true), (Some(0), true)]);
+    }
+
+    #[test]
+    fn parts_for_which_there_is_no_room_are_counted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("bundle.tar.zst");
+        let mut archive = Archive::begin(Some(&path)).expect("begun");
+        for number in 0..PARTS + 3 {
+            archive.add(Part::new(format!("{number}"), Ok(String::new()))).expect("added");
+        }
+        let view = archive.finish().expect("finished");
+        assert_eq!(view.parts.len(), PARTS + 1);
+        let last = view.parts.last().expect("it has parts");
+        let error = last.error.as_ref().expect("it is not there");
+        assert_eq!((last.path.as_str(), last.size_bytes), ("left-out", None));
+        assert_eq!((error.id.as_str(), error.object.as_str()), ("HOST-SUPPORT-PART", "3 further parts"));
+        assert!(read(&path)["manifest.json"].contains("3 further parts"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use k8sctl_command::last_lines;
 use k8sctl_proto::control::v1::{
     CollectSupportRequest, DoctorRequest, GetVersionRequest, ListClustersRequest, StreamEventsRequest,
     StreamLogsRequest,
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use super::archive::{PART_BYTES, Part, end_of};
+use super::archive::{PART_BYTES, Part};
 use crate::agent::Agent;
 use crate::ended::Ended;
 use crate::view::{CheckView, ClusterView, EventView, LogView, ProgramView};
@@ -28,7 +29,7 @@ const NODE: Duration = Duration::from_secs(30);
 /// Longest that the host agent may gather.
 const GATHER: Duration = Duration::from_secs(100);
 /// Nodes whose logs are read at a time; each takes two of the places that a host agent has for readers.
-const NODES_AT_ONCE: usize = 8;
+pub(super) const NODES_AT_ONCE: usize = 8;
 /// Events of all clusters, the last ones.
 const EVENTS: u64 = 5000;
 
@@ -142,7 +143,8 @@ fn partly(
     Part { path, content, failure }
 }
 
-/// Logs of all nodes of a cluster: of each what its agent says, and what the rest says.
+/// Logs of these nodes of a cluster, all at once: of each what its agent says, and what the rest says. More than
+/// [`NODES_AT_ONCE`] would be too many for the host agent, and for memory.
 pub(super) async fn logs(
     agent: &Agent,
     cluster: &str,
@@ -150,42 +152,39 @@ pub(super) async fn logs(
     lines: u64,
     end: Instant,
 ) -> Vec<Part> {
-    let mut parts = Vec::new();
-    for nodes in nodes.chunks(NODES_AT_ONCE) {
-        let mut readers = JoinSet::new();
-        for node in nodes {
-            for (name, sources) in [
-                ("agent", &[LogSource::Agent][..]),
-                (
-                    "services",
-                    &[
-                        LogSource::Kubelet,
-                        LogSource::Containerd,
-                        LogSource::Kernel,
-                        LogSource::Etcd,
-                        LogSource::Apiserver,
-                        LogSource::ControllerManager,
-                        LogSource::Scheduler,
-                    ][..],
-                ),
-            ] {
-                let path = format!("clusters/{cluster}/nodes/{node}/{name}.log");
-                let selector = LogSelector {
-                    sources: sources.iter().map(|source| (*source).into()).collect(),
-                    tail: Some(lines),
-                    ..LogSelector::default()
-                };
-                let request = StreamLogsRequest {
-                    cluster_name: cluster.to_owned(),
-                    node_names: vec![node.clone()],
-                    selector: Some(selector),
-                    positions: Vec::new(),
-                };
-                readers.spawn(log(agent.clone(), path, request, end.min(Instant::now() + NODE)));
-            }
+    let mut readers = JoinSet::new();
+    for node in nodes {
+        for (name, sources) in [
+            ("agent", &[LogSource::Agent][..]),
+            (
+                "services",
+                &[
+                    LogSource::Kubelet,
+                    LogSource::Containerd,
+                    LogSource::Kernel,
+                    LogSource::Etcd,
+                    LogSource::Apiserver,
+                    LogSource::ControllerManager,
+                    LogSource::Scheduler,
+                ][..],
+            ),
+        ] {
+            let path = format!("clusters/{cluster}/nodes/{node}/{name}.log");
+            let selector = LogSelector {
+                sources: sources.iter().map(|source| (*source).into()).collect(),
+                tail: Some(lines),
+                ..LogSelector::default()
+            };
+            let request = StreamLogsRequest {
+                cluster_name: cluster.to_owned(),
+                node_names: vec![node.clone()],
+                selector: Some(selector),
+                positions: Vec::new(),
+            };
+            readers.spawn(log(agent.clone(), path, request, end.min(Instant::now() + NODE)));
         }
-        parts.extend(readers.join_all().await);
     }
+    let mut parts = readers.join_all().await;
     // They ended in any order.
     parts.sort_by(|one, other| one.path.cmp(&other.path));
     parts
@@ -205,7 +204,7 @@ async fn log(agent: Agent, path: String, request: StreamLogsRequest, end: Instan
             }
             if text.len() > 4 * PART_BYTES {
                 // More than is kept, so that what is looked at for secrets is more than what is left of it.
-                text = end_of(&text, 2 * PART_BYTES).to_owned();
+                text = last_lines(&text, 2 * PART_BYTES).to_owned();
             }
         }
         Ok::<(), Status>(())

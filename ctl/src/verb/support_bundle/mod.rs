@@ -8,6 +8,7 @@ mod archive;
 mod asked;
 mod local;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::{self, Settings};
@@ -22,7 +23,13 @@ use archive::{Archive, Part};
 pub(super) async fn run(context: &Context, args: SupportBundleArgs) -> Result<Exit, Ended> {
     let end = Instant::now() + args.deadline;
     let mut archive = Archive::begin(args.file.as_deref())?;
-    gather(context, &args, end, &mut archive).await?;
+    // Cancel-safe: whoever is interrupted drops the archive, and its unfinished file with it.
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        gathered = gather(context, &args, end, &mut archive) => gathered?,
+        _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        _ = terminate.recv() => return Ok(Exit::Interrupted),
+    }
     let bundle = archive.finish()?;
     if context.format.is_structured() {
         output::document(context, &bundle)?;
@@ -100,8 +107,11 @@ async fn from_agent(
         let (status, nodes) = asked::status(agent, &cluster, end).await;
         archive.add(status)?;
         say(&format!("reading the logs of {} node(s) of {}", nodes.len(), visible(&cluster)))?;
-        for part in asked::logs(agent, &cluster, &nodes, args.lines, end).await {
-            archive.add(part)?;
+        // Written before the next ones are read: those of a large cluster are gigabytes.
+        for nodes in nodes.chunks(asked::NODES_AT_ONCE) {
+            for part in asked::logs(agent, &cluster, nodes, args.lines, end).await {
+                archive.add(part)?;
+            }
         }
     }
     Ok(has_log)

@@ -59,6 +59,8 @@ fn a_node_is_done_when_the_new_agent_has_a_session_and_not_before() {
     ] {
         assert!(matches!(judge(&going, &program), Standing::Going(_)), "{going:?}");
     }
+    let earlier = view(true, "new", report("another", ReplacementState::Replaced, ""));
+    assert_eq!(judge(&earlier, &program), Standing::Done, "its wish is fulfilled");
     let back = judge(&view(true, OLD, report("one", ReplacementState::RolledBack, "no session")), &program);
     assert!(matches!(back, Standing::Failed { id: "NODE-AGENT-ROLLED-BACK", .. }), "{back:?}");
     let stuck = judge(&view(true, "new", report("one", ReplacementState::RolledBack, "no copy")), &program);

@@ -131,6 +131,22 @@ fn a_worker_joins_when_what_it_reads_is_there() {
 }
 
 #[test]
+fn a_worker_that_was_let_join_is_not_held_back_while_it_waits() {
+    let cluster = cluster();
+    let mut observed = running(&cluster);
+    let worker = &cluster.nodes[1];
+    let mut target = |state: StepState| {
+        let step = StepStatus { name: "kubeadm".to_owned(), state: state.into(), ..StepStatus::default() };
+        report_of(&mut observed, &worker.id).steps = vec![step];
+        node_target(&cluster, worker, &observed)
+    };
+    assert_eq!(target(StepState::Pending), Target::Prepared);
+    for state in [StepState::Running, StepState::Failed, StepState::Done] {
+        assert_eq!(target(state), Target::Member, "{state:?}");
+    }
+}
+
+#[test]
 fn a_deadline_shows_what_the_open_step_said_last() {
     let cluster = cluster();
     let mut observed = running(&cluster);

@@ -153,7 +153,8 @@ impl ClusterTask {
         observed: &ObservedHost,
     ) -> Result<Planned, Trouble> {
         let agents = self.observed(cluster);
-        let powered = |node: &NodeRecord| shall_run(cluster, node, observed, &agents);
+        // Whatever has ended since the last `up` is started at once, also where nothing is heard of the control plane.
+        let powered = |node: &NodeRecord| up.is_none() || has_its_turn(cluster, node, observed, &agents);
         let names = self.shared.records.cluster_names().await?;
         let (config, image) = (&self.shared.config, image.clone());
         let desired = desired_host(config, cluster, image, observed.accelerator, names, powered);
@@ -170,9 +171,8 @@ impl ClusterTask {
             }
         };
         let now = Instant::now();
-        let stands = |name: &str| observed.domain(name).is_some_and(|it| it.state == DomainState::IoError);
-        changes
-            .retain(|change| started(&change.op).is_none_or(|name| self.starts.may(name, stands(name), now)));
+        let may = |name: &str| self.starts.may(name, stands(observed, name), now);
+        changes.retain(|change| started(&change.op).is_none_or(may));
         Ok(Planned { changes, adoption, refused })
     }
 
@@ -270,6 +270,11 @@ impl ClusterTask {
     }
 }
 
+/// Whether an I/O error has stopped a VM.
+pub(super) fn stands(host: &ObservedHost, name: &str) -> bool {
+    host.domain(name).is_some_and(|it| it.state == DomainState::IoError)
+}
+
 /// The VM that an effect starts.
 pub(super) fn started(op: &HostOp) -> Option<&str> {
     match op {
@@ -278,9 +283,9 @@ pub(super) fn started(op: &HostOp) -> Option<&str> {
     }
 }
 
-/// Whether a VM shall run by now. The control plane comes first; the others wait while it needs the host's
+/// Whether a VM shall run by now, in an `up`. The control plane comes first; the others wait while it needs the host's
 /// processors for itself, unless the host has enough for all. One that is not off is not turned off for that.
-fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
+fn has_its_turn(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, agents: &Observed) -> bool {
     let is_on = host.domain(&node.name).is_some_and(|domain| domain.state != DomainState::Off);
     let wanted: u32 = cluster.nodes.iter().map(|node| node.spec.vcpus).sum();
     is_on
@@ -293,7 +298,7 @@ fn shall_run(cluster: &ClusterRecord, node: &NodeRecord, host: &ObservedHost, ag
 mod tests {
     use host_hypervisor::Hypervisor as _;
     use host_hypervisor::fake::Fault;
-    use k8sctl_proto::node::v1::{Hello, StatusReport};
+    use k8sctl_proto::node::v1::{Hello, StatusReport, StepState, StepStatus};
 
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
@@ -359,6 +364,47 @@ mod tests {
             assert_eq!(state("worker"), Some(DomainState::Off));
             assert!(host.effects.keys().all(|effect| !effect.starts_with("delete")), "{:?}", host.effects);
         }
+    }
+
+    /// Then the host agent is started anew, and hears nothing of the control plane's agent.
+    #[tokio::test]
+    async fn workers_wait_for_the_control_planes_boot_in_an_up_alone() {
+        let agent = FakeHostAgent::new().await;
+        // Fewer processors than the VMs want.
+        agent.hypervisor.host().observed.host_cpus = 1;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let operation = agent.begin(agent.generation(SPEC).await).await;
+        let (cluster, mut task) = (agent.cluster("home").await, agent.task("home"));
+        let states = || {
+            let host = agent.hypervisor.host();
+            ["control", "worker"].map(|name| host.observed.domain(name).map(|it| it.state))
+        };
+        let (on, off) = (Some(DomainState::Running), Some(DomainState::Off));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        assert_eq!(states(), [on, off]);
+        let registry = &agent.shared.registry;
+        let session = registry.open_session(&cluster.nodes[0].id, Hello::default());
+        let step = StepStatus {
+            name: "kubeadm".to_owned(),
+            state: StepState::Running.into(),
+            ..StepStatus::default()
+        };
+        assert!(session.report(StatusReport { steps: vec![step], ..StatusReport::default() }));
+        assert!(matches!(task.converge_host(&cluster, &image, Some(&operation)).await, Ok(true)));
+        assert_eq!(states(), [on, on]);
+        agent.shared.records.finish_operation(&operation.id, None).await.expect("writes");
+
+        drop(session);
+        registry.remove(&cluster.nodes[0].id);
+        let mut task = agent.task("home");
+        for domain in &mut agent.hypervisor.host().observed.domains {
+            if domain.name == "worker" {
+                (domain.state, domain.run) = (DomainState::Off, None);
+            }
+        }
+        agent.hypervisor.notify();
+        assert!(matches!(task.converge_host(&cluster, &image, None).await, Ok(true)));
+        assert_eq!(states(), [on, on]);
     }
 
     /// One that somebody else began, and one of which it was refused at first, too.

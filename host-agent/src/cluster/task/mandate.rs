@@ -7,7 +7,7 @@ use host_hypervisor::change::{Action, HostChange, HostOp, Kind};
 use host_hypervisor::desired::volume_name;
 use k8sctl_types::failure::Failure;
 
-use super::host::started;
+use super::host::{stands, started};
 use super::trouble::{Trouble, past_deadline};
 use super::{ClusterTask, is_one};
 use crate::cluster::execute::execute_change;
@@ -145,10 +145,11 @@ impl ClusterTask {
                 return Ok(Carried::GivenWay);
             }
             self.refuse_overdue(cluster, operation, &changes[done..]).await?;
-            if let Some(name) = started(&change.op) {
-                self.starts.note(name, Instant::now());
-            }
-            let done = execute_change(&self.shared, operation, &cluster.name, change).await;
+            let is_news = started(&change.op).is_none_or(|name| {
+                let host = self.host.as_ref().map(|(_, _, host)| host);
+                self.starts.note(name, host.is_some_and(|host| stands(host, name)), Instant::now())
+            });
+            let done = execute_change(&self.shared, operation, &cluster.name, change, is_news).await;
             // Also one that failed may have had its effect.
             self.doings.note(cluster, operation, change);
             done?;

@@ -5,6 +5,7 @@
 
 mod host;
 mod mandate;
+mod pace;
 mod plugins;
 mod removal;
 mod report;
@@ -34,8 +35,11 @@ use crate::kubernetes::{Kubernetes, KubernetesView};
 use crate::nodes::channel::{OfferTemplate, PortPath, serve_port};
 use crate::nodes::listener::NodeListener;
 use crate::nodes::wanted::{Neighbours, Wanted};
-use crate::records::{ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord};
+use crate::records::{
+    ClusterRecord, ClusterState, NodeRecord, NodeState, OperationKind, OperationRecord, RecordError,
+};
 use mandate::Doings;
+use pace::Pace;
 use plugins::{Keeper, Restart};
 use removal::Drain;
 use starts::Starts;
@@ -128,6 +132,9 @@ pub struct ClusterTask {
     last_trouble: Option<Failure>,
     /// When to look again at the latest, because a deadline passes then.
     next_deadline: Option<jiff::Timestamp>,
+    pace: Pace,
+    /// When it was seen last that the host had stood still.
+    woke: Option<jiff::Timestamp>,
 }
 
 impl ClusterTask {
@@ -166,6 +173,8 @@ impl ClusterTask {
             troubled_since: None,
             last_trouble: None,
             next_deadline: None,
+            pace: Pace::new(),
+            woke: None,
         }
     }
 
@@ -209,7 +218,8 @@ impl ClusterTask {
         let Some((cluster, operation)) = self.shared.records.at_work(&self.name).await? else {
             return Ok(false);
         };
-        let operation = self.unless_it_failed(operation);
+        let mut operation = self.unless_it_failed(operation);
+        self.take_standstill(&mut operation).await?;
         let is_other = operation.as_ref().map(|it| &it.id) != self.operation.as_ref().map(|it| &it.id);
         if is_other {
             self.tell_of_the_end_before(operation.as_ref()).await;
@@ -252,6 +262,21 @@ impl ClusterTask {
             self.judge(&record, &observed, &operation).await?;
         }
         Ok(true)
+    }
+
+    /// While the host stands still, nobody is late: an operation has that much longer, and VMs are silent only from then on.
+    async fn take_standstill(&mut self, operation: &mut Option<OperationRecord>) -> Result<(), RecordError> {
+        let now = jiff::Timestamp::now();
+        let Some(lost) = self.pace.stood_still(now, Instant::now()) else { return Ok(()) };
+        tracing::info!(cluster.name = %self.name, lost = ?lost, "the host stood still");
+        self.woke = Some(now);
+        let Some(running) = operation else { return Ok(()) };
+        let until = running.deadline.checked_add(lost).unwrap_or(running.deadline);
+        if let Some(extended) = self.shared.records.extend_deadline(&running.id, until).await? {
+            self.shared.publish_record(&extended, Vec::new());
+            *operation = Some(extended);
+        }
+        Ok(())
     }
 
     fn image(&self, cluster: &ClusterRecord) -> Result<Image, Failure> {

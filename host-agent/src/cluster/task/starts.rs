@@ -22,6 +22,8 @@ pub(super) struct Starts(BTreeMap<String, Row>);
 struct Row {
     last: Instant,
     count: u32,
+    /// The last start was to let it go on.
+    stood: bool,
 }
 
 impl Row {
@@ -40,13 +42,15 @@ impl Starts {
         self.0.get(name).is_none_or(|row| now.duration_since(row.last) >= row.pause().min(longest))
     }
 
-    /// It is started now.
-    pub(super) fn note(&mut self, name: &str, now: Instant) {
-        let row = self.0.entry(name.to_owned()).or_insert(Row { last: now, count: 0 });
+    /// It is started now. Says whether that is worth telling: of one that stands again and again, only the first time is.
+    pub(super) fn note(&mut self, name: &str, stands: bool, now: Instant) -> bool {
+        let row = self.0.entry(name.to_owned()).or_insert(Row { last: now, count: 0, stood: false });
         if now.duration_since(row.last) >= GOOD_RUN {
-            row.count = 0;
+            (row.count, row.stood) = (0, false);
         }
-        *row = Row { last: now, count: row.count + 1 };
+        let is_news = !(stands && row.stood);
+        *row = Row { last: now, count: row.count + 1, stood: stands };
+        is_news
     }
 
     /// How often in a row it was started.
@@ -75,7 +79,7 @@ mod tests {
                 waited += 1;
             }
             pauses.push(waited);
-            starts.note("vm", now);
+            assert!(starts.note("vm", false, now));
         }
         assert_eq!(pauses, [0, 0, 5, 10, 20, 40, 80, 160, 300, 300]);
         assert!(starts.may("another", false, now));
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn one_that_waits_for_room_goes_on_soon_however_long_it_has_waited() {
         let (mut starts, now) = (Starts::default(), Instant::now());
-        (0..20).for_each(|_| starts.note("vm", now));
+        let told = (0..20).filter(|_| starts.note("vm", true, now)).count();
+        assert_eq!(told, 1);
         assert!(!starts.may("vm", true, now + Duration::from_secs(14)));
         assert!(starts.may("vm", true, now + Duration::from_secs(15)));
         assert!(!starts.may("vm", false, now + Duration::from_secs(15)));
@@ -93,9 +98,12 @@ mod tests {
     #[test]
     fn a_good_run_ends_the_row() {
         let (mut starts, now) = (Starts::default(), Instant::now());
-        (0..5).for_each(|_| starts.note("vm", now));
+        let told = (0..5).filter(|_| starts.note("vm", false, now)).count();
+        assert_eq!(told, 5);
         assert!(!starts.may("vm", false, now));
-        starts.note("vm", now + GOOD_RUN);
+        assert!(starts.note("vm", true, now + GOOD_RUN));
+        assert!(!starts.note("vm", true, now + GOOD_RUN));
+        assert!(starts.note("vm", true, now + 2 * GOOD_RUN));
         assert_eq!(starts.in_a_row("vm"), 1);
         starts.forget("vm");
         assert_eq!(starts.in_a_row("vm"), 0);

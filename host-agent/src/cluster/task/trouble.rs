@@ -81,7 +81,8 @@ impl ClusterTask {
     ) -> Result<(), Trouble> {
         let now = jiff::Timestamp::now();
         let limit = self.shared.config.silence_deadline;
-        let silence = progress::Silence { since: operation.started, limit };
+        let since = self.woke.map_or(operation.started, |woke| woke.max(operation.started));
+        let silence = progress::Silence { since, limit };
         if progress::missing(cluster, observed).is_none() {
             let (object, kind) = (format!("cluster {}", cluster.name), EventType::OperationSucceeded);
             self.end_event(&operation.id, &object, kind, "all is as the file says", false).await;

@@ -264,6 +264,11 @@ impl<'a> Flow<'a> {
     /// The journal has lost the entry of this moment, behind which reading should begin. A VM without power loses its
     /// last ones, and gives their numbers to the next ones: only by their time are these younger.
     fn begin_later(&mut self, moment: Micros) -> Result<(), LogError> {
+        if self.filter.until.is_some_and(|until| moment > until) {
+            // It is not lost: journalctl passes none behind the last moment, and none behind this one are wanted.
+            self.reading = None;
+            return Ok(());
+        }
         let later = moment.saturating_add(1);
         tracing::info!("the journal has lost the entry to go on behind; it is read on by time");
         self.journal_since = Some(later);
@@ -331,15 +336,28 @@ impl<'a> Flow<'a> {
                 }
                 (Wake::Time, _) => {}
                 (Wake::Closed, _) => return Ok(()),
-                (Wake::Until, _) => {
-                    for input in 0..self.inputs.len() {
-                        self.merge.set(input, State::Ended);
-                    }
-                    self.drain().await;
-                    return Ok(());
-                }
+                (Wake::Until, _) => return self.rest().await,
             }
         }
+    }
+
+    /// Sends all that is left up to the last moment: where the host was slow, much may lie unread in the journal and the
+    /// files, and containers may have come that no look has found yet.
+    async fn rest(&mut self) -> Result<(), LogError> {
+        // What was read and waits in the merge is not read again.
+        let behind = self.last.take().map(JournalPosition::Behind);
+        if let Some(position) = behind.as_ref().or(self.cursor.journal.as_ref()) {
+            let start = position.into();
+            let query = Query { start, until: self.filter.until, follow: false, reverse: false };
+            self.reading = Some(Reading::start(&self.journalctl, &query, &self.wanted.matches())?);
+        }
+        self.blocking(Pods::look).await?;
+        self.add_members(State::Loading);
+        for input in 0..self.inputs.len() {
+            self.merge.set(input, State::Loading);
+        }
+        self.history(None).await?;
+        Ok(())
     }
 
     /// Looks at the files of all containers that have nothing waiting; `true` means: there is more.

@@ -1,5 +1,5 @@
 //! Journal and files of a node, with programs in place of journalctl and systemctl: a journal is a file in the export
-//! format, and the cursor of an entry its place in it.
+//! format, and the cursor of an entry its place in it and its time.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -19,16 +19,19 @@ for argument in "$@"; do
   case $argument in --directory=*) folder=${argument#--directory=} ;; esac
 done
 file=$folder/journal
-at=0 lines= reverse= follow=
+at=0 lines= reverse= follow= since=0 until=9999999999
 for argument in "$@"; do
   case $argument in
     --cursor=s=*) at=${argument#--cursor=s=}; at=${at%%;*} ;;
+    --since=@*) since=${argument#--since=@} ;;
+    --until=@*) until=${argument#--until=@} ;;
     --lines=*) lines=${argument#--lines=} ;;
     --reverse) reverse=1 ;;
     --follow) follow=1 ;;
   esac
 done
 if [ -e "$file.broken" ]; then echo "the journal is broken" >&2; exit 1; fi
+if [ "$since" -gt "$until" ]; then echo "--since= must be before --until=." >&2; exit 1; fi
 if [ "$follow" ]; then exec tail -c "+$((at + 1))" -f "$file"; fi
 if [ "$reverse" ]; then
   exec awk 'BEGIN { RS = ""; ORS = "\n\n" } { all[NR] = $0 } END { for (n = NR; n > 0; n--) print all[n] }' "$file"
@@ -37,7 +40,10 @@ if [ "$lines" ]; then
   exec awk -v "want=$lines" 'BEGIN { RS = ""; ORS = "\n\n" } { all[NR] = $0 }
     END { for (n = (NR > want ? NR - want : 0) + 1; n <= NR; n++) print all[n] }' "$file"
 fi
-exec tail -c "+$((at + 1))" "$file"
+# It ends at the first entry behind that, wherever it began.
+tail -c "+$((at + 1))" "$file" | awk -v "since=$since" -v "until=$until" 'BEGIN { RS = ""; ORS = "\n\n" }
+  { split($0, field, "\n"); split(field[2], time, "="); second = time[2] / 1000000 }
+  second > until { exit } second >= since { print }'
 "#;
 const SYSTEMCTL: &str = "#!/bin/sh\ncase $5 in known.service) echo loaded ;; *) echo not-found ;; esac\n";
 
@@ -72,7 +78,7 @@ impl Node {
         let path = self.dir.path().join("journal");
         let at = std::fs::metadata(&path).expect("it is there").len();
         let entry = format!(
-            "__CURSOR=s={at}\n__REALTIME_TIMESTAMP={micros}\n_SYSTEMD_UNIT=kubelet.service\nMESSAGE={text}\n\n"
+            "__CURSOR=s={at};t={micros:x}\n__REALTIME_TIMESTAMP={micros}\n_SYSTEMD_UNIT=kubelet.service\nMESSAGE={text}\n\n"
         );
         self.append(&path, &entry);
     }
@@ -350,6 +356,56 @@ async fn a_follower_ends_with_the_last_moment() {
     let selector = LogSelector { follow: true, until: Some(stamp(TEN)), ..both() };
     let read = tokio::time::timeout(Duration::from_secs(20), node.read(selector));
     assert_eq!(texts(&read.await.expect("it ends")), ["a"]);
+}
+
+#[tokio::test]
+async fn a_follower_of_what_is_long_over_ends_though_later_entries_were_read() {
+    let node = Node::new();
+    for minute in 0..5 {
+        node.journal(TEN + minute * 60 * SECOND, &format!("j{minute}"));
+    }
+    let selector = LogSelector { follow: true, until: Some(stamp(TEN + 90 * SECOND)), ..both() };
+    let read = tokio::time::timeout(Duration::from_secs(20), node.read(selector.clone()));
+    let frames = read.await.expect("it ends");
+    assert_eq!(texts(&frames), ["j0", "j1"]);
+    // So does one that goes on behind any of them.
+    let after_cursor = frames.last().expect("a frame").cursor.clone();
+    let again = node.read(LogSelector { after_cursor, ..selector });
+    let frames = tokio::time::timeout(Duration::from_secs(20), again).await.expect("it ends");
+    assert_eq!(texts(&frames), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_follower_whose_reader_is_slow_gets_every_line_up_to_the_last_moment() {
+    let node = Node::new();
+    let began = now();
+    let mut follower = node.follow(LogSelector { until: Some(stamp(began + SECOND)), ..both() });
+    assert_eq!(follower.caught_up().await, [""; 0]);
+    // Far more than there can be on its way.
+    let mut expected = Vec::new();
+    for number in 0..100 {
+        for name in [format!("j{number}"), format!("p{number}")] {
+            let text = format!("{name} {}", "x".repeat(16 * 1024));
+            match name.starts_with('j') {
+                true => node.journal(began + number, &text),
+                false => node.pod(began + number, &text),
+            }
+            expected.push(name);
+        }
+    }
+    // Until that moment is over, and what comes late of it.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut found = Vec::new();
+    let rest = async {
+        while let Some(frame) = follower.sent.recv().await {
+            let names = frame.lines.iter().filter_map(|line| line.text.split(' ').next());
+            found.extend(names.map(str::to_owned));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), rest).await.expect("it ends");
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

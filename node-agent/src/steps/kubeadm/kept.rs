@@ -127,7 +127,12 @@ pub fn keep(root: &Root, role: NodeRole, version: &str) -> Result<(), StepError>
 
 /// The same where nothing has been kept yet: by an agent of before, or by one that was killed in between.
 pub fn keep_first(root: &Root, role: NodeRole, version: &str) -> Result<(), StepError> {
-    if root.exists(VERSION) { Ok(()) } else { keep(root, role, version) }
+    if has_any(root) { Ok(()) } else { keep(root, role, version) }
+}
+
+/// Whether there are copies at all: kubeadm has run to its end here, be it one of another version.
+pub fn has_any(root: &Root) -> bool {
+    root.exists(VERSION)
 }
 
 fn knows(root: &Root, version: &str) -> Result<bool, StepError> {

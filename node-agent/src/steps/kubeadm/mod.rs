@@ -5,6 +5,9 @@
 //! missing, and what kubeadm wrote is synced before the step is done, and kept ([`kept`]), so that it comes back when
 //! somebody changes it. Certificates and kubeconfigs are there already (step `files`),
 //! which is why a worker's join finds credentials and waits for no TLS bootstrap.
+//!
+//! Who joins waits for the API server in the apply. Of a member the check says that nobody can say how it is, and converge
+//! sees to the other steps and looks again.
 
 mod absence;
 pub mod config;
@@ -198,6 +201,12 @@ impl Kubeadm {
         self.keep(desired)
     }
 
+    /// Whether a member has nothing to do but to wait for the API server. Before kubeadm has run to its end once, a machine
+    /// is none, and the wait is a part of becoming one.
+    fn only_awaits_api(&self, next: &Next) -> bool {
+        next.awaits_api() && is_member(&self.root) && kept::has_any(&self.root)
+    }
+
     /// Writes files as kubeadm did. The kubelet sees to those of its static pods; for its own it is to be restarted, which
     /// is noted before anything is changed, so that it is though this agent is ended in between.
     fn restore(&self, drifted: &kept::Drifted, progress: &Progress) -> Result<(), StepError> {
@@ -303,7 +312,9 @@ impl Step for Kubeadm {
         if !self.root.is_live() {
             return Ok(Check::True);
         }
-        Ok(match self.next(desired).await? {
+        let next = self.next(desired).await?;
+        let only_awaits_api = self.only_awaits_api(&next);
+        Ok(match next {
             Next::Done => {
                 self.settle(desired).await?;
                 Check::True
@@ -322,6 +333,7 @@ impl Step for Kubeadm {
                 Check::False(format!("{} run with an old kubeconfig", names.join(", ")))
             }
             Next::Annotate => Check::False("the node lacks its CRI socket".to_owned()),
+            Next::Wait { doing, last } if only_awaits_api => Check::Unknown(format!("{doing}: {last}")),
             Next::Wait { doing, last } => Check::Waits(format!("{doing}: {last}")),
         })
     }
@@ -332,10 +344,15 @@ impl Step for Kubeadm {
         // Of the kubelet: while it is worked on, and from when it is stopped until kubeadm has run.
         let mut claim = None;
         let (mut is_first, mut has_restored) = (true, false);
+        let (mut is_joining, mut has_started) = (false, false);
         loop {
             let next = self.next(desired).await?;
             patience.bear(&next, Instant::now())?;
             let restores = matches!(next, Next::Restore(_));
+            // Behind a start it is looked once more: a kubelet that ends at once is started again before anything else.
+            let leaves_wait = !is_joining && !has_started && self.only_awaits_api(&next);
+            has_started = matches!(next, Next::StartKubelet | Next::RestartKubelet);
+            is_joining |= matches!(next, Next::Init { .. } | Next::Join);
             if next.works_on_kubelet() && claim.is_none() {
                 claim = Some(self.claims.claim(Service::Kubelet).await);
             }
@@ -343,7 +360,7 @@ impl Step for Kubeadm {
             match next {
                 Next::Done => return Ok(()),
                 // All that was wrong. The API may be away for long, be it because of that: the check says so.
-                Next::Wait { .. } if has_restored => return Ok(()),
+                Next::Wait { .. } if has_restored || leaves_wait => return Ok(()),
                 Next::Restore(drifted) => {
                     self.restore(&drifted, progress)?;
                     if self.root.exists(READ_OTHERS) {
@@ -552,6 +569,13 @@ mod tests {
 
     /// A worker as kubeadm has set it up, of a cluster whose API is away.
     fn worker() -> (tempfile::TempDir, Kubeadm, DesiredState) {
+        let (dir, step, desired) = half_a_worker();
+        step.keep(&desired).expect("kept");
+        (dir, step, desired)
+    }
+
+    /// The same where kubeadm was ended in between.
+    fn half_a_worker() -> (tempfile::TempDir, Kubeadm, DesiredState) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let step = Kubeadm::new(Root::new(dir.path()), Claims::default());
         let (certificate, key) = crate::certificate::example(3600);
@@ -569,8 +593,33 @@ mod tests {
             ..DesiredState::default()
         };
         observe::write_kubelet_config(&step.root);
-        step.keep(&desired).expect("kept");
         (dir, step, desired)
+    }
+
+    #[tokio::test]
+    async fn a_member_leaves_the_wait_for_the_api_to_the_next_look() {
+        let (_dir, step, desired) = worker();
+        let progress = Progress::new(Board::default(), "kubeadm");
+        let applied = tokio::time::timeout(Duration::from_secs(60), step.apply(&desired, &progress));
+        applied.await.expect("it does not wait for the API").expect("nothing to do");
+        assert!(step.only_awaits_api(&step.next(&desired).await.expect("decided")));
+        let other = Next::Wait { doing: "waiting for the kubelet to register the node", last: String::new() };
+        assert!(!step.only_awaits_api(&other));
+    }
+
+    #[tokio::test]
+    async fn who_is_no_member_yet_waits_for_the_api_itself() {
+        let (_dir, step, desired) = half_a_worker();
+        let progress = Progress::new(Board::default(), "kubeadm");
+        for is_configured in [true, false] {
+            if !is_configured {
+                step.root.remove(observe::KUBELET_CONFIG).expect("removed");
+            }
+            let next = step.next(&desired).await.expect("decided");
+            assert!(next.awaits_api() && !step.only_awaits_api(&next), "{next:?}");
+            let applied = tokio::time::timeout(ASK_AGAIN * 2, step.apply(&desired, &progress));
+            applied.await.expect_err("it waits");
+        }
     }
 
     #[tokio::test]

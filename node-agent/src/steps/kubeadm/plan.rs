@@ -101,7 +101,15 @@ pub enum Next {
     },
 }
 
+/// What is done while the API server does not answer, or says that it is not ready.
+const AWAITING_API: &str = "waiting for the API server";
+
 impl Next {
+    /// Whether there is nothing to do but to wait for the API server.
+    pub fn awaits_api(&self) -> bool {
+        matches!(self, Self::Wait { doing, .. } if *doing == AWAITING_API)
+    }
+
     /// Whether it starts or stops the kubelet's unit. To restore files does so only behind the files, for which who works on
     /// the unit may be waiting.
     pub fn works_on_kubelet(&self) -> bool {
@@ -142,7 +150,7 @@ pub fn decide_init(observed: &InitObserved, coredns: bool) -> Next {
         return Next::StartKubelet;
     }
     let Some(api) = observed.api else {
-        return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
+        return Next::Wait { doing: AWAITING_API, last: observed.api_says.clone() };
     };
     let addons = api.has_addons();
     if api.configs && addons && !api.node.registered {
@@ -201,7 +209,7 @@ impl JoinObserved {
 pub fn decide_join(observed: &JoinObserved) -> Next {
     // A kubelet that runs can go on without the API server; joining cannot begin without it.
     let Some(node) = observed.node else {
-        return Next::Wait { doing: "waiting for the API server", last: observed.api_says.clone() };
+        return Next::Wait { doing: AWAITING_API, last: observed.api_says.clone() };
     };
     if !observed.kubelet_config {
         if !observed.configs {
@@ -276,7 +284,7 @@ mod tests {
     fn a_stopped_kubelet_is_started_not_configured_again() {
         let observed = InitObserved { kubelet_active: false, ..running(None) };
         assert_eq!(decide_init(&observed, false), Next::StartKubelet);
-        assert!(matches!(decide_init(&running(None), false), Next::Wait { .. }));
+        assert!(decide_init(&running(None), false).awaits_api());
     }
 
     #[test]
@@ -344,9 +352,10 @@ mod tests {
     #[test]
     fn a_worker_joins_once_and_resumes() {
         let mut observed = JoinObserved::default();
-        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        assert!(decide_join(&observed).awaits_api());
         observed.node = Some(NodeObserved::default());
-        assert!(matches!(decide_join(&observed), Next::Wait { .. }));
+        let next = decide_join(&observed);
+        assert!(matches!(next, Next::Wait { .. }) && !next.awaits_api(), "{next:?}");
         observed.configs = true;
         assert_eq!(decide_join(&observed), Next::Join);
         observed.kubelet_config = true;

@@ -17,6 +17,13 @@ mod tests;
 /// Microseconds since 1970.
 pub type Micros = i64;
 
+/// How long it is remembered that a clock was so far ahead: it may have been set right.
+const REMEMBERED: Micros = 10_000_000;
+/// How much later than its arrival a line may be written though no clock is ahead: what is known of clocks is not exact.
+const CLOCK_ERROR: Micros = 20_000;
+/// Lines that show it to be ahead by so much less have been held up no more: it was set right.
+const SET_RIGHT: Micros = 3_000_000;
+
 /// What is waited for at an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -39,7 +46,7 @@ pub enum Next<T> {
         input: usize,
         /// What was pushed.
         item: T,
-        /// A younger line has been given out before it.
+        /// A younger line has been given out before it; one dated in the future counts as one of when it arrived.
         late: bool,
     },
     /// Nothing before this moment, unless an input gets lines first.
@@ -63,6 +70,8 @@ struct Input<T> {
     queue: VecDeque<Waiting<T>>,
     /// How far its clock is ahead at least: a line cannot arrive before it is written.
     ahead: Micros,
+    /// When a line last showed that.
+    shown: Micros,
 }
 
 /// See the module.
@@ -79,6 +88,7 @@ pub struct Merge<T> {
     loading: BTreeSet<usize>,
     live: BTreeSet<usize>,
     ended: usize,
+    /// Time of the youngest line that was given out, none behind its arrival.
     newest: Micros,
 }
 
@@ -103,7 +113,7 @@ impl<T> Merge<T> {
     /// Adds an input; what is returned names it. They are counted from 0.
     pub fn add(&mut self, state: State) -> usize {
         let input = self.inputs.len();
-        self.inputs.push(Input { state, queue: VecDeque::new(), ahead: 0 });
+        self.inputs.push(Input { state, queue: VecDeque::new(), ahead: 0, shown: Micros::MIN });
         self.ended += usize::from(state == State::Ended);
         self.sort_in(input);
         input
@@ -126,9 +136,14 @@ impl<T> Merge<T> {
     pub fn push(&mut self, input: usize, arrived: Micros, lines: impl IntoIterator<Item = (Micros, T)>) {
         let it = &mut self.inputs[input];
         let was_empty = it.queue.is_empty();
+        let mut ahead: Micros = 0;
         for (time, item) in lines {
-            it.ahead = it.ahead.max(time.saturating_sub(arrived));
+            ahead = ahead.max(time.saturating_sub(arrived));
             it.queue.push_back(Waiting { time, arrived, item });
+        }
+        let is_forgotten = arrived.saturating_sub(it.shown) > REMEMBERED || it.ahead - ahead > SET_RIGHT;
+        if ahead >= it.ahead || is_forgotten {
+            (it.ahead, it.shown) = (ahead, arrived);
         }
         if let (true, Some(first)) = (was_empty, it.queue.front()) {
             let new = (first.time, input);
@@ -188,7 +203,8 @@ impl<T> Merge<T> {
             }
         }
         let late = time < self.newest;
-        self.newest = self.newest.max(time);
+        // A clock that is far ahead makes no other lines late.
+        self.newest = self.newest.max(time.min(line.arrived.saturating_add(CLOCK_ERROR)));
         Next::Line { input, item: line.item, late }
     }
 

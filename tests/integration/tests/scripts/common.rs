@@ -82,7 +82,8 @@ const GONE: &str = "#!/bin/bash\nset -euo pipefail\n. \"${0%/*}/common.sh\"\n\
 fn a_process_may_end_while_it_is_asked_for() -> Result<()> {
     let stage = Stage::new(&[])?;
     stage.program("tests/lab/gone", GONE)?;
-    let output = Command::new(stage.at("tests/lab/gone")).env("K8S_MYHOME_CACHE", stage.at("cache")).output()?;
+    let output =
+        Command::new(stage.at("tests/lab/gone")).env("K8S_MYHOME_CACHE", stage.at("cache")).output()?;
     ensure!(output.stdout == b"through\n" && output.stderr.is_empty(), "{output:?}");
     Ok(())
 }

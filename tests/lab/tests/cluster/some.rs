@@ -50,6 +50,7 @@ fn one(lab: &Lab, home: &str, agent: Running, pace: Pace, name: &str) -> Result<
         "suspended" => survival::host_is_suspended(lab, &agent, pace)?,
         "full" => return survival::host_agent_has_no_room(lab, agent, pace),
         "soak" => return soak::for_a_while(lab, agent, pace),
+        "long-soak" => return soak::of_all_kinds(lab, agent),
         _ => bail!("there is no such phase: those that there are stand in {}", file!()),
     }
     Ok(agent)

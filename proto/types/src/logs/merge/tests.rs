@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const WINDOW: Micros = 250_000;
+const HOUR: Micros = 3_600_000_000;
 
 fn merge(states: &[State]) -> Merge<&'static str> {
     let mut merge = Merge::new(Duration::from_micros(WINDOW as u64), Duration::ZERO);
@@ -64,13 +65,50 @@ fn nobody_waits_for_one_alone_nor_for_those_away() {
 #[test]
 fn a_clock_that_is_ahead_holds_nothing_up_for_longer_than_the_window() {
     let mut merge = merge(&[State::Live, State::Live]);
-    let hour = 3_600_000_000;
-    merge.push(0, 0, [(hour, "a")]);
+    merge.push(0, 0, [(HOUR, "a")]);
     assert_eq!(merge.next(0), Next::At(WINDOW));
     assert_eq!(merge.next(WINDOW), line(0, "a", false));
     // Written a quarter of a second before it arrived, by the same clock: it was held up, and goes on at once.
-    merge.push(0, hour, [(2 * hour - WINDOW, "b")]);
-    assert_eq!(merge.next(hour), line(0, "b", false));
+    merge.push(0, REMEMBERED, [(HOUR + REMEMBERED - WINDOW, "b")]);
+    assert_eq!(merge.next(REMEMBERED), line(0, "b", false));
+}
+
+#[test]
+fn a_clock_that_is_set_right_is_waited_with_again() {
+    let mut merge = merge(&[State::Live, State::Live]);
+    merge.push(0, 0, [(HOUR, "ahead")]);
+    assert_eq!(merge.next(WINDOW), line(0, "ahead", false));
+    let later = 2 * WINDOW;
+    merge.push(0, later, [(later, "right")]);
+    assert_eq!(merge.next(later), Next::At(later + WINDOW));
+    merge.push(1, later + 1, [(later - 1, "before it")]);
+    assert_eq!(merge.next(later + 1), line(1, "before it", false));
+}
+
+#[test]
+fn a_line_of_the_future_makes_no_other_late() {
+    let mut merge = merge(&[State::Live, State::Live]);
+    merge.push(0, WINDOW, [(HOUR, "future")]);
+    assert_eq!(merge.next(2 * WINDOW), line(0, "future", false));
+    let now = 3 * WINDOW;
+    merge.push(0, now, [(now, "set right")]);
+    merge.push(1, now, [(now, "other")]);
+    assert_eq!(merge.next(now), line(0, "set right", false));
+    assert_eq!(merge.next(now + WINDOW), line(1, "other", false));
+    // What is late is told nevertheless.
+    merge.push(1, now + WINDOW, [(now - 1, "late")]);
+    assert_eq!(merge.next(now + 2 * WINDOW), line(1, "late", true));
+}
+
+#[test]
+fn a_line_of_the_future_is_as_old_as_its_arrival() {
+    let mut merge = Merge::new(Duration::from_micros(WINDOW as u64), Duration::from_millis(300));
+    let inputs = [State::Live, State::Live].map(|state| merge.add(state));
+    merge.push(inputs[0], 0, [(HOUR, "future")]);
+    assert_eq!(merge.next(WINDOW), line(0, "future", false));
+    // Written since, and read before the lag of the first one would be over.
+    merge.push(inputs[1], WINDOW + 20_000, [(WINDOW + 10_000, "other")]);
+    assert_eq!(merge.next(3 * WINDOW), line(1, "other", false));
 }
 
 #[test]
