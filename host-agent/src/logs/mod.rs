@@ -96,22 +96,38 @@ fn nodes(record: &ClusterRecord, names: &[String]) -> Result<Vec<(String, String
     Ok(nodes)
 }
 
-/// The host's clock as it goes on from the beginning of a stream, even when it is set meanwhile.
+/// The host's clock as it goes on from the beginning of a stream, even when it is set meanwhile, also while the host is
+/// suspended.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     began: Micros,
     at: Instant,
+    /// How long the host had been suspended by then.
+    suspended: Micros,
 }
 
 impl Clock {
     fn new() -> Self {
-        Self { began: jiff::Timestamp::now().as_microsecond(), at: Instant::now() }
+        let began = jiff::Timestamp::now().as_microsecond();
+        Self { began, at: Instant::now(), suspended: suspended() }
     }
 
     fn now(&self) -> Micros {
         let passed = Micros::try_from(self.at.elapsed().as_micros()).unwrap_or(Micros::MAX);
-        self.began.saturating_add(passed)
+        self.began.saturating_add(passed).saturating_add(suspended().saturating_sub(self.suspended))
     }
+}
+
+/// How long the host has been suspended since it booted: what one clock counts and the other does not.
+fn suspended() -> Micros {
+    let micros = |clock| {
+        let time = rustix::time::clock_gettime(clock);
+        time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_nsec / 1_000)
+    };
+    let steady = micros(rustix::time::ClockId::Monotonic);
+    // Where it never was, they differ by the time between two questions.
+    let suspended = micros(rustix::time::ClockId::Boottime).saturating_sub(steady);
+    if suspended < 1_000 { 0 } else { suspended }
 }
 
 fn micros(stamp: &Timestamp) -> Micros {

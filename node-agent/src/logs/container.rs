@@ -100,13 +100,18 @@ impl Container {
         let all = segments(&dir)?;
         // From the newest file back; what an older one ends with may go on in a newer one.
         for (first, segment) in all.iter().enumerate().rev() {
+            let kept = Self::from_segment(dir.clone(), segment)?;
             let mut counted = Self::from_segment(dir.clone(), segment)?;
+            let id = |it: &Self| it.open.as_ref().map(|open| open.id);
+            if id(&kept) != id(&counted) {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "it was rotated away"));
+            }
             let (mut count, mut read) = (0, Vec::new());
             while counted.read(false, &mut read)? {
                 count += read.drain(..).filter(passes).count() as u64;
             }
             if count >= lines || first == 0 {
-                return Ok((Self::from_segment(dir, segment)?, count));
+                return Ok((kept, count));
             }
         }
         Ok((Self::new(dir), 0))
@@ -206,20 +211,23 @@ impl Container {
         Ok(true)
     }
 
-    /// The file that is to be read behind the one that is open, once something is in it.
+    /// The file that is to be read behind the one that is open, once something is in it. A container that ended without a
+    /// word leaves one in which nothing is.
     fn successor(&self) -> io::Result<Option<Segment>> {
         let Some(open) = &self.open else { return Ok(None) };
         let all = segments(&self.dir)?;
-        let next = match all.iter().position(|segment| segment.is(open.id)) {
-            Some(at) => all.into_iter().nth(at + 1),
+        let at = all.iter().position(|segment| segment.is(open.id));
+        let mut all = all.into_iter();
+        let next = match at {
+            Some(at) => all.skip(at + 1).find(Segment::has_content),
             // Rotated away under a name that is not known, and packed or gone.
-            None if open.place.is_current => all.into_iter().find(|segment| {
+            None if open.place.is_current => all.find(|segment| {
                 segment.place.start >= open.place.start
                     && segment.first().is_some_and(|first| first > self.position.nanos)
             }),
-            None => all.into_iter().find(|segment| segment.place > open.place),
+            None => all.find(|segment| segment.place > open.place && segment.has_content()),
         };
-        Ok(next.filter(Segment::has_content))
+        Ok(next)
     }
 
     /// Takes what is left of the open file: its lines end with it.

@@ -5,7 +5,7 @@ mod lines;
 
 use std::collections::BTreeMap;
 
-use k8sctl_proto::control::v1::{LogPosition, StreamLogsRequest, StreamLogsResponse};
+use k8sctl_proto::control::v1::{ClusterLogLine, LogPosition, StreamLogsRequest, StreamLogsResponse};
 use k8sctl_proto::node::v1 as node;
 use k8sctl_rpc::memory;
 use tokio::time::sleep;
@@ -37,6 +37,8 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
         positions: BTreeMap::new(),
         began: jiff::Timestamp::now(),
         was_told: false,
+        newest: jiff::Timestamp::MIN,
+        is_resumed: false,
         lines,
         is_away: false,
     };
@@ -89,6 +91,10 @@ struct Reader<'a> {
     began: jiff::Timestamp,
     /// The host agent has said something, be it only that a node is away.
     was_told: bool,
+    /// Time of the youngest line that was printed, none in the future.
+    newest: jiff::Timestamp,
+    /// It goes on behind an interruption: the host agent does not know any more what was printed before.
+    is_resumed: bool,
     lines: Lines,
     is_away: bool,
 }
@@ -117,6 +123,7 @@ impl Reader<'_> {
         };
         self.request.positions = self.positions.iter().map(position).collect();
         if self.was_told {
+            self.is_resumed = true;
             self.read_all_since_it_began();
         }
         let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
@@ -150,9 +157,14 @@ impl Reader<'_> {
         }
     }
 
-    async fn print(&mut self, response: StreamLogsResponse) -> Result<(), Ended> {
+    async fn print(&mut self, mut response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
         self.was_told = true;
+        let now = jiff::Timestamp::now();
+        for line in &mut response.lines {
+            let is_older = is_older(line, &mut self.newest, now);
+            line.late |= self.is_resumed && is_older;
+        }
         let mut notices = String::new();
         for notice in &response.notices {
             let node = context.err.paint(styles::WARN, visible(&notice.node_name));
@@ -172,5 +184,33 @@ impl Reader<'_> {
         // Only now: what could not be printed is not behind.
         self.positions.extend(response.positions.into_iter().map(|it| (it.node_name, it.cursor)));
         Ok(())
+    }
+}
+
+/// Whether a younger line was printed before it; one dated in the future counts as one of now.
+fn is_older(line: &ClusterLogLine, newest: &mut jiff::Timestamp, now: jiff::Timestamp) -> bool {
+    let time = line.line.as_ref().and_then(|line| line.time);
+    let time = time.and_then(|time| jiff::Timestamp::new(time.seconds, time.nanos).ok());
+    let Some(time) = time else { return false };
+    let is_older = time < *newest;
+    *newest = time.min(now).max(*newest);
+    is_older
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_behind_a_younger_one_is_older() {
+        let second = |seconds: i64| jiff::Timestamp::from_second(seconds).expect("a time");
+        let line = |seconds: i64| ClusterLogLine {
+            line: Some(node::LogLine { time: Some(stamp(second(seconds))), ..node::LogLine::default() }),
+            ..ClusterLogLine::default()
+        };
+        let mut newest = jiff::Timestamp::MIN;
+        let told: Vec<bool> =
+            [5, 5, 4, 1000, 7, 10, 9].map(|time| is_older(&line(time), &mut newest, second(8))).into();
+        assert_eq!(told, [false, false, true, false, true, false, false]);
     }
 }

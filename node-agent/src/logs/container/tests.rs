@@ -104,6 +104,27 @@ fn a_log_is_followed_through_rotation_packing_and_restarts() {
 }
 
 #[test]
+fn a_container_that_ended_without_a_word_is_no_end_of_the_log() {
+    let mut written = Written::new();
+    written.write("0.log", 3);
+    written.write("1.log", 0);
+    written.write("2.log", 2);
+    for live in [false, true] {
+        assert_eq!(numbers(&read(&mut written.container(), live)), count(0..5), "{live}");
+    }
+    let (mut tail, found) = Container::tail(written.dir.path().to_owned(), 4, |_| true).expect("found");
+    assert_eq!((numbers(&read(&mut tail, false)), found), (count(0..5), 5));
+    // The same behind a file that was rotated away meanwhile.
+    let mut container = written.container();
+    let mut lines = Vec::new();
+    while lines.len() < 3 {
+        container.read(true, &mut lines).expect("read");
+    }
+    fs::remove_file(written.path("0.log")).expect("removed");
+    assert_eq!(numbers(&read(&mut container, true)), [3, 4]);
+}
+
+#[test]
 fn reading_goes_on_behind_any_line_whatever_became_of_its_file() {
     let mut written = Written::new();
     written.write("0.log", 5);

@@ -281,7 +281,8 @@ impl<'a> Flow<'a> {
 
     /// Sends what comes until nobody receives, or until the last moment has passed.
     pub async fn live(&mut self) -> Result<(), LogError> {
-        // Older lines than that have all been read, whatever becomes of the clock.
+        // Older lines than that have all been read, whatever becomes of the clock, and where fewer were found than counted.
+        self.skip = 0;
         self.filter.since = None;
         self.cursor.since = None;
         // All that was read has been sent; what did not pass is behind too.

@@ -19,6 +19,10 @@ pub type Micros = i64;
 
 /// How long it is remembered that a clock was so far ahead: it may have been set right.
 const REMEMBERED: Micros = 10_000_000;
+/// A line that is given out so long after its turn shows that lines wait: whoever reads is slow, or was.
+const BEHIND: Micros = 500_000;
+/// How long an input that has run empty by such a line is waited for: its next lines lie ready.
+const READY: Micros = 100_000;
 /// How much later than its arrival a line may be written though no clock is ahead: what is known of clocks is not exact.
 const CLOCK_ERROR: Micros = 20_000;
 /// Lines that show it to be ahead by so much less have been held up no more: it was set right.
@@ -72,6 +76,8 @@ struct Input<T> {
     ahead: Micros,
     /// When a line last showed that.
     shown: Micros,
+    /// Until when its next lines, which lie ready, are waited for.
+    ready: Micros,
 }
 
 /// See the module.
@@ -90,6 +96,8 @@ pub struct Merge<T> {
     ended: usize,
     /// Time of the youngest line that was given out, none behind its arrival.
     newest: Micros,
+    /// The latest until when an input's lines that lie ready are waited for.
+    ready: Micros,
 }
 
 impl<T> Merge<T> {
@@ -107,13 +115,20 @@ impl<T> Merge<T> {
             live: BTreeSet::new(),
             ended: 0,
             newest: Micros::MIN,
+            ready: Micros::MIN,
         }
     }
 
     /// Adds an input; what is returned names it. They are counted from 0.
     pub fn add(&mut self, state: State) -> usize {
         let input = self.inputs.len();
-        self.inputs.push(Input { state, queue: VecDeque::new(), ahead: 0, shown: Micros::MIN });
+        self.inputs.push(Input {
+            state,
+            queue: VecDeque::new(),
+            ahead: 0,
+            shown: Micros::MIN,
+            ready: Micros::MIN,
+        });
         self.ended += usize::from(state == State::Ended);
         self.sort_in(input);
         input
@@ -184,10 +199,14 @@ impl<T> Merge<T> {
         if !self.loading.is_empty() {
             return Next::Wait;
         }
+        let deadline = self.deadline(input);
         if !self.live.is_empty() {
-            let deadline = self.deadline(input);
-            if now < deadline {
-                return Next::At(deadline);
+            // Few are asked: only while lines wait has any run empty just now.
+            let ready = || self.live.iter().map(|input| self.inputs[*input].ready).max();
+            let ready = if now < self.ready { ready().unwrap_or(Micros::MIN) } else { Micros::MIN };
+            let turn = deadline.max(ready);
+            if now < turn {
+                return Next::At(turn);
             }
         }
         let it = &mut self.inputs[input];
@@ -198,6 +217,10 @@ impl<T> Merge<T> {
                 self.others.extend(next);
                 self.head = self.others.pop_first();
                 if next.is_none() {
+                    if now.saturating_sub(deadline) > BEHIND {
+                        let ready = now.saturating_add(READY);
+                        (self.inputs[input].ready, self.ready) = (ready, ready);
+                    }
                     self.sort_in(input);
                 }
             }

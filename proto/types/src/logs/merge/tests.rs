@@ -112,6 +112,31 @@ fn a_line_of_the_future_is_as_old_as_its_arrival() {
 }
 
 #[test]
+fn while_lines_lie_ready_they_are_merged() {
+    let mut merge = merge(&[State::Live, State::Live]);
+    let second = 1_000_000;
+    merge.push(0, second, [(second, "a1")]);
+    merge.push(1, 5 * second, [(5 * second, "b")]);
+    // Whoever reads comes back.
+    let now = 600 * second;
+    assert_eq!(merge.next(now), line(0, "a1", false));
+    assert_eq!(merge.next(now), Next::At(now + READY));
+    merge.push(0, 2 * second, [(2 * second, "a2")]);
+    assert_eq!(merge.next(now + 1), line(0, "a2", false));
+    assert_eq!(merge.next(now + 1), Next::At(now + 1 + READY));
+    merge.push(0, 6 * second, [(6 * second, "a3")]);
+    assert_eq!(merge.next(now + 2), line(1, "b", false));
+    // One that has no more is not waited for longer, and one that is in time not at all.
+    assert_eq!(merge.next(now + 2), Next::At(now + 2 + READY));
+    assert_eq!(merge.next(now + 2 + READY), line(0, "a3", false));
+    let now = now + 3 * second;
+    merge.push(0, now, [(now, "a4")]);
+    assert_eq!(merge.next(now + WINDOW), line(0, "a4", false));
+    merge.push(1, now + 1, [(now + 1, "b2")]);
+    assert_eq!(merge.next(now + 1 + WINDOW), line(1, "b2", false));
+}
+
+#[test]
 fn what_is_told_of_late_as_a_rule_may_lag_behind() {
     let mut merge = Merge::new(Duration::from_micros(250), Duration::from_micros(300));
     merge.add(State::Live);
