@@ -34,6 +34,7 @@ pub mod kubeconfig;
 pub mod moment;
 pub mod output;
 pub mod progress;
+pub mod resume;
 pub mod spec_file;
 pub mod table;
 pub mod terminal;

@@ -55,10 +55,12 @@ impl ClusterTask {
         observed
     }
 
-    /// Tells of an operation that the look is the first to see. How far it is, is told at the end of each look.
+    /// Tells of an operation that the look is the first to see: that it runs. How far it is, is told at the end of each
+    /// look.
     pub(super) fn announce(&self, cluster: &ClusterRecord, operation: &OperationRecord) {
         let now = jiff::Timestamp::now();
         self.status.send_modify(|status| status::announce(status, cluster, operation, now));
+        self.shared.publish_record(operation, Vec::new());
     }
 
     pub(super) async fn publish(
