@@ -261,7 +261,11 @@ impl ClusterTask {
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
                 // Of before this run, or of before anything could be connected to it.
-                self.powered_on.insert(node.id.clone(), PoweredOn { run, since, rebooted, is_stale: false });
+                let started = vm.and_then(|vm| jiff::Timestamp::try_from(vm.started?).ok());
+                // A clock may have been set back since.
+                let started = started.map_or(since, |started| started.min(since));
+                let power = PoweredOn { run, since, started, rebooted, is_stale: false };
+                self.powered_on.insert(node.id.clone(), power);
             }
         }
     }

@@ -33,6 +33,7 @@ impl ClusterTask {
             let vm = VmView {
                 state: state.to_owned(),
                 powered_on: self.powered_on.get(&node.id).map(|power| power.since),
+                started: self.powered_on.get(&node.id).map(|power| power.started),
                 starts: self.starts.in_a_row(&node.name),
             };
             observed.vms.insert(node.id.clone(), vm);
