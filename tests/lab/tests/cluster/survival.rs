@@ -56,7 +56,11 @@ pub fn host_agent_is_killed(lab: &Lab, mut agent: Running, pace: Pace) -> Result
     wait_until("every agent has a session", 5 * MINUTE, || all_have_connected(lab, before))?;
     within("until every agent has a session again", back.elapsed(), pace.allow(SESSIONS))?;
     wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))?;
-    ensure!(powered_on(lab)? == ran, "VMs that ran on are said to run since {:?}, before {ran:?}", powered_on(lab)?);
+    ensure!(
+        powered_on(lab)? == ran,
+        "VMs that ran on are said to run since {:?}, before {ran:?}",
+        powered_on(lab)?
+    );
     Ok(agent)
 }
 
@@ -112,7 +116,10 @@ pub fn host_goes_off(lab: &Lab) -> Result<jiff::Timestamp> {
 pub fn all_are_back(lab: &Lab, since: jiff::Timestamp) -> Result<bool> {
     NODES.iter().try_for_each(|(node, ..)| told::is_back(lab, node, since).map(drop))?;
     let started = powered_on(lab)?;
-    ensure!(started[1..].iter().all(|worker| *worker > started[0]), "VMs were started in no order: {started:?}");
+    ensure!(
+        started[1..].iter().all(|worker| *worker > started[0]),
+        "VMs were started in no order: {started:?}"
+    );
     Ok(true)
 }
 
