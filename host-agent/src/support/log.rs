@@ -120,6 +120,6 @@ mod tests {
         let line = "x".repeat(99) + "\n";
         std::fs::write(&path, line.repeat(TAIL as usize / 100 + 7)).expect("writes");
         let told = tail(&path).expect("reads");
-        assert!(told.is_end && told.text.len() % 100 == 0 && told.text.len() > TAIL as usize - 200);
+        assert!(told.is_end && told.text.len().is_multiple_of(100) && told.text.len() > TAIL as usize - 200);
     }
 }
