@@ -145,7 +145,6 @@ where
             return ready(Ok(busy(uid, reason).into_http())).boxed();
         };
         let guard = self.guard.clone();
-        let request = request.map(Timely::body);
         // The one that has said that it is ready.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
@@ -155,7 +154,7 @@ where
             match guard.admit(&path, peer).await {
                 Err(refused) => Ok(refused.into_http()),
                 Ok(place) => {
-                    let answer = inner.call(request).await;
+                    let answer = inner.call(request.map(Timely::body)).await;
                     answer.map(|response| response.map(|body| Answer::body(body, place)))
                 }
             }
