@@ -54,11 +54,15 @@ pub struct Cli {
     pub verb: Verb,
 }
 
+/// Nobody waits longer, and no clock of ours ends before.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 fn parse_deadline(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(deadline) if deadline.is_zero() => {
             Err("that is no time at all; write it like 30m or 1h30m".to_owned())
         }
+        Ok(deadline) if deadline > LONGEST_DEADLINE => Err("the longest is 365days".to_owned()),
         Ok(deadline) => Ok(deadline),
         Err(error) => Err(format!("{error}; write it like 30m or 1h30m")),
     }
@@ -293,13 +297,19 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with this event's number
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
     pub from: u64,
     /// Begin at this moment: 10m (ago), 2h, 1d, today, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = moment::past)]
+    #[arg(long, value_name = "TIME", value_parser = moment::past, allow_hyphen_values = true)]
     pub since: Option<jiff::Timestamp>,
     /// Only the last N that fit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub tail: Option<u64>,
     /// Only of this node, its VM and its disk
     #[arg(long, value_name = "NAME", value_parser = named())]

@@ -35,6 +35,7 @@ pub mod lock_file;
 pub mod moment;
 pub mod output;
 pub mod progress;
+pub mod resume;
 pub mod signals;
 pub mod spec_file;
 pub mod table;

@@ -86,6 +86,7 @@ fn answers() -> Answers {
         path: path.to_owned(),
         content: content.to_owned(),
         failure: None,
+        cut: false,
     };
     answers.support = vec![
         part("clusters/home/spec.json", &format!("{{\"adminPassword\": \"{CANARY}\", \"name\": \"home\"}}")),

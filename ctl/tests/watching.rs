@@ -163,6 +163,19 @@ async fn health_without_an_answer_has_the_usual_exit_codes() {
     let mut command = bare(dir.path());
     command.args(["--socket", "/no/such/socket", "health", "--wait"]);
     finish(command).await.fails(4, &["HOST-AGENT-UNREACHABLE"]);
+    // One that hangs does not hold up who waits so long and no longer.
+    let socket = dir.path().join("api.sock");
+    let _hangs = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for name in [&["home"][..], &[]] {
+        let mut command = bare(dir.path());
+        command.args(["--socket", &socket.display().to_string(), "health", "--wait", "--timeout", "1s"]);
+        command.args(name);
+        let began = std::time::Instant::now();
+        let out = finish(command).await.expect(9);
+        let whose = if name.is_empty() { "the cluster" } else { "cluster home" };
+        assert!(out.contains(&format!("{whose} is not well after 1s: 1 problem\n")), "{out}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -5,12 +5,17 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use k8sctl_types::failure::Failure;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::config::HostConfig;
+
+/// Between two tries.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Nobody else is the host agent of this configuration until this is dropped.
 #[derive(Debug)]
@@ -20,14 +25,15 @@ pub struct Alone {
 }
 
 impl Alone {
-    /// Locks the state directory and the pid file, which are there.
-    pub fn lock(config: &HostConfig) -> Result<Self, Failure> {
-        Ok(Self { _state: lock(&config.lock_file())?, _pid: lock(&config.pid_file())? })
+    /// Locks the state directory and the pid file, which are there. One that ends has so long to do so.
+    pub fn lock(config: &HostConfig, patience: Duration) -> Result<Self, Failure> {
+        let until = Instant::now() + patience;
+        Ok(Self { _state: lock(&config.lock_file(), until)?, _pid: lock(&config.pid_file(), until)? })
     }
 }
 
 /// Locks the file and writes the process id into it.
-fn lock(path: &Path) -> Result<File, Failure> {
+fn lock(path: &Path, until: Instant) -> Result<File, Failure> {
     let unusable = |error: std::io::Error| {
         let reason = format!("{} cannot be used: {error}", path.display());
         let next = "check owner, mode and disk of its directory, then start it again";
@@ -42,10 +48,13 @@ fn lock(path: &Path) -> Result<File, Failure> {
         .mode(0o600)
         .open(path)
         .map_err(unusable)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
-        Err(error) => return Err(unusable(error.into())),
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(INTERVAL),
+            Err(Errno::WOULDBLOCK) => return Err(held(path, &mut file)),
+            Err(error) => return Err(unusable(error.into())),
+        }
     }
     let write = |file: &mut File| {
         file.set_len(0)?;
@@ -90,14 +99,21 @@ mod tests {
             }
             config
         };
-        let first = Alone::lock(&config("state", "run")).expect("nobody runs");
+        let lock = |state, run| Alone::lock(&config(state, run), Duration::ZERO);
+        let first = lock("state", "run").expect("nobody runs");
         for (state, run) in [("state", "other"), ("other", "run"), ("state", "run")] {
-            let failure = Alone::lock(&config(state, run)).expect_err("it is refused");
+            let failure = lock(state, run).expect_err("it is refused");
             assert_eq!(failure.id, "HOST-AGENT-RUNS", "{failure}");
             assert!(failure.reason.contains(&format!("process {}", std::process::id())), "{failure}");
         }
-        Alone::lock(&config("third", "third")).expect("that is another one");
+        lock("third", "third").expect("that is another one");
         drop(first);
-        Alone::lock(&config("state", "other")).expect("the first has ended");
+        let second = lock("state", "other").expect("the first has ended");
+        let ends = thread::spawn(move || {
+            thread::sleep(4 * INTERVAL);
+            drop(second);
+        });
+        Alone::lock(&config("state", "run"), Duration::from_secs(60)).expect("it is ending");
+        ends.join().expect("it ends");
     }
 }

@@ -39,7 +39,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long open calls may take to end after a signal.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long another one of this configuration may take to end: what it drains, and the spans that it sends.
+const PREDECESSOR: Duration = Duration::from_secs(5);
 
 /// Manages the VMs and clusters of this host. Usually started by systemd or by k8sctl.
 #[derive(Debug, Parser)]
@@ -88,7 +90,7 @@ fn start(args: &Args) -> anyhow::Result<()> {
             .with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
     close_dir(&config.state_dir)?;
-    let _alone = Alone::lock(&config)?;
+    let _alone = Alone::lock(&config, PREDECESSOR)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

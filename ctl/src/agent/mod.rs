@@ -18,9 +18,10 @@ use k8sctl_proto::control::v1::plugin_service_client::PluginServiceClient;
 use k8sctl_proto::control::v1::{ListClustersRequest, WatchStatusRequest};
 use k8sctl_rpc::unix::{UnixError, connect_unix};
 use k8sctl_types::failure::Failure;
+use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::ended::Ended;
+use crate::ended::{Ended, is_lost};
 use crate::exit::Exit;
 use crate::terminal::Context;
 
@@ -118,12 +119,25 @@ impl Agent {
 
     /// The cluster that the user named, or the only one there is.
     pub async fn cluster_name(&self, context: &Context, given: Option<&str>) -> Result<String, Ended> {
+        self.name_of_cluster(context, given).await?.map_err(Ended::from)
+    }
+
+    /// The same; the inner error is a connection that was lost, for those who ask again.
+    pub async fn name_of_cluster(
+        &self,
+        context: &Context,
+        given: Option<&str>,
+    ) -> Result<Result<String, Status>, Ended> {
         if let Some(name) = given {
-            return Ok(name.to_owned());
+            return Ok(Ok(name.to_owned()));
         }
-        let listed = self.clusters().list_clusters(ListClustersRequest {}).await?.into_inner().clusters;
+        let listed = match self.clusters().list_clusters(ListClustersRequest {}).await {
+            Ok(listed) => listed.into_inner().clusters,
+            Err(status) if is_lost(&status) => return Ok(Err(status)),
+            Err(status) => return Err(status.into()),
+        };
         match listed.as_slice() {
-            [one] => Ok(one.name.clone()),
+            [one] => Ok(Ok(one.name.clone())),
             [] => {
                 let up = context.source.command(&["up"]);
                 let next = format!("write a cluster.toml (examples/home.toml is one) and run: {up}");

@@ -49,6 +49,8 @@ const DETACH: &str = r#"
 while IFS= read -r variable; do
   export "$variable"
 done
+# Of whoever runs us: the host agent writes into its log.
+unset JOURNAL_STREAM
 umask 022
 mkdir -p -m 0700 -- "$1" || exit
 umask 077

@@ -30,16 +30,16 @@ pub struct LogsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines of each node
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub tail: Option<u64>,
     /// Only from this moment on: 10m (ago), 2h, 1d, today, 18:00 or "2026-11-24 18:00" (here), or 2026-11-24T18:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
     pub since: Option<jiff::Timestamp>,
     /// Only up to this moment, it included
-    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, allow_hyphen_values = true)]
     pub until: Option<jiff::Timestamp>,
     /// Only lines that match this regular expression; (?i) before it takes capitals for small letters
-    #[arg(long, value_name = "REGEX", value_hint = ValueHint::Other)]
+    #[arg(long, value_name = "REGEX", value_hint = ValueHint::Other, allow_hyphen_values = true)]
     pub grep: Option<String>,
     /// Show the time of each line; false leaves it out
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
@@ -92,6 +92,22 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Verb};
+
+    #[test]
+    fn values_may_begin_with_a_dash() {
+        let parse = |words: &[&str]| Cli::full_command().try_get_matches_from(words);
+        for (option, value, why) in [
+            ("--tail", "-1", "invalid value '-1' for '--tail <N>'"),
+            ("--since", "-10m", "write it like 10m"),
+            ("--until", "-1h", "write it like 10m"),
+        ] {
+            let error = parse(&["k8sctl", "logs", option, value]).expect_err(value).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        let matches = parse(&["k8sctl", "logs", "--grep", "--- FAIL", "a"]).expect("a regular expression");
+        let Verb::Logs(args) = Cli::from_arg_matches(&matches).expect("it is one").verb else { panic!() };
+        assert_eq!((args.grep.as_deref(), args.nodes), (Some("--- FAIL"), vec!["a".to_owned()]));
+    }
 
     #[test]
     fn times_of_lines_are_shown_unless_it_is_said_otherwise() {

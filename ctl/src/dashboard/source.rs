@@ -1,11 +1,11 @@
 //! Listens to the host agent and tells the model, for ever: through restarts of the host agent, deaths of nodes and an
 //! end of the cluster itself. What is refused is told as well, and asked again.
 
-use std::collections::BTreeMap;
+use std::mem;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8sctl_proto::control::v1::{GetVersionRequest, LogPosition, StreamLogsRequest, WatchOperationRequest};
+use k8sctl_proto::control::v1::{GetVersionRequest, StreamLogsRequest, WatchOperationRequest};
 use k8sctl_proto::node::v1::LogSelector;
 use k8sctl_rpc::status::failure_from;
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use tonic::Status;
 use super::model::{Feed, Model, News};
 use crate::agent::Agent;
 use crate::ended::{Ended, LOST_INTERVAL, is_lost};
-use crate::moment::stamp;
+use crate::resume::Resume;
 use crate::verb;
 use crate::view::{LogView, OperationView};
 
@@ -90,18 +90,12 @@ async fn operation_once(agent: &Agent, id: &str, models: &watch::Sender<Model>) 
 }
 
 async fn logs(agent: &Agent, cluster: &str, models: &watch::Sender<Model>) {
-    // Behind what was told, by node.
-    let mut positions = BTreeMap::new();
-    // Nodes of which nothing was told yet begin with their last lines, or where all else began.
-    let now = jiff::Timestamp::now;
-    let (mut began, mut from) = (now(), None);
+    let mut place = Resume::new();
     loop {
-        let end = logs_once(agent, cluster, models, &mut positions, from).await;
+        let end = logs_once(agent, cluster, models, &mut place).await;
         if end.as_ref().is_err_and(ends_positions) {
-            positions.clear();
-            began = now();
+            place = Resume::new();
         }
-        from = (!positions.is_empty()).then_some(began);
         let (reason, pause) = why(end);
         tell(models, News::Lost(Feed::Logs, reason));
         sleep(pause).await;
@@ -118,34 +112,26 @@ async fn logs_once(
     agent: &Agent,
     cluster: &str,
     models: &watch::Sender<Model>,
-    positions: &mut BTreeMap<String, String>,
-    from: Option<jiff::Timestamp>,
+    place: &mut Resume,
 ) -> Result<(), Status> {
-    let position = |(node_name, cursor): (&String, &String)| LogPosition {
-        node_name: node_name.clone(),
-        cursor: cursor.clone(),
-    };
-    let request = StreamLogsRequest {
+    let selector = LogSelector { follow: true, tail: Some(TAIL), ..LogSelector::default() };
+    let mut request = StreamLogsRequest {
         cluster_name: cluster.to_owned(),
-        selector: Some(LogSelector {
-            follow: true,
-            tail: from.is_none().then_some(TAIL),
-            since: from.map(stamp),
-            ..LogSelector::default()
-        }),
-        positions: positions.iter().map(position).collect(),
+        selector: Some(selector),
         ..StreamLogsRequest::default()
     };
+    place.resume(&mut request);
     let mut stream = agent.clusters().stream_logs(request).await?.into_inner();
     tell(models, News::Live(Feed::Logs));
-    while let Some(response) = stream.message().await? {
-        for notice in response.notices {
+    while let Some(mut response) = stream.message().await? {
+        for notice in mem::take(&mut response.notices) {
             tell(models, News::Notice { node: notice.node_name, message: notice.message });
         }
         if !response.lines.is_empty() {
-            tell(models, News::Lines(response.lines.into_iter().map(LogView::from).collect()));
+            let lines = mem::take(&mut response.lines);
+            tell(models, News::Lines(lines.into_iter().map(LogView::from).collect()));
         }
-        positions.extend(response.positions.into_iter().map(|it| (it.node_name, it.cursor)));
+        place.told(response);
     }
     Ok(())
 }

@@ -16,16 +16,17 @@ use crate::view::{ClusterView, HealthView, ProblemView, seconds_since};
 
 pub(super) async fn run(context: &Context, args: &HealthArgs) -> Result<Exit, Ended> {
     let agent = agent::connect(context).await?;
-    let name = agent.cluster_name(context, args.name.as_deref()).await?;
-    let mut health = HealthView::unknown(&name, "Ready", "NotSeen", "the host agent has told nothing of it");
+    let given = args.name.as_deref();
+    let mut health = unknown(given);
     if args.wait {
-        let waited = timeout(args.timeout, until_well(context, &agent, &name, &mut health)).await;
+        let waited = timeout(args.timeout, until_well(context, &agent, given, &mut health)).await;
         health.timed_out = waited.is_err();
         waited.unwrap_or(Ok(()))?;
     } else {
+        let name = agent.cluster_name(context, given).await?;
         health = (&agent.status(&name).await?).into();
+        health.cluster_name = name;
     }
-    health.cluster_name = name;
     if context.format.is_structured() {
         output::document(context, &health)?;
     } else {
@@ -38,22 +39,37 @@ pub(super) async fn run(context: &Context, args: &HealthArgs) -> Result<Exit, En
     })
 }
 
+/// Before anything is known. Without a name it is the only cluster, whose name has still to be asked.
+fn unknown(name: Option<&str>) -> HealthView {
+    let why = "the host agent has told nothing of it";
+    HealthView::unknown(name.unwrap_or_default(), "Ready", "NotSeen", why)
+}
+
 /// Until the cluster is well, through restarts of the host agent. Each message says how it is and not how it became so,
 /// so none is missed. `last` is how it was last.
 async fn until_well(
     context: &Context,
     agent: &Agent,
-    name: &str,
+    given: Option<&str>,
     last: &mut HealthView,
 ) -> Result<(), Ended> {
     let mut said = None;
+    let name = loop {
+        match agent.name_of_cluster(context, given).await? {
+            Ok(name) => break name,
+            Err(_) => away(context, given.unwrap_or_default(), last, &mut said)?,
+        }
+        sleep(LOST_INTERVAL).await;
+    };
+    *last = unknown(Some(&name));
     loop {
-        let lost = match status::open(agent, name).await {
+        let lost = match status::open(agent, &name).await {
             Ok(mut stream) => loop {
                 match stream.message().await {
                     Ok(Some(message)) => {
                         let Some(status) = message.status else { continue };
                         *last = (&ClusterView::from(status)).into();
+                        last.cluster_name.clone_from(&name);
                         if last.healthy {
                             return Ok(());
                         }
@@ -70,11 +86,20 @@ async fn until_well(
             if !is_lost(&status) {
                 return Err(status.into());
             }
-            *last = HealthView::unknown(name, "HostAgent", "Away", "the host agent does not answer");
-            tell(context, last, &mut said)?;
+            away(context, &name, last, &mut said)?;
         }
         sleep(LOST_INTERVAL).await;
     }
+}
+
+fn away(
+    context: &Context,
+    name: &str,
+    last: &mut HealthView,
+    said: &mut Option<String>,
+) -> std::io::Result<()> {
+    *last = HealthView::unknown(name, "HostAgent", "Away", "the host agent does not answer");
+    tell(context, last, said)
 }
 
 /// Says what is waited for, where that is news.
@@ -92,13 +117,16 @@ fn tell(context: &Context, health: &HealthView, said: &mut Option<String>) -> st
 }
 
 fn print(out: &Printer, health: &HealthView, waited: Duration) -> std::io::Result<()> {
-    let name = visible(&health.cluster_name);
+    let whose = match visible(&health.cluster_name) {
+        name if name.is_empty() => "the cluster".to_owned(),
+        name => format!("cluster {name}"),
+    };
     for notice in &health.notices {
         let message = notice.message.as_deref().or(notice.reason.as_deref()).unwrap_or_default();
         out.line(format!("{} {}: {}", out.paint(styles::WARN, "note"), notice.condition, visible(message)))?;
     }
     if health.healthy {
-        let verdict = format!("cluster {name} is well: {} of {} nodes Ready", health.ready, health.nodes);
+        let verdict = format!("{whose} is well: {} of {} nodes Ready", health.ready, health.nodes);
         return out.line(out.paint(styles::GOOD, verdict));
     }
     let after = match health.timed_out {
@@ -109,7 +137,7 @@ fn print(out: &Printer, health: &HealthView, waited: Duration) -> std::io::Resul
     };
     let count = health.problems.len();
     let problems = if count == 1 { "problem" } else { "problems" };
-    let verdict = format!("cluster {name} is not well{after}: {count} {problems}");
+    let verdict = format!("{whose} is not well{after}: {count} {problems}");
     out.line(out.paint(styles::BAD, verdict))?;
     table(&health.problems).print(out)
 }

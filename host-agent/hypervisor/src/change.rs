@@ -226,7 +226,7 @@ pub enum HostOp {
         /// Address and the MAC that may answer for it.
         addresses: Vec<(Ipv4Addr, String)>,
     },
-    /// The persistent definition of a domain, with autostart.
+    /// The persistent definition of a domain, and whether it starts with libvirt.
     DefineDomain {
         /// All of it.
         domain: DomainPlan,

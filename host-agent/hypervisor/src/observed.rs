@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -146,6 +146,9 @@ pub struct ObservedDomain {
     /// run. A moment of this process, and of no other.
     #[serde(skip)]
     pub rebooted: Option<Instant>,
+    /// When this run began, where the host keeps that.
+    #[serde(skip)]
+    pub started: Option<SystemTime>,
     /// Whether it starts with libvirt.
     pub autostart: bool,
     /// KVM or emulation, from its next start on; `None` for VMs of other kinds.

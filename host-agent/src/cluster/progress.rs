@@ -42,8 +42,10 @@ pub const PROXY: &str = "kube-proxy-";
 pub struct VmView {
     /// libvirt's word: running, shut off, …; `missing` where there is no domain.
     pub state: String,
-    /// Since when it has been running, as far as this host agent saw.
+    /// Since when it has been running, as far as this host agent saw: what it may have missed before is not judged.
     pub powered_on: Option<jiff::Timestamp>,
+    /// Since when it has been running, whoever saw that.
+    pub started: Option<jiff::Timestamp>,
     /// How often in a row it was started.
     pub starts: u32,
 }

@@ -150,12 +150,14 @@ impl Shared {
     }
 }
 
-/// Forgets the oldest that have ended; the records have them for longer. Ids are in the order of time.
+/// Forgets those that ended first; the records have them for longer.
 fn forget_old(operations: &mut BTreeMap<String, control::Operation>) {
     let ended = operations.iter().filter(|(_, it)| it.state() != control::OperationState::Running);
-    let ended: Vec<String> = ended.map(|(id, _)| id.clone()).collect();
+    let moment = |it: &control::Operation| it.finished.map(|end| (end.seconds, end.nanos));
+    let mut ended: Vec<_> = ended.map(|(id, it)| (moment(it), id.clone())).collect();
+    ended.sort_unstable();
     let many = ended.len().saturating_sub(KEPT);
-    ended[..many].iter().for_each(|id| {
+    ended[..many].iter().for_each(|(_, id)| {
         operations.remove(id);
     });
 }
@@ -193,14 +195,20 @@ mod tests {
         let agent = FakeHostAgent::new().await;
         let running = agent.begin(agent.generation(SPEC).await).await;
         agent.shared.publish_record(&running, Vec::new());
-        for number in 0..2 * KEPT {
+        let end = |id: &str, second| {
+            let finished = Some(jiff::Timestamp::from_second(second).expect("a moment"));
             let ended = running.clone().given_way(OperationKind::Up, "why");
-            let ended = OperationRecord { id: format!("{number:03}"), ..ended };
+            let ended = OperationRecord { id: id.to_owned(), finished, ..ended };
             agent.shared.publish_record(&ended, Vec::new());
+        };
+        for second in 0..2 * KEPT as i64 {
+            end(&format!("{second:03}"), second);
         }
+        // Begun before all these, and ended behind them.
+        end("000", 1_000);
         let operations = agent.shared.operations.borrow();
         let ended: Vec<_> = operations.keys().filter(|id| **id != running.id).collect();
-        assert_eq!((ended.len(), ended[0].as_str()), (KEPT, "050"));
+        assert_eq!((ended.len(), ended[0].as_str(), ended[1].as_str()), (KEPT, "000", "051"));
         assert!(operations.contains_key(&running.id));
     }
 }

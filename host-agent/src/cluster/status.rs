@@ -90,7 +90,7 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
         connected: view.connected,
         last_seen: view.last_seen.map(wire::timestamp),
         agent_version: view.hello.map(|hello| hello.agent_version).unwrap_or_default(),
-        powered_on: vm.powered_on.map(wire::timestamp),
+        powered_on: vm.started.map(wire::timestamp),
         joined: view.joined.map(wire::timestamp),
         repairs: view.report.repairs.clone(),
     }

@@ -12,14 +12,15 @@ use http::{Request, Response};
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use k8sctl_proto::roles::{Role, required_role};
 use k8sctl_rpc::allowance::Allowance;
+use k8sctl_rpc::answer::Answer;
 use k8sctl_rpc::limits;
-use k8sctl_rpc::places::{Place, Places};
+use k8sctl_rpc::places::{UserPlace, UserPlaces};
 use k8sctl_rpc::status::status;
 use k8sctl_rpc::task::blocking;
 use k8sctl_rpc::unix::PeerCredentials;
 use k8sctl_types::failure::Failure;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -50,8 +51,8 @@ impl RoleLayer {
         Self(Guard {
             reader_group,
             warnings: Warnings::default(),
-            calls: Places::new(limits::CALLS_PER_USER),
-            answers: Places::new(limits::ANSWERS_PER_USER),
+            calls: UserPlaces::new(limits::CALLS_PER_USER, limits::CALLS_PER_PROCESS),
+            answers: UserPlaces::new(limits::ANSWERS_PER_USER, limits::ANSWERS_PER_PROCESS),
             look_ups: Queue::new("look-ups of groups", limits::LOOK_UPS),
         })
     }
@@ -77,24 +78,28 @@ pub struct RoleService<S> {
 struct Guard {
     reader_group: Option<String>,
     warnings: Warnings,
-    /// Calls that wait for their response to begin, by user.
-    calls: Places<u32>,
-    /// Calls that wait for their response to end, by user.
-    answers: Places<u32>,
+    /// Calls that wait for their response to begin.
+    calls: UserPlaces,
+    /// Calls that wait for their response to end.
+    answers: UserPlaces,
     look_ups: Queue,
 }
 
 impl Guard {
     /// Lets a call through with the role of its caller, or tells why not.
-    async fn admit(&self, path: &str, peer: Option<PeerCredentials>) -> Result<(Place<u32>, Role), Status> {
+    async fn admit(&self, path: &str, peer: Option<PeerCredentials>) -> Result<(UserPlace, Role), Status> {
         let role = self.role(peer).await.map_err(|failure| status(Code::ResourceExhausted, &failure))?;
         if let Err(failure) = decide(path, role) {
             self.warnings.tell(path, peer.map(|peer| peer.uid));
             return Err(status(Code::PermissionDenied, &failure));
         }
-        let uid = uid_of(peer);
-        let place = self.answers.take(uid).ok_or_else(|| {
-            busy(uid, format!("{} of its calls are not answered to their end", limits::ANSWERS_PER_USER))
+        let (uid, pid) = (uid_of(peer), peer.and_then(|peer| peer.pid));
+        let place = self.answers.take(uid, pid).ok_or_else(|| {
+            let (of_user, of_process) = (limits::ANSWERS_PER_USER, limits::ANSWERS_PER_PROCESS);
+            busy(
+                uid,
+                format!("{of_user} of its calls, or {of_process} of one process, are not read to their end"),
+            )
         })?;
         Ok((place, role))
     }
@@ -116,12 +121,11 @@ impl Guard {
     }
 }
 
-impl<S, B> Service<Request<B>> for RoleService<S>
+impl<S> Service<Request<Body>> for RoleService<S>
 where
-    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    B: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
@@ -131,15 +135,18 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
         let peer = request.extensions().get::<PeerCredentials>().copied();
         let uid = uid_of(peer);
-        let Some(place) = self.guard.calls.take(uid) else {
-            let reason = format!("{} of its calls wait for an answer already", limits::CALLS_PER_USER);
+        let Some(place) = self.guard.calls.take(uid, peer.and_then(|peer| peer.pid)) else {
+            let (of_user, of_process) = (limits::CALLS_PER_USER, limits::CALLS_PER_PROCESS);
+            let reason =
+                format!("{of_user} of its calls, or {of_process} of one process, wait for an answer already");
             return ready(Ok(busy(uid, reason).into_http())).boxed();
         };
         let guard = self.guard.clone();
+        let mut request = request.map(Timely::body);
         // The one that has said that it is ready.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
@@ -152,7 +159,7 @@ where
                     // For what of a method takes a higher role than the method itself.
                     request.extensions_mut().insert(role);
                     let answer = inner.call(request).await;
-                    answer.map(|response| response.map(|body| Body::new(Answer { body, _place: place })))
+                    answer.map(|response| response.map(|body| Answer::body(body, place)))
                 }
             }
         }
@@ -165,13 +172,19 @@ pub(super) fn caller_role<T>(request: &tonic::Request<T>) -> Role {
     request.extensions().get::<Role>().copied().unwrap_or(Role::Unspecified)
 }
 
-/// What is sent to a caller, who has a place for it until it is read, or the caller gone.
-struct Answer {
+/// The message of a call, which must come in time: until it has, the call has a place of its user.
+struct Timely {
     body: Body,
-    _place: Place<u32>,
+    deadline: Pin<Box<Sleep>>,
 }
 
-impl HttpBody for Answer {
+impl Timely {
+    fn body(body: Body) -> Body {
+        Body::new(Self { body, deadline: Box::pin(sleep(limits::MESSAGE_TIMEOUT)) })
+    }
+}
+
+impl HttpBody for Timely {
     type Data = Bytes;
     type Error = Status;
 
@@ -179,7 +192,11 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() && self.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(late())));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -254,6 +271,12 @@ fn busy(uid: u32, reason: String) -> Status {
     status(Code::ResourceExhausted, &Failure::new("HOST-BUSY", format!("user {uid}"), reason, next))
 }
 
+fn late() -> Status {
+    let reason = format!("its message did not come within {} s", limits::MESSAGE_TIMEOUT.as_secs());
+    let next = "run the command again; if it never succeeds, use the k8sctl of the host agent's version";
+    status(Code::DeadlineExceeded, &Failure::new("HOST-CALL-DEADLINE", "control socket", reason, next))
+}
+
 /// Whom the kernel does not name has no role, and gets nowhere.
 fn uid_of(peer: Option<PeerCredentials>) -> u32 {
     peer.map_or(NOBODY, |peer| peer.uid)
@@ -312,6 +335,7 @@ fn group_names(uid: u32, gid: u32) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::log_lines;
+    use futures::stream::StreamExt;
     use http_body_util::{BodyExt as _, Full};
     use k8sctl_proto::roles::CONTROL_METHODS;
     use tower::service_fn;
@@ -368,7 +392,7 @@ mod tests {
         );
     }
 
-    async fn serve(_: Request<()>) -> Result<Response<Body>, std::convert::Infallible> {
+    async fn serve(_: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
         panic!("a call without a role came through")
     }
 
@@ -379,7 +403,8 @@ mod tests {
         let paths = [CONTROL_METHODS[0].0.to_owned(), format!("/{}", "x".repeat(8_000))];
         let mut calls = 0;
         let mut call = async |uid: u32| {
-            let mut request = Request::builder().uri(&paths[calls % 2]).body(()).expect("a request");
+            let mut request =
+                Request::builder().uri(&paths[calls % 2]).body(Body::empty()).expect("a request");
             request.extensions_mut().insert(PeerCredentials { uid, gid: uid, pid: None });
             calls += 1;
             // Each connection has a service of its own.
@@ -424,11 +449,12 @@ mod tests {
     async fn a_user_has_so_many_calls_and_gets_their_places_back() {
         type Answer = BoxFuture<'static, Result<Response<Body>, std::convert::Infallible>>;
         let unfinished =
-            |_: Request<()>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>();
+            |_: Request<Body>| std::future::pending::<Result<Response<Body>, std::convert::Infallible>>();
         let guard = RoleLayer::new(None);
-        let call = || -> Answer {
-            let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(()).expect("a request");
-            request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
+        let call = |pid| -> Answer {
+            let mut request =
+                Request::builder().uri(CONTROL_METHODS[0].0).body(Body::empty()).expect("a request");
+            request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid });
             // Each connection has a service of its own.
             guard.layer(service_fn(unfinished)).call(request)
         };
@@ -442,21 +468,28 @@ mod tests {
                 false
             }
         };
-        let mut held: Vec<Answer> = (0..limits::CALLS_PER_USER).map(|_| call()).collect();
-        assert!(!waits(call()));
+        let mut held: Vec<Answer> = (0..limits::CALLS_PER_USER).map(|_| call(None)).collect();
+        assert!(!waits(call(None)) && !waits(call(Some(1))));
         held.pop();
-        assert!(waits(call()), "one has ended");
+        assert!(waits(call(None)), "one has ended");
+        held.clear();
+        let mut held: Vec<Answer> = (0..limits::CALLS_PER_PROCESS).map(|_| call(Some(1))).collect();
+        assert!(!waits(call(Some(1))), "one process has all that it may");
+        assert!(waits(call(Some(2))), "another of the user has its own");
+        held.pop();
+        assert!(waits(call(Some(1))), "one has ended");
     }
 
     #[tokio::test]
     async fn an_answer_has_a_place_until_it_is_read_or_its_reader_gone() {
-        let text = |_: Request<()>| {
+        let text = |_: Request<Body>| {
             let body = Body::new(Full::new(Bytes::from_static(b"answer")));
             ready(Ok::<_, std::convert::Infallible>(Response::new(body)))
         };
         let guard = RoleLayer::new(None);
         let call = async || {
-            let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(()).expect("a request");
+            let mut request =
+                Request::builder().uri(CONTROL_METHODS[0].0).body(Body::empty()).expect("a request");
             request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
             guard.layer(service_fn(text)).call(request).await.expect("it cannot fail")
         };
@@ -474,8 +507,33 @@ mod tests {
         let last = call().await;
         assert!(!is_refused(&last), "the reader of one is gone");
         assert!(is_refused(&call().await));
-        let read = last.into_body().collect().await.expect("it is read");
-        assert_eq!(read.to_bytes(), "answer");
-        assert!(!is_refused(&call().await), "one was read");
+        let read = last.into_body().collect().await.expect("it is read").to_bytes();
+        assert_eq!(read, "answer");
+        // As HTTP/2 does, which has all of it long before its reader.
+        assert!(is_refused(&call().await), "it is not sent yet");
+        drop(read);
+        assert!(!is_refused(&call().await), "it is sent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_end_ends_its_call() {
+        let read = |request: Request<Body>| async {
+            let message = request.into_body().collect().await;
+            let status = message.map_or_else(|status| status, |_| Status::ok(""));
+            Ok::<_, std::convert::Infallible>(status.into_http())
+        };
+        let guard = RoleLayer::new(None);
+        let call = async |body| {
+            let mut request = Request::builder().uri(CONTROL_METHODS[0].0).body(body).expect("a request");
+            request.extensions_mut().insert(PeerCredentials { uid: 0, gid: 0, pid: None });
+            let answer = guard.layer(service_fn(read)).call(request).await.expect("it cannot fail");
+            tonic::Status::from_header_map(answer.headers()).expect("a status").code()
+        };
+        let began = Instant::now();
+        assert_eq!(call(Body::new(Full::new(Bytes::from_static(b"whole")))).await, Code::Ok);
+        let piece = futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"begin")))]);
+        let unfinished = http_body_util::StreamBody::new(StreamExt::chain(piece, futures::stream::pending()));
+        assert_eq!(call(Body::new(unfinished)).await, Code::DeadlineExceeded);
+        assert!(began.elapsed() < 2 * limits::MESSAGE_TIMEOUT, "{:?}", began.elapsed());
     }
 }

@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::text::{Labels, Value, labels, value};
+use crate::records::OperationKind;
 use crate::wire;
 
 /// Conditions of a node that have a series of their own. An agent can say anything: all others are one, the worst.
@@ -107,6 +108,9 @@ impl Fleet {
     }
 
     pub(super) fn register(self, registry: &mut Registry) {
+        for kind in OperationKind::ALL {
+            self.running.get_or_create(&labels([("kind", kind.as_str())])).inc_by(0.0);
+        }
         registry.register("clusters", "Clusters of this host", value(self.clusters));
         let help = "Conditions of clusters: 1 is True, 0.5 Unknown, 0 False";
         registry.register("cluster_condition", help, self.cluster_conditions);

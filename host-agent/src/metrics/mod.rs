@@ -22,9 +22,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::cluster::manager::Manager;
+use crate::records::OperationKind;
 use fleet::Fleet;
 use process::Process;
-use text::{Labels, Reading};
+use text::{Labels, Reading, labels};
 
 /// Calls of libvirt: most take milliseconds, the graceful end of a VM minutes.
 const CALL_SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0];
@@ -48,12 +49,20 @@ impl Default for Meters {
     fn default() -> Self {
         let call_seconds: fn() -> Histogram = || Histogram::new(CALL_SECONDS);
         let operation_seconds: fn() -> Histogram = || Histogram::new(OPERATION_SECONDS);
-        Self {
+        let it = Self {
             libvirt_calls: Family::new_with_constructor(call_seconds),
             libvirt_errors: Family::default(),
             operations: Family::default(),
             operation_durations: Family::new_with_constructor(operation_seconds),
+        };
+        // There from the beginning, so that the first end is an increase.
+        for kind in OperationKind::ALL.map(OperationKind::as_str) {
+            drop(it.operation_durations.get_or_create(&labels([("kind", kind)])));
+            for result in operations::RESULTS {
+                it.operations.get_or_create(&labels([("kind", kind), ("result", result)])).inc_by(0);
+            }
         }
+        it
     }
 }
 

@@ -14,6 +14,11 @@ use crate::wire;
 
 /// Objects of running operations whose phases are followed.
 const FOLLOWED: usize = 8192;
+/// How operations end.
+pub(super) const RESULTS: [&str; 3] = [SUCCEEDED, FAILED, SUPERSEDED];
+const SUCCEEDED: &str = "succeeded";
+const FAILED: &str = "failed";
+const SUPERSEDED: &str = "superseded";
 
 /// Follows until the host agent ends.
 pub async fn follow(
@@ -60,6 +65,8 @@ struct News {
 struct Follower {
     began: Timestamp,
     with_spans: bool,
+    /// Ids of those that were seen running.
+    running: BTreeSet<String>,
     /// Ids of those that have ended and are still published.
     told: BTreeSet<String>,
     /// By operation and object: the phase, and since when.
@@ -68,18 +75,21 @@ struct Follower {
 
 impl Follower {
     fn new(began: Timestamp, with_spans: bool) -> Self {
-        Self { began, with_spans, told: BTreeSet::new(), phases: BTreeMap::new() }
+        let (running, told) = (BTreeSet::new(), BTreeSet::new());
+        Self { began, with_spans, running, told, phases: BTreeMap::new() }
     }
 
     fn look(&mut self, all: &BTreeMap<String, Operation>, now: Timestamp) -> News {
         let mut news = News::default();
         for (id, operation) in all {
             if operation.state() == OperationState::Running {
+                self.running.insert(id.clone());
                 self.follow_phases(operation, now, &mut news.spans);
             } else if self.told.insert(id.clone()) {
                 self.end(operation, now, &mut news);
             }
         }
+        self.running.retain(|id| all.contains_key(id));
         self.told.retain(|id| all.contains_key(id));
         self.phases.retain(|(id, _), _| all.contains_key(id));
         news
@@ -101,12 +111,32 @@ impl Follower {
                 self.phases.insert(key, (line.phase.clone(), now));
             }
         }
+        // What is not told of any more is over: a wait, or a node that was removed.
+        let is_told = |object: &str| operation.progress.iter().any(|line| line.object == object);
+        self.end_phases(&operation.id, now, |object| !is_told(object), spans);
+    }
+
+    /// Ends the open phases of those objects of an operation.
+    fn end_phases(
+        &mut self,
+        operation: &str,
+        now: Timestamp,
+        is_meant: impl Fn(&str) -> bool,
+        spans: &mut Vec<SpanData>,
+    ) {
+        let keys = self.phases.keys().filter(|(id, object)| id == operation && is_meant(object));
+        for key in keys.cloned().collect::<Vec<_>>() {
+            if let Some((phase, since)) = self.phases.remove(&key) {
+                spans.extend(spans::phase(operation, &key.1, &phase, (since, now)));
+            }
+        }
     }
 
     fn end(&mut self, operation: &Operation, now: Timestamp, news: &mut News) {
         let finished = operation.finished.map_or(now, wire::moment);
-        // It ended before this host agent began, and was counted then.
-        if finished < self.began {
+        // It ended before this host agent began, and was counted then. A clock may have been set back: who was seen
+        // running has not.
+        if finished < self.began && !self.running.remove(&operation.id) {
             return;
         }
         let started = operation.started.map_or(finished, wire::moment);
@@ -118,12 +148,7 @@ impl Follower {
         if !self.with_spans {
             return;
         }
-        let open: Vec<_> = self.phases.keys().filter(|(id, _)| *id == operation.id).cloned().collect();
-        for key in open {
-            if let Some((phase, since)) = self.phases.remove(&key) {
-                news.spans.extend(spans::phase(&operation.id, &key.1, &phase, (since, finished)));
-            }
-        }
+        self.end_phases(&operation.id, finished, |_| true, &mut news.spans);
         let period = (started, finished);
         for node in &operation.progress {
             news.spans.extend(spans::steps(&operation.id, node, period));
@@ -134,9 +159,9 @@ impl Follower {
 
 fn result(operation: &Operation) -> &'static str {
     match &operation.failure {
-        None => "succeeded",
-        Some(failure) if failure.id == "OPERATION-SUPERSEDED" => "superseded",
-        Some(_) => "failed",
+        None => SUCCEEDED,
+        Some(failure) if failure.id == "OPERATION-SUPERSEDED" => SUPERSEDED,
+        Some(_) => FAILED,
     }
 }
 
@@ -203,6 +228,11 @@ mod tests {
         let mut follower = Follower::new(at(200), true);
         let news = follower.look(&published(ended(None, 130, Vec::new())), at(201));
         assert!(news.ended.is_empty() && news.spans.is_empty());
+        // It ran before everybody's eyes, and then the clock was set back.
+        let mut follower = Follower::new(at(200), true);
+        follower.look(&published(running(Vec::new())), at(201));
+        let news = follower.look(&published(ended(None, 130, Vec::new())), at(131));
+        assert_eq!((news.ended, news.spans.len()), (end("succeeded", 30.0), 1));
     }
 
     #[test]
@@ -219,5 +249,24 @@ mod tests {
         let end = ended(Some("NODE-SILENT"), 150, both("Ready", "Booting"));
         assert_eq!(names(follower.look(&published(end), at(151))), ["Booting", "up"]);
         assert!(follower.phases.is_empty());
+    }
+
+    #[test]
+    fn a_line_that_is_gone_is_a_phase_that_is_over() {
+        let mut follower = Follower::new(at(90), true);
+        let wait = || vec![line("worker", "VM"), line("cluster home", "Waiting")];
+        follower.look(&published(running(wait())), at(101));
+        let news = follower.look(&published(running(vec![line("worker", "VM")])), at(111));
+        let periods = |news: &News| -> Vec<_> {
+            let of = |span: &SpanData| (span.name.clone(), span.start_time, span.end_time);
+            news.spans.iter().map(of).collect()
+        };
+        let at = |second: i64| std::time::SystemTime::from(at(second));
+        assert_eq!(periods(&news), [("Waiting".into(), at(101), at(111))]);
+        // Another wait is another span.
+        follower.look(&published(running(wait())), Timestamp::from_second(120).expect("a moment"));
+        let news =
+            follower.look(&published(running(Vec::new())), Timestamp::from_second(125).expect("a moment"));
+        assert_eq!(periods(&news), [("Waiting".into(), at(120), at(125)), ("VM".into(), at(101), at(125))]);
     }
 }

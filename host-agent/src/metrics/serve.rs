@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
-use http::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HOST, HeaderValue, VARY};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -22,17 +22,19 @@ use k8sctl_rpc::unix::{self, Held, UnixError};
 use k8sctl_types::failure::Failure;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt as _;
 use tonic::transport::server::Connected as _;
 
-use super::Exporter;
+use super::{Exporter, text};
 use crate::config::HostConfig;
 use crate::control::roles::{OPERATOR_GROUP, is_root, peer_role};
 
-/// Connections of the socket, and of the port; further ones are closed.
+/// Connections of the socket, and requests of the port; further ones are closed, or refused.
 const CONNECTIONS: usize = 16;
+/// Connections of the port, to which anybody on the host may connect and say nothing; further ones are closed.
+const PORT_CONNECTIONS: usize = 256;
 /// Those of the socket that one user may have, so that who reads slowly leaves some to Prometheus.
 const PER_USER: usize = 8;
 /// Connections of the socket of users without a role, besides: they are only told so, and take no place of the others.
@@ -48,8 +50,11 @@ const HEADER_LINES: usize = 32;
 /// Between two tries to listen on a port that somebody else has.
 const BIND_PAUSE: Duration = Duration::from_secs(30);
 
-/// What prometheus-client writes.
+/// What prometheus-client writes, for those who know it.
+const OPEN_METRICS_TYPE: &str = "application/openmetrics-text";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What all others get.
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Makes the text; `None` where that broke off.
@@ -93,7 +98,7 @@ async fn serve_socket(mut incoming: unix::Incoming, source: Source) {
         let access = Access::Role(role);
         let source = Arc::clone(&source);
         k8sctl_rpc::task::spawn("metrics-reader", async move {
-            converse(connection, access, source).await;
+            converse(connection, access, source, None).await;
             drop((of_user, of_all));
         });
     }
@@ -118,7 +123,8 @@ async fn bind(address: SocketAddr) -> TcpListener {
 }
 
 async fn serve_port(listener: TcpListener, source: Source) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(PORT_CONNECTIONS));
+    let requests = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -130,20 +136,20 @@ async fn serve_port(listener: TcpListener, source: Source) {
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let source = Arc::clone(&source);
+        let (source, requests) = (Arc::clone(&source), Arc::clone(&requests));
         k8sctl_rpc::task::spawn("metrics-reader", async move {
-            converse(stream, Access::Loopback, source).await;
+            converse(stream, Access::Loopback, source, Some(requests)).await;
             drop(place);
         });
     }
 }
 
-/// One request and its answer.
-async fn converse<S>(stream: S, access: Access, source: Source)
+/// One request and its answer, which has a place among `requests`, where these are bounded.
+async fn converse<S>(stream: S, access: Access, source: Source, requests: Option<Arc<Semaphore>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = service_fn(move |request| answer(request, access, Arc::clone(&source)));
+    let service = service_fn(move |request| answer(request, access, Arc::clone(&source), requests.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
@@ -162,19 +168,62 @@ async fn answer(
     request: Request<Incoming>,
     access: Access,
     source: Source,
+    requests: Option<Arc<Semaphore>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let place = match requests.map(Semaphore::try_acquire_owned).transpose() {
+        Ok(place) => place,
+        Err(_) => return Ok(plain(StatusCode::SERVICE_UNAVAILABLE, "too many read the metrics".to_owned())),
+    };
     Ok(match decide(&request, access) {
         Err((status, why)) => {
             let mut refusal = plain(status, why);
             if status == StatusCode::METHOD_NOT_ALLOWED {
-                refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+                refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             }
             refusal
         }
         Ok(()) => match source().await {
-            Some(text) => response(StatusCode::OK, OPEN_METRICS, text),
+            Some(text) => metrics(&request, text, place),
             None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be read".to_owned()),
         },
+    })
+}
+
+/// A text that is being read, and its reader's place.
+struct Text {
+    text: String,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// The text in the format that was asked for.
+fn metrics<B>(
+    request: &Request<B>,
+    text: String,
+    place: Option<OwnedSemaphorePermit>,
+) -> Response<Full<Bytes>> {
+    let (kind, text) = match knows_open_metrics(request) {
+        true => (OPEN_METRICS, text),
+        false => (CLASSIC, text::classic(&text)),
+    };
+    let mut response = response(StatusCode::OK, kind, Bytes::from_owner(Text { text, _place: place }));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+/// Whether it is among what may come, and not as what may not: `q=0`.
+fn knows_open_metrics<B>(request: &Request<B>) -> bool {
+    let told = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    told.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_it = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(OPEN_METRICS_TYPE));
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        is_it && quality.is_none_or(|quality| quality.parse::<f64>().is_ok_and(|quality| quality > 0.0))
     })
 }
 
@@ -200,8 +249,8 @@ fn decide<B>(request: &Request<B>, access: Access) -> Result<(), (StatusCode, St
     if request.uri().path() != "/metrics" {
         return Err((StatusCode::NOT_FOUND, "there is /metrics and nothing else".to_owned()));
     }
-    if request.method() != Method::GET {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, "there is GET and nothing else".to_owned()));
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "there are GET and HEAD and nothing else".to_owned()));
     }
     Ok(())
 }
@@ -219,10 +268,10 @@ fn is_meant<B>(request: &Request<B>) -> bool {
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
-    response(status, PLAIN, text + "\n")
+    response(status, PLAIN, Bytes::from(text + "\n"))
 }
 
-fn response(status: StatusCode, kind: &'static str, text: String) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, kind: &'static str, text: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -160,6 +160,43 @@ async fn names_are_as_prometheus_wants_them() {
     }
 }
 
+#[tokio::test]
+async fn the_older_format_has_the_same_samples_each_below_its_type() {
+    let open = everything().await;
+    let classic = text::classic(&open);
+    let samples = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    assert_eq!(samples(&classic), samples(&open));
+    let (mut family, mut kind) = ("", "");
+    for line in classic.lines() {
+        if let Some(told) = line.strip_prefix("# TYPE ") {
+            (family, kind) = told.split_once(' ').expect("name and type");
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(classic.contains(&format!("# HELP {family} ")), "{line}");
+        } else if !line.starts_with("# HELP ") {
+            let name = line.split(['{', ' ']).next().unwrap_or_default();
+            let ends: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(ends.iter().any(|end| name == format!("{family}{end}")), "{line} of {family}");
+        }
+    }
+    assert!(classic.contains("# TYPE k8s_myhome_build_info gauge\n"), "{classic}");
+    assert!(classic.contains("# TYPE k8s_myhome_events_total counter\n"), "{classic}");
+}
+
+#[test]
+fn what_runs_and_ends_later_has_series_from_the_beginning() {
+    let text = text::encode(&Meters::default(), Reading::default());
+    for line in [
+        "k8s_myhome_operations_running{kind=\"down\"} 0.0",
+        "k8s_myhome_operations_ended_total{kind=\"up\",result=\"failed\"} 0",
+        "k8s_myhome_operations_ended_total{kind=\"down\",result=\"superseded\"} 0",
+        "k8s_myhome_operation_duration_seconds_count{kind=\"up\"} 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line}\n---\n{text}");
+    }
+}
+
 #[test]
 fn values_are_what_was_read() {
     let text = text::encode(&Meters::default(), reading(&[cluster("home", vec![node("control")])]));

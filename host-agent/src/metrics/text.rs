@@ -94,6 +94,35 @@ pub(super) fn encode(meters: &Meters, reading: Reading) -> String {
     text
 }
 
+/// The same in Prometheus' older text format, which some programs know alone.
+///
+/// There a type has the name of its samples, and there are no types `info` and `unknown`, no units and no end:
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+pub(super) fn classic(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = None;
+    for line in open_metrics.lines() {
+        if let Some(told) = line.strip_prefix("# HELP ") {
+            help = told.split_once(' ').map(|(_, words)| words);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|it| it.split_once(' ')) {
+            let (end, kind) = match kind {
+                "counter" => ("_total", kind),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                _ => ("", kind),
+            };
+            if let Some(words) = help.take() {
+                text.push_str(&format!("# HELP {name}{end} {words}\n"));
+            }
+            text.push_str(&format!("# TYPE {name}{end} {kind}\n"));
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 pub(super) fn value(number: u64) -> Value {
     let value = Value::default();
     value.set(number as f64);

@@ -37,15 +37,20 @@ impl AgentFile {
         looked.map_err(|error| self.failure(&error.to_string()))
     }
 
-    /// The file, open, where its digest is this one.
-    pub(super) async fn open(&self, sha256: &str) -> Result<tokio::fs::File, Status> {
+    /// The file, open, where its digest is this one. `place` is held while it is read, also where nobody waits for that
+    /// any more.
+    pub(super) async fn open<P: Send + 'static>(
+        &self,
+        sha256: &str,
+        place: P,
+    ) -> Result<(tokio::fs::File, P), Status> {
         let (path, expected) = (self.0.clone(), sha256.to_owned());
         let opened = spawn_blocking(move || -> std::io::Result<_> {
             let file = File::open(&path)?;
-            Ok((digest(&file)? == expected).then_some(file))
+            Ok((digest(&file)? == expected).then_some((file, place)))
         });
         match opened.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-            Ok(Some(file)) => Ok(tokio::fs::File::from_std(file)),
+            Ok(Some((file, place))) => Ok((tokio::fs::File::from_std(file), place)),
             Ok(None) => Err(status(&self.failure("it is another one than the node was told of"))),
             Err(error) => Err(status(&self.failure(&error.to_string()))),
         }
@@ -105,7 +110,7 @@ mod tests {
         std::fs::write(&path, &content).expect("writes");
         let program = agent.look().await.expect("there");
         assert_eq!(program.size_bytes, content.len() as u64);
-        let file = agent.open(&program.sha256).await.expect("it is that one");
+        let (file, ()) = agent.open(&program.sha256, ()).await.expect("it is that one");
         // Another one takes its place meanwhile.
         std::fs::remove_file(&path).expect("removed");
         std::fs::write(&path, "another").expect("writes");
@@ -122,6 +127,6 @@ mod tests {
         let (sent, all) = tokio::join!(send(file, sender), read);
         sent.expect("sent");
         assert!(all == content, "{} bytes of {}", all.len(), content.len());
-        agent.open(&program.sha256).await.expect_err("it is another one by now");
+        agent.open(&program.sha256, ()).await.expect_err("it is another one by now");
     }
 }

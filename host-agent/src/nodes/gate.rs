@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, FutureExt as _, ready};
 use host_pki::ca::node_identity;
 use host_pki::service::no_certificate;
 use http::{Request, Response};
+use k8sctl_rpc::answer::Answer;
 use k8sctl_rpc::limits;
 use k8sctl_rpc::places::{Place, Places};
 use k8sctl_rpc::status::status;
@@ -23,17 +24,22 @@ use tower::{Layer, Service};
 /// The only method that is open to strangers.
 const JOIN: &str = "/k8sctl.node.v1.JoinService/Join";
 const RENEW: &str = "/k8sctl.node.v1.NodeService/RenewCertificate";
+const FETCH: &str = "/k8sctl.node.v1.NodeService/FetchAgent";
 
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]
 pub(super) struct GateLayer {
-    /// By node id or, without certificate, by address. No node id has a dot or a colon.
+    /// That wait for their response to begin, by node id or, without certificate, by address. No node id has a dot or a
+    /// colon.
     calls: Places<String>,
+    /// That wait for their response to be read to its end, by the same.
+    answers: Places<String>,
 }
 
 impl Default for GateLayer {
     fn default() -> Self {
-        Self { calls: Places::new(limits::CALLS_PER_NODE) }
+        let (calls, answers) = (Places::new(limits::CALLS_PER_NODE), Places::new(limits::ANSWERS_PER_NODE));
+        Self { calls, answers }
     }
 }
 
@@ -41,7 +47,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = GateService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        GateService { inner, calls: self.calls.clone() }
+        GateService { inner, gate: self.clone() }
     }
 }
 
@@ -49,12 +55,12 @@ impl<S> Layer<S> for GateLayer {
 #[derive(Clone, Debug)]
 pub(super) struct GateService<S> {
     inner: S,
-    calls: Places<String>,
+    gate: GateLayer,
 }
 
-impl<S> GateService<S> {
-    /// A place for a call of this peer.
-    fn admit(&self, path: &str, peer: Option<&PeerInfo>) -> Result<Place<String>, Status> {
+impl GateLayer {
+    /// A place for a call of this peer, and whose it is.
+    fn admit(&self, path: &str, peer: Option<&PeerInfo>) -> Result<(Place<String>, Caller), Status> {
         let peer = peer.ok_or_else(no_certificate)?;
         let (kind, caller) = match &peer.client_certificate {
             // The listener lets in none that names nobody.
@@ -62,7 +68,20 @@ impl<S> GateService<S> {
             None if path == JOIN => ("address", peer.remote.ip().to_string()),
             None => return Err(no_certificate()),
         };
-        self.calls.take(caller.clone()).ok_or_else(|| busy(&format!("{kind} {caller}")))
+        let caller = Caller { kind, name: caller };
+        let (most, what) = (limits::CALLS_PER_NODE, "wait for an answer already");
+        let place = self.calls.take(caller.name.clone()).ok_or_else(|| busy(&caller, most, what))?;
+        Ok((place, caller))
+    }
+
+    /// Its answer, with a place until that is sent: HTTP/2 keeps of each what its reader does not take, also of a session
+    /// that is over.
+    fn answer(&self, caller: Caller, response: Response<Body>) -> Response<Body> {
+        let (most, what) = (limits::ANSWERS_PER_NODE, "are not read to their end");
+        match self.answers.take(caller.name.clone()) {
+            Some(place) => response.map(|body| Answer::body(body, place)),
+            None => busy(&caller, most, what).into_http(),
+        }
     }
 }
 
@@ -82,32 +101,41 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        let place = match self.admit(path, request.extensions().get()) {
-            Ok(place) => place,
+        let (place, caller) = match self.gate.admit(path, request.extensions().get()) {
+            Ok(admitted) => admitted,
             Err(refused) => return ready(Ok(refused.into_http())).boxed(),
         };
         // The other calls last as long as a session or a log does; their first message has a deadline of its own.
-        let has_deadline = [JOIN, RENEW].contains(&path);
+        let has_deadline = [JOIN, RENEW, FETCH].contains(&path);
         let answer = self.inner.call(request);
+        let gate = self.gate.clone();
         async move {
             // Until the response begins: what comes in after that belongs to a session, and of these a node has one.
             let _place = place;
-            if !has_deadline {
-                return answer.await;
-            }
-            timeout(limits::CALL_TIMEOUT, answer).await.unwrap_or_else(|_| Ok(too_late().into_http()))
+            let answer = if has_deadline {
+                timeout(limits::CALL_TIMEOUT, answer).await.unwrap_or_else(|_| Ok(too_late().into_http()))
+            } else {
+                answer.await
+            };
+            answer.map(|response| gate.answer(caller, response))
         }
         .boxed()
     }
 }
 
-fn busy(object: &str) -> Status {
+/// Who calls: `node` and its id, or `address` and that.
+struct Caller {
+    kind: &'static str,
+    name: String,
+}
+
+fn busy(caller: &Caller, most: usize, what: &str) -> Status {
     status(
         Code::ResourceExhausted,
         &Failure::new(
             "NODE-BUSY",
-            object,
-            format!("{} of its calls wait for an answer already", limits::CALLS_PER_NODE),
+            format!("{} {}", caller.kind, caller.name),
+            format!("{most} of its calls {what}"),
             "wait: the node agent calls again by itself",
         ),
     )
@@ -133,6 +161,8 @@ mod tests {
     use std::time::Duration;
 
     use futures::future::pending;
+    use http_body_util::{BodyExt as _, Full};
+    use hyper::body::Bytes;
     use k8sctl_rpc::status::failure_from;
     use rcgen::string::Ia5String;
     use rcgen::{CertificateParams, KeyPair, SanType};
@@ -207,10 +237,35 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_a_node_does_not_read_is_kept_for_a_few_of_its_calls() {
+        let text = |_: Request<()>| {
+            let body = Body::new(Full::new(Bytes::from_static(b"desired state")));
+            ready(Ok::<_, Infallible>(Response::new(body)))
+        };
+        let mut gate = GateLayer::default().layer(service_fn(text));
+        let mut call = async |node: &str| {
+            let remote = SocketAddr::from(([192, 168, 122, 11], 5000));
+            let mut request = Request::builder().uri(SESSION).body(()).expect("a request");
+            let client_certificate = certificate(node);
+            request.extensions_mut().insert(PeerInfo { remote, exporter: [0; 32], client_certificate });
+            gate.call(request).await.expect("it cannot fail")
+        };
+        let mut pieces = Vec::new();
+        for _ in 0..limits::ANSWERS_PER_NODE {
+            // HTTP/2 has taken it over and waits for its reader; the session is over.
+            pieces.push(call("a").await.into_body().collect().await.expect("it is there").to_bytes());
+        }
+        assert_eq!(of(Ok(call("a").await)), is(Code::ResourceExhausted, "NODE-BUSY"));
+        assert_eq!(of(Ok(call("b").await)), None, "another node's are its own");
+        pieces.pop();
+        assert_eq!(of(Ok(call("a").await)), None, "one was sent");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_that_does_not_end_is_not_waited_for() {
         let mut call = calls();
-        for (path, caller) in [(JOIN, None), (RENEW, certificate("a"))] {
+        for (path, caller) in [(JOIN, None), (RENEW, certificate("a")), (FETCH, certificate("a"))] {
             let answer = timeout(limits::CALL_TIMEOUT * 2, call(path, caller)).await.expect("it ends");
             assert_eq!(of(answer), is(Code::DeadlineExceeded, "NODE-CALL-DEADLINE"), "{path}");
         }

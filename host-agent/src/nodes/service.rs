@@ -187,7 +187,7 @@ impl NodeService for NodeSessions {
                 "wait: the node agent asks again by itself",
             ));
         };
-        let file = self.agent_file.open(asked).await?;
+        let (file, place) = self.agent_file.open(asked, place).await?;
         let (chunks, receiver) = mpsc::channel(OUTBOUND);
         k8sctl_rpc::task::spawn("send-agent", async move {
             let sent = agent_file::send(file, chunks).await;

@@ -17,6 +17,9 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Up, Self::Down];
+
     /// `up` or `down`, as users type it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,44 +1,99 @@
-//! The host agent's own log: systemd's journal of its unit, or the file that it was started with.
+//! Logs of the host: the host agent's own, libvirt's, those of the VMs' QEMU, and the kernel's. Of each its end.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::time::Duration;
 
-use k8sctl_command::Program;
+use k8sctl_command::{CommandError, Program};
 use k8sctl_rpc::task::blocking;
 use k8sctl_types::failure::Failure;
 
+use super::Text;
 use crate::config::HostConfig;
 
 /// Most of a file, its end, in bytes.
 const TAIL: u64 = 2 * 1024 * 1024;
+/// Most lines of a journal, its last ones.
+const LINES: usize = 10_000;
 const UNIT: &str = "k8s-host-agent.service";
+const LIBVIRT: [&str; 5] = [
+    "libvirtd.service",
+    "virtqemud.service",
+    "virtnetworkd.service",
+    "virtstoraged.service",
+    "virtlogd.service",
+];
+/// Where libvirt has QEMU write.
+const EMULATORS: &str = "/var/log/libvirt/qemu";
+/// There where systemd runs the host.
+const SYSTEMD: &str = "/run/systemd/system";
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Its end.
-pub(super) async fn own(config: &HostConfig) -> Result<String, Failure> {
-    // `k8sctl` has it write there where no systemd does; who started it last is what counts.
-    let path = config.state_dir.join("host-agent.log");
-    if std::env::var_os("JOURNAL_STREAM").is_none() {
-        let file = path.clone();
-        return blocking(move || tail(&file)).await.map_err(|error| {
-            let next = "its standard error was sent elsewhere by who started it: look there";
-            Failure::new("HOST-SUPPORT-PART", format!("file {}", path.display()), error.to_string(), next)
-        });
+/// The host agent's own: systemd's journal of its unit, or the file that it was started with.
+pub(super) async fn own(config: &HostConfig) -> Result<Text, Failure> {
+    if logs_to_journal() {
+        return journal("journal of the host agent", &["--unit", UNIT]).await;
     }
-    let show = ["--unit", UNIT, "--lines", "10000", "--no-pager", "--output", "short-iso-precise"];
-    Program::new("journalctl", DEADLINE).args(show).run().await.map_err(|error| {
-        let next = "look at it with `journalctl -u k8s-host-agent`";
-        Failure::new(
-            "HOST-SUPPORT-PART",
-            "journal of the host agent",
-            k8sctl_rpc::chain(&error).to_string(),
-            next,
-        )
-    })
+    // `k8sctl` has it write there where no systemd does; who started it last is what counts.
+    let next = "its standard error was sent elsewhere by who started it: look there";
+    file(config.state_dir.join("host-agent.log"), next).await
 }
 
-fn tail(path: &std::path::Path) -> io::Result<String> {
+/// Whether standard error is the journal: systemd names its device and inode, and whoever is started by somebody who logs
+/// there inherits the variable, systemd.exec(5).
+fn logs_to_journal() -> bool {
+    let named = std::env::var("JOURNAL_STREAM").ok();
+    let stream = rustix::fs::fstat(io::stderr().as_fd()).ok();
+    named.zip(stream).is_some_and(|(named, it)| named == format!("{}:{}", it.st_dev, it.st_ino))
+}
+
+/// Of libvirt's daemons, where systemd keeps it.
+pub(super) async fn libvirt() -> Option<Result<Text, Failure>> {
+    let units: Vec<&str> = LIBVIRT.iter().flat_map(|unit| ["--unit", unit]).collect();
+    match Path::new(SYSTEMD).is_dir() {
+        true => Some(journal("journal of libvirt", &units).await),
+        false => None,
+    }
+}
+
+/// Of the host's kernel, which ends programs for want of memory.
+pub(super) async fn kernel() -> Result<Text, Failure> {
+    if Path::new(SYSTEMD).is_dir() {
+        return journal("log of the kernel", &["--dmesg"]).await;
+    }
+    let said = Program::new("dmesg", DEADLINE).args(["--ctime"]).run().await;
+    said.map(Text::whole).map_err(|error| missing("log of the kernel", &error, "look at it with `dmesg`"))
+}
+
+/// What QEMU said of a VM.
+pub(super) async fn emulator(domain: &str) -> Result<Text, Failure> {
+    let next = "nothing, where the VM was never started";
+    file(Path::new(EMULATORS).join(format!("{domain}.log")), next).await
+}
+
+async fn journal(what: &str, of: &[&str]) -> Result<Text, Failure> {
+    let lines = LINES.to_string();
+    let show = ["--lines", &lines, "--no-pager", "--quiet", "--output", "short-iso-precise"];
+    let said = Program::new("journalctl", DEADLINE).args(of).args(show).run().await;
+    let next = "look at it with `journalctl`";
+    let text = said.map_err(|error| missing(what, &error, next))?;
+    let is_end = text.lines().count() >= LINES;
+    Ok(Text { text, is_end })
+}
+
+async fn file(path: std::path::PathBuf, next: &str) -> Result<Text, Failure> {
+    let object = format!("file {}", path.display());
+    let read = blocking(move || tail(&path)).await;
+    read.map_err(|error| Failure::new("HOST-SUPPORT-PART", object, error.to_string(), next))
+}
+
+fn missing(what: &str, error: &CommandError, next: &str) -> Failure {
+    Failure::new("HOST-SUPPORT-PART", what, k8sctl_rpc::chain(error).to_string(), next)
+}
+
+fn tail(path: &Path) -> io::Result<Text> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     let begin = size.saturating_sub(TAIL);
@@ -48,5 +103,23 @@ fn tail(path: &std::path::Path) -> io::Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     // In half a line nobody knows a secret by its name.
     let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
-    Ok(whole.to_owned())
+    Ok(Text { text: whole.to_owned(), is_end: begin > 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_file_the_end_is_kept_in_whole_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        std::fs::write(&path, "one\ntwo\n").expect("writes");
+        let told = tail(&path).expect("reads");
+        assert_eq!((told.text.as_str(), told.is_end), ("one\ntwo\n", false));
+        let line = "x".repeat(99) + "\n";
+        std::fs::write(&path, line.repeat(TAIL as usize / 100 + 7)).expect("writes");
+        let told = tail(&path).expect("reads");
+        assert!(told.is_end && told.text.len().is_multiple_of(100) && told.text.len() > TAIL as usize - 200);
+    }
 }

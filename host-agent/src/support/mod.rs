@@ -1,8 +1,8 @@
 //! What only the host agent can see, for a support bundle: part by part, each within a time and a size, without secrets.
 //! A part that cannot be had is told with the reason, and no other waits for it longer than its time.
 //!
-//! - `records`: configuration, specs, operations; `plugins`: those of a cluster; `kubernetes`: nodes, pods and events;
-//!   `log`: the host agent's own
+//! - `records`: configuration, specs, operations; `plugins`: those of a cluster; `kubernetes`: nodes, pods and their logs,
+//!   and events; `log`: the host agent's own log, libvirt's, and the kernel's
 //!
 //! Called by the control service; the client writes the archive, and takes secrets out once more.
 
@@ -47,6 +47,26 @@ struct Collector {
     end: Instant,
 }
 
+/// What a part has.
+#[derive(Debug)]
+struct Text {
+    text: String,
+    /// There was more before it, or behind the first so many of a list.
+    is_end: bool,
+}
+
+impl Text {
+    fn whole(text: String) -> Self {
+        Self { text, is_end: false }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::whole(text)
+    }
+}
+
 /// Gathers; `cluster` empty means: of all.
 pub async fn collect(
     manager: Arc<Manager>,
@@ -58,24 +78,31 @@ pub async fn collect(
     let end = Instant::now() + deadline.filter(|it| !it.is_zero()).unwrap_or(ALL).min(ALL);
     let collector = Collector { sender, end };
     collector.part("host/agent.log", log::own(&shared.config)).await;
+    collector.part("host/kernel.log", log::kernel()).await;
+    if let Some(journal) = log::libvirt().await {
+        collector.part("host/libvirt.log", async { journal }).await;
+    }
     collector.part("host/config.json", async { records::config(&shared.config) }).await;
     collector.part("host/operations.json", records::operations(shared, &cluster)).await;
     let clusters = match shared.records.all_clusters().await {
         Ok((clusters, damaged)) => {
             for damaged in damaged {
                 let path = format!("clusters/{}/spec.json", damaged.name);
-                collector.part(&path, async { Err(damaged.error.failure()) }).await;
+                collector.part(&path, async { Err::<String, _>(damaged.error.failure()) }).await;
             }
             clusters
         }
         Err(error) => {
-            collector.part("clusters", async { Err(error.failure()) }).await;
+            collector.part("clusters", async { Err::<String, _>(error.failure()) }).await;
             Vec::new()
         }
     };
     let wanted = |it: &&ClusterRecord| cluster.is_empty() || it.name == cluster;
     let clusters: Vec<ClusterRecord> = clusters.iter().filter(wanted).cloned().collect();
     collector.libvirt(shared, &clusters).await;
+    for node in clusters.iter().flat_map(|cluster| &cluster.nodes) {
+        collector.part(&format!("libvirt/{}.qemu.log", node.name), log::emulator(&node.name)).await;
+    }
     for cluster in &clusters {
         let path = |name: &str| format!("clusters/{}/{name}", cluster.name);
         collector.part(&path("spec.json"), async { records::spec(cluster) }).await;
@@ -86,18 +113,22 @@ pub async fn collect(
             Ok(Ok(access)) => {
                 let [nodes, pods, events] =
                     ["nodes", "pods", "events"].map(|it| path(&format!("kubernetes/{it}.json")));
+                let logs = path("kubernetes/logs");
                 // Of an API that does not answer each takes all of its time.
                 tokio::join!(
                     collector.part(&nodes, kubernetes::nodes(&access.client)),
                     collector.part(&pods, kubernetes::pods(&access.client)),
                     collector.part(&events, kubernetes::events(&access.client)),
+                    collector.pod_logs(&logs, &access.client),
                 );
             }
             Ok(Err(error)) => {
                 let failure = kubernetes::unreachable(cluster, &error);
-                collector.part(&path("kubernetes"), async { Err(failure) }).await;
+                collector.part(&path("kubernetes"), async { Err::<String, _>(failure) }).await;
             }
-            Err(_) => collector.part(&path("kubernetes"), async { Err(late("kubernetes")) }).await,
+            Err(_) => {
+                collector.part(&path("kubernetes"), async { Err::<String, _>(late("kubernetes")) }).await
+            }
         }
     }
     Ok(())
@@ -108,17 +139,36 @@ impl Collector {
         self.end.min(Instant::now() + PART)
     }
 
-    async fn part(&self, path: &str, work: impl Future<Output = Result<String, Failure>>) {
+    async fn part(&self, path: &str, work: impl Future<Output = Result<impl Into<Text>, Failure>>) {
         let content = timeout_at(self.until(), work).await.unwrap_or_else(|_| Err(late(path)));
-        let (content, failure) = match content {
-            Ok(content) => {
-                (blocking(move || last_lines(&redact(&content), PART_BYTES).to_owned()).await, None)
+        let ((content, cut), failure) = match content.map(Into::into) {
+            Ok(Text { text, is_end }) => {
+                let keep = move || {
+                    let clean = redact(&text);
+                    let kept = last_lines(&clean, PART_BYTES);
+                    (kept.to_owned(), is_end || kept.len() < clean.len())
+                };
+                (blocking(keep).await, None)
             }
-            Err(failure) => (String::new(), Some(wire::failure(&clean(&failure)))),
+            Err(failure) => ((String::new(), false), Some(wire::failure(&clean(&failure)))),
         };
-        let part = SupportPart { path: path.to_owned(), content, failure };
+        let part = SupportPart { path: path.to_owned(), content, failure, cut };
         // The client may be gone, and then is told nothing more.
         let _ = self.sender.send(Ok(CollectSupportResponse { part: Some(part) })).await;
+    }
+
+    /// What the pods of the system say, those that are not Ready first, a part each.
+    async fn pod_logs(&self, path: &str, client: &kube::Client) {
+        match timeout_at(self.until(), kubernetes::system_containers(client)).await {
+            Ok(Ok(containers)) => {
+                for container in containers {
+                    let path = format!("{path}/{}-{}.log", container.pod, container.name);
+                    self.part(&path, kubernetes::log(client, &container)).await;
+                }
+            }
+            Ok(Err(failure)) => self.part(path, async { Err::<String, _>(failure) }).await,
+            Err(_) => self.part(path, async { Err::<String, _>(late(path)) }).await,
+        }
     }
 
     /// libvirt's documents, a part each.
@@ -135,8 +185,8 @@ impl Collector {
                     self.part(&path, async { Ok(document.xml) }).await;
                 }
             }
-            Ok(Err(failure)) => self.part("libvirt", async { Err(failure) }).await,
-            Err(_) => self.part("libvirt", async { Err(late("libvirt")) }).await,
+            Ok(Err(failure)) => self.part("libvirt", async { Err::<String, _>(failure) }).await,
+            Err(_) => self.part("libvirt", async { Err::<String, _>(late("libvirt")) }).await,
         }
     }
 }

@@ -4,28 +4,56 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep};
 use tonic::transport::server::Connected;
 
-use crate::limits::TURN_BYTES;
+use crate::limits::{PREFACE_BYTES, TURN_BYTES, WRITE_PATIENCE};
+
+/// How long a connection may last.
+#[derive(Debug)]
+pub(crate) enum Life {
+    /// For ever.
+    Unbounded,
+    /// For ever, once it has begun to speak.
+    Spoken(Pin<Box<Sleep>>),
+    /// So long.
+    Bounded(Pin<Box<Sleep>>),
+}
+
+impl Life {
+    /// It may stay, once it has begun to speak within this time.
+    pub fn spoken_within(time: Duration) -> Self {
+        Self::Spoken(Box::pin(sleep(time)))
+    }
+
+    /// It ends after this time.
+    pub fn bounded(time: Duration) -> Self {
+        Self::Bounded(Box::pin(sleep(time)))
+    }
+}
 
 /// A connection with a peer of which `I` is known. `H` is given back when it ends.
 #[derive(Debug)]
 pub struct Connection<S, I, H = ()> {
     stream: S,
     info: I,
-    deadline: Option<Pin<Box<Sleep>>>,
+    life: Life,
+    /// Bytes read while it has not begun to speak.
+    heard: usize,
+    /// Until then something must have been written: nothing could be since.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// Bytes read since others had their turn.
     taken: usize,
     held: H,
 }
 
 impl<S, I, H> Connection<S, I, H> {
-    /// Reading and writing fail when `deadline` has passed; `None` means that it may stay.
-    pub(crate) fn new(stream: S, info: I, deadline: Option<Sleep>, held: H) -> Self {
-        Self { stream, info, deadline: deadline.map(Box::pin), taken: 0, held }
+    /// Reading and writing fail when its life is over; writing also where the peer takes nothing for long.
+    pub(crate) fn new(stream: S, info: I, life: Life, held: H) -> Self {
+        Self { stream, info, life, heard: 0, stalled: None, taken: 0, held }
     }
 
     /// What it holds while it is open.
@@ -35,12 +63,26 @@ impl<S, I, H> Connection<S, I, H> {
 
     /// An error once the time is over; until then the task is woken when it is.
     fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if let Some(deadline) = &mut self.deadline
+        if let Life::Spoken(deadline) | Life::Bounded(deadline) = &mut self.life
             && deadline.as_mut().poll(context).is_ready()
         {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())
+    }
+
+    /// Takes in how a try to write went. The library pings a quiet peer, but a ping that cannot be written ends nothing.
+    fn written(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_PATIENCE)));
+        stalled.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -72,6 +114,12 @@ impl<S: AsyncRead + Unpin, I: Unpin, H: Unpin> AsyncRead for Connection<S, I, H>
             Poll::Ready(_) => self.taken += buffer.filled().len().saturating_sub(before),
             Poll::Pending => self.taken = 0,
         }
+        if matches!(self.life, Life::Spoken(_)) {
+            self.heard += buffer.filled().len().saturating_sub(before);
+            if self.heard >= PREFACE_BYTES {
+                self.life = Life::Unbounded;
+            }
+        }
         polled
     }
 }
@@ -84,7 +132,8 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
     ) -> Poll<io::Result<usize>> {
         // One that reads no answer is not kept for it.
         self.check_time(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.written(written, context)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -101,7 +150,8 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_time(context)?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -113,7 +163,7 @@ impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Connection<S, I, 
 mod tests {
     use std::task::Waker;
 
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -133,14 +183,48 @@ mod tests {
     #[tokio::test]
     async fn others_have_their_turn_and_nothing_is_lost() {
         let sent = vec![7; 3 * TURN_BYTES + 5];
-        let mut connection = Connection::new(sent.as_slice(), (), None, ());
+        let mut connection = Connection::new(sent.as_slice(), (), Life::Unbounded, ());
         for _ in 0..3 {
             assert_eq!(turn(&mut connection), TURN_BYTES);
         }
         assert_eq!(turn(&mut connection), 5, "the rest, without waiting");
-        let mut connection = Connection::new(sent.as_slice(), (), None, ());
+        let mut connection = Connection::new(sent.as_slice(), (), Life::Unbounded, ());
         let mut read = Vec::new();
         connection.read_to_end(&mut read).await.expect("reads");
         assert!(read == sent, "{} bytes", read.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_takes_nothing_does_not_stay() {
+        const LIFE: Duration = Duration::from_secs(10);
+        let connect = || {
+            let (ours, theirs) = tokio::io::duplex(64);
+            (Connection::new(ours, (), Life::spoken_within(LIFE), ()), theirs)
+        };
+        let (mut connection, mut silent) = connect();
+        // Not enough to be anything.
+        silent.write_all(&[7; PREFACE_BYTES - 1]).await.expect("it is taken");
+        let mut read = Vec::new();
+        let error = connection.read_to_end(&mut read).await.expect_err("it is over");
+        assert_eq!((error.kind(), read.len()), (io::ErrorKind::TimedOut, PREFACE_BYTES - 1));
+
+        let (mut connection, mut speaks) = connect();
+        speaks.write_all(&[7; PREFACE_BYTES]).await.expect("it is taken");
+        connection.read_exact(&mut [0; PREFACE_BYTES]).await.expect("reads");
+        let waits = tokio::time::timeout(100 * LIFE, connection.read_u8()).await;
+        waits.expect_err("it may be silent from now on");
+
+        // It reads slowly, and then not at all.
+        let reads = async {
+            for _ in 0..10 {
+                sleep(WRITE_PATIENCE / 2).await;
+                speaks.read_exact(&mut [0; 32]).await.expect("there is more");
+            }
+            tokio::time::Instant::now()
+        };
+        let many = [7; 1024];
+        let (last, written) = tokio::join!(reads, connection.write_all(&many));
+        assert_eq!(written.expect_err("nobody reads it").kind(), io::ErrorKind::TimedOut);
+        assert!(last.elapsed() >= WRITE_PATIENCE, "{:?} behind the last that it read", last.elapsed());
     }
 }

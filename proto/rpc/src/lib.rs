@@ -17,6 +17,7 @@
 //! Nothing here decides who may do what: that is the business of the services.
 
 pub mod allowance;
+pub mod answer;
 pub mod chain;
 pub mod connection;
 pub mod directory;

@@ -15,13 +15,24 @@ pub const CONCURRENT_REQUESTS: usize = 32;
 pub const CALLS_PER_NODE: usize = 32;
 /// How long a call to join or to renew a certificate may take, its message included.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The same of one user of the control socket, over all of its connections.
-pub const CALLS_PER_USER: usize = 32;
+/// How long the message of a call on the control socket may take to come.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same as [`CALLS_PER_NODE`] of one user of the control socket, over all of its connections.
+pub const CALLS_PER_USER: usize = 48;
+/// And of one process.
+pub const CALLS_PER_PROCESS: usize = 32;
 /// Calls of one user of the control socket whose response was not read to its end; those that wait for its begin included.
 /// A connection may be read by nobody, and what follows a cluster costs something at each change of it.
-pub const ANSWERS_PER_USER: usize = 128;
-// All readers of logs may be one user's, who calls as well.
-const _: () = assert!(LOG_READERS + CALLS_PER_USER <= ANSWERS_PER_USER);
+pub const ANSWERS_PER_USER: usize = 256;
+/// And of one process.
+pub const ANSWERS_PER_PROCESS: usize = 128;
+// All readers of logs may be one process's, which calls as well.
+const _: () = assert!(LOG_READERS + CALLS_PER_PROCESS <= ANSWERS_PER_PROCESS);
+// A process that takes all it can leaves some to the user's others.
+const _: () = assert!(CALLS_PER_PROCESS < CALLS_PER_USER && ANSWERS_PER_PROCESS < ANSWERS_PER_USER);
+/// Answers to one node, over all of its connections, that were not read to their end: a session's for each connection
+/// that it lost and that is not yet known to be lost, and a few more.
+pub const ANSWERS_PER_NODE: usize = 2 * CONNECTIONS_PER_NODE;
 
 /// How many calls of one kind are worked on at a time. Further ones wait for their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +142,23 @@ pub const WAITING_PER_USER: usize = 32;
 // A user who opens as many as he can leaves most of the places to others.
 const _: () = assert!(4 * WAITING_PER_USER <= WAITING);
 /// Connections of one user with a role to a unix socket; further ones are closed.
-pub const CONNECTIONS_PER_USER: usize = 128;
-// All readers of logs may be one user's, who looks at the status as well.
-const _: () = assert!(LOG_READERS + 32 <= CONNECTIONS_PER_USER);
-/// Connections of one listener; further ones are closed.
+pub const CONNECTIONS_PER_USER: usize = 256;
+/// And of one process.
+pub const CONNECTIONS_PER_PROCESS: usize = 128;
+// All readers of logs may be one process's, which looks at the status as well.
+const _: () = assert!(LOG_READERS + 32 <= CONNECTIONS_PER_PROCESS);
+const _: () = assert!(CONNECTIONS_PER_PROCESS < CONNECTIONS_PER_USER);
+/// Bytes by which a connection to a unix socket begins to speak: HTTP/2's preface, RFC 9113, section 3.4.
+pub const PREFACE_BYTES: usize = 24;
+/// How long such a connection may take for these.
+pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer may take nothing of what is written to it: as long as one that answers no ping.
+pub const WRITE_PATIENCE: Duration =
+    Duration::from_secs(KEEPALIVE_INTERVAL.as_secs() + KEEPALIVE_TIMEOUT.as_secs());
+/// Connections of one listener that have shown no certificate, or none yet; further ones are closed.
 pub const CONNECTIONS: usize = 1024;
+/// Those that have shown one.
+pub const NODE_CONNECTIONS: usize = 4096;
 
 /// A server with all limits that belong to connections.
 pub fn server() -> Server {

@@ -35,6 +35,37 @@ impl<K: Clone + Eq + Hash> Places<K> {
     }
 }
 
+/// Places of users, each of whose processes has a part of them at most: one that takes all it can leaves some to the
+/// user's others. Clones count together.
+#[derive(Clone, Debug)]
+pub struct UserPlaces {
+    users: Places<u32>,
+    processes: Places<i32>,
+}
+
+/// A place of a user, and of its process where that is known; given back on drop.
+#[derive(Debug)]
+pub struct UserPlace {
+    _of_user: Place<u32>,
+    _of_process: Option<Place<i32>>,
+}
+
+impl UserPlaces {
+    /// So many for each user and for each process.
+    pub fn new(of_user: usize, of_process: usize) -> Self {
+        Self { users: Places::new(of_user), processes: Places::new(of_process) }
+    }
+
+    /// A place, while user and process both have fewer than they may.
+    pub fn take(&self, uid: u32, pid: Option<i32>) -> Option<UserPlace> {
+        let of_process = match pid {
+            Some(pid) => Some(self.processes.take(pid)?),
+            None => None,
+        };
+        Some(UserPlace { _of_user: self.users.take(uid)?, _of_process: of_process })
+    }
+}
+
 /// One place, given back on drop.
 #[derive(Debug)]
 pub struct Place<K: Eq + Hash> {

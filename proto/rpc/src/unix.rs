@@ -24,7 +24,8 @@ use tokio_stream::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::places::{Place, Places};
+use crate::connection::Life;
+use crate::places::{UserPlace, UserPlaces};
 use crate::{connection, directory, limits};
 
 /// Who is at the other end of a control connection, as the kernel saw it when the connection was made.
@@ -34,7 +35,7 @@ pub struct PeerCredentials {
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
-    /// Process, for the log only: it may be gone and its number used again.
+    /// Process, for the log and for counting: it may be gone and its number used again.
     pub pid: Option<i32>,
 }
 
@@ -118,7 +119,7 @@ pub fn listen(
         .and_then(|()| std::fs::rename(&early, path))
         .map_err(bind_error)?;
     let strangers = Arc::new(Semaphore::new(limits::STRANGERS));
-    let users = Places::new(limits::CONNECTIONS_PER_USER);
+    let users = UserPlaces::new(limits::CONNECTIONS_PER_USER, limits::CONNECTIONS_PER_PROCESS);
     Ok(Incoming {
         listener,
         pause: None,
@@ -146,8 +147,7 @@ pub struct Incoming {
     /// Accepted, and whether their user is known; not let in yet.
     decided: VecDeque<(PeerCredentials, UnixStream, bool)>,
     strangers: Arc<Semaphore>,
-    /// By user.
-    users: Places<u32>,
+    users: UserPlaces,
 }
 
 impl Incoming {
@@ -166,11 +166,12 @@ impl Incoming {
     /// `None` means: there is no place.
     fn admit(&self, stream: UnixStream, peer: PeerCredentials, is_known: bool) -> Option<Connection> {
         if is_known {
-            let place = self.users.take(peer.uid)?;
-            return Some(Connection::new(stream, peer, None, Held::User(place)));
+            let place = self.users.take(peer.uid, peer.pid)?;
+            let life = Life::spoken_within(limits::PREFACE_TIMEOUT);
+            return Some(Connection::new(stream, peer, life, Held::User(place)));
         }
         let place = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
-        Some(Connection::new(stream, peer, Some(sleep(limits::STRANGER_LIFETIME)), Held::Stranger(place)))
+        Some(Connection::new(stream, peer, Life::bounded(limits::STRANGER_LIFETIME), Held::Stranger(place)))
     }
 }
 
@@ -299,7 +300,7 @@ impl<T> Queue<T> {
 fn too_many(peer: &PeerCredentials) {
     tracing::debug!(
         peer.uid = peer.uid,
-        "too many control connections: of this user, of users without a role, or of users that are being looked up"
+        "too many control connections: of this user or process, of users without a role, or of users that are being looked up"
     );
 }
 
@@ -307,12 +308,12 @@ fn too_many(peer: &PeerCredentials) {
 #[derive(Debug)]
 pub enum Held {
     /// One of those of its user.
-    User(Place<u32>),
+    User(UserPlace),
     /// One of those that all users without a role have together.
     Stranger(OwnedSemaphorePermit),
 }
 
-/// One control connection; a stranger's has a deadline.
+/// One control connection; a stranger's has a deadline, and so has one that says nothing.
 pub type Connection = connection::Connection<UnixStream, PeerCredentials, Held>;
 
 /// A channel to the host agent. It reconnects when the host agent was restarted.

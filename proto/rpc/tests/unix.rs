@@ -81,10 +81,10 @@ async fn whoever_is_known_has_places_of_its_own() {
     let path = dir.path().join("api.sock");
     let _stop = serve(&path, true);
     let mut connections = Vec::new();
-    for _ in 0..limits::CONNECTIONS_PER_USER {
+    for _ in 0..limits::CONNECTIONS_PER_PROCESS {
         connections.push(is_served(&path).await.expect("served"));
     }
-    assert!(is_served(&path).await.is_none(), "one more than a user has");
+    assert!(is_served(&path).await.is_none(), "one more than a process has");
     connections.clear();
     // The server sees the ends of those connections in its own time.
     let again = async { while is_served(&path).await.is_none() {} };

@@ -20,7 +20,7 @@ use self::value::{Place, end_of_value};
 pub const MARK: &str = "(redacted)";
 
 /// Names of secrets: words that may be parts of longer names, and short ones that must be words of them.
-const NAME: &str = r"(?:[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|api[_-]?key|private[_-]?key|key[_-]?data|certificate[_-]?key|credential)[\w.-]*|\b(?:[\w.-]*[_.-])?(?:pass|pwd)|\b[\w.-]*(?-i:[a-z](?:Pass|Pwd)))";
+const NAME: &str = r"(?:[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|(?:api|private|access|account|encryption|client|signing)[ _-]?key|key[_-]?data|certificate[_-]?key|credential)[\w.-]*|\b(?:[\w.-]*[_.-])?(?:pass|pwd|auth|psk)|\btls\.key|\b[\w.-]*(?-i:[a-z](?:Pass|Pwd|Auth)))";
 
 /// Headers whose value is all that follows.
 const HEADER: &str = "(?:proxy-)?authorization|(?:set-)?cookie";
@@ -55,6 +55,17 @@ static FORMS: LazyLock<Vec<Rule>> = LazyLock::new(|| {
         (false, r"LS0tLS1CRUdJTi[A-Za-z0-9+/=]+"),
         (true, r"(?i)\b((?:bearer|basic)[ \t]+)[A-Za-z0-9._~+/=-]{16,}"),
         (false, r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+        // A key or a kubeconfig in base64 once more, as Secrets have them: in each of three places a word looks different.
+        (
+            false,
+            r"[A-Za-z0-9+/]*(?:UFJJVkFURSBLRVktLS0tL|BSSVZBVEUgS0VZLS0tLS|QUklWQVRFIEtFWS0tLS0t|Y2xpZW50LWtleS1kYXRh|NsaWVudC1rZXktZGF0Y|jbGllbnQta2V5LWRhdG)[A-Za-z0-9+/=]*",
+        ),
+        // GitHub's and GitLab's tokens.
+        (false, r"\b(?:gh[pousr]_|github_pat_|glpat-)[A-Za-z0-9_-]{16,}"),
+        // What signs a URL.
+        (true, r#"(?i)([?&](?:sig|signature|x-(?:amz|goog)-signature)=)[^&\s"'<>]+"#),
+        // A line of a .netrc.
+        (true, r"(?i)(\blogin[ \t]+\S+[ \t]+password[ \t]+)\S+"),
         // kubeadm's tokens.
         (false, r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"),
         // What stands before the host in a URL; a password may have whatever in it.
@@ -79,10 +90,20 @@ static NAMED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r#"(?i)(?P<opens>\\*["'])?(?P<name>(?P<header>\b(?:{HEADER}))|{NAME})(?P<closes>\\*["'])?{separator}"#
     );
     let pair = format!(
-        r#"(?i)\bname\\*["']?\s*[:=]\s*\\*["']?(?:{NAME})\\*["']?[,;\s]+(?P<opens>\\*["'])?(?P<name>value)(?P<closes>\\*["'])?\s*[:=][ \t]*"#
+        r#"(?i)\bname\\*["']?\s*[:=]\s*\\*["']?(?:(?P<header>\b(?:{HEADER}))|{NAME})\\*["']?[,;\s]+(?P<opens>\\*["'])?(?P<name>value)(?P<closes>\\*["'])?\s*[:=][ \t]*"#
     );
     let option = format!(r"(?i)--?(?P<name>{NAME})[ \t]+");
     [pair, named, option].iter().map(|pattern| regex(pattern)).collect()
+});
+
+/// That a Secret of Kubernetes is somewhere in a text.
+static SECRET: LazyLock<Regex> = LazyLock::new(|| regex(r#"\bkind\\*["']?\s*:\s*\\*["']?Secret\b"#));
+/// What Secrets keep their values in.
+const SECRET_FIELDS: [&str; 2] = ["data", "stringData"];
+/// The same in a text; of other objects beside them too.
+static SECRET_DATA: LazyLock<Regex> = LazyLock::new(|| {
+    let fields = SECRET_FIELDS.join("|");
+    regex(&format!(r#"(?P<opens>\\*["'])?\b(?P<name>{fields})(?P<closes>\\*["'])?[ \t]*:[ \t]*"#))
 });
 
 /// A rule: what to look for, and whether the first group stays; one of the name `end` does in any case.
@@ -107,6 +128,9 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     let mut clean = Cow::Borrowed(text);
     for rule in BLOCKS.iter().chain(ELEMENTS.iter()) {
         apply(&mut clean, |text| by_form(text, rule));
+    }
+    if SECRET.is_match(&clean) {
+        apply(&mut clean, |text| by_name(text, &SECRET_DATA));
     }
     for pattern in NAMED.iter() {
         apply(&mut clean, |text| by_name(text, pattern));
@@ -180,7 +204,14 @@ pub fn redact_texts(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(redact(text).into_owned()),
         Value::Array(all) => all.iter().map(redact_texts).collect(),
-        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), redact_texts(value))).collect(),
+        Value::Object(map) => {
+            let is_secret = map.get("kind").is_some_and(|kind| kind == "Secret");
+            let clean = |key: &str, value| match is_secret && SECRET_FIELDS.contains(&key) {
+                true => without_texts(value),
+                false => redact_texts(value),
+            };
+            map.iter().map(|(key, value)| (key.clone(), clean(key, value))).collect()
+        }
         other => other.clone(),
     }
 }

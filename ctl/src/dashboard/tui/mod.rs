@@ -2,9 +2,11 @@
 //!
 //! - `screen`: the terminal itself, taken and given back
 //! - `sight`: what of the picture is looked at, and the keys that change it
+//! - `gone`: what ends it with the terminal
 //! - `draw`: the picture as cells; `grid` lays out tables, `log` the lines
 
 mod draw;
+mod gone;
 mod grid;
 mod log;
 mod paint;
@@ -46,6 +48,7 @@ pub async fn run(
 ) -> Result<Exit, Ended> {
     let mut signals = Signals::new()?;
     let mut screen = Screen::open(color).map_err(|error| no_screen(&error))?;
+    gone::watch()?;
     let mut keys = EventStream::new();
     let mut sources = pin!(sources);
     let mut frames = interval(FRAME);

@@ -24,12 +24,12 @@ use crate::dashboard::model::Model;
 #[cfg(test)]
 mod tests;
 
-/// Connections at a time; whoever comes then is hung up on.
-const CONNECTIONS: usize = 32;
+/// Connections at a time, most of which anybody on the host may open and say nothing; whoever comes then is hung up on.
+const CONNECTIONS: usize = 256;
 /// Pages that are kept up to date; the rest of the connections are for what is read once.
 const WATCHERS: usize = 8;
 /// How long a request may take to be sent.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
 

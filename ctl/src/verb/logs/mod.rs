@@ -3,9 +3,9 @@
 
 mod lines;
 
-use std::collections::BTreeMap;
+use std::mem;
 
-use k8sctl_proto::control::v1::{ClusterLogLine, LogPosition, StreamLogsRequest, StreamLogsResponse};
+use k8sctl_proto::control::v1::{ClusterLogLine, StreamLogsRequest, StreamLogsResponse};
 use k8sctl_proto::node::v1 as node;
 use k8sctl_rpc::memory;
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use crate::ended::{Ended, LOST, LOST_INTERVAL, is_lost};
 use crate::exit::Exit;
 use crate::moment::stamp;
 use crate::output;
+use crate::resume::Resume;
 use crate::terminal::{Context, styles, visible};
 use crate::view::LogView;
 use lines::Lines;
@@ -34,9 +35,7 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<Exit, Ende
     let mut reader = Reader {
         context,
         request,
-        positions: BTreeMap::new(),
-        began: jiff::Timestamp::now(),
-        was_told: false,
+        place: Resume::new(),
         newest: jiff::Timestamp::MIN,
         is_resumed: false,
         lines,
@@ -86,11 +85,7 @@ enum End {
 struct Reader<'a> {
     context: &'a Context,
     request: StreamLogsRequest,
-    /// Behind what was printed, by node.
-    positions: BTreeMap<String, String>,
-    began: jiff::Timestamp,
-    /// The host agent has said something, be it only that a node is away.
-    was_told: bool,
+    place: Resume,
     /// Time of the youngest line that was printed, none in the future.
     newest: jiff::Timestamp,
     /// It goes on behind an interruption: the host agent does not know any more what was printed before.
@@ -117,16 +112,10 @@ impl Reader<'_> {
     }
 
     async fn read_once(&mut self, agent: &Agent) -> Result<End, Ended> {
-        let position = |(node_name, cursor): (&String, &String)| LogPosition {
-            node_name: node_name.clone(),
-            cursor: cursor.clone(),
-        };
-        self.request.positions = self.positions.iter().map(position).collect();
-        if self.was_told {
-            self.is_resumed = true;
-            self.read_all_since_it_began();
-        }
-        let mut stream = match agent.clusters().stream_logs(self.request.clone()).await {
+        let mut request = self.request.clone();
+        self.place.resume(&mut request);
+        self.is_resumed = self.place.is_resumed();
+        let mut stream = match agent.clusters().stream_logs(request).await {
             Ok(response) => response.into_inner(),
             Err(status) if is_lost(&status) => return Ok(End::Lost(status)),
             Err(status) => return Err(status.into()),
@@ -142,24 +131,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Of a node that was away all the time there is no position, and its last lines by now may be fewer than it has
-    /// written since following began. Nodes with a position begin there.
-    fn read_all_since_it_began(&mut self) {
-        let began = stamp(self.began);
-        let Some(selector) = self.request.selector.as_mut().filter(|selector| selector.follow) else {
-            return;
-        };
-        let is_later =
-            |until: &prost_types::Timestamp| (until.seconds, until.nanos) > (began.seconds, began.nanos);
-        if selector.until.as_ref().is_none_or(is_later) && selector.tail.take().is_some() {
-            // A first moment that was asked for is before it.
-            selector.since = Some(began);
-        }
-    }
-
     async fn print(&mut self, mut response: StreamLogsResponse) -> Result<(), Ended> {
         let context = self.context;
-        self.was_told = true;
         let now = jiff::Timestamp::now();
         for line in &mut response.lines {
             let is_older = is_older(line, &mut self.newest, now);
@@ -174,15 +147,14 @@ impl Reader<'_> {
             context.err.patiently(notices.into_bytes()).await?;
         }
         let text = if context.format.is_structured() {
-            output::items(context, response.lines.into_iter().map(LogView::from))?
+            output::items(context, mem::take(&mut response.lines).into_iter().map(LogView::from))?
         } else {
             self.lines.text(&response.lines).into_bytes()
         };
         if !text.is_empty() {
             context.out.patiently(text).await?;
         }
-        // Only now: what could not be printed is not behind.
-        self.positions.extend(response.positions.into_iter().map(|it| (it.node_name, it.cursor)));
+        self.place.told(response);
         Ok(())
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Part {
     pub content: Option<String>,
     /// Why that is not all.
     pub failure: Option<Failure>,
+    /// It is the end only, or the first of a list.
+    pub cut: bool,
 }
 
 impl Part {
@@ -39,8 +41,8 @@ impl Part {
     pub(super) fn new(path: impl Into<String>, content: Result<String, Failure>) -> Self {
         let path = path.into();
         match content {
-            Ok(content) => Self { path, content: Some(content), failure: None },
-            Err(failure) => Self { path, content: None, failure: Some(failure) },
+            Ok(content) => Self { path, content: Some(content), ..Self::default() },
+            Err(failure) => Self { path, failure: Some(failure), ..Self::default() },
         }
     }
 }
@@ -97,7 +99,7 @@ impl Archive {
         if let Some(content) = &part.content {
             let clean = redact(content);
             let kept = end_of(&clean, self.most.min(self.left));
-            (view.size_bytes, view.cut) = (Some(kept.len() as u64), kept.len() < clean.len());
+            (view.size_bytes, view.cut) = (Some(kept.len() as u64), part.cut || kept.len() < clean.len());
             self.left -= kept.len();
             self.write(&view.path, kept.as_bytes())?;
         }

@@ -125,7 +125,8 @@ pub(super) async fn events(agent: &Agent, end: Instant) -> Part {
         Ok::<(), Status>(())
     };
     let ended = timeout_at(end.min(Instant::now() + ANSWER), read).await;
-    partly(path.to_owned(), text, ended)
+    let cut = text.lines().count() as u64 >= EVENTS;
+    Part { cut, ..partly(path.to_owned(), text, ended) }
 }
 
 /// What came, and why it is not all.
@@ -140,7 +141,7 @@ fn partly(
         Err(_) => Some(late(&path)),
     };
     let content = Some(text).filter(|text| !text.is_empty() || failure.is_none());
-    Part { path, content, failure }
+    Part { path, content, failure, cut: false }
 }
 
 /// Logs of these nodes of a cluster, all at once: of each what its agent says, and what the rest says. More than
@@ -191,13 +192,15 @@ pub(super) async fn logs(
 }
 
 async fn log(agent: Agent, path: String, request: StreamLogsRequest, end: Instant) -> Part {
-    let mut text = String::new();
+    let lines = request.selector.as_ref().and_then(|selector| selector.tail);
+    let (mut text, mut told, mut cut) = (String::new(), 0, false);
     let read = async {
         let mut stream = agent.clusters().stream_logs(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
             for notice in response.notices {
                 let _ = writeln!(text, "-- {}: {}", notice.node_name, notice.message);
             }
+            told += response.lines.len() as u64;
             for line in response.lines {
                 let line = LogView::from(line);
                 let _ = writeln!(text, "{} {} {}", line.time.unwrap_or_default(), line.source, line.text);
@@ -205,12 +208,14 @@ async fn log(agent: Agent, path: String, request: StreamLogsRequest, end: Instan
             if text.len() > 4 * PART_BYTES {
                 // More than is kept, so that what is looked at for secrets is more than what is left of it.
                 text = last_lines(&text, 2 * PART_BYTES).to_owned();
+                cut = true;
             }
         }
         Ok::<(), Status>(())
     };
     let ended = timeout_at(end, read).await;
-    partly(path, text, ended)
+    let cut = cut || lines.is_some_and(|lines| told >= lines);
+    Part { cut, ..partly(path, text, ended) }
 }
 
 /// What only the host agent sees, part by part.
@@ -229,6 +234,7 @@ pub(super) async fn gathered(agent: &Agent, cluster: Option<&str>, end: Instant)
                 }),
                 content: Some(part.content).filter(|content| !content.is_empty()),
                 path: part.path,
+                cut: part.cut,
             }));
         }
         Ok::<(), Status>(())

@@ -17,6 +17,8 @@ use crate::agent::Settings;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Most of a file, its end, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;
+/// Most lines of the journal, its last ones.
+const LINES: usize = 5000;
 const UNIT: &str = "k8s-host-agent.service";
 const LIBVIRT: [&str; 5] =
     ["libvirtd.service", "virtqemud.service", "virtnetworkd.service", "virtlogd.service", "virtlogd.socket"];
@@ -71,7 +73,10 @@ pub(super) async fn units() -> Part {
 pub(super) async fn log(settings: &Settings) -> Vec<Part> {
     let path = settings.state_dir.join("host-agent.log");
     let file = tail(&path).map_err(|error| unreadable(&path, &error));
-    let show = ["--unit", UNIT, "--lines", "5000", "--no-pager", "--output", "short-iso"];
+    let is_end = file.as_ref().is_ok_and(|(_, is_end)| *is_end);
+    let file = Part { cut: is_end, ..Part::new("client/host-agent.log", file.map(|(text, _)| text)) };
+    let lines = LINES.to_string();
+    let show = ["--unit", UNIT, "--lines", &lines, "--no-pager", "--quiet", "--output", "short-iso"];
     let journal = Program::new("journalctl", DEADLINE).args(show).run().await;
     let journal = journal.map_err(|error| {
         let next = "run it with sudo, or as a member of the group adm or systemd-journal";
@@ -82,14 +87,16 @@ pub(super) async fn log(settings: &Settings) -> Vec<Part> {
             next,
         )
     });
-    let parts =
-        [Part::new("client/host-agent.log", file), Part::new("client/host-agent.journal.txt", journal)];
+    let is_end = journal.as_ref().is_ok_and(|text| text.lines().count() >= LINES);
+    let journal = Part { cut: is_end, ..Part::new("client/host-agent.journal.txt", journal) };
     // It logs into one of them.
-    let has_one = parts.iter().any(|part| part.content.is_some());
-    parts.into_iter().filter(|part| part.content.is_some() || !has_one).collect()
+    let says = |part: &Part| part.content.as_ref().is_some_and(|text| !text.is_empty());
+    let has_one = says(&file) || says(&journal);
+    [file, journal].into_iter().filter(|part| says(part) || !has_one).collect()
 }
 
-fn tail(path: &Path) -> io::Result<String> {
+/// The end of a file, and whether there is more before it.
+fn tail(path: &Path) -> io::Result<(String, bool)> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     let begin = size.saturating_sub(TAIL);
@@ -99,7 +106,7 @@ fn tail(path: &Path) -> io::Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     // In half a line nobody knows a secret by its name.
     let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
-    Ok(whole.to_owned())
+    Ok((whole.to_owned(), begin > 0))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use k8sctl_types::spec::Role;
+
 use super::{change, destructive};
 use crate::accelerator::Accelerator;
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
@@ -113,6 +115,8 @@ pub(super) fn plan_domain(
         cmdline,
         network: desired.network.name.clone(),
         mac: spec.mac.to_ascii_lowercase(),
+        // The others are started behind it: libvirt knows no order.
+        autostart: spec.role == Role::ControlPlane,
     };
     let reference = DomainRef {
         name: spec.name.clone(),
@@ -198,8 +202,10 @@ fn differences(plan: &DomainPlan, domain: &ObservedDomain) -> Vec<String> {
     {
         found.push("kernel, initrd or command line, from the next boot on".to_owned());
     }
-    if !domain.autostart {
-        found.push("it shall start with the host".to_owned());
+    match (plan.autostart, domain.autostart) {
+        (true, false) => found.push("it shall start with the host".to_owned()),
+        (false, true) => found.push("it shall start behind the control plane".to_owned()),
+        _ => {}
     }
     found
 }

@@ -38,7 +38,7 @@ pub(super) fn disks_of<'a>(
 }
 
 /// Whether any of these VMs has that disk.
-pub(super) fn has_disk(domains: &[&ObservedDomain], pool: &DesiredPool, volume: &ObservedVolume) -> bool {
+fn has_disk(domains: &[&ObservedDomain], pool: &DesiredPool, volume: &ObservedVolume) -> bool {
     let path = pool.path.join(&volume.name);
     domains.iter().any(|it| it.disks.contains(&path))
 }
@@ -71,6 +71,6 @@ fn is_of_stranger(
     observed: &ObservedHost,
     volume: &ObservedVolume,
 ) -> bool {
-    let strangers: Vec<_> = observed.domains.iter().filter(|it| !belongs(it, cluster_id)).collect();
-    has_disk(&strangers, pool, volume)
+    let path = pool.path.join(&volume.name);
+    observed.domains.iter().any(|it| it.disks.contains(&path) && !belongs(it, cluster_id))
 }

@@ -1,8 +1,9 @@
 //! VMs of somebody else's that stand in a node's way: which, and the ways out that there are for such a one.
 
+use std::path::PathBuf;
+
 use k8sctl_types::failure::Failure;
 
-use super::nodes::belongs;
 use super::others::{Other, other};
 use crate::desired::{DesiredHost, DesiredNode, volume_name};
 use crate::observed::{DomainState, ObservedDomain, ObservedHost};
@@ -17,15 +18,14 @@ enum Clash {
 }
 
 impl Clash {
-    fn of(desired: &DesiredHost, node: &DesiredNode, domain: &ObservedDomain, stays: bool) -> Option<Self> {
-        let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
+    fn of(node: &DesiredNode, disk: &PathBuf, domain: &ObservedDomain, stays: bool) -> Option<Self> {
         if domain.name == node.spec.name {
             Some(Self::Name)
         } else if domain.uuid == node.machine_uuid {
             Some(Self::Uuid)
         } else if domain.mac.eq_ignore_ascii_case(&node.spec.mac) {
             Some(Self::Mac)
-        } else if domain.disks.contains(&disk) && (!stays || domain.state != DomainState::Off) {
+        } else if domain.disks.contains(disk) && (!stays || domain.state != DomainState::Off) {
             // One that is off keeps no VM that there is from being started. One that is made, or made anew, would get
             // the system that is on the disk.
             Some(Self::Disk(disk.display().to_string()))
@@ -66,16 +66,17 @@ impl Clash {
     }
 }
 
-/// Refuses a VM that is not of this cluster and has what only the node can have. `stays` says that the node has a VM
+/// Refuses a VM that is not of this cluster, one of `strangers`, and has what only the node can have. `stays` says that the node has a VM
 /// already, and keeps it.
 pub(super) fn refuse_foreign(
     desired: &DesiredHost,
     node: &DesiredNode,
     observed: &ObservedHost,
+    strangers: &[&ObservedDomain],
     stays: bool,
 ) -> Result<(), Failure> {
-    let foreign = observed.domains.iter().filter(|it| !belongs(it, &desired.cluster_id));
-    let mut clashes = foreign.filter_map(|it| Some((it, Clash::of(desired, node, it, stays)?)));
+    let disk = desired.pool.path.join(volume_name(&desired.cluster_id, &node.spec.name));
+    let mut clashes = strangers.iter().filter_map(|it| Some((*it, Clash::of(node, &disk, it, stays)?)));
     let Some((domain, clash)) = clashes.next() else { return Ok(()) };
     let (whose, at_vm) = match &domain.ours {
         Some(owner) => {

@@ -24,6 +24,7 @@
 mod definition;
 mod disks;
 mod foreign;
+mod lookup;
 mod network;
 mod nodes;
 mod others;

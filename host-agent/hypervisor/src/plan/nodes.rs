@@ -1,11 +1,14 @@
 //! Volumes and domains of a cluster's nodes: which come, stay and go.
 
+use std::collections::HashSet;
+
 use k8sctl_types::failure::Failure;
 use k8sctl_types::spec::{NodeSpec, Role};
 
 use super::definition::{image_of, plan_domain, short_id};
-use super::disks::{disks_of, has_disk, is_own_disk, refuse_left};
+use super::disks::{disks_of, refuse_left};
 use super::foreign::refuse_foreign;
+use super::lookup::{Lookup, disks};
 use super::renamed::refuse_renamed;
 use super::{change, destructive};
 use crate::change::{Action, DomainRef, HostChange, HostOp, Kind};
@@ -34,28 +37,38 @@ struct Fate<'a> {
 
 impl<'a> Fate<'a> {
     /// What stands in the node's way is refused.
-    fn of(desired: &DesiredHost, node: &'a DesiredNode, observed: &'a ObservedHost) -> Result<Self, Failure> {
-        let domain = observed.domain(&node.spec.name);
-        let volume = observed.volume(&volume_name(&desired.cluster_id, &node.spec.name));
+    fn of(
+        desired: &DesiredHost,
+        node: &'a DesiredNode,
+        observed: &'a ObservedHost,
+        there: &Lookup<'a>,
+    ) -> Result<Self, Failure> {
+        let domain = there.domain(&node.spec.name);
+        let volume = there.volume(&volume_name(&desired.cluster_id, &node.spec.name));
         let replace = domain.and_then(|it| replace_reason(desired, node, it, volume));
         let stays = replace.is_none() && domain.is_some_and(|it| belongs(it, &desired.cluster_id));
-        refuse_foreign(desired, node, observed, stays)?;
-        refuse_renamed(desired, node, observed)?;
+        refuse_foreign(desired, node, observed, there.strangers(), stays)?;
+        refuse_renamed(node, observed, there.of_node(&node.node_id))?;
         Ok(Self { node, domain, replace })
     }
 }
 
 pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Result<NodesDecision, Failure> {
-    let fates = desired.nodes.iter().map(|node| Fate::of(desired, node, observed));
+    let there = Lookup::new(desired, observed);
+    let fates = desired.nodes.iter().map(|node| Fate::of(desired, node, observed, &there));
     let fates = fates.collect::<Result<Vec<_>, _>>()?;
-    let mut plan =
-        NodesDecision { deletes: plan_deletes(desired, observed, &fates), ..NodesDecision::default() };
+    let mut plan = NodesDecision {
+        deletes: plan_deletes(desired, observed, &there, &fates),
+        ..NodesDecision::default()
+    };
+    let gone: HashSet<String> =
+        plan.deletes.iter().filter(|it| it.kind == Kind::Volume).map(|it| it.name.clone()).collect();
     let mut fresh = Vec::new();
     let mut node_changes = Vec::new();
     for Fate { node, domain, replace } in fates {
         let name = volume_name(&desired.cluster_id, &node.spec.name);
         // What goes, whosever it was, is not there for what comes.
-        let volume = observed.volume(&name).filter(|_| !goes(&plan.deletes, &name));
+        let volume = there.volume(&name).filter(|_| !gone.contains(&name));
         let domain = domain.filter(|_| replace.is_none());
         if domain.is_none() {
             refuse_left(desired, node, volume)?;
@@ -76,10 +89,18 @@ pub(super) fn plan_nodes(desired: &DesiredHost, observed: &ObservedHost) -> Resu
 }
 
 /// Nodes and volumes of this cluster that are not wanted any more, and nodes that are made anew.
-fn plan_deletes(desired: &DesiredHost, observed: &ObservedHost, fates: &[Fate<'_>]) -> Vec<HostChange> {
+fn plan_deletes(
+    desired: &DesiredHost,
+    observed: &ObservedHost,
+    there: &Lookup<'_>,
+    fates: &[Fate<'_>],
+) -> Vec<HostChange> {
     let (id, pool) = (&desired.cluster_id, &desired.pool);
-    let is_named = |name: &str| desired.names().any(|stays| stays == name);
-    let is_replaced = |name: &str| fates.iter().any(|it| it.node.spec.name == name && it.replace.is_some());
+    let names: HashSet<&str> = desired.names().collect();
+    let is_named = |name: &str| names.contains(name);
+    let replaced = fates.iter().filter(|it| it.replace.is_some()).map(|it| it.node.spec.name.as_str());
+    let replaced: HashSet<&str> = replaced.collect();
+    let is_replaced = |name: &str| replaced.contains(name);
     let (staying, going): (Vec<_>, Vec<_>) = observed
         .domains
         .iter()
@@ -94,9 +115,12 @@ fn plan_deletes(desired: &DesiredHost, observed: &ObservedHost, fates: &[Fate<'_
     for domain in going.iter().filter(|it| !is_named(&it.name)) {
         delete(domain, Action::Delete, "the node is no longer in the spec", &mut deletes);
     }
-    let is_of_node = |name: &str| desired.names().any(|stays| volume_name(id, stays) == name);
+    let of_nodes: HashSet<String> = names.iter().map(|name| volume_name(id, name)).collect();
+    let used = disks(&staying);
     let is_left = |it: &&ObservedVolume| {
-        is_own_disk(id, pool, observed, it) && !is_of_node(&it.name) && !has_disk(&staying, pool, it)
+        !of_nodes.contains(&it.name)
+            && there.is_own_disk(it)
+            && !used.contains(pool.path.join(&it.name).as_path())
     };
     for volume in observed.volumes.iter().filter(is_left) {
         if !goes(&deletes, &volume.name) {

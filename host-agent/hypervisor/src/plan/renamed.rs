@@ -4,33 +4,24 @@
 
 use k8sctl_types::failure::Failure;
 
-use crate::desired::{DesiredHost, DesiredNode};
+use crate::desired::DesiredNode;
 use crate::observed::{DomainState, ObservedDomain, ObservedHost};
 
 /// A node's VM under another name. Where the node has its VM, one more with its id is a copy.
-fn renamed<'a>(
-    desired: &DesiredHost,
-    node: &DesiredNode,
-    observed: &'a ObservedHost,
-) -> Option<&'a ObservedDomain> {
-    let is_its = |it: &&ObservedDomain| {
-        let owner = it.ours.as_ref();
-        owner.is_some_and(|it| it.cluster_id == desired.cluster_id && it.node_id == node.node_id)
-    };
-    let its: Vec<_> = observed.domains.iter().filter(is_its).collect();
+fn renamed<'a>(node: &DesiredNode, its: &[&'a ObservedDomain]) -> Option<&'a ObservedDomain> {
     if its.iter().any(|it| it.name == node.spec.name) {
         return None;
     }
-    its.into_iter().max_by_key(|it| it.uuid == node.machine_uuid)
+    its.iter().copied().max_by_key(|it| it.uuid == node.machine_uuid)
 }
 
-/// Refuses to give up a node's VM because of its name.
+/// Refuses to give up a node's VM because of its name. `its` are those with the node's id.
 pub(super) fn refuse_renamed(
-    desired: &DesiredHost,
     node: &DesiredNode,
     observed: &ObservedHost,
+    its: &[&ObservedDomain],
 ) -> Result<(), Failure> {
-    let Some(domain) = renamed(desired, node, observed) else { return Ok(()) };
+    let Some(domain) = renamed(node, its) else { return Ok(()) };
     let (now, name) = (&domain.name, &node.spec.name);
     // A VM that runs, or is saved, cannot be renamed.
     let before = match domain.state {

@@ -3,6 +3,7 @@
 //! Nobody looks at what comes of it, so that one node's obstacle must not keep the others from being started.
 
 use k8sctl_types::failure::Failure;
+use k8sctl_types::spec::Role;
 
 use super::{network, nodes, storage, taps};
 use crate::adoption::Adoption;
@@ -29,9 +30,8 @@ pub fn plan_starts(
     let plan = |nodes: &[&DesiredNode]| plan_there(&with_nodes(desired, nodes), observed, adopted);
     // As a rule nothing stands in any node's way, and then one plan of all of them is enough.
     let all: Vec<&DesiredNode> = desired.nodes.iter().collect();
-    if let Ok(mut changes) = plan(&all) {
-        changes.retain(|change| only_starts(&change.op, observed));
-        return Ok(StartPlan { changes, refused: None });
+    if let Ok(changes) = plan(&all) {
+        return Ok(StartPlan { changes: starts(desired, observed, changes), refused: None });
     }
     let (mut able, mut refused) = (Vec::new(), None);
     for node in &desired.nodes {
@@ -40,9 +40,19 @@ pub fn plan_starts(
             Err(failure) => refused = refused.or(Some(failure)),
         }
     }
-    let mut changes = plan(&able)?;
+    Ok(StartPlan { changes: starts(desired, observed, plan(&able)?), refused })
+}
+
+/// What of these only starts something, the control plane's VM before all others: these need it.
+fn starts(desired: &DesiredHost, observed: &ObservedHost, mut changes: Vec<HostChange>) -> Vec<HostChange> {
     changes.retain(|change| only_starts(&change.op, observed));
-    Ok(StartPlan { changes, refused })
+    let is_control_plane = |name: &str| {
+        let node = desired.nodes.iter().find(|node| node.spec.name == name);
+        node.is_some_and(|node| node.spec.role == Role::ControlPlane)
+    };
+    let waits = |op: &HostOp| matches!(op, HostOp::StartDomain { domain } if !is_control_plane(&domain.name));
+    changes.sort_by_key(|change| waits(&change.op));
+    changes
 }
 
 /// The same with these of its nodes; what there is of the others stays as it is.

@@ -82,7 +82,7 @@ pub(super) fn execute_define(
     }
     let xml = plan.to_xml(&log).call("write", "domain", name)?;
     let domain = connect.define_domain_xml(&xml).call("define", "domain", name)?;
-    domain.set_autostart(true).call("autostart", "domain", name)?;
+    domain.set_autostart(plan.autostart).call("autostart", "domain", name)?;
     let after = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).call("read", "domain", name)?;
     Ok(if before.as_ref() == Some(&after) { Outcome::AlreadySo } else { Outcome::Done })
 }

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::time::SystemTime;
 
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
@@ -16,9 +17,11 @@ use virt::enumutil::Enum;
 use virt::network::Network;
 use virt::sys;
 
+use super::daemons::is_local_system;
 use super::error::{Context, LibvirtError, Result, is_absent, optional};
 use super::network::network_xml;
 use super::qcow2::{Header, read_header};
+use super::share::PID_FILES;
 use crate::accelerator::{self, Accelerator};
 use crate::counter;
 use crate::desired::{DesiredPool, is_image_part};
@@ -37,11 +40,13 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
     let node = connect.node_info().call("read", "facts of", "the host")?;
     let (observed_pool, volumes) = observe_pool(connect, pool)?;
     let accelerator = accelerator::detect();
+    // Files of another libvirt's are not where ours has them.
+    let pid_files = connect.uri().is_ok_and(|uri| is_local_system(&uri)).then_some(Path::new(PID_FILES));
     Ok(ObservedHost {
         networks: present(networks.iter().map(observe_network))?,
         pool: observed_pool,
         volumes,
-        domains: present(domains.iter().map(observe_domain))?,
+        domains: present(domains.iter().map(|domain| observe_domain(domain, pid_files)))?,
         interfaces: interfaces(),
         links: links(),
         accelerator,
@@ -75,7 +80,7 @@ fn observe_network(network: &Network) -> Result<ObservedNetwork> {
     Ok(ObservedNetwork { persistent, ..seen })
 }
 
-fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
+fn observe_domain(domain: &Domain, pid_files: Option<&Path>) -> Result<ObservedDomain> {
     let name = domain.name().call("read the name of", "a", "domain")?;
     let (state, reason) = domain.state().call("read", "domain", &name)?;
     let state = domain_state(state, reason);
@@ -92,8 +97,16 @@ fn observe_domain(domain: &Domain) -> Result<ObservedDomain> {
             let seen = ObservedDomain { name, uuid, state, ..ObservedDomain::default() };
             without_document(&inactive, error, seen)
         }
-        Ok(seen) => Ok(ObservedDomain { has_managed_save, ..seen }),
+        Ok(seen) => {
+            let started = pid_files.filter(|_| live.is_some()).and_then(|dir| started(dir, &name));
+            Ok(ObservedDomain { has_managed_save, started, ..seen })
+        }
     }
+}
+
+/// libvirt writes the file when it has started the VM's process, and never again.
+fn started(pid_files: &Path, name: &str) -> Option<SystemTime> {
+    fs::metadata(pid_files.join(format!("{name}.pid"))).and_then(|file| file.modified()).ok()
 }
 
 /// A VM whose document is like none that we know: one of ours would be changed blindly, but a stranger's is in nobody's

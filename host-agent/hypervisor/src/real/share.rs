@@ -27,7 +27,7 @@ const UNSET_WEIGHTS: [u64; 2] = [100, 1024];
 const PREFERENCE: (u64, u64) = (12, 5);
 const AUTOGROUP_NICE: &str = "-4";
 /// Where the system's libvirt has a file with the process id of each VM.
-const PID_FILES: &str = "/run/libvirt/qemu";
+pub(super) const PID_FILES: &str = "/run/libvirt/qemu";
 
 pub(super) fn execute_prefer(
     connect: &Connect,

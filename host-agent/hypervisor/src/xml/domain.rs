@@ -50,6 +50,8 @@ pub struct DomainPlan {
     pub network: String,
     /// MAC address.
     pub mac: String,
+    /// Whether it starts with libvirt. No part of the document.
+    pub autostart: bool,
 }
 
 #[derive(Serialize)]

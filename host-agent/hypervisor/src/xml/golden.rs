@@ -28,6 +28,7 @@ fn domain(accelerator: Accelerator) -> DomainPlan {
         cmdline: "root=/dev/vda console=ttyS0".into(),
         network: "default".into(),
         mac: "52:54:00:00:00:0b".into(),
+        autostart: true,
     }
 }
 

@@ -30,7 +30,12 @@ fn well() -> (ClusterRecord, Observed) {
     let cluster = ClusterRecord::planned(&spec, None, "image", "v1.29.0");
     let mut observed = Observed::default();
     for node in &cluster.nodes {
-        let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)), starts: 1 };
+        let vm = VmView {
+            state: "running".to_owned(),
+            powered_on: Some(time(0)),
+            started: Some(time(0)),
+            starts: 1,
+        };
         observed.vms.insert(node.id.clone(), vm);
         let step = |name: &str| StepStatus {
             name: name.to_owned(),

@@ -26,7 +26,12 @@ pub(in crate::cluster) fn cluster() -> ClusterRecord {
 pub(in crate::cluster) fn running(cluster: &ClusterRecord) -> Observed {
     let mut observed = Observed::default();
     for node in &cluster.nodes {
-        let vm = VmView { state: "running".to_owned(), powered_on: Some(time(0)), starts: 1 };
+        let vm = VmView {
+            state: "running".to_owned(),
+            powered_on: Some(time(0)),
+            started: Some(time(0)),
+            starts: 1,
+        };
         observed.vms.insert(node.id.clone(), vm);
         let view = NodeView {
             connected: true,

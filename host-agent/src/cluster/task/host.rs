@@ -6,7 +6,7 @@ use std::time::Instant;
 use host_artifacts::image::Image;
 use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::adoption::Adoption;
-use host_hypervisor::change::{HostChange, HostOp, HostPlan};
+use host_hypervisor::change::{Action, HostChange, HostOp, HostPlan, Kind};
 use host_hypervisor::desired::DesiredImage;
 use host_hypervisor::observed::{DomainState, ObservedHost};
 use host_hypervisor::plan::{StartPlan, plan_host, plan_starts};
@@ -20,6 +20,7 @@ use super::{ClusterTask, PoweredOn, RESYNC};
 use crate::cluster::consent::refuse_unagreed;
 use crate::cluster::crash;
 use crate::cluster::desired::{desired_host, desired_image, domain_ref, host_pool, pool_image, vm_of};
+use crate::cluster::execute::execute_change;
 use crate::cluster::planning::stored_adoption;
 use crate::cluster::progress::{self, Observed};
 use crate::records::{ClusterRecord, NodeRecord, OperationRecord};
@@ -37,6 +38,12 @@ impl Planned {
     fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.adoption.is_none()
     }
+}
+
+/// A change to the run of a node's VM, by which nothing is lost.
+fn of_vm(node: &NodeRecord, reason: &str, op: HostOp) -> HostChange {
+    let (name, reason) = (node.name.clone(), reason.to_owned());
+    HostChange { action: Action::Update, kind: Kind::Domain, name, reason, destructive: false, op }
 }
 
 impl ClusterTask {
@@ -97,7 +104,7 @@ impl ClusterTask {
             let observed = self.observe_host().await?;
             self.note_power(cluster, &observed);
             self.tell_untold(cluster, &observed).await?;
-            if self.end_stale_runs(cluster, &observed).await {
+            if self.end_stale_runs(cluster, up, &observed).await {
                 continue;
             }
             let planned = self.plan(cluster, image, up, &observed).await;
@@ -139,8 +146,8 @@ impl ClusterTask {
         self.doings.settle(up);
         let observed = self.observe_host().await?;
         self.note_power(cluster, &observed);
-        self.end_stale_runs(cluster, &observed).await;
-        self.prefer_control_plane(cluster).await;
+        self.end_stale_runs(cluster, up, &observed).await;
+        self.prefer_control_plane(cluster, up).await;
         // Told behind all that could be done.
         refused.map_or(Ok(true), |failure| Err(failure.into()))
     }
@@ -178,15 +185,16 @@ impl ClusterTask {
 
     /// Gives each run of the control plane's VM the greater share of the processors: all others wait for its API while
     /// they join, and later for whatever they ask it. What is refused now is tried again by the next look.
-    async fn prefer_control_plane(&mut self, cluster: &ClusterRecord) {
+    async fn prefer_control_plane(&mut self, cluster: &ClusterRecord, up: Option<&OperationRecord>) {
         for node in cluster.nodes.iter().filter(|node| node.spec.role == Role::ControlPlane) {
             let run = self.powered_on.get(&node.id).map(|power| power.run);
             if run.is_none() || self.preferred == run {
                 continue;
             }
             let op = HostOp::PreferDomain { domain: domain_ref(cluster, node) };
-            match self.shared.hypervisor.execute(&op).await {
-                Ok(_) => self.preferred = run,
+            let change = of_vm(node, "all others wait for its API", op);
+            match execute_change(&self.shared, up, &cluster.name, &change, false).await {
+                Ok(()) => self.preferred = run,
                 Err(error) => {
                     tracing::debug!(node.name = %node.name, %error, "its VM has no greater share of the processors");
                 }
@@ -198,7 +206,12 @@ impl ClusterTask {
     /// behind. QEMU's translator keeps all that it has translated in a run, and looks through it at each write to where
     /// code once was: a guest that boots on top of that takes many minutes. Nothing is lost, since the guest has just
     /// begun anew. Whether any was ended, so that the host is to be looked at again.
-    async fn end_stale_runs(&mut self, cluster: &ClusterRecord, observed: &ObservedHost) -> bool {
+    async fn end_stale_runs(
+        &mut self,
+        cluster: &ClusterRecord,
+        up: Option<&OperationRecord>,
+        observed: &ObservedHost,
+    ) -> bool {
         let mut ended = false;
         for node in &cluster.nodes {
             let vm = vm_of(observed, cluster, node);
@@ -208,8 +221,9 @@ impl ClusterTask {
                 continue;
             }
             let op = HostOp::PowerOffDomain { domain: domain_ref(cluster, node) };
-            match self.shared.hypervisor.execute(&op).await {
-                Ok(_) => {
+            let change = of_vm(node, "it was rebooted, which is quicker in a run of its own", op);
+            match execute_change(&self.shared, up, &cluster.name, &change, false).await {
+                Ok(()) => {
                     // What its guest asked for is no start that failed.
                     self.starts.forget(&node.name);
                     (self.host, ended) = (None, true);
@@ -247,7 +261,11 @@ impl ClusterTask {
             if let Some(run) = run {
                 let since = jiff::Timestamp::now();
                 // Of before this run, or of before anything could be connected to it.
-                self.powered_on.insert(node.id.clone(), PoweredOn { run, since, rebooted, is_stale: false });
+                let started = vm.and_then(|vm| jiff::Timestamp::try_from(vm.started?).ok());
+                // A clock may have been set back since.
+                let started = started.map_or(since, |started| started.min(since));
+                let power = PoweredOn { run, since, started, rebooted, is_stale: false };
+                self.powered_on.insert(node.id.clone(), power);
             }
         }
     }

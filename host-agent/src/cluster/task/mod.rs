@@ -85,7 +85,10 @@ impl Drop for AbortOnDrop {
 #[derive(Clone, Copy, Debug)]
 struct PoweredOn {
     run: u32,
+    /// When this host agent saw it first.
     since: jiff::Timestamp,
+    /// When it began.
+    started: jiff::Timestamp,
     /// When it was rebooted in this run, as far as that was taken in.
     rebooted: Option<Instant>,
     /// It was, and its run is still to be ended for that.

@@ -34,6 +34,7 @@ impl ClusterTask {
             let vm = VmView {
                 state: state.to_owned(),
                 powered_on: self.powered_on.get(&node.id).map(|power| power.since),
+                started: self.powered_on.get(&node.id).map(|power| power.started),
                 starts: self.starts.in_a_row(&node.name),
             };
             observed.vms.insert(node.id.clone(), vm);
@@ -61,10 +62,12 @@ impl ClusterTask {
         observed
     }
 
-    /// Tells of an operation that the look is the first to see. How far it is, is told at the end of each look.
+    /// Tells of an operation that the look is the first to see: that it runs. How far it is, is told at the end of each
+    /// look.
     pub(super) fn announce(&self, cluster: &ClusterRecord, operation: &OperationRecord) {
         let now = jiff::Timestamp::now();
         self.status.send_modify(|status| status::announce(status, cluster, operation, now));
+        self.shared.publish_record(operation, Vec::new());
     }
 
     pub(super) async fn publish(

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
+use crate::connection::Life;
 use crate::pace::Pace;
 use crate::places::{Place, Places};
 use crate::provider::provider;
@@ -115,6 +116,7 @@ pub fn incoming(
         is_known: Arc::new(is_known),
         addresses: Places::new(limits::UNAUTHENTICATED_PER_ADDRESS),
         strange: Arc::new(Semaphore::new(limits::STRANGE_ADDRESSES)),
+        nodes: Arc::new(Semaphore::new(limits::NODE_CONNECTIONS)),
         pace,
     };
     task::spawn("tls-accept", accept(listener, door, ready));
@@ -189,6 +191,8 @@ struct Door {
     is_known: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     addresses: Places<IpAddr>,
     strange: Arc<Semaphore>,
+    /// Connections with a certificate, so that those without cannot take the places of nodes.
+    nodes: Arc<Semaphore>,
     pace: Arc<Pace>,
 }
 
@@ -225,14 +229,20 @@ impl Door {
             session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
         let client_certificate =
             session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned());
-        let (owner, stranger) = match &client_certificate {
-            Some(certificate) => (Some(self.place_of(certificate)?), None),
-            None => (None, Some(stranger)),
+        let (life, places) = match &client_certificate {
+            Some(certificate) => {
+                let owner = self.place_of(certificate)?;
+                let permit = Arc::clone(&self.nodes).try_acquire_owned();
+                let permit = permit.map_err(|_| io::Error::other("too many connections of nodes"))?;
+                (Life::Unbounded, Held { _owner: Some(owner), _stranger: None, _permit: permit })
+            }
+            None => {
+                let life = Life::bounded(limits::UNAUTHENTICATED_LIFETIME);
+                (life, Held { _owner: None, _stranger: Some(stranger), _permit: permit })
+            }
         };
-        let deadline = stranger.is_some().then(|| sleep(limits::UNAUTHENTICATED_LIFETIME));
         let info = PeerInfo { remote, exporter, client_certificate };
-        let places = Held { _owner: owner, _stranger: stranger, _permit: permit };
-        Ok(Connection::new(stream, info, deadline, places))
+        Ok(Connection::new(stream, info, life, places))
     }
 
     fn place_of(&self, certificate: &CertificateDer<'_>) -> io::Result<Place<String>> {
@@ -243,8 +253,8 @@ impl Door {
     }
 }
 
-/// What a TLS connection holds while it is open: its place among all, and among those of its owner or, where it showed
-/// no certificate, among the strangers'.
+/// What a TLS connection holds while it is open: its place among all with or all without a certificate, and among those
+/// of its owner or the strangers'.
 #[derive(Debug)]
 pub struct Held {
     _owner: Option<Place<String>>,

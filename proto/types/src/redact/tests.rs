@@ -74,6 +74,29 @@ fn no_canary_gets_through_in_whatever_it_stands() {
         format!("Config {{ token: Some(\"a b {CANARY}\"), n: 1 }}"),
         format!("password: 'it''s {CANARY}'"),
         format!("values:\\n  adminPassword: two words {CANARY}\\nend"),
+        format!(r#"{{"auths":{{"reg":{{"auth":"{CANARY}"}}}}}}"#),
+        format!("auth = \"{CANARY}\""),
+        format!("registryAuth: {CANARY}"),
+        format!("private key: {CANARY}"),
+        format!("PRIVATE KEY = {CANARY}"),
+        format!(r#"{{"api key": "{CANARY}"}}"#),
+        format!("accessKey: {CANARY}"),
+        format!("AccountKey={CANARY};x"),
+        format!("encryption_key={CANARY}"),
+        format!("psk=\"{CANARY}\""),
+        format!("client-key: {CANARY}"),
+        format!("tls.key: {CANARY}"),
+        format!(r#"{{"kind":"Secret","data":{{"foo":"{CANARY}"}}}}"#),
+        format!(r#"{{"apiVersion":"v1","data":{{"foo":"{CANARY}"}},"kind":"Secret"}}"#),
+        format!(r#"{{"a":"{{\"kind\":\"Secret\",\"stringData\":{{\"foo\":\"{CANARY}\"}}}}"}}"#),
+        format!("kind: Secret\ndata:\n  foo: {CANARY}\n"),
+        format!("- data:\n    foo: {CANARY}\n  kind: Secret\n"),
+        format!("ghp_{CANARY}"),
+        format!("github_pat_{CANARY}"),
+        format!("GET https://x/?a=b&sig={CANARY}&c=d"),
+        format!("https://x/?X-Amz-Signature={CANARY}"),
+        format!("machine x login u password {CANARY}"),
+        format!("HTTPHeaders:[]HTTPHeader{{HTTPHeader{{Name:Authorization,Value:Bearer {CANARY},}},}},"),
     ];
     for text in texts {
         let clean = redact(&text);
@@ -95,6 +118,10 @@ fn what_is_no_secret_stays() {
         "the compass bypass=1 passed: 3",
         "kubeadm join --x <token>",
         "unix:///run/containerd/containerd.sock, a@b",
+        "the author: somebody; authority: none; a key: 1",
+        r#"{"kind":"ConfigMap","data":{"a":"b"}}"#,
+        "kind: SecretProviderClass\ndata: x",
+        "the password is wrong, login again",
     ];
     for text in texts {
         assert_eq!(redact(text), text);
@@ -119,11 +146,33 @@ fn what_stands_around_a_secret_stays() {
     }
 }
 
+#[test]
+fn a_secret_of_kubernetes_keeps_its_shape_and_what_is_in_base64_is_found() {
+    let secret =
+        serde_json::json!({"kind": "Secret", "data": {"a": CANARY}, "type": "Opaque", "n": [{"b": 1}]});
+    let clean = redact_texts(&serde_json::json!({ "items": [secret] }));
+    assert_eq!(clean["items"][0]["data"]["a"], MARK);
+    assert_eq!((&clean["items"][0]["type"], &clean["items"][0]["n"][0]["b"]), (&"Opaque".into(), &1.into()));
+
+    // `base64` of a kubeconfig and of a key, which begin at one of three places of a group.
+    for inner in [
+        "dXNlcnM6Ci0gdXNlcjoKICAgIGNsaWVudC1rZXktZGF0YTogTFMwdEtBTkFSSUUK",
+        "YTogeAogIGNsaWVudC1rZXktZGF0YTogTFMwdEtBTkFSSUUK",
+        "ICBjbGllbnQta2V5LWRhdGE6IExTMHRLQU5BUklFCg==",
+        "ZWggLS0tLS1CRUdJTiBFQyBQUklWQVRFIEtFWS0tLS0tCktBTkFSSUUK",
+    ] {
+        let clean = redact(&format!("config: {inner}, x")).into_owned();
+        assert!(clean.ends_with(&format!("{MARK}, x")), "{inner}: {clean}");
+    }
+}
+
 /// As whoever writes a node's log may wish.
 #[test]
 fn no_text_takes_for_ever() {
     for piece in [
         "token=a ",
+        "kind: Secret\ndata: {\n",
+        "UFJJVkFURSBLRVkt",
         "\"token\":\"a\",",
         "token=[\n",
         "token={\n",

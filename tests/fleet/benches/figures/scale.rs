@@ -88,10 +88,10 @@ struct Measured {
 }
 
 pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()> {
-    let most = std::env::var("BENCH_AGENTS").ok().filter(|text| !text.is_empty());
-    let most: usize = most.map_or(Ok(usize::MAX), |text| text.parse()).context("BENCH_AGENTS")?;
+    let most = setting("BENCH_AGENTS", usize::MAX)?;
+    let least = setting("BENCH_AGENTS_LEAST", 0)?;
     let mut reference: Option<(f64, f64)> = None;
-    for size in SIZES.iter().filter(|size| size.agents <= most) {
+    for size in SIZES.iter().filter(|size| (least..=most).contains(&size.agents)) {
         let measured = measure(programs, size, figures)?;
         println!(
             "  {} agents: back in {:.1} s, {} handshakes a second, {:.1} KiB each, {:.2} % for 1000",
@@ -112,6 +112,11 @@ pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()
         }
     }
     Ok(())
+}
+
+fn setting(name: &str, usual: usize) -> Result<usize> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(Ok(usual), |text| text.parse()).context(name.to_owned())
 }
 
 fn measure(programs: &Programs, size: &Size, figures: &mut Vec<Figure>) -> Result<Measured> {

@@ -57,7 +57,8 @@ async fn a_port_serves_them_where_one_is_configured() -> Result<()> {
     })
     .await?;
     let mut stream = TcpStream::connect(address)?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1";
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\n{accept}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("# EOF\n"), "{answer}");

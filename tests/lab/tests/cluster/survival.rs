@@ -49,13 +49,18 @@ pub fn vm_ends(lab: &Lab, node: &str) -> Result<Duration> {
 /// The host agent is killed. Gives the next one.
 pub fn host_agent_is_killed(lab: &Lab, mut agent: Running, pace: Pace) -> Result<Running> {
     phase("the host agent is killed");
-    let before = told::last_event(lab)?;
+    let (before, ran) = (told::last_event(lab)?, powered_on(lab)?);
     agent.kill()?;
     let agent = lab.host_agent(None)?;
     let back = Instant::now();
     wait_until("every agent has a session", 5 * MINUTE, || all_have_connected(lab, before))?;
     within("until every agent has a session again", back.elapsed(), pace.allow(SESSIONS))?;
     wait_until("all is well again", 10 * MINUTE, || told::is_well(lab))?;
+    ensure!(
+        powered_on(lab)? == ran,
+        "VMs that ran on are said to run since {:?}, before {ran:?}",
+        powered_on(lab)?
+    );
     Ok(agent)
 }
 
@@ -107,9 +112,14 @@ pub fn host_goes_off(lab: &Lab) -> Result<jiff::Timestamp> {
     Ok(jiff::Timestamp::now())
 }
 
-/// Whether all nodes are well in VMs that were started since that moment.
+/// Whether all nodes are well in VMs that were started since that moment, the control plane's before the others.
 pub fn all_are_back(lab: &Lab, since: jiff::Timestamp) -> Result<bool> {
     NODES.iter().try_for_each(|(node, ..)| told::is_back(lab, node, since).map(drop))?;
+    let started = powered_on(lab)?;
+    ensure!(
+        started[1..].iter().all(|worker| *worker > started[0]),
+        "VMs were started in no order: {started:?}"
+    );
     Ok(true)
 }
 

@@ -30,6 +30,36 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn the_control_plane_starts_first_and_alone_with_libvirt() {
+    let mut desired = three();
+    desired.nodes[0].spec.role = Role::ControlPlane;
+    let (mut host, mut adoption) = (empty_host(), Adoption::default());
+    converge(&mut host, &desired, &mut adoption);
+    let with_libvirt = |host: &FakeHost| -> Vec<String> {
+        host.observed.domains.iter().filter(|it| it.autostart).map(|it| it.name.clone()).collect()
+    };
+    assert_eq!(with_libvirt(&host), names(&["cp-1"]));
+    let mut off = host.observed.clone();
+    off.domains.iter_mut().for_each(switch_off);
+    let mut others_first = desired.clone();
+    others_first.nodes.reverse();
+    let plan = plan_starts(&others_first, &off, &adoption).expect("nothing stands in the way");
+    let started: Vec<&str> = plan.changes.iter().map(|change| change.name.as_str()).collect();
+    assert_eq!(started, ["cp-1", "worker-2", "worker-1"]);
+
+    // As an older release left it, and `virsh autostart --disable`.
+    for domain in &mut host.observed.domains {
+        domain.autostart = !domain.autostart;
+    }
+    let plan = lines(&converge(&mut host, &desired, &mut adoption));
+    for (name, why) in [("cp-1", "with the host"), ("worker-1", "behind the control plane")] {
+        let line = format!("update domain {name} [define-domain]: it shall start {why}\n");
+        assert!(plan.contains(&line), "{plan}");
+    }
+    assert_eq!(with_libvirt(&host), names(&["cp-1"]));
+}
+
+#[test]
 fn what_stands_in_the_way_of_one_node_keeps_no_other_from_being_started() {
     let stranger = || ObservedDomain {
         name: "mine".into(),

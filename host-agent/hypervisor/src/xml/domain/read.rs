@@ -175,6 +175,7 @@ pub fn read_domain(
         state,
         run: live.as_ref().and_then(|live| live.run),
         rebooted: None,
+        started: None,
         autostart,
         accelerator: Accelerator::of_domain_type(&domain.kind),
         has_managed_save: false,
