@@ -146,7 +146,6 @@ where
             return ready(Ok(busy(uid, reason).into_http())).boxed();
         };
         let guard = self.guard.clone();
-        let mut request = request.map(Timely::body);
         // The one that has said that it is ready.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
@@ -157,6 +156,7 @@ where
                 Err(refused) => Ok(refused.into_http()),
                 Ok((place, role)) => {
                     // For what of a method takes a higher role than the method itself.
+                    let mut request = request.map(Timely::body);
                     request.extensions_mut().insert(role);
                     let answer = inner.call(request).await;
                     answer.map(|response| response.map(|body| Answer::body(body, place)))

@@ -1,6 +1,6 @@
 //! Follows operations as they are published: counts those that end, and tells the tracer of what they were made of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use k8sctl_proto::control::v1::{Operation, OperationState};
@@ -112,8 +112,8 @@ impl Follower {
             }
         }
         // What is not told of any more is over: a wait, or a node that was removed.
-        let is_told = |object: &str| operation.progress.iter().any(|line| line.object == object);
-        self.end_phases(&operation.id, now, |object| !is_told(object), spans);
+        let told: HashSet<&str> = operation.progress.iter().map(|line| line.object.as_str()).collect();
+        self.end_phases(&operation.id, now, |object| !told.contains(object), spans);
     }
 
     /// Ends the open phases of those objects of an operation.

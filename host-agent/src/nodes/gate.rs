@@ -25,6 +25,7 @@ use tower::{Layer, Service};
 const JOIN: &str = "/k8sctl.node.v1.JoinService/Join";
 const RENEW: &str = "/k8sctl.node.v1.NodeService/RenewCertificate";
 const FETCH: &str = "/k8sctl.node.v1.NodeService/FetchAgent";
+const LOGS: &str = "/k8sctl.node.v1.NodeService/PushLogs";
 
 /// Guards every method of the services behind it.
 #[derive(Clone, Debug)]
@@ -32,7 +33,8 @@ pub(super) struct GateLayer {
     /// That wait for their response to begin, by node id or, without certificate, by address. No node id has a dot or a
     /// colon.
     calls: Places<String>,
-    /// That wait for their response to be read to its end, by the same.
+    /// That wait for their response to be read to its end, by the same; but for logs, whose response comes at their end
+    /// and has nothing in it.
     answers: Places<String>,
 }
 
@@ -59,8 +61,9 @@ pub(super) struct GateService<S> {
 }
 
 impl GateLayer {
-    /// A place for a call of this peer, and whose it is.
-    fn admit(&self, path: &str, peer: Option<&PeerInfo>) -> Result<(Place<String>, Caller), Status> {
+    /// A place for a call of this peer, and one for its answer: HTTP/2 keeps of each what its reader does not take, also of
+    /// a session that is over.
+    fn admit(&self, path: &str, peer: Option<&PeerInfo>) -> Result<Admitted, Status> {
         let peer = peer.ok_or_else(no_certificate)?;
         let (kind, caller) = match &peer.client_certificate {
             // The listener lets in none that names nobody.
@@ -68,21 +71,26 @@ impl GateLayer {
             None if path == JOIN => ("address", peer.remote.ip().to_string()),
             None => return Err(no_certificate()),
         };
-        let caller = Caller { kind, name: caller };
-        let (most, what) = (limits::CALLS_PER_NODE, "wait for an answer already");
-        let place = self.calls.take(caller.name.clone()).ok_or_else(|| busy(&caller, most, what))?;
-        Ok((place, caller))
+        let busy = |most, what| busy(&format!("{kind} {caller}"), most, what);
+        let call = self.calls.take(caller.clone());
+        let call = call.ok_or_else(|| busy(limits::CALLS_PER_NODE, "wait for an answer already"))?;
+        let answer = match path {
+            LOGS => None,
+            // Before the call has done anything.
+            _ => Some(
+                self.answers
+                    .take(caller.clone())
+                    .ok_or_else(|| busy(limits::ANSWERS_PER_NODE, "are not read to their end"))?,
+            ),
+        };
+        Ok(Admitted { call, answer })
     }
+}
 
-    /// Its answer, with a place until that is sent: HTTP/2 keeps of each what its reader does not take, also of a session
-    /// that is over.
-    fn answer(&self, caller: Caller, response: Response<Body>) -> Response<Body> {
-        let (most, what) = (limits::ANSWERS_PER_NODE, "are not read to their end");
-        match self.answers.take(caller.name.clone()) {
-            Some(place) => response.map(|body| Answer::body(body, place)),
-            None => busy(&caller, most, what).into_http(),
-        }
-    }
+/// The places of a call.
+struct Admitted {
+    call: Place<String>,
+    answer: Option<Place<String>>,
 }
 
 impl<S, B> Service<Request<B>> for GateService<S>
@@ -101,14 +109,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let path = request.uri().path();
-        let (place, caller) = match self.gate.admit(path, request.extensions().get()) {
-            Ok(admitted) => admitted,
-            Err(refused) => return ready(Ok(refused.into_http())).boxed(),
-        };
+        let Admitted { call: place, answer: answers_place } =
+            match self.gate.admit(path, request.extensions().get()) {
+                Ok(admitted) => admitted,
+                Err(refused) => return ready(Ok(refused.into_http())).boxed(),
+            };
         // The other calls last as long as a session or a log does; their first message has a deadline of its own.
         let has_deadline = [JOIN, RENEW, FETCH].contains(&path);
         let answer = self.inner.call(request);
-        let gate = self.gate.clone();
         async move {
             // Until the response begins: what comes in after that belongs to a session, and of these a node has one.
             let _place = place;
@@ -117,24 +125,18 @@ where
             } else {
                 answer.await
             };
-            answer.map(|response| gate.answer(caller, response))
+            answer.map(|response| response.map(|body| Answer::body(body, answers_place)))
         }
         .boxed()
     }
 }
 
-/// Who calls: `node` and its id, or `address` and that.
-struct Caller {
-    kind: &'static str,
-    name: String,
-}
-
-fn busy(caller: &Caller, most: usize, what: &str) -> Status {
+fn busy(object: &str, most: usize, what: &str) -> Status {
     status(
         Code::ResourceExhausted,
         &Failure::new(
             "NODE-BUSY",
-            format!("{} {}", caller.kind, caller.name),
+            object,
             format!("{most} of its calls {what}"),
             "wait: the node agent calls again by itself",
         ),
@@ -170,7 +172,6 @@ mod tests {
     use tower::service_fn;
 
     const SESSION: &str = "/k8sctl.node.v1.NodeService/Session";
-    const LOGS: &str = "/k8sctl.node.v1.NodeService/PushLogs";
     const HOUR: Duration = Duration::from_secs(3600);
 
     type Answer = BoxFuture<'static, Result<Response<Body>, Infallible>>;

@@ -18,12 +18,10 @@ const OBJECTS: u32 = 2000;
 const SYSTEM: &str = "kube-system";
 /// On a pod that the API server only shows: its node runs it by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Most containers whose logs are read, one after the other.
+/// Most containers whose logs are read.
 const LOGS: usize = 40;
 /// Last lines of each.
 const LINES: i64 = 2000;
-/// Most bytes of each.
-const LOG_BYTES: i64 = 1024 * 1024;
 
 /// Nodes with their conditions.
 pub(super) async fn nodes(client: &Client) -> Result<Text, Failure> {
@@ -89,14 +87,14 @@ fn is_ready(pod: &Pod) -> bool {
 pub(super) async fn log(client: &Client, container: &Container) -> Result<Text, Failure> {
     let params = LogParams {
         container: Some(container.name.clone()),
+        // Not so many bytes: of the last lines a kubelet gives the first ones then.
         tail_lines: Some(LINES),
-        limit_bytes: Some(LOG_BYTES),
         timestamps: true,
         ..LogParams::default()
     };
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let text = pods.logs(&container.pod, &params).await.map_err(failed)?;
-    let is_end = text.lines().count() >= LINES as usize || text.len() >= LOG_BYTES as usize;
+    let is_end = text.lines().count() >= LINES as usize;
     Ok(Text { text, is_end })
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8sctl_command::{CommandError, Program};
@@ -15,6 +15,8 @@ use crate::config::HostConfig;
 
 /// Most of a file, its end, in bytes.
 const TAIL: u64 = 2 * 1024 * 1024;
+/// The same of what QEMU said of a VM: some twenty starts.
+const EMULATOR_TAIL: u64 = 128 * 1024;
 /// Most lines of a journal, its last ones.
 const LINES: usize = 10_000;
 const UNIT: &str = "k8s-host-agent.service";
@@ -38,7 +40,7 @@ pub(super) async fn own(config: &HostConfig) -> Result<Text, Failure> {
     }
     // `k8sctl` has it write there where no systemd does; who started it last is what counts.
     let next = "its standard error was sent elsewhere by who started it: look there";
-    file(config.state_dir.join("host-agent.log"), next).await
+    file(config.state_dir.join("host-agent.log"), TAIL, next).await
 }
 
 /// Whether standard error is the journal: systemd names its device and inode, and whoever is started by somebody who logs
@@ -50,12 +52,12 @@ fn logs_to_journal() -> bool {
 }
 
 /// Of libvirt's daemons, where systemd keeps it.
-pub(super) async fn libvirt() -> Option<Result<Text, Failure>> {
-    let units: Vec<&str> = LIBVIRT.iter().flat_map(|unit| ["--unit", unit]).collect();
-    match Path::new(SYSTEMD).is_dir() {
-        true => Some(journal("journal of libvirt", &units).await),
-        false => None,
-    }
+pub(super) fn libvirt() -> Option<impl Future<Output = Result<Text, Failure>>> {
+    let read = async {
+        let units: Vec<&str> = LIBVIRT.iter().flat_map(|unit| ["--unit", unit]).collect();
+        journal("journal of libvirt", &units).await
+    };
+    Path::new(SYSTEMD).is_dir().then_some(read)
 }
 
 /// Of the host's kernel, which ends programs for want of memory.
@@ -70,7 +72,7 @@ pub(super) async fn kernel() -> Result<Text, Failure> {
 /// What QEMU said of a VM.
 pub(super) async fn emulator(domain: &str) -> Result<Text, Failure> {
     let next = "nothing, where the VM was never started";
-    file(Path::new(EMULATORS).join(format!("{domain}.log")), next).await
+    file(Path::new(EMULATORS).join(format!("{domain}.log")), EMULATOR_TAIL, next).await
 }
 
 async fn journal(what: &str, of: &[&str]) -> Result<Text, Failure> {
@@ -83,9 +85,9 @@ async fn journal(what: &str, of: &[&str]) -> Result<Text, Failure> {
     Ok(Text { text, is_end })
 }
 
-async fn file(path: std::path::PathBuf, next: &str) -> Result<Text, Failure> {
+async fn file(path: PathBuf, most: u64, next: &str) -> Result<Text, Failure> {
     let object = format!("file {}", path.display());
-    let read = blocking(move || tail(&path)).await;
+    let read = blocking(move || tail(&path, most)).await;
     read.map_err(|error| Failure::new("HOST-SUPPORT-PART", object, error.to_string(), next))
 }
 
@@ -93,13 +95,13 @@ fn missing(what: &str, error: &CommandError, next: &str) -> Failure {
     Failure::new("HOST-SUPPORT-PART", what, k8sctl_rpc::chain(error).to_string(), next)
 }
 
-fn tail(path: &Path) -> io::Result<Text> {
+fn tail(path: &Path, most: u64) -> io::Result<Text> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    let begin = size.saturating_sub(TAIL);
+    let begin = size.saturating_sub(most);
     file.seek(SeekFrom::Start(begin))?;
     let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
+    file.take(most).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
     // In half a line nobody knows a secret by its name.
     let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
@@ -115,11 +117,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("log");
         std::fs::write(&path, "one\ntwo\n").expect("writes");
-        let told = tail(&path).expect("reads");
+        let told = tail(&path, TAIL).expect("reads");
         assert_eq!((told.text.as_str(), told.is_end), ("one\ntwo\n", false));
         let line = "x".repeat(99) + "\n";
         std::fs::write(&path, line.repeat(TAIL as usize / 100 + 7)).expect("writes");
-        let told = tail(&path).expect("reads");
+        let told = tail(&path, TAIL).expect("reads");
         assert!(told.is_end && told.text.len().is_multiple_of(100) && told.text.len() > TAIL as usize - 200);
     }
 }

@@ -11,9 +11,11 @@ mod log;
 mod plugins;
 mod records;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt as _};
 use host_hypervisor::documents::Wanted;
 use k8sctl_command::last_lines;
 use k8sctl_proto::control::v1::{CollectSupportResponse, SupportPart};
@@ -36,6 +38,8 @@ const ALL: Duration = Duration::from_secs(120);
 pub(crate) const LONGEST: Duration = Duration::from_secs(180);
 /// Longest that one part may take.
 const PART: Duration = Duration::from_secs(20);
+/// Logs of pods that are read at a time.
+const AT_ONCE: usize = 8;
 /// Most of one part in bytes; a message of the control socket has room for it.
 const PART_BYTES: usize = 2 * 1024 * 1024;
 
@@ -79,8 +83,8 @@ pub async fn collect(
     let collector = Collector { sender, end };
     collector.part("host/agent.log", log::own(&shared.config)).await;
     collector.part("host/kernel.log", log::kernel()).await;
-    if let Some(journal) = log::libvirt().await {
-        collector.part("host/libvirt.log", async { journal }).await;
+    if let Some(journal) = log::libvirt() {
+        collector.part("host/libvirt.log", journal).await;
     }
     collector.part("host/config.json", async { records::config(&shared.config) }).await;
     collector.part("host/operations.json", records::operations(shared, &cluster)).await;
@@ -100,9 +104,7 @@ pub async fn collect(
     let wanted = |it: &&ClusterRecord| cluster.is_empty() || it.name == cluster;
     let clusters: Vec<ClusterRecord> = clusters.iter().filter(wanted).cloned().collect();
     collector.libvirt(shared, &clusters).await;
-    for node in clusters.iter().flat_map(|cluster| &cluster.nodes) {
-        collector.part(&format!("libvirt/{}.qemu.log", node.name), log::emulator(&node.name)).await;
-    }
+    let mut apis = Vec::new();
     for cluster in &clusters {
         let path = |name: &str| format!("clusters/{}/{name}", cluster.name);
         collector.part(&path("spec.json"), async { records::spec(cluster) }).await;
@@ -113,14 +115,13 @@ pub async fn collect(
             Ok(Ok(access)) => {
                 let [nodes, pods, events] =
                     ["nodes", "pods", "events"].map(|it| path(&format!("kubernetes/{it}.json")));
-                let logs = path("kubernetes/logs");
                 // Of an API that does not answer each takes all of its time.
                 tokio::join!(
                     collector.part(&nodes, kubernetes::nodes(&access.client)),
                     collector.part(&pods, kubernetes::pods(&access.client)),
                     collector.part(&events, kubernetes::events(&access.client)),
-                    collector.pod_logs(&logs, &access.client),
                 );
+                apis.push((path("kubernetes/logs"), access));
             }
             Ok(Err(error)) => {
                 let failure = kubernetes::unreachable(cluster, &error);
@@ -130,6 +131,13 @@ pub async fn collect(
                 collector.part(&path("kubernetes"), async { Err::<String, _>(late("kubernetes")) }).await
             }
         }
+    }
+    // Last, since there may be many of them, or nodes that do not answer.
+    for node in clusters.iter().flat_map(|cluster| &cluster.nodes) {
+        collector.part(&format!("libvirt/{}.qemu.log", node.name), log::emulator(&node.name)).await;
+    }
+    for (path, access) in apis {
+        collector.pod_logs(&path, &access.client).await;
     }
     Ok(())
 }
@@ -157,13 +165,20 @@ impl Collector {
         let _ = self.sender.send(Ok(CollectSupportResponse { part: Some(part) })).await;
     }
 
-    /// What the pods of the system say, those that are not Ready first, a part each.
+    /// What the pods of the system say, those that are not Ready first, a part each, all within the time of one: those of
+    /// a node that hangs take all they get.
     async fn pod_logs(&self, path: &str, client: &kube::Client) {
-        match timeout_at(self.until(), kubernetes::system_containers(client)).await {
+        let end = self.until();
+        match timeout_at(end, kubernetes::system_containers(client)).await {
             Ok(Ok(containers)) => {
-                for container in containers {
+                let read = stream::iter(containers).map(async |container| {
                     let path = format!("{path}/{}-{}.log", container.pod, container.name);
-                    self.part(&path, kubernetes::log(client, &container)).await;
+                    let log = timeout_at(end, kubernetes::log(client, &container)).await;
+                    (log.unwrap_or_else(|_| Err(late(&path))), path)
+                });
+                let mut read = pin!(read.buffered(AT_ONCE));
+                while let Some((log, path)) = read.next().await {
+                    self.part(&path, async { log }).await;
                 }
             }
             Ok(Err(failure)) => self.part(path, async { Err::<String, _>(failure) }).await,

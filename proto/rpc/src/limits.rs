@@ -30,9 +30,9 @@ pub const ANSWERS_PER_PROCESS: usize = 128;
 const _: () = assert!(LOG_READERS + CALLS_PER_PROCESS <= ANSWERS_PER_PROCESS);
 // A process that takes all it can leaves some to the user's others.
 const _: () = assert!(CALLS_PER_PROCESS < CALLS_PER_USER && ANSWERS_PER_PROCESS < ANSWERS_PER_USER);
-/// Answers to one node, over all of its connections, that were not read to their end: a session's for each connection
-/// that it lost and that is not yet known to be lost, and a few more.
-pub const ANSWERS_PER_NODE: usize = 2 * CONNECTIONS_PER_NODE;
+/// Calls of one node but for logs, over all of its connections, whose response was not read to its end; those that wait for
+/// its begin included.
+pub const ANSWERS_PER_NODE: usize = CALLS_PER_NODE;
 
 /// How many calls of one kind are worked on at a time. Further ones wait for their turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

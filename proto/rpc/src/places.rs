@@ -40,14 +40,15 @@ impl<K: Clone + Eq + Hash> Places<K> {
 #[derive(Clone, Debug)]
 pub struct UserPlaces {
     users: Places<u32>,
-    processes: Places<i32>,
+    /// By user, too: the number of a process that has ended is another's some day.
+    processes: Places<(u32, i32)>,
 }
 
 /// A place of a user, and of its process where that is known; given back on drop.
 #[derive(Debug)]
 pub struct UserPlace {
     _of_user: Place<u32>,
-    _of_process: Option<Place<i32>>,
+    _of_process: Option<Place<(u32, i32)>>,
 }
 
 impl UserPlaces {
@@ -56,10 +57,11 @@ impl UserPlaces {
         Self { users: Places::new(of_user), processes: Places::new(of_process) }
     }
 
-    /// A place, while user and process both have fewer than they may.
+    /// A place, while user and process both have fewer than they may. A process of another namespace has the number 0,
+    /// unix(7), and is none that is known.
     pub fn take(&self, uid: u32, pid: Option<i32>) -> Option<UserPlace> {
-        let of_process = match pid {
-            Some(pid) => Some(self.processes.take(pid)?),
+        let of_process = match pid.filter(|pid| *pid > 0) {
+            Some(pid) => Some(self.processes.take((uid, pid))?),
             None => None,
         };
         Some(UserPlace { _of_user: self.users.take(uid)?, _of_process: of_process })

@@ -14,13 +14,13 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 use serde_json::Value;
 
-use self::value::{Place, end_of_value};
+use self::value::{Place, end_of_value, is_name};
 
 /// What stands in a secret's place.
 pub const MARK: &str = "(redacted)";
 
 /// Names of secrets: words that may be parts of longer names, and short ones that must be words of them.
-const NAME: &str = r"(?:[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|(?:api|private|access|account|encryption|client|signing)[ _-]?key|key[_-]?data|certificate[_-]?key|credential)[\w.-]*|\b(?:[\w.-]*[_.-])?(?:pass|pwd|auth|psk)|\btls\.key|\b[\w.-]*(?-i:[a-z](?:Pass|Pwd|Auth)))";
+const NAME: &str = r"(?:[\w.-]*(?:pass(?:word|wd|phrase)|secret|token|(?:api|private|access|account|encryption|client|signing)[ _-]?key|key[_-]?data|certificate[_-]?key|credential)[\w.-]*|(?:\b|\\n)(?:[\w.-]*[_.-])?(?:pass|pwd|auth|psk)|(?:\b|\\n)tls\.key|\b[\w.-]*(?-i:[a-z](?:Pass|Pwd|Auth)))";
 
 /// Headers whose value is all that follows.
 const HEADER: &str = "(?:proxy-)?authorization|(?:set-)?cookie";
@@ -92,18 +92,18 @@ static NAMED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let pair = format!(
         r#"(?i)\bname\\*["']?\s*[:=]\s*\\*["']?(?:(?P<header>\b(?:{HEADER}))|{NAME})\\*["']?[,;\s]+(?P<opens>\\*["'])?(?P<name>value)(?P<closes>\\*["'])?\s*[:=][ \t]*"#
     );
-    let option = format!(r"(?i)--?(?P<name>{NAME})[ \t]+");
+    let option = format!(r#"(?im)(?:^|[\s"'\[,(=])--?(?P<name>{NAME})[ \t]+"#);
     [pair, named, option].iter().map(|pattern| regex(pattern)).collect()
 });
 
 /// That a Secret of Kubernetes is somewhere in a text.
-static SECRET: LazyLock<Regex> = LazyLock::new(|| regex(r#"\bkind\\*["']?\s*:\s*\\*["']?Secret\b"#));
+static SECRET: LazyLock<Regex> = LazyLock::new(|| regex(r#"(?:\b|\\n)kind\\*["']?\s*:\s*\\*["']?Secret\b"#));
 /// What Secrets keep their values in.
 const SECRET_FIELDS: [&str; 2] = ["data", "stringData"];
 /// The same in a text; of other objects beside them too.
 static SECRET_DATA: LazyLock<Regex> = LazyLock::new(|| {
     let fields = SECRET_FIELDS.join("|");
-    regex(&format!(r#"(?P<opens>\\*["'])?\b(?P<name>{fields})(?P<closes>\\*["'])?[ \t]*:[ \t]*"#))
+    regex(&format!(r#"(?P<opens>\\*["'])?(?P<name>(?:\b|\\n)(?:{fields}))(?P<closes>\\*["'])?[ \t]*:[ \t]*"#))
 });
 
 /// A rule: what to look for, and whether the first group stays; one of the name `end` does in any case.
@@ -167,11 +167,21 @@ fn by_name(text: &str, pattern: &Regex) -> Option<String> {
     while let Some(found) = pattern.captures_at(text, from) {
         let begin = found.get(0).map_or(text.len(), |it| it.end());
         let name = found.name("opens").or(found.name("name")).map_or(begin, |it| it.start());
+        // The end of a line, where that is two characters.
+        let name = if text[name..].starts_with("\\n") { name + 2 } else { name };
         let closes = found.name("closes").map_or("", |it| it.as_str());
         let is_quoted = found.name("opens").is_some() && !closes.is_empty();
         let place = Place { name, begin, is_quoted, is_header: found.name("header").is_some() };
-        let end = if is_taken_out(&text[begin..]) { begin + MARK.len() } else { end_of_value(text, &place) };
-        if end > begin && !is_taken_out(&text[begin..end]) {
+        let whole = found.name("name").map_or("", |it| it.as_str());
+        let separator = &text[found.name("name").map_or(begin, |it| it.end())..begin];
+        let end = match () {
+            () if is_taken_out(&text[begin..]) => begin + MARK.len(),
+            () if is_prose(text, whole, separator, &place) || is_next_option(separator, &text[begin..]) => {
+                begin
+            }
+            () => end_of_value(text, &place),
+        };
+        if end > begin && !is_taken_out(&text[begin..end]) && !is_switch(&text[begin..end]) {
             let quote = quote(closes, &text[begin..end]);
             clean.push_str(&text[kept..begin]);
             clean.extend([quote, MARK, quote]);
@@ -184,6 +194,23 @@ fn by_name(text: &str, pattern: &Regex) -> Option<String> {
         clean.push_str(&text[kept..]);
         clean
     })
+}
+
+/// Whether somebody tells what happened to a key, as in "parse private key: EOF": there only `=` makes it a name.
+fn is_prose(text: &str, name: &str, separator: &str, place: &Place) -> bool {
+    let may_be = name.contains(' ') || name.trim_start_matches("\\n").eq_ignore_ascii_case("tls.key");
+    may_be && !separator.contains('=') && !is_name(text, place)
+}
+
+/// Behind an option without a value there is another one.
+fn is_next_option(separator: &str, value: &str) -> bool {
+    separator.trim().is_empty() && value.starts_with('-')
+}
+
+/// That something is on or off is no secret.
+fn is_switch(value: &str) -> bool {
+    let word = value.trim_matches(|c: char| "\\\"',;".contains(c));
+    ["true", "false"].iter().any(|switch| word.eq_ignore_ascii_case(switch))
 }
 
 /// Whether this is the mark already, and no secret that begins like it.
@@ -207,7 +234,7 @@ pub fn redact_texts(value: &Value) -> Value {
         Value::Object(map) => {
             let is_secret = map.get("kind").is_some_and(|kind| kind == "Secret");
             let clean = |key: &str, value| match is_secret && SECRET_FIELDS.contains(&key) {
-                true => without_texts(value),
+                true => Value::String(MARK.to_owned()),
                 false => redact_texts(value),
             };
             map.iter().map(|(key, value)| (key.clone(), clean(key, value))).collect()

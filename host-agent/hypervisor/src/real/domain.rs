@@ -82,9 +82,13 @@ pub(super) fn execute_define(
     }
     let xml = plan.to_xml(&log).call("write", "domain", name)?;
     let domain = connect.define_domain_xml(&xml).call("define", "domain", name)?;
-    domain.set_autostart(plan.autostart).call("autostart", "domain", name)?;
+    let starts = domain.autostart().call("read", "domain", name)?;
+    if starts != plan.autostart {
+        domain.set_autostart(plan.autostart).call("autostart", "domain", name)?;
+    }
     let after = domain.xml_desc(sys::VIR_DOMAIN_XML_INACTIVE).call("read", "domain", name)?;
-    Ok(if before.as_ref() == Some(&after) { Outcome::AlreadySo } else { Outcome::Done })
+    let is_so = before.as_ref() == Some(&after) && starts == plan.autostart;
+    Ok(if is_so { Outcome::AlreadySo } else { Outcome::Done })
 }
 
 pub(super) fn execute_start(connect: &Connect, reference: &DomainRef) -> Result<Outcome> {

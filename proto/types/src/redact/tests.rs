@@ -91,6 +91,10 @@ fn no_canary_gets_through_in_whatever_it_stands() {
         format!(r#"{{"a":"{{\"kind\":\"Secret\",\"stringData\":{{\"foo\":\"{CANARY}\"}}}}"}}"#),
         format!("kind: Secret\ndata:\n  foo: {CANARY}\n"),
         format!("- data:\n    foo: {CANARY}\n  kind: Secret\n"),
+        format!("\"apiVersion: v1\\nkind: Secret\\ndata:\\n  foo: {CANARY}\\n  bar: {CANARY}\\n\""),
+        format!("a:\\nauth: {CANARY}\\npsk={CANARY}\\ntls.key: {CANARY}"),
+        format!("map[apiVersion:v1 data:map[bar:YWJj foo:{CANARY}] kind:Secret]"),
+        format!("{{\"kind\":\"Secret\",\"data\":{{\"a\":\"{}{CANARY}\"}},\"b\":1}}", "x".repeat(40_000)),
         format!("ghp_{CANARY}"),
         format!("github_pat_{CANARY}"),
         format!("GET https://x/?a=b&sig={CANARY}&c=d"),
@@ -122,6 +126,12 @@ fn what_is_no_secret_stays() {
         r#"{"kind":"ConfigMap","data":{"a":"b"}}"#,
         "kind: SecretProviderClass\ndata: x",
         "the password is wrong, login again",
+        "open /certs/tls.key: no such file or directory",
+        "tls: failed to parse private key: asn1: structure error",
+        r#"{"msg":"parse private key: EOF","level":"error","ts":1}"#,
+        "--client-cert-auth --trusted-ca-file=/x --anonymous-auth=false",
+        "pre-auth check failed, WPA2-PSK CCMP",
+        r#"tls-info: client-cert-auth = true, "client-cert-auth":true"#,
     ];
     for text in texts {
         assert_eq!(redact(text), text);
@@ -151,7 +161,9 @@ fn a_secret_of_kubernetes_keeps_its_shape_and_what_is_in_base64_is_found() {
     let secret =
         serde_json::json!({"kind": "Secret", "data": {"a": CANARY}, "type": "Opaque", "n": [{"b": 1}]});
     let clean = redact_texts(&serde_json::json!({ "items": [secret] }));
-    assert_eq!(clean["items"][0]["data"]["a"], MARK);
+    assert_eq!(clean["items"][0]["data"], MARK);
+    let text = format!("{clean:#}");
+    assert_eq!(redact(&text), text);
     assert_eq!((&clean["items"][0]["type"], &clean["items"][0]["n"][0]["b"]), (&"Opaque".into(), &1.into()));
 
     // `base64` of a kubeconfig and of a key, which begin at one of three places of a group.
@@ -187,6 +199,13 @@ fn no_text_takes_for_ever() {
         // A hundredth of it is usual; what is not in proportion takes hours.
         assert!(began.elapsed() < std::time::Duration::from_secs(60), "{piece:?}");
     }
+}
+
+#[test]
+fn a_long_secret_is_no_list_that_does_not_end() {
+    let long = "x".repeat(40_000);
+    let text = serde_json::json!({"data": {"a": long}, "kind": "Secret", "type": "Opaque"}).to_string();
+    assert_eq!(redact(&text), r#"{"data":"(redacted)","kind":"Secret","type":"Opaque"}"#);
 }
 
 #[test]

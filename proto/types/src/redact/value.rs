@@ -3,6 +3,10 @@
 
 /// Most of a list or table that does not end, such as one that was cut.
 const UNENDED: usize = 16 << 10;
+/// A text in quotes that is longer counts for none of that.
+const LONG: usize = 4 << 10;
+/// How Go prints a map and a pointer.
+const GO: [&str; 2] = ["map[", "&{"];
 
 /// Where a value stands.
 #[derive(Debug)]
@@ -45,9 +49,18 @@ pub fn end_of_value(text: &str, place: &Place) -> usize {
             if goes_on { end + end_of_word(&rest[end..]) } else { end }
         }
         (None, Some(b'[' | b'{')) => end_of_nested(rest),
+        (None, _) if GO.iter().any(|opens| rest.starts_with(opens)) => {
+            let opens = rest.find(['[', '{']).unwrap_or(0);
+            opens + end_of_nested(&rest[opens..])
+        }
         (None, _) => end_of_plain(rest, place, &before),
     };
     place.begin + length
+}
+
+/// Whether what stands there is a name in any case: it begins its line, or is in quotes as in JSON.
+pub fn is_name(text: &str, place: &Place) -> bool {
+    place.is_quoted || !matches!(before(text, place.name), Before::Other)
 }
 
 fn before(text: &str, name: usize) -> Before {
@@ -128,8 +141,8 @@ fn quoted(rest: &str, at: usize) -> Result<usize, usize> {
 /// Of a list or a table, whatever is in it.
 fn end_of_nested(rest: &str) -> usize {
     let bytes = rest.as_bytes();
-    let (mut here, mut depth) = (0, 0_usize);
-    while here < bytes.len().min(UNENDED) {
+    let (mut here, mut depth, mut most) = (0, 0_usize, UNENDED);
+    while here < bytes.len().min(most) {
         match bytes[here] {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth -= 1,
@@ -138,6 +151,9 @@ fn end_of_nested(rest: &str) -> usize {
                 // One that does not end is an apostrophe.
                 if let Ok(end) = quoted(&rest[here - backslashes..], backslashes) {
                     here += end - backslashes;
+                    if end > LONG {
+                        most = most.max(here + LONG);
+                    }
                     continue;
                 }
             }
@@ -174,8 +190,19 @@ fn end_of_word(line: &str) -> usize {
     line.find(char::is_whitespace).unwrap_or(line.len())
 }
 
-/// Of a line in a text in quotes.
+/// Of a line in a text in quotes, with those behind it that are further right where nothing else is in it.
 fn end_of_escaped_line(rest: &str) -> usize {
+    let mut end = end_of_this_line(rest);
+    let is_head = rest[..end].trim().is_empty() || rest[..end].trim_start().starts_with(['|', '>']);
+    while is_head
+        && let Some(next) = rest[end..].strip_prefix("\\n").filter(|next| next.starts_with([' ', '\t', '-']))
+    {
+        end += 2 + end_of_this_line(next);
+    }
+    end
+}
+
+fn end_of_this_line(rest: &str) -> usize {
     let mut before = '\0';
     for (at, c) in rest.char_indices() {
         match (before, c) {
