@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
-use super::{OwnedFile, network, write_files, wrong_files};
+use super::{OwnedFile, all, network, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
@@ -95,17 +95,18 @@ impl Step for Cni {
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
-        write_files(&self.root, &self.files(desired))?;
+        let files = write_files(&self.root, &self.files(desired)).map(|_| ());
         if !self.root.is_live() {
-            return Ok(());
+            return files;
         }
-        network::execute_rules(&network::observe_rules(desired).await?).await?;
+        let rules = async { network::execute_rules(&network::observe_rules(desired).await?).await };
+        let rules = rules.await;
         let routes = network::observe_routes(desired).await?;
         if !routes.replace.is_empty() {
             progress.say("waiting for the node's address");
             network::await_address(&desired.node_ip).await?;
         }
-        network::execute_routes(&routes).await
+        all([files, rules, network::execute_routes(&routes).await])
     }
 }
 
