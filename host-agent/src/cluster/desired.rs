@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
-use host_hypervisor::accelerator::{self, Accelerator};
+use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::change::DomainRef;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use host_hypervisor::observed::{ObservedDomain, ObservedHost};
@@ -210,8 +210,8 @@ pub fn neighbours(cluster: &ClusterRecord) -> Neighbours {
     }
 }
 
-/// The desired state of one node, which dials `host_address`, but for [`neighbours`]. The registry counts its generation
-/// and adds the program that its agent shall be.
+/// The desired state of one node, which dials `host_address` of a host with so many `processors` for emulated VMs, but for
+/// [`neighbours`]. The registry counts its generation and adds the program that its agent shall be.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
@@ -219,6 +219,7 @@ pub fn desired_state(
     files: Vec<ManagedFile>,
     target: Target,
     host_address: String,
+    processors: u32,
 ) -> DesiredState {
     let network = &cluster.spec.network;
     DesiredState {
@@ -245,7 +246,7 @@ pub fn desired_state(
         step_deadline: None,
         spec_generation: cluster.generation,
         host_address,
-        processors: accelerator::at_once(),
+        processors,
         agent: None,
     }
 }
