@@ -41,13 +41,19 @@ impl Resume {
             cursor: cursor.clone(),
         };
         request.positions = self.positions.iter().map(position).collect();
-        let began = stamp(self.began);
+        // A clock that was set back since would have it begin in the future, which is refused.
+        let now = Timestamp::now();
+        let began = stamp(self.began.min(now));
         let is_later =
             |until: &prost_types::Timestamp| (until.seconds, until.nanos) > (began.seconds, began.nanos);
         let Some(selector) = request.selector.as_mut().filter(|selector| selector.follow && self.was_told)
         else {
             return;
         };
+        let now = stamp(now);
+        if selector.since.as_ref().is_some_and(|it| (it.seconds, it.nanos) > (now.seconds, now.nanos)) {
+            selector.since = Some(now);
+        }
         if selector.until.as_ref().is_none_or(is_later) && selector.tail.take().is_some() {
             // A first moment that was asked for is before it.
             selector.since = Some(began);

@@ -21,6 +21,7 @@ pub mod control;
 pub mod doctor;
 pub mod events;
 pub mod kubernetes;
+pub mod libvirt_events;
 #[cfg(test)]
 mod log_lines;
 pub mod logs;

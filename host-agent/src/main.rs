@@ -27,7 +27,7 @@ use host_agent::pki::PkiStore;
 use host_agent::records::Records;
 use host_agent::startup::{record_failure, store_failure};
 use host_agent::trace::Tracer;
-use host_agent::{control, events, nodes, records};
+use host_agent::{control, events, libvirt_events, nodes, records};
 use host_artifacts::bundle::BundleStore;
 use host_artifacts::image::ImageStore;
 use host_hypervisor::real::HypervisorConfig;
@@ -40,6 +40,8 @@ use tokio::sync::watch;
 
 /// How long open calls may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(2);
+/// The same for events that could not be stored until then.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// How long another one of this configuration may take to end: what it drains, and the spans that it sends.
 const PREDECESSOR: Duration = Duration::from_secs(5);
 
@@ -115,7 +117,7 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         console_dir: console_dir(&config),
         start_daemons: config.start_libvirt,
     })?);
-    let meters = Meters::default();
+    let (meters, answers) = (Meters::default(), libvirt.answers());
     let hypervisor: Arc<dyn Hypervisor> = Arc::new(Measured::new(libvirt.clone(), meters.clone()));
     let machines = Arc::new(nodes::machines::RunningMachines::new(hypervisor.clone(), host_pool(&config)));
     let (join_teller, joins) = join_events();
@@ -153,6 +155,8 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
         nodes::node_events::record_changes(records.clone(), event_log.clone(), receiver),
     );
     k8sctl_rpc::task::spawn("plugin-events", plugins::record_events(event_log.clone(), plugin_events));
+    k8sctl_rpc::task::spawn("libvirt-events", libvirt_events::record(event_log.clone(), answers));
+    let last_events = event_log.clone();
     k8sctl_rpc::task::spawn("join-events", nodes::node_events::record_joins(records, event_log, joins));
     let socket = shared.config.socket();
     k8sctl_rpc::task::spawn(
@@ -183,6 +187,9 @@ async fn run(config: HostConfig) -> anyhow::Result<()> {
     stop.send_replace(true);
     if tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::info!("open calls were cut; their operations go on at the next start");
+    }
+    if tokio::time::timeout(LAST_EVENTS, last_events.write_rest()).await.is_err() {
+        tracing::error!("events may be lost: storing them takes too long");
     }
     tracer.stop().await;
     Ok(())

@@ -63,7 +63,7 @@ impl Root {
         Ok(fs::metadata(self.path(path))?.mode() & 0o7777)
     }
 
-    /// Whether the file is as [`Self::write`] leaves it: a file and no link to one, of this process's user, with exactly
+    /// Whether the file is as [`Self::write`] leaves it: a file and no link to one, of this process's user and group, with exactly
     /// this content and these permission bits.
     pub fn is(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> io::Result<bool> {
         let path = path.as_ref();
@@ -71,7 +71,8 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             data => data?,
         };
-        let is_ours = data.uid() == rustix::process::geteuid().as_raw();
+        let is_ours = data.uid() == rustix::process::geteuid().as_raw()
+            && data.gid() == rustix::process::getegid().as_raw();
         if !data.is_file() || !is_ours || data.mode() & 0o7777 != mode {
             return Ok(false);
         }

@@ -126,7 +126,7 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
     }
     board.condition("ClockOK", ConditionStatus::True, "InStep", "set when joining");
     let mut converge = Converge::new(steps, wanted, board.clone(), journal, shutdown.clone())
-        .with_repairs(repairs)
+        .with_repairs(repairs.clone())
         .woken_by(wake);
     if let Steps::Real = config.steps {
         converge = converge.keeping_done(root.path(STEPS_DONE));
@@ -146,7 +146,9 @@ pub async fn run_with(config: Config, dialer: Arc<dyn Dialer>, shutdown: Cancell
         config.step_clock,
     );
     let offset = clock::Offset::default();
-    Session { bootstrap, dialer, desired, board, logs, offset, replacements, config, shutdown }.run().await;
+    Session { bootstrap, dialer, desired, board, logs, offset, replacements, repairs, config, shutdown }
+        .run()
+        .await;
     converging.abort();
     if let Some(changing) = changing {
         changing.abort();

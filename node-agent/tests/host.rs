@@ -31,6 +31,7 @@ use node_agent::converge::simulated::{self, NoJournal};
 use node_agent::logs::simulated::SimulatedLogs;
 use node_agent::logs::{Frames, LogError, LogSources};
 use node_agent::machine::Machine;
+use node_agent::repair::Repairs;
 use node_agent::replace::Replacements;
 use node_agent::session::Session;
 use node_agent::status::Board;
@@ -331,6 +332,7 @@ fn start_with(host: &Arc<Host>, dir: &Path, logs: Arc<dyn LogSources>, board: Bo
         bootstrap: bootstrap(dir),
         dialer: Arc::new(FakeDialer),
         desired,
+        repairs: Repairs::in_memory(board.clone()),
         board,
         logs,
         offset: clock::Offset::default(),

@@ -2,7 +2,7 @@
 //! where the caller is not root. Returns when its socket answers.
 
 use std::fs;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -209,25 +209,13 @@ fn failed(settings: &Settings, way: &Way, reason: &str) -> Ended {
     };
     let evidence = match way {
         Way::Systemd => String::new(),
-        Way::Detached { .. } => tail(&log).unwrap_or_default(),
+        Way::Detached { .. } => {
+            k8sctl_command::end_of_file(&log, TAIL).map(|(text, _)| text).unwrap_or_default()
+        }
     };
     let failure =
         Failure::new("HOST-AGENT-START", "host agent", format!("it could not be started: {reason}"), next);
     Ended::with(Exit::Unreachable, failure.with_evidence(evidence))
-}
-
-fn tail(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    match text.split_once('\n') {
-        // The first line may be cut.
-        Some((_, rest)) if length > TAIL => Ok(rest.to_owned()),
-        _ => Ok(text),
-    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ const MOST_SESSION: Duration = Duration::from_secs(60 * 60);
 const FETCH: Duration = Duration::from_secs(12 * 60);
 /// Two restarts of the agent, and the way of its words.
 const SLACK: Duration = Duration::from_secs(60);
+/// How long a node that has not begun to try its new agent may say nothing: a boot on a slow machine.
+const AWAY: Duration = Duration::from_secs(4 * 60);
+/// An agent that was refused a session dials again within that.
+const CALLS_WITHIN: Duration = Duration::from_secs(3 * 60);
 
 /// Which nodes get which agent. Held by one caller at a time.
 pub struct AgentUpgrade {
@@ -101,9 +105,10 @@ impl AgentUpgrade {
                 },
                 None => self.upgrade(node, &sender).await,
             };
-            // A node that is away says nothing of the program; one on which it failed does.
-            let is_away = response.failure.as_ref().is_some_and(|it| it.id == "NODE-NOT-CONNECTED");
-            if response.state() == UpgradeState::Failed && !is_away {
+            // A node that is away, or whose agent cannot be replaced, says nothing of the program; one on which it failed
+            // does.
+            let was_tried = response.failure.as_ref().is_some_and(|it| !is_untried(&it.id));
+            if response.state() == UpgradeState::Failed && was_tried {
                 failed = Some(node.name.clone());
             }
             say(&sender, node, response).await;
@@ -154,6 +159,8 @@ impl AgentUpgrade {
     ) -> Standing {
         let end = Instant::now() + FETCH + self.session + SLACK;
         let (mut version, mut told) = (self.shared.registry.version(), String::new());
+        let (mut heard, mut last_seen) = (Instant::now(), None);
+        let mut was_tried = false;
         loop {
             version.mark_unchanged();
             if self.shared.registry.is_connected(&node.id).is_none() {
@@ -163,10 +170,26 @@ impl AgentUpgrade {
                     next_step: "nothing: it has no agent any more",
                 };
             }
-            let text = match judge(&self.shared.registry.view(&node.id), program) {
+            let view = self.shared.registry.view(&node.id);
+            let mut text = match judge(&view, program) {
                 Standing::Going(text) => text,
                 standing => return standing,
             };
+            // One that is too old for a session is seen all the same.
+            let called = view.refused.as_ref().map(|refused| refused.called);
+            if view.connected || view.last_seen != last_seen {
+                (heard, last_seen) = (Instant::now(), view.last_seen);
+            }
+            heard = heard.max(called.unwrap_or(heard));
+            // On trial it goes on by itself, and may lose its power in between.
+            was_tried |= is_on_trial(&view, program);
+            let until = if was_tried { end } else { end.min(heard + AWAY) };
+            if until < end && Instant::now() >= until {
+                return away();
+            }
+            if until < end && !view.connected && view.refused.is_none() {
+                text.push_str("; it has no session now");
+            }
             if text != told {
                 let message = text.clone();
                 let state = UpgradeState::Running.into();
@@ -174,8 +197,9 @@ impl AgentUpgrade {
                 told = text;
             }
             // Cancel-safe: an unseen change stays unseen.
-            match tokio::time::timeout_at(end, version.changed()).await {
+            match tokio::time::timeout_at(until, version.changed()).await {
                 Ok(Ok(())) => {}
+                Err(_) if Instant::now() < end => {}
                 Ok(Err(_)) | Err(_) => {
                     return Standing::Failed {
                         id: "NODE-AGENT-DEADLINE",
@@ -208,12 +232,37 @@ fn select(record: &ClusterRecord, names: &[String]) -> Result<Vec<NodeRecord>, F
     Ok(nodes)
 }
 
+/// Whether a failure of this id says that the program was not tried on the node.
+fn is_untried(id: &str) -> bool {
+    ["NODE-NOT-CONNECTED", "NODE-AGENT-FIXED"].contains(&id)
+}
+
+/// Whether it has begun to try the program.
+fn is_on_trial(view: &NodeView, program: &AgentProgram) -> bool {
+    let replacement = view.report.replacement.as_ref().filter(|it| it.attempt == program.attempt);
+    replacement.is_some_and(|it| it.state() != ReplacementState::Fetching)
+}
+
+fn away() -> Standing {
+    Standing::Failed {
+        id: "NODE-NOT-CONNECTED",
+        reason: format!("its agent has had no session for {} minutes", AWAY.as_secs() / 60),
+        next_step: "see why with `k8sctl status`, then run the command again for this node",
+    }
+}
+
 /// What is known of a node without asking it for anything; `None` means: it is to be asked.
 fn before(view: &NodeView, sha256: &str) -> Option<Standing> {
     let Some(hello) = view.hello.as_ref().filter(|_| view.connected) else {
-        // One that is too old for a session calls all the same.
-        if view.refused.is_some() {
-            return None;
+        // One that is too old for a session calls all the same, as long as it runs.
+        let calls = view.refused.as_ref().filter(|refused| refused.called.elapsed() < CALLS_WITHIN);
+        if let Some(refused) = calls {
+            return (!refused.can_be_replaced).then(|| Standing::Failed {
+                id: "NODE-AGENT-FIXED",
+                reason: "its agent cannot replace itself by one that this host agent speaks with".to_owned(),
+                next_step: "see what it speaks with `k8sctl node describe NAME`; for this host's agent, build a new image \
+                            with `k8sctl image build -f FILE`, then `k8sctl down` and `k8sctl up`",
+            });
         }
         return Some(Standing::Failed {
             id: "NODE-NOT-CONNECTED",

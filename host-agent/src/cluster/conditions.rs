@@ -114,7 +114,11 @@ fn vm_running(node: &NodeRecord, observed: &Observed) -> Verdict {
 /// In a session what the agent says of itself.
 fn agent_ready(node: &NodeRecord, observed: &Observed) -> Verdict {
     let view = observed.agents.get(&node.id);
-    if let Some(reason) = view.filter(|view| !view.connected).and_then(|view| view.refused.as_deref()) {
+    if let Some(reason) = view
+        .filter(|view| !view.connected)
+        .and_then(|view| view.refused.as_ref())
+        .map(|refused| refused.reason.as_str())
+    {
         return bad("Refused", reason);
     }
     match view.filter(|view| view.hello.is_some()) {

@@ -173,7 +173,8 @@ pub fn node_phase(node: &NodeRecord, observed: &Observed) -> NodePhase {
         return NodePhase::new("Disconnected", "its agent has no session");
     }
     let wanted = observed.generations.get(&node.id).copied().unwrap_or(u64::MAX);
-    if view.report.observed_generation < wanted {
+    // After a restart of the host agent with a clock that was set back they begin at lower ones.
+    if view.report.observed_generation != wanted {
         return NodePhase::new("Configuring", "its agent takes in the desired state");
     }
     if let Some(open) = view.report.steps.iter().find(|step| step.state() != StepState::Done) {
@@ -335,8 +336,9 @@ fn node_failure(
 /// of what it has tried that it failed, and with a new operation it begins to count anew.
 fn failed_step<'a>(node: &NodeRecord, observed: &'a Observed) -> Option<&'a StepStatus> {
     let view = observed.agents.get(&node.id)?;
-    let wanted = observed.generations.get(&node.id).copied().unwrap_or_default();
-    let steps = view.report.steps.iter().filter(|_| view.report.observed_generation >= wanted);
+    let wanted = observed.generations.get(&node.id);
+    let is_of_it = wanted.is_none_or(|wanted| view.report.observed_generation == *wanted);
+    let steps = view.report.steps.iter().filter(|_| is_of_it);
     steps.into_iter().find(|step| step.state() == StepState::Failed && step.attempts >= STEP_ATTEMPTS)
 }
 

@@ -72,8 +72,16 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
     // Whoever is root in the VM does not speak for the host.
     let is_theirs = |theirs: &&Condition| own.iter().all(|ours| ours.r#type != theirs.r#type);
     let mut conditions: Vec<Condition> = view.report.conditions.iter().filter(is_theirs).cloned().collect();
-    if !view.connected {
-        conditions.iter_mut().for_each(|condition| without_session(condition, now));
+    for condition in &mut conditions {
+        if !view.connected {
+            without_session(condition, now);
+        }
+        // By a clock that was ahead.
+        let latest = wire::timestamp(now);
+        let since = condition.since.get_or_insert(latest);
+        if (since.seconds, since.nanos) > (latest.seconds, latest.nanos) {
+            *since = latest;
+        }
     }
     conditions.extend(own);
     control::NodeStatus {
@@ -97,7 +105,7 @@ fn node_status(node: &NodeRecord, observed: &Observed, now: jiff::Timestamp) -> 
 }
 
 /// What a node's agent repairs besides its steps, and rests from when it did so too often.
-const REPAIRED: [&str; 3] = ["ContainerdReady", "KubeletReady", "DiskOK"];
+const REPAIRED: [&str; 4] = ["ContainerdReady", "KubeletReady", "ClockOK", "DiskOK"];
 
 /// Whether a person who asks for the cluster again asks for nothing. One whose nodes work may have an agent that rests
 /// from a repair: that ends with the next operation.

@@ -161,6 +161,16 @@ impl EventLog {
         }
     }
 
+    /// Tries once more to write what waits, before the program ends.
+    pub async fn write_rest(&self) {
+        let mut waiting = self.waiting.lock().await;
+        self.write(&mut waiting).await;
+        let left = waiting.len();
+        if left > 0 {
+            tracing::error!(left, "events that could not be stored are lost");
+        }
+    }
+
     /// Tries again until all is written.
     async fn write_later(self) {
         loop {

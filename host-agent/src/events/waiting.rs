@@ -84,6 +84,11 @@ impl Waiting {
         })
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// It could not be written.
     pub(super) fn put_back(&mut self, unwritten: Unwritten, error: &StoreError) {
         if !std::mem::replace(&mut self.has_failed, true) {

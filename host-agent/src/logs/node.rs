@@ -84,6 +84,8 @@ pub struct NodeLog {
     pub events: mpsc::Sender<NodeEvent>,
     /// Whether it was known to the registry.
     pub known: bool,
+    /// It was read to what was its end then, since that was asked last.
+    pub caught_up: bool,
 }
 
 impl NodeLog {
@@ -107,7 +109,8 @@ impl NodeLog {
                     busy = 0;
                     let before = self.selector.after_cursor.clone();
                     let end = self.pump(reader).await;
-                    if self.selector.after_cursor != before {
+                    let was_well = std::mem::take(&mut self.caught_up);
+                    if was_well || self.selector.after_cursor != before {
                         (was_read, pause, tries) = (true, AGAIN, 0);
                     }
                     match end {
@@ -261,6 +264,7 @@ impl NodeLog {
                 *left -= frame.lines.len() as u64;
             }
             frame.cursor.clone_from(&cursor);
+            self.caught_up |= frame.caught_up;
             if self.events.send(NodeEvent::Frame(frame, self.clock.now())).await.is_err() {
                 return End::NoReader;
             }

@@ -135,7 +135,7 @@ impl LogStream {
         let (events, receiver) = mpsc::channel(1);
         let known = self.registry.is_connected(&id).is_some();
         let (registry, clock) = (Arc::clone(&self.registry), self.clock);
-        let log = NodeLog { registry, id: id.clone(), selector, clock, events, known };
+        let log = NodeLog { registry, id: id.clone(), selector, clock, events, known, caught_up: false };
         k8sctl_rpc::task::spawn(format!("logs-{name}"), log.run());
         let input = self.merge.add(state);
         debug_assert_eq!(input, self.nodes.len());

@@ -35,9 +35,20 @@ pub struct NodeView {
     /// When the first session since the VM's start opened.
     pub joined: Option<jiff::Timestamp>,
     /// Why its agent was refused a session, until it has one.
-    pub refused: Option<String>,
+    pub refused: Option<Refused>,
     /// Its VM was rebooted after its last session had opened.
     pub rebooted: bool,
+}
+
+/// An agent was refused a session for the protocol that it speaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// With what a person can do.
+    pub reason: String,
+    /// It can be told to become another one all the same.
+    pub can_be_replaced: bool,
+    /// When it called last.
+    pub called: tokio::time::Instant,
 }
 
 /// A change worth an event.

@@ -67,7 +67,8 @@ impl NodeSessions {
     /// What is to become of an agent by the protocol that it speaks.
     fn admit(&self, node_id: &str, hello: &Hello) -> Admission {
         let theirs = Protocol { major: hello.protocol, minor: hello.protocol_minor };
-        let next_step = match protocol::NODE.judge(theirs) {
+        let fit = protocol::NODE.judge(theirs);
+        let next_step = match fit {
             Fit::Speaks => return Admission::Whole,
             Fit::TooOld { can_be_replaced: true } => {
                 if let Some(program) = self.registry.wanted_agent(node_id) {
@@ -78,7 +79,11 @@ impl NodeSessions {
             Fit::TooOld { can_be_replaced: false } | Fit::TooNew => OTHER_RELEASE,
         };
         let reason = format!("its agent speaks protocol {theirs}, this host agent speaks {}", protocol::NODE);
-        self.registry.refused(node_id, &format!("{reason}; {next_step}"));
+        self.registry.refused(
+            node_id,
+            &format!("{reason}; {next_step}"),
+            fit == Fit::TooOld { can_be_replaced: true },
+        );
         Admission::Refused(self.refusals.refuse(Code::FailedPrecondition, node_id, &reason, next_step))
     }
 }

@@ -116,7 +116,7 @@ impl Records {
     /// The newest operation of a cluster, running or ended.
     pub async fn last_operation(&self, cluster_id: &str) -> Result<Option<OperationRecord>, RecordError> {
         let id = cluster_id.to_owned();
-        self.store.call(move |c| select(c, "WHERE cluster_id = ?1 ORDER BY id DESC LIMIT 1", &id)).await
+        self.store.call(move |c| select(c, "WHERE cluster_id = ?1 ORDER BY rowid DESC LIMIT 1", &id)).await
     }
 
     /// The operations that are kept, the newest first: of one cluster, or of all and of those that are gone where the name
@@ -130,7 +130,7 @@ impl Records {
             .call(move |c| {
                 let ids: Vec<String> = c
                     .prepare(
-                        "SELECT id FROM operation WHERE ?1 = '' OR cluster = ?1 ORDER BY id DESC LIMIT ?2",
+                        "SELECT id FROM operation WHERE ?1 = '' OR cluster = ?1 ORDER BY rowid DESC LIMIT ?2",
                     )?
                     .query_map(params![cluster, LISTED], |row| row.get(0))?
                     .collect::<Result<_, _>>()?;
@@ -145,18 +145,38 @@ impl Records {
         id: &str,
         deadline: jiff::Timestamp,
     ) -> Result<Option<OperationRecord>, RecordError> {
+        self.move_deadline(id, deadline, move |before| before < deadline).await
+    }
+
+    /// Gives a running operation until then in place of `before`, after the clock was set. That operation, where it had
+    /// that still.
+    pub async fn set_deadline(
+        &self,
+        id: &str,
+        before: jiff::Timestamp,
+        deadline: jiff::Timestamp,
+    ) -> Result<Option<OperationRecord>, RecordError> {
+        self.move_deadline(id, deadline, move |now| now == before).await
+    }
+
+    async fn move_deadline(
+        &self,
+        id: &str,
+        deadline: jiff::Timestamp,
+        moves: impl FnOnce(jiff::Timestamp) -> bool + Send + 'static,
+    ) -> Result<Option<OperationRecord>, RecordError> {
         let id = id.to_owned();
         self.store
             .call(move |c| {
                 let t = c.transaction()?;
                 let running = select(&t, "WHERE id = ?1 AND state = 'running'", &id)?;
-                let Some(extended) = running.filter(|it| it.deadline < deadline) else { return Ok(None) };
+                let Some(moved) = running.filter(|it| moves(it.deadline)) else { return Ok(None) };
                 t.execute(
                     "UPDATE operation SET deadline = ?2 WHERE id = ?1",
                     params![id, deadline.to_string()],
                 )?;
                 t.commit()?;
-                Ok(Some(OperationRecord { deadline, ..extended }))
+                Ok(Some(OperationRecord { deadline, ..moved }))
             })
             .await
     }
@@ -262,12 +282,12 @@ pub(super) fn insert(
 fn forget_old(t: &Transaction<'_>, cluster_id: &str) -> Result<(), RecordError> {
     t.execute(
         "DELETE FROM operation WHERE cluster_id = ?1 AND state <> 'running' AND id NOT IN (
-            SELECT id FROM operation WHERE cluster_id = ?1 AND state <> 'running' ORDER BY id DESC LIMIT ?2)",
+            SELECT id FROM operation WHERE cluster_id = ?1 AND state <> 'running' ORDER BY rowid DESC LIMIT ?2)",
         params![cluster_id, KEPT],
     )?;
     t.execute(
         "DELETE FROM operation WHERE cluster_id NOT IN (SELECT id FROM cluster) AND id NOT IN (
-            SELECT id FROM operation WHERE cluster_id NOT IN (SELECT id FROM cluster) ORDER BY id DESC LIMIT ?1)",
+            SELECT id FROM operation WHERE cluster_id NOT IN (SELECT id FROM cluster) ORDER BY rowid DESC LIMIT ?1)",
         params![KEPT_OF_GONE],
     )?;
     Ok(())

@@ -20,8 +20,8 @@ const SYSTEM: &str = "kube-system";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Most containers whose logs are read.
 const LOGS: usize = 40;
-/// Last lines of each.
-const LINES: i64 = 2000;
+/// Last lines of each. A line has 16 KiB and more where its program wishes, and all that is read at a time is in memory.
+const LINES: i64 = 500;
 
 /// Nodes with their conditions.
 pub(super) async fn nodes(client: &Client) -> Result<Text, Failure> {

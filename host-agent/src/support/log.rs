@@ -1,7 +1,6 @@
 //! Logs of the host: the host agent's own, libvirt's, those of the VMs' QEMU, and the kernel's. Of each its end.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,41 +86,11 @@ async fn journal(what: &str, of: &[&str]) -> Result<Text, Failure> {
 
 async fn file(path: PathBuf, most: u64, next: &str) -> Result<Text, Failure> {
     let object = format!("file {}", path.display());
-    let read = blocking(move || tail(&path, most)).await;
-    read.map_err(|error| Failure::new("HOST-SUPPORT-PART", object, error.to_string(), next))
+    let read = blocking(move || k8sctl_command::end_of_file(&path, most)).await;
+    let text = read.map(|(text, is_end)| Text { text, is_end });
+    text.map_err(|error| Failure::new("HOST-SUPPORT-PART", object, error.to_string(), next))
 }
 
 fn missing(what: &str, error: &CommandError, next: &str) -> Failure {
     Failure::new("HOST-SUPPORT-PART", what, k8sctl_rpc::chain(error).to_string(), next)
-}
-
-fn tail(path: &Path, most: u64) -> io::Result<Text> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let begin = size.saturating_sub(most);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    // In half a line nobody knows a secret by its name.
-    let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
-    Ok(Text { text: whole.to_owned(), is_end: begin > 0 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_long_file_the_end_is_kept_in_whole_lines() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("log");
-        std::fs::write(&path, "one\ntwo\n").expect("writes");
-        let told = tail(&path, TAIL).expect("reads");
-        assert_eq!((told.text.as_str(), told.is_end), ("one\ntwo\n", false));
-        let line = "x".repeat(99) + "\n";
-        std::fs::write(&path, line.repeat(TAIL as usize / 100 + 7)).expect("writes");
-        let told = tail(&path, TAIL).expect("reads");
-        assert!(told.is_end && told.text.len().is_multiple_of(100) && told.text.len() > TAIL as usize - 200);
-    }
 }

@@ -39,7 +39,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(180);
 /// Longest that one part may take.
 const PART: Duration = Duration::from_secs(20);
 /// Logs of pods that are read at a time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// Most of one part in bytes; a message of the control socket has room for it.
 const PART_BYTES: usize = 2 * 1024 * 1024;
 

@@ -10,7 +10,7 @@ use super::cri::{Joiner, Line};
 use super::cursor::FilePosition;
 use super::segment::{Open, Segment, segments};
 
-/// How long a line that has begun waits for its end.
+/// How long a line that has begun waits for its next part.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A file that has a successor is read so often to its end before that: the runtime opens the new one a moment before
 /// it leaves the old.
@@ -29,6 +29,17 @@ pub struct Read {
     pub position: FilePosition,
 }
 
+/// For what a container is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// All that is there: a line whose end is missing ends with it.
+    Whole,
+    /// All that is there, before it is followed: such a line is left for then.
+    BeforeFollowing,
+    /// What comes: the end of such a line is waited for, and so is a runtime that is about to leave a file.
+    Following,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Container {
@@ -40,7 +51,8 @@ pub struct Container {
     read_until: Option<i64>,
     /// So many of the next lines were read before.
     left_out: u32,
-    waiting_since: Option<Instant>,
+    /// Behind which part of it a line waits for its next one, and since when.
+    waiting: Option<(u64, Instant)>,
     looks: u32,
 }
 
@@ -54,7 +66,7 @@ impl Container {
             position: FilePosition::default(),
             read_until: None,
             left_out: 0,
-            waiting_since: None,
+            waiting: None,
             looks: 0,
         }
     }
@@ -107,7 +119,7 @@ impl Container {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "it was rotated away"));
             }
             let (mut count, mut read) = (0, Vec::new());
-            while counted.read(false, &mut read)? {
+            while counted.read(Pass::Whole, &mut read)? {
                 count += read.drain(..).filter(passes).count() as u64;
             }
             if count >= lines || first == 0 {
@@ -128,23 +140,23 @@ impl Container {
         self.position
     }
 
-    /// Adds the next lines; `false` means: nothing more for now. While `live`, a line whose end is missing is waited
-    /// for, and so is a runtime that is about to leave a file.
-    pub fn read(&mut self, live: bool, lines: &mut Vec<Read>) -> io::Result<bool> {
+    /// Adds the next lines; `false` means: nothing more for now.
+    pub fn read(&mut self, pass: Pass, lines: &mut Vec<Read>) -> io::Result<bool> {
         let mut fresh = Vec::new();
-        let any = self.read_on(live, &mut fresh)?;
-        if self.joiner.is_waiting() {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
-            if any {
-                self.waiting_since = Some(Instant::now());
-            } else if !live || since.elapsed() > PATIENCE {
-                let mut last = Vec::new();
-                self.joiner.finish(&mut last);
-                self.place(last, &mut fresh);
+        let any = self.read_on(pass == Pass::Following, &mut fresh)?;
+        if let Some(behind) = self.joiner.waits_behind() {
+            let known = self.waiting.filter(|(known, _)| *known == behind);
+            let (_, since) = *self.waiting.insert(known.unwrap_or_else(|| (behind, Instant::now())));
+            let mut last = Vec::new();
+            match pass {
+                Pass::Whole if !any => self.joiner.finish(&mut last),
+                // Whatever else comes meanwhile: others are not held up for it.
+                Pass::Following if since.elapsed() > PATIENCE => self.joiner.finish_first(&mut last),
+                _ => {}
             }
-        }
-        if !self.joiner.is_waiting() {
-            self.waiting_since = None;
+            self.place(last, &mut fresh);
+        } else {
+            self.waiting = None;
         }
         let any = any || !fresh.is_empty();
         lines.extend(fresh.into_iter().filter(|line| !self.was_read(line)));
@@ -242,7 +254,7 @@ impl Container {
     }
 
     fn switch(&mut self, next: Open) {
-        self.looks = 0;
+        (self.looks, self.waiting) = (0, None);
         let (device, inode) = next.id;
         self.position = FilePosition { device, inode, offset: 0, done: 0, nanos: self.position.nanos };
         self.open = Some(next);

@@ -64,6 +64,8 @@ struct Waiting {
     is_whole: bool,
     text: Vec<u8>,
     is_cut: bool,
+    /// Behind its last part.
+    end: u64,
 }
 
 impl Waiting {
@@ -95,9 +97,9 @@ impl Joiner {
         Self { end: offset, safe: offset, newest, ..Self::default() }
     }
 
-    /// Whether a line waits for its end.
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Behind the last part of the line that all others wait for, since its end is missing; `None` where none is.
+    pub fn waits_behind(&self) -> Option<u64> {
+        self.waiting.front().map(|first| first.end)
     }
 
     /// Takes the next line of the file, without its line break, and where the one behind it begins; adds what becomes
@@ -125,6 +127,7 @@ impl Joiner {
                     is_whole: false,
                     text: Vec::new(),
                     is_cut: false,
+                    end,
                 });
                 let Some(last) = self.waiting.back_mut() else { return };
                 last
@@ -133,15 +136,20 @@ impl Joiner {
         let kept = part.text.len().min(TEXT_LIMIT - it.text.len());
         it.text.extend_from_slice(&part.text[..kept]);
         it.is_cut |= kept < part.text.len();
+        it.end = end;
         it.is_whole = part.is_last;
         if it.is_whole {
             self.bytes += it.cost();
         }
-        if self.bytes > WAITING_LIMIT
-            && let Some(first) = self.waiting.front_mut()
-            && !first.is_whole
-        {
-            // Its end may never come.
+        if self.bytes > WAITING_LIMIT {
+            self.finish_first(lines);
+        }
+        self.take_whole(lines);
+    }
+
+    /// Gives out the line that all others wait for, as it is: its end may never come.
+    pub fn finish_first(&mut self, lines: &mut Vec<Line>) {
+        if let Some(first) = self.waiting.front_mut().filter(|first| !first.is_whole) {
             first.is_whole = true;
             self.bytes += first.cost();
         }
@@ -259,7 +267,7 @@ mod tests {
             );
         }
         assert_eq!((lines.len(), lines[0].text.as_str()), (59, "a"));
-        assert!(!joiner.is_waiting());
+        assert_eq!(joiner.waits_behind(), None);
 
         // Lines without any text take memory too.
         let (mut joiner, mut lines) = (Joiner::default(), Vec::new());

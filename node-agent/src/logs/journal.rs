@@ -23,8 +23,11 @@ use super::filter::Filter;
 const ERROR_LIMIT: u64 = 4 * 1024;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
-/// How much earlier than asked for journalctl begins and how much later it ends, in seconds.
+/// How much earlier than asked for journalctl begins, in seconds.
 const MARGIN: i64 = 2;
+/// How far behind the moment where it may end journalctl goes on, in seconds: it ends with the first entry there, and
+/// where a clock was wrong for a while such entries stand before others that are wanted.
+const WRONG_CLOCK: i64 = 24 * 60 * 60;
 
 /// Which journal is read, and by what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,9 +91,10 @@ impl Query {
         ]
         .map(str::to_owned)
         .to_vec();
+        let (before, behind) = if self.reverse { (WRONG_CLOCK, MARGIN) } else { (MARGIN, WRONG_CLOCK) };
         match &self.start {
             Start::Time(since) => {
-                if let Some(since) = since.map(|since| seconds(since) - MARGIN).filter(|since| *since > 0) {
+                if let Some(since) = since.map(|since| seconds(since) - before).filter(|since| *since > 0) {
                     arguments.push(format!("--since=@{since}"));
                 }
             }
@@ -99,7 +103,7 @@ impl Query {
             // journalctl reads an int; nobody has more entries than that.
             Start::Last(lines) => arguments.push(format!("--lines={}", lines.min(&(i32::MAX as u64)))),
         }
-        if let Some(until) = self.until.map(|until| (seconds(until) + MARGIN).max(1)) {
+        if let Some(until) = self.until.map(|until| (seconds(until) + behind).max(1)) {
             arguments.push(format!("--until=@{until}"));
         }
         if self.follow {
@@ -274,9 +278,16 @@ mod tests {
         let whole = line(query(Start::Time(None), None));
         assert!(whole.contains(" --output=export ") && whole.ends_with("UNIT,_TRANSPORT _TRANSPORT=kernel"));
         let timed = line(query(Start::Time(Some(100_999_999)), Some(200_000_001)));
-        assert!(timed.ends_with(" --since=@98 --until=@202 _TRANSPORT=kernel"), "{timed}");
+        assert!(timed.ends_with(" --since=@98 --until=@86600 _TRANSPORT=kernel"), "{timed}");
+        let backwards =
+            Query { reverse: true, ..query(Start::Time(Some(90_000_000_000)), Some(90_000_000_001)) };
+        let backwards = line(backwards);
+        assert!(
+            backwards.ends_with(" --since=@3600 --until=@90002 --reverse _TRANSPORT=kernel"),
+            "{backwards}"
+        );
         // Before 1970 there is nothing to leave out, and a number below 1 is no time.
-        let early = line(query(Start::Time(Some(-5)), Some(-5_000_000)));
+        let early = line(query(Start::Time(Some(-5)), Some(-90_000_000_000)));
         assert!(early.ends_with("UNIT,_TRANSPORT --until=@1 _TRANSPORT=kernel"), "{early}");
         for start in [Start::At("s=1".to_owned()), Start::Behind("s=1".to_owned())] {
             let follow = line(Query { follow: true, ..query(start, None) });

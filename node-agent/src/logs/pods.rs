@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use super::container::{Container, Read};
+use super::container::{Container, Pass, Read};
 use super::cursor::FilePosition;
 use super::wanted::{Containers, PodName};
 
@@ -105,9 +105,9 @@ impl Pods {
     }
 
     /// Adds the next lines of one; `false` means: nothing more for now.
-    pub fn read(&mut self, member: usize, live: bool, lines: &mut Vec<Read>) -> Result<bool, LogError> {
+    pub fn read(&mut self, member: usize, pass: Pass, lines: &mut Vec<Read>) -> Result<bool, LogError> {
         let it = &mut self.members[member];
-        match it.container.read(live, lines) {
+        match it.container.read(pass, lines) {
             // The kubelet has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             result => result.map_err(failed(&self.dir.join(&it.key))),
@@ -238,10 +238,10 @@ mod tests {
         pods.look().expect("looked");
         assert_eq!(sources(&pods), ["default/web/app", "default/web/proxy", "default/web/app"]);
         let mut lines = Vec::new();
-        while pods.read(2, false, &mut lines).expect("read") {}
+        while pods.read(2, Pass::Whole, &mut lines).expect("read") {}
         assert_eq!(lines.len(), 1);
         std::fs::remove_dir_all(dir.path().join("default_web_4")).expect("removed");
-        assert!(!pods.read(2, false, &mut lines).expect("it is gone"));
+        assert!(!pods.read(2, Pass::Whole, &mut lines).expect("it is gone"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use k8sctl_command::Program;
 use k8sctl_proto::node::v1::{LogSelector, LogUnknown, log_unknown};
 use k8sctl_types::logs::merge::Micros;
 
+use super::container::Pass;
 use super::cursor::Cursor;
 use super::filter::Filter;
 use super::journal::{self, Journalctl};
@@ -77,7 +78,9 @@ impl LogSources for RealLogs {
         }
         let most = selector.tail.filter(|_| cursor.is_none() && !selector.follow);
         flow.begin(cursor, selector.tail).await?;
-        if flow.history(most).await? && selector.follow {
+        if !selector.follow {
+            flow.history(most, Pass::Whole).await?;
+        } else if flow.history(most, Pass::BeforeFollowing).await? {
             flow.live().await?;
         }
         Ok(())

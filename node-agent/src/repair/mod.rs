@@ -4,6 +4,7 @@
 //! - [`units`]: containerd and the kubelet, stopped or hung
 //! - [`back_off`]: what the kubelet does not start again for minutes, of a control plane
 //! - [`disk`]: unused images and old journal of a full disk; [`images`]: which images those are
+//! - the clock: [`crate::session`] sees it, and sets it
 //! - [`drift`]: wakes converge when what a step keeps was changed; the step's apply is the repair
 //!
 //! What is wrong is seen by [`crate::health`] and by the steps' checks. `docs/reliability.md` says to a user what
@@ -38,6 +39,8 @@ use units::{RealUnits, UnitRepair};
 
 /// Object of the repairs of a full disk.
 pub const DISK: &str = "disk";
+/// Object of the repairs of a clock that is not the host's.
+pub const CLOCK: &str = "clock";
 /// Object of the repairs of what the kubelet does not start again.
 pub const CONTROL_PLANE: &str = "control-plane";
 
@@ -71,8 +74,12 @@ const ENDED_PART: Limit = Limit {
     rest: Duration::from_secs(60 * 60),
 };
 
+/// The clock. Each time that the host was suspended it is far behind, and a host may be suspended often.
+const CLOCK_SET: Limit = Limit { tries: 10, in_all: 10, failures: 3, ..USUAL };
+
 fn limit_of(object: &str) -> Limit {
     match object {
+        CLOCK => CLOCK_SET,
         DISK => FULL_DISK,
         CONTROL_PLANE => ENDED_PART,
         _ => USUAL,

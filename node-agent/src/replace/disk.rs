@@ -122,9 +122,14 @@ impl Files {
         sync_parent(&self.places.program)
     }
 
-    /// Gives the old one the place; its copy stays.
+    /// Gives the old one the place; its copy stays. Needs no room on the disk: it is the same file.
     pub fn restore(&self) -> io::Result<()> {
-        copy(&mut File::open(&self.places.kept)?, &self.places.program)
+        let temporary = durable::beside(&self.places.program);
+        durable::remove(&temporary)?;
+        fs::hard_link(&self.places.kept, &temporary)
+            .or_else(|_| copy_to(&mut File::open(&self.places.kept)?, &temporary))?;
+        fs::rename(&temporary, &self.places.program)?;
+        sync_parent(&self.places.program)
     }
 
     /// Writes the trial.
@@ -157,6 +162,18 @@ pub struct Staging {
     size: u64,
     temporary: PathBuf,
     path: PathBuf,
+    has_place: bool,
+}
+
+/// What is not whole is of no use, and may have filled the disk.
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.has_place
+            && let Err(error) = durable::remove(&self.temporary)
+        {
+            tracing::warn!(%error, "cannot remove a program that did not come whole");
+        }
+    }
 }
 
 impl Staging {
@@ -165,7 +182,14 @@ impl Staging {
         let temporary = durable::beside(path);
         durable::remove(&temporary)?;
         let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        Ok(Self { file, digest: Context::new(&SHA256), size: 0, temporary, path: path.to_owned() })
+        Ok(Self {
+            file,
+            digest: Context::new(&SHA256),
+            size: 0,
+            temporary,
+            path: path.to_owned(),
+            has_place: false,
+        })
     }
 
     /// Bytes so far.
@@ -182,15 +206,15 @@ impl Staging {
     }
 
     /// Gives it its place where its digest is this one; else its digest.
-    pub fn finish(self, expected: &str) -> io::Result<Result<(), String>> {
-        let digest = hex::encode(self.digest.finish().as_ref());
+    pub fn finish(mut self, expected: &str) -> io::Result<Result<(), String>> {
+        let digest = hex::encode(self.digest.clone().finish().as_ref());
         if digest != expected {
-            durable::remove(&self.temporary)?;
             return Ok(Err(digest));
         }
         self.file.set_permissions(fs::Permissions::from_mode(MODE))?;
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
+        self.has_place = true;
         sync_parent(&self.path)?;
         Ok(Ok(()))
     }
@@ -215,12 +239,23 @@ fn digest_of(file: &mut File) -> io::Result<String> {
 fn copy(from: &mut File, to: &Path) -> io::Result<()> {
     let temporary = durable::beside(to);
     durable::remove(&temporary)?;
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-    io::copy(from, &mut file)?;
-    file.set_permissions(fs::Permissions::from_mode(MODE))?;
-    file.sync_all()?;
+    copy_to(from, &temporary)?;
     fs::rename(&temporary, to)?;
     sync_parent(to)
+}
+
+/// A whole copy, or none.
+fn copy_to(from: &mut File, to: &Path) -> io::Result<()> {
+    let copied = (|| {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+        io::copy(from, &mut file)?;
+        file.set_permissions(fs::Permissions::from_mode(MODE))?;
+        file.sync_all()
+    })();
+    if copied.is_err() {
+        let _ = durable::remove(to);
+    }
+    copied
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

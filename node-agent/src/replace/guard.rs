@@ -9,12 +9,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::disk::Files;
-use super::plan::{Disk, GuardMemory, GuardStep, plan_guard};
+use super::plan::{Disk, GuardMemory, GuardStep, Trial, plan_guard};
 use super::units::Units;
 use crate::systemd::SystemdError;
 
 /// Between two looks at whether the new program has said its word: a file of this machine.
 const LOOK: Duration = Duration::from_millis(250);
+/// Before what could not be written is tried again: the disk may be full, and the agent at work on that.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A step was not done.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +38,13 @@ pub enum GuardError {
 /// Works on the trial to its end.
 pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError> {
     let (mut memory, mut end) = (GuardMemory::default(), None);
+    // Where the disk is full; an old agent that is to come back must do so all the same.
+    let mut unwritten: Option<Trial> = None;
     loop {
-        let disk = files.look().map_err(failed("look at the files of the trial"))?;
+        let mut disk = files.look().map_err(failed("look at the files of the trial"))?;
+        if disk.trial.is_some() && unwritten.is_some() {
+            disk.trial.clone_from(&unwritten);
+        }
         if let Some(trial) = &disk.trial {
             // Counted from this guard's start, and anew from that of the agent, for which systemd may have taken long: a
             // clock that is set, or a VM that stood still, takes nothing from it.
@@ -52,7 +59,14 @@ pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError
                 if let Some(reason) = &trial.reverting {
                     tracing::warn!(reason, "the old agent comes back");
                 }
-                files.write_trial(trial).map_err(failed("write the trial"))?;
+                unwritten = match files.write_trial(trial) {
+                    Ok(()) => None,
+                    Err(error) if trial.reverting.is_some() => {
+                        tracing::warn!(%error, "cannot write that the old agent comes back; it does");
+                        Some(trial.clone())
+                    }
+                    Err(error) => return Err(failed("write the trial")(error)),
+                };
                 memory.is_counted = true;
             }
             GuardStep::Install => {
@@ -71,9 +85,18 @@ pub async fn guard(mut files: Files, units: &dyn Units) -> Result<(), GuardError
             GuardStep::Wait => wait(&files, &disk, end).await,
             GuardStep::Conclude(outcome) => {
                 tracing::info!(?outcome, "the trial has ended");
-                files.write_outcome(outcome).map_err(failed("write how the trial ended"))?;
+                // Whoever begins anew restarts the agent once more.
+                if let Err(error) = files.write_outcome(outcome) {
+                    tracing::warn!(%error, "cannot write how the trial ended; it is tried again");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
-            GuardStep::Clear => files.clear().map_err(failed("take away the trial"))?,
+            GuardStep::Clear => {
+                if let Err(error) = files.clear() {
+                    tracing::warn!(%error, "cannot take away the trial; it is tried again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
         }
     }
 }

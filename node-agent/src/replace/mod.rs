@@ -20,6 +20,7 @@ use k8sctl_command::CommandError;
 use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement, ReplacementState};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::durable::Root;
@@ -35,6 +36,9 @@ use units::{RealUnits, Units};
 const SESSION_SECONDS: u64 = 90;
 /// Between two looks at a trial: the guard works on it beside this process, and may end it, or die.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long a new agent must have had its session without a break: one that dies of what the host tells it has one, too.
+/// No more than a third of the time that it has for all.
+const STEADY: Duration = Duration::from_secs(10);
 /// The longest that is taken from a host.
 const MOST_SECONDS: u64 = 60 * 60;
 
@@ -42,7 +46,8 @@ const MOST_SECONDS: u64 = 60 * 60;
 #[derive(Clone, Debug, Default)]
 struct Asked {
     wanted: Option<(Wanted, Channel)>,
-    has_session: bool,
+    /// Since when it has a session.
+    session_since: Option<Instant>,
 }
 
 /// The session's end of it. Clones are the same.
@@ -60,7 +65,16 @@ impl Replacements {
 
     /// The host has spoken.
     pub fn heard(&self) {
-        self.asked.send_if_modified(|asked| !std::mem::replace(&mut asked.has_session, true));
+        self.asked.send_if_modified(|asked| {
+            let is_news = asked.session_since.is_none();
+            asked.session_since.get_or_insert_with(Instant::now);
+            is_news
+        });
+    }
+
+    /// The session has ended.
+    pub fn lost(&self) {
+        self.asked.send_if_modified(|asked| asked.session_since.take().is_some());
     }
 
     /// What the host wants to run; said again, it is tried again.
@@ -122,8 +136,7 @@ fn start_with(places: Places, units: Arc<dyn Units>, board: Board, running: Opti
     let replacements = Replacements { running: running.clone(), ..Replacements::default() };
     if let Some(running) = running {
         let asked = replacements.asked.subscribe();
-        let is_on_trial = false;
-        let replacer = Replacer { files: Files::new(places), units, board, running, asked, is_on_trial };
+        let replacer = Replacer { files: Files::new(places), units, board, running, asked, steady: None };
         k8sctl_rpc::task::spawn("replace-agent", replacer.run());
     }
     replacements
@@ -140,8 +153,8 @@ struct Replacer {
     board: Board,
     running: String,
     asked: watch::Receiver<Asked>,
-    /// There was a trial at the last look.
-    is_on_trial: bool,
+    /// How long the agent of the trial, if there was one at the last look, must have had its session.
+    steady: Option<Duration>,
 }
 
 impl Replacer {
@@ -158,9 +171,13 @@ impl Replacer {
             }
             // Cancel-safe: a change that was not seen stays one.
             let changed = self.asked.changed();
-            let changed = match self.is_on_trial {
-                true => tokio::time::timeout(LOOK, changed).await.unwrap_or(Ok(())),
-                false => changed.await,
+            let changed = match self.steady {
+                Some(steady) => {
+                    let left = asked.session_since.map(|since| steady.saturating_sub(since.elapsed()));
+                    let look = left.filter(|left| !left.is_zero()).unwrap_or(LOOK).min(LOOK);
+                    tokio::time::timeout(look, changed).await.unwrap_or(Ok(()))
+                }
+                None => changed.await,
             };
             if changed.is_err() {
                 return;
@@ -173,7 +190,10 @@ impl Replacer {
         loop {
             let disk = self.look().await?;
             let wanted = asked.wanted.as_ref().map(|(wanted, _)| wanted);
-            let step = plan_agent(&disk, &self.running, wanted, asked.has_session);
+            let has_session = asked
+                .session_since
+                .is_some_and(|since| self.steady.is_none_or(|steady| since.elapsed() >= steady));
+            let step = plan_agent(&disk, &self.running, wanted, has_session);
             self.tell_of(&disk);
             let file = |what| move |source| ReplaceError::File { what, source };
             match (step, &asked.wanted) {
@@ -230,7 +250,8 @@ impl Replacer {
         let (files, disk) = looked.await.map_err(|error| file(std::io::Error::other(error)))?;
         self.files = files;
         let disk = disk.map_err(file)?;
-        self.is_on_trial = disk.trial.is_some();
+        let third = |seconds| Duration::from_secs(seconds) / 3;
+        self.steady = disk.trial.as_ref().map(|trial| STEADY.min(third(trial.seconds)));
         Ok(disk)
     }
 

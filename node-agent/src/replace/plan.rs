@@ -181,7 +181,7 @@ fn plan_forward(disk: &Disk, trial: &Trial, memory: GuardMemory) -> GuardStep {
         return GuardStep::Conclude(outcome(trial, None));
     }
     if memory.is_late {
-        return revert(&format!("it had no session within {} s", trial.seconds));
+        return revert(&format!("it had no lasting session within {} s", trial.seconds));
     }
     if trial.starts > MOST_STARTS {
         return revert(&format!("its guard was started {} times", trial.starts));

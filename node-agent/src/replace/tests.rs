@@ -152,7 +152,7 @@ async fn a_program_that_does_not_start_is_not_tried_however_often_it_is_asked_fo
     assert!(called.try_recv().is_err(), "nothing else is done");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_new_agent_that_has_a_session_stays() {
     let machine = Machine::new();
     let (places, new, board) = (machine.places.clone(), machine.new.clone(), Board::default());
@@ -160,7 +160,12 @@ async fn a_new_agent_that_has_a_session_stays() {
     let on_restart = move || {
         // The new one, which gets a session at once.
         let (units, _) = FakeUnits::new(|| {});
-        start_with(places.clone(), units, told.clone(), Some(new.clone())).heard();
+        let agent = start_with(places.clone(), units, told.clone(), Some(new.clone()));
+        agent.heard();
+        k8sctl_rpc::task::spawn("new agent", async move {
+            std::future::pending::<()>().await;
+            drop(agent);
+        });
     };
     let (units, mut calls) = FakeUnits::new(on_restart);
     machine.begin(60, Arc::clone(&units), &mut calls).await;
@@ -172,7 +177,34 @@ async fn a_new_agent_that_has_a_session_stays() {
     until(&board, |report| state(report) == Some(ReplacementState::Replaced)).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn one_whose_sessions_end_at_once_goes() {
+    let machine = Machine::new();
+    let (places, new) = (machine.places.clone(), machine.new.clone());
+    let on_restart = move || {
+        let (units, _) = FakeUnits::new(|| {});
+        let agent = start_with(places.clone(), units, Board::default(), Some(new.clone()));
+        k8sctl_rpc::task::spawn("new agent", async move {
+            // It dies of what it is told, and systemd starts it anew.
+            for _ in 0..100 {
+                agent.heard();
+                tokio::time::sleep(STEADY / 2).await;
+                agent.lost();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    };
+    let (units, mut calls) = FakeUnits::new(on_restart);
+    machine.begin(60, Arc::clone(&units), &mut calls).await;
+    let guard = guard::guard(Files::new(machine.places.clone()), &*units);
+    tokio::time::timeout(2 * WAIT, guard).await.expect("in time").expect("to its end");
+    let disk = machine.look();
+    assert_eq!((disk.program.as_ref(), disk.trial), (Some(&machine.old), None));
+    let reason = disk.outcome.and_then(|outcome| outcome.reason);
+    assert_eq!(reason.as_deref(), Some("it had no lasting session within 60 s"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_has_none_goes_and_the_old_one_tells_of_it() {
     let machine = Machine::new();
     let (units, mut calls) = FakeUnits::new(|| {});
@@ -190,7 +222,7 @@ async fn one_that_has_none_goes_and_the_old_one_tells_of_it() {
     let old = start_with(machine.places.clone(), units, board.clone(), Some(machine.old.clone()));
     until(&board, |report| state(report) == Some(ReplacementState::RolledBack)).await;
     let message = board.subscribe().borrow().replacement.as_ref().map(|it| it.message.clone());
-    assert_eq!(message.as_deref(), Some("it had no session within 3 s"));
+    assert_eq!(message.as_deref(), Some("it had no lasting session within 3 s"));
     drop(old);
 }
 

@@ -29,6 +29,7 @@ use crate::bootstrap::{Bootstrap, DialError, Dialer, PROTOCOL};
 use crate::clock;
 use crate::config::Config;
 use crate::logs::LogSources;
+use crate::repair::{self, Repairs};
 use crate::replace::Replacements;
 use crate::retry::{self, Backoff};
 use crate::status::Board;
@@ -107,6 +108,8 @@ pub struct Session {
     pub offset: clock::Offset,
     /// Hears which program the host wants.
     pub replacements: Replacements,
+    /// Setting the clock is one.
+    pub repairs: Repairs,
     /// The agent's settings.
     pub config: Config,
     /// Asks the session to end.
@@ -173,7 +176,12 @@ impl Session {
             Some(open) => open,
             None => self.open(identity).await?,
         };
-        self.talk(identity, open).await
+        let ended = self.talk(identity, open).await;
+        // One that goes on with a renewed certificate is the same.
+        if !matches!(ended, Ok(End::Renewed(_, Some(_)))) {
+            self.replacements.lost();
+        }
+        ended
     }
 
     /// Dials, and says Hello.
@@ -369,18 +377,33 @@ impl Session {
                 tracing::debug!(clock.offset_millis = offset, "the clock is ahead, or the message came late");
             }
             clock::Verdict::Off(offset) => {
-                if self.config.step_clock && clock::step_back(offset).is_ok() {
-                    *before = None;
-                    self.offset.reset();
-                    tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
-                    let message = format!("it was {offset} ms from the host");
-                    self.board.condition("ClockOK", ConditionStatus::True, "Stepped", message);
-                } else {
-                    let message = format!("{offset} ms from the host");
-                    self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+                let (is, was) =
+                    (format!("{offset} ms from the host"), format!("it was {offset} ms from the host"));
+                match self.step_clock(offset, &was) {
+                    Ok(()) => {
+                        *before = None;
+                        self.offset.reset();
+                        tracing::warn!(clock.offset_millis = offset, "stepped the clock to the host's");
+                        self.board.condition("ClockOK", ConditionStatus::True, "Stepped", was);
+                    }
+                    Err(why) => {
+                        let message = if why.is_empty() { is } else { format!("{is}; {why}") };
+                        self.board.condition("ClockOK", ConditionStatus::False, "Off", message);
+                    }
                 }
             }
         }
+    }
+
+    /// Sets the clock to the host's; where that is not done, why.
+    fn step_clock(&self, offset: i64, reason: &str) -> Result<(), String> {
+        if !self.config.step_clock {
+            return Err(String::new());
+        }
+        self.repairs.leave(repair::CLOCK, reason).map_err(|rest| rest.message)?;
+        let stepped = clock::step_back(offset).map_err(|error| error.to_string());
+        self.repairs.ended(repair::CLOCK, reason, "set it to the host's", stepped.clone());
+        stepped
     }
 
     fn report_certificate(&self, identity: &Identity) {
@@ -466,6 +489,7 @@ mod tests {
             bootstrap: Bootstrap::new(Store::new(dir), secrets, dialer.clone(), machine.clone(), false),
             dialer,
             desired: watch::Sender::new(None),
+            repairs: Repairs::in_memory(Board::default()),
             board: Board::default(),
             logs: Arc::new(SimulatedLogs::default()),
             offset: clock::Offset::default(),

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use k8sctl_proto::node::v1::{CniMode, DesiredState};
 
 use super::network::PodNetwork;
-use super::{OwnedFile, network, write_files, wrong_files};
+use super::{OwnedFile, all, network, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
@@ -148,7 +148,7 @@ impl Step for Cni {
         let mut wrong: Vec<String> =
             wrong_files(&self.root, &plan.files)?.iter().map(|file| file.path.clone()).collect();
         wrong.extend(plan.gone.iter().filter(|path| self.root.exists(path)).cloned());
-        if noted != plan.external {
+        if files.is_ok() && noted != plan.external {
             wrong.push(EXTERNAL.to_owned());
         }
         if self.root.is_live() {
@@ -174,20 +174,22 @@ impl Step for Cni {
         for path in &plan.gone {
             self.root.remove(path).map_err(StepError::write(path))?;
         }
-        write_files(&self.root, &plan.files)?;
-        if noted != plan.external {
+        let files = write_files(&self.root, &plan.files).map(|_| ());
+        if files.is_ok() && noted != plan.external {
             self.note(&plan.external)?;
         }
         if !self.root.is_live() {
-            return Ok(());
+            return files;
         }
-        network::execute_rules(&network::observe_rules(desired, plan.network).await?).await?;
+        let rules =
+            async { network::execute_rules(&network::observe_rules(desired, plan.network).await?).await };
+        let rules = rules.await;
         let routes = network::observe_routes(desired, plan.network).await?;
         if routes.sets_any() {
             progress.say("waiting for the node's address");
             network::await_address(&desired.node_ip).await?;
         }
-        network::execute_routes(&routes).await
+        all([files, rules, network::execute_routes(&routes).await])
     }
 }
 

@@ -87,11 +87,15 @@ impl Files {
         Ok(())
     }
 
-    /// Another certificate than the delivered one lies where the kubelet has read it.
-    fn is_renewed(&self, plan: &Plan) -> Result<bool, StepError> {
-        let Some(delivered) = plan.files.iter().find(|file| file.path == SERVING) else { return Ok(false) };
-        let current = self.root.read(SERVING).map_err(StepError::read(SERVING))?;
-        Ok(current.is_some_and(|current| current != delivered.content))
+    /// Another certificate than the delivered one, or another kubeconfig, lies where the kubelet has read it.
+    fn is_read_otherwise(&self, plan: &Plan) -> Result<bool, StepError> {
+        for file in plan.files.iter().filter(|file| [SERVING, KUBELET_CONF].contains(&file.path.as_str())) {
+            let current = self.root.read(&file.path).map_err(StepError::read(&file.path))?;
+            if current.is_some_and(|current| current != file.content) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -170,7 +174,7 @@ impl Step for Files {
         let before = self.link(&plan);
         let delivered = before != Link::Right;
         // Noted before anything is changed, so that a kubelet is restarted though this agent is ended in between.
-        if matches!(before, Link::Torn | Link::Over) || self.is_renewed(&plan)? {
+        if matches!(before, Link::Torn | Link::Over) || self.is_read_otherwise(&plan)? {
             self.root.write(SHOWS_ANOTHER, b"", 0o600).map_err(StepError::write(SHOWS_ANOTHER))?;
         }
         if let Some(certificate) = plan.kubelet_certificate.as_ref().filter(|_| delivered) {
@@ -377,10 +381,10 @@ mod tests {
         let noted = || fixture.root.exists(SHOWS_ANOTHER);
         let plan = |desired: &DesiredState| plan_files(&desired.files).expect("planned");
         // A kubelet that has none yet reads the first one at its start.
-        assert!(!fixture.step.is_renewed(&plan(&first)).expect("looked at"));
+        assert!(!fixture.step.is_read_otherwise(&plan(&first)).expect("looked at"));
         fixture.settle(&first).await;
-        assert!(!fixture.step.is_renewed(&plan(&first)).expect("looked at"));
-        assert!(fixture.step.is_renewed(&plan(&second)).expect("looked at"));
+        assert!(!fixture.step.is_read_otherwise(&plan(&first)).expect("looked at"));
+        assert!(fixture.step.is_read_otherwise(&plan(&second)).expect("looked at"));
         fixture.settle(&second).await;
         assert!(!noted());
 
@@ -389,12 +393,12 @@ mod tests {
         fixture.settle(&second).await;
         assert!(!noted());
 
-        // It is there before the file is: here the file cannot be written.
+        // It stays until the kubelet is restarted, which comes when all is written: here one file cannot be.
         let blocked = desired(&[("/etc/kubernetes", b"", 0o600), (SERVING, b"third", 0o644)]);
         std::fs::create_dir_all(fixture.root.path("/etc/kubernetes/pki")).expect("made");
         fixture.step.apply(&blocked, &fixture.progress).await.expect_err("a directory is in the way");
         assert!(noted());
-        assert_eq!(fixture.root.read(SERVING).expect("read"), Some(b"other".to_vec()));
+        assert_eq!(fixture.root.read(SERVING).expect("read"), Some(b"third".to_vec()));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use k8sctl_proto::node::v1::DesiredState;
 
 use super::requirements::Needs;
-use super::{OwnedFile, SHORT, rootfs, run, write_files, wrong_files};
+use super::{OwnedFile, SHORT, all, rootfs, run, write_files, wrong_files};
 use crate::converge::step::{Check, Step, StepError};
 use crate::durable::Root;
 use crate::status::Progress;
@@ -64,20 +64,20 @@ impl HostOs {
         rustix::system::sethostname(desired.node_name.as_bytes())
             .map_err(|error| StepError::write("/proc/sys/kernel/hostname")(error.into()))?;
         let needs = Needs::of(desired)?;
-        let modules: Vec<&str> = missing(&MODULES).chain(missing(needs.modules())).collect();
-        if !modules.is_empty() {
-            let mut args = vec!["-a"];
-            args.extend(modules);
-            run("modprobe", &args).await?;
-        }
-        for (key, value) in SYSCTLS {
-            set_sysctl(key, value)?;
-        }
-        // Behind the modules, which bring some of their own.
-        needs.plan_sysctls(&self.root, read_sysctl)?.execute(&self.root, set_sysctl)?;
-        if swap_is_on() {
-            run("swapoff", &["-a"]).await?;
-        }
+        let missing: Vec<&str> = missing(&MODULES).chain(missing(needs.modules())).collect();
+        let modules = match missing.is_empty() {
+            true => Ok(()),
+            false => run("modprobe", &[vec!["-a"], missing].concat()).await.map(drop).map_err(StepError::from),
+        };
+        // Some are there with their module only.
+        let sysctls = all(SYSCTLS.iter().map(|(key, value)| set_sysctl(key, value)));
+        let of_plugins = needs.plan_sysctls(&self.root, read_sysctl);
+        let of_plugins = of_plugins.and_then(|plan| plan.execute(&self.root, set_sysctl));
+        let swap = match swap_is_on() {
+            true => run("swapoff", &["-a"]).await.map(drop).map_err(StepError::from),
+            false => Ok(()),
+        };
+        all([modules, sysctls, of_plugins, swap])?;
         if let Some(growth) = growth_that_is_ours().await {
             progress.say("growing the root file system");
             k8sctl_command::Program::new("resize2fs", SHORT * 5).arg(growth.device).run().await?;
@@ -112,41 +112,54 @@ impl Step for HostOs {
     }
 
     async fn apply(&self, desired: &DesiredState, progress: &Progress) -> Result<(), StepError> {
-        write_files(&self.root, &self.files(desired)?)?;
-        Needs::of(desired)?.write_host_files(&self.root)?;
-        if self.root.is_live() {
-            self.apply_live(desired, progress).await?;
+        let files = write_files(&self.root, &self.files(desired)?).map(|_| ());
+        let of_plugins = Needs::of(desired)?.write_host_files(&self.root);
+        if !self.root.is_live() {
+            return all([files, of_plugins]);
         }
-        Ok(())
+        all([files, of_plugins, self.apply_live(desired, progress).await])
     }
 }
 
-/// `/etc/hosts` with our block replaced or appended, and everything else kept.
+/// `/etc/hosts` with our block in its place, or appended, and everything else kept.
 fn plan_hosts(current: &str, desired: &DesiredState) -> String {
-    let mut kept = String::new();
-    let mut inside = false;
-    for line in current.lines() {
+    let mut block: Vec<String> =
+        desired.hosts.iter().map(|entry| format!("{} {}", entry.ip, entry.name)).collect();
+    if !desired.hosts.iter().any(|entry| entry.name == desired.node_name) {
+        block.push(format!("{} {}", desired.node_ip, desired.node_name));
+    }
+    let (mut kept, mut place) = (Vec::new(), None);
+    let lines: Vec<&str> = current.lines().collect();
+    let mut rest = lines.as_slice();
+    while let [line, behind @ ..] = rest {
+        rest = behind;
         match line.trim() {
-            BEGIN => inside = true,
-            END => inside = false,
-            _ if inside => {}
-            _ => {
-                kept.push_str(line);
-                kept.push('\n');
+            BEGIN => {
+                place.get_or_insert(kept.len());
+                let mark = behind.iter().position(|line| [BEGIN, END].contains(&line.trim()));
+                let inside = match mark {
+                    Some(end) if behind[end].trim() == END => end + 1,
+                    // Its end is gone: what is not ours is somebody else's.
+                    _ => {
+                        behind.iter().take_while(|line| block.iter().any(|ours| ours == line.trim())).count()
+                    }
+                };
+                rest = &behind[inside..];
             }
+            END => {}
+            _ => kept.push(*line),
         }
     }
-    if !kept.lines().any(|line| line.split_whitespace().any(|word| word == "localhost")) {
-        kept.insert_str(0, "127.0.0.1 localhost\n");
-    }
-    let mut block = format!("{BEGIN}\n");
-    for entry in &desired.hosts {
-        block.push_str(&format!("{} {}\n", entry.ip, entry.name));
-    }
-    if !desired.hosts.iter().any(|entry| entry.name == desired.node_name) {
-        block.push_str(&format!("{} {}\n", desired.node_ip, desired.node_name));
-    }
-    format!("{kept}{block}{END}\n")
+    let place = place.unwrap_or(kept.len());
+    let has_localhost = kept.iter().any(|line| line.split_whitespace().any(|word| word == "localhost"));
+    let localhost = (!has_localhost).then_some("127.0.0.1 localhost");
+    let block = std::iter::once(BEGIN).chain(block.iter().map(String::as_str)).chain([END]);
+    let lines = localhost
+        .into_iter()
+        .chain(kept[..place].iter().copied())
+        .chain(block)
+        .chain(kept[place..].iter().copied());
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// A root file system that can grow, unless the image's own unit is about to see to it: that one waits until the
@@ -253,10 +266,16 @@ mod tests {
         let after = plan_hosts(before, &desired());
         assert_eq!(
             after,
-            "127.0.0.1 localhost\n10.0.0.1 mine\n# BEGIN k8s-myhome\n192.168.122.10 k8s-control-plane-1\n\
-             192.168.122.11 k8s-worker-1\n# END k8s-myhome\n"
+            "127.0.0.1 localhost\n# BEGIN k8s-myhome\n192.168.122.10 k8s-control-plane-1\n\
+             192.168.122.11 k8s-worker-1\n# END k8s-myhome\n10.0.0.1 mine\n"
         );
         assert_eq!(plan_hosts(&after, &desired()), after);
+        // What others append is theirs, and so is all behind a block whose end is gone.
+        let appended = format!("{after}10.0.0.2 other\n");
+        assert_eq!(plan_hosts(&appended, &desired()), appended);
+        let torn = appended.replace("# END k8s-myhome\n", "");
+        assert_eq!(plan_hosts(&torn, &desired()), appended);
+        assert_eq!(plan_hosts(&format!("{after}{after}"), &desired()).matches("BEGIN").count(), 1);
         assert!(plan_hosts("", &desired()).starts_with("127.0.0.1 localhost\n"));
     }
 

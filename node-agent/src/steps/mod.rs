@@ -71,13 +71,22 @@ pub fn wrong_files<'a>(root: &Root, files: &'a [OwnedFile]) -> Result<Vec<&'a Ow
     Ok(wrong)
 }
 
-/// Writes those that are not as they should be; says whether there were any.
+/// Writes those that are not as they should be, whichever of them cannot be written; says whether there were any.
 pub fn write_files(root: &Root, files: &[OwnedFile]) -> Result<bool, StepError> {
     let wrong = wrong_files(root, files)?;
-    for file in &wrong {
-        root.write(&file.path, &file.content, file.mode).map_err(StepError::write(&file.path))?;
-    }
+    all(wrong
+        .iter()
+        .map(|file| root.write(&file.path, &file.content, file.mode).map_err(StepError::write(&file.path))))?;
     Ok(!wrong.is_empty())
+}
+
+/// Does all of it, and tells the first that failed: what cannot be done holds up nothing else.
+fn all(done: impl IntoIterator<Item = Result<(), StepError>>) -> Result<(), StepError> {
+    let mut all = Ok(());
+    for one in done {
+        all = all.and(one);
+    }
+    all
 }
 
 async fn run(program: &str, args: &[&str]) -> Result<Output, CommandError> {

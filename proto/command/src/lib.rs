@@ -4,6 +4,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -24,6 +26,22 @@ pub fn last_lines(text: &str, limit: usize) -> &str {
     // With the byte before the limit: where that is a newline, the line behind it is whole.
     let from = surplus - 1;
     text.as_bytes()[from..].iter().position(|&byte| byte == b'\n').map_or("", |at| &text[from + at + 1..])
+}
+
+/// The last whole lines of a file, of at most so many bytes, and whether there is more before them.
+pub fn end_of_file(path: &Path, limit: u64) -> io::Result<(String, bool)> {
+    let mut file = File::open(path)?;
+    let begin = file.metadata()?.len().saturating_sub(limit);
+    // With the byte before the limit, as in `last_lines`.
+    let from = begin.saturating_sub(1);
+    file.seek(SeekFrom::Start(from))?;
+    let mut bytes = Vec::new();
+    file.take(limit + (begin - from)).read_to_end(&mut bytes)?;
+    if begin > 0 {
+        let end = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |at| at + 1);
+        bytes.drain(..end);
+    }
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), begin > 0))
 }
 
 /// A program to run.
@@ -266,6 +284,27 @@ mod tests {
             assert_eq!(last_lines(text, limit), last, "{limit}");
         }
         assert_eq!((last_lines(text, 4), last_lines("", 0), last_lines("a\n", 0)), ("", "", ""));
+    }
+
+    #[test]
+    fn of_a_file_too_the_last_lines_are_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("log");
+        std::fs::write(&path, "one\ntwo\nthree\n").expect("writes");
+        for (limit, last) in [
+            (15, "one\ntwo\nthree\n"),
+            (14, "one\ntwo\nthree\n"),
+            (13, "two\nthree\n"),
+            (10, "two\nthree\n"),
+            (9, "three\n"),
+            (6, "three\n"),
+            (5, ""),
+            (0, ""),
+        ] {
+            let (text, is_end) = end_of_file(&path, limit).expect("reads");
+            assert_eq!((text.as_str(), is_end), (last, limit < 14), "{limit}");
+        }
+        end_of_file(&dir.path().join("missing"), 1).expect_err("there is none");
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@
 //! - [`tls`]: TLS 1.3 listener and dialler that give the handlers the peer's certificate and the TLS exporter
 //! - [`directory`]: directories for others, whatever the umask
 //! - [`unix`]: control socket with the caller's credentials from the kernel
-//! - [`connection`]: an accepted connection and what is known of its peer
+//! - [`connection`]: an accepted connection and what is known of its peer; [`patient`]: what is written to a peer has its
+//!   time
 //! - [`allowance`]: how much one peer can make us tell; [`places`]: how much it can hold; [`pace`]: when it gets a
 //!   handshake
 //! - [`limits`]: every limit of every server, in one place
@@ -24,6 +25,7 @@ pub mod directory;
 pub mod limits;
 pub mod memory;
 pub mod pace;
+pub mod patient;
 pub mod places;
 pub mod provider;
 pub mod status;

@@ -25,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::connection::Life;
+use crate::patient::Patient;
 use crate::places::{UserPlace, UserPlaces};
 use crate::{connection, directory, limits};
 
@@ -165,6 +166,7 @@ impl Incoming {
 
     /// `None` means: there is no place.
     fn admit(&self, stream: UnixStream, peer: PeerCredentials, is_known: bool) -> Option<Connection> {
+        let stream = Patient::new(stream);
         if is_known {
             let place = self.users.take(peer.uid, peer.pid)?;
             let life = Life::spoken_within(limits::PREFACE_TIMEOUT);
@@ -314,7 +316,7 @@ pub enum Held {
 }
 
 /// One control connection; a stranger's has a deadline, and so has one that says nothing.
-pub type Connection = connection::Connection<UnixStream, PeerCredentials, Held>;
+pub type Connection = connection::Connection<Patient<UnixStream>, PeerCredentials, Held>;
 
 /// A channel to the host agent. It reconnects when the host agent was restarted.
 pub async fn connect_unix(path: &Path) -> Result<Channel, UnixError> {

@@ -1,5 +1,6 @@
 //! The node port on loopback: real TLS, a real tonic service, one CA made for the test.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -9,12 +10,16 @@ use k8sctl_proto::node::v1::join_service_server::{JoinService, JoinServiceServer
 use k8sctl_proto::node::v1::{JoinRequest, JoinResponse};
 use k8sctl_rpc::limits;
 use k8sctl_rpc::pace::Pace;
+use k8sctl_rpc::patient::Patient;
 use k8sctl_rpc::tls::{self, Identity, PeerInfo, ServerCertificate, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::{Request, Response, Status};
 
 const NAME: &str = "host.test.k8sctl.internal";
@@ -310,6 +315,33 @@ async fn garbage_and_large_messages_are_refused_and_the_listener_lives() {
     let status = ask(channel.clone(), large).await.expect_err("is too large");
     assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
     ask(channel, JoinRequest::default()).await.expect("answers");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_does_not_stay_under_tls_either() {
+    let ca = Authority::new();
+    let own = ca.issue(ExtendedKeyUsagePurpose::ServerAuth);
+    let certificate = ServerCertificate::new(&own.cert_der, &own.key_der).expect("usable");
+    let acceptor = TlsAcceptor::from(tls::server_config(&ca.der, certificate).expect("a configuration"));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(ca.der.clone())).expect("a root");
+    k8sctl_rpc::provider::install();
+    let config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let (ours, theirs) = tokio::io::duplex(4 * 1024);
+    let name = ServerName::try_from(NAME).expect("a name");
+    let (served, connected) =
+        tokio::join!(acceptor.accept(Patient::new(ours)), connector.connect(name, theirs));
+    let (mut served, _connected) = (served.expect("a handshake"), connected.expect("a handshake"));
+
+    let begun = Instant::now();
+    // More than the peer is sent, and so little that TLS keeps it: no write waits, only the flush does.
+    served.write_all(&[7; 16 * 1024]).await.expect("it is kept");
+    let flushed = timeout(10 * limits::WRITE_PATIENCE, served.flush()).await.expect("it ends");
+    assert_eq!(flushed.expect_err("nobody reads it").kind(), ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= limits::WRITE_PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

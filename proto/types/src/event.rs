@@ -73,6 +73,10 @@ event_types! {
     AgentReplaced,
     /// a node's agent was to be replaced, and is not
     AgentNotReplaced,
+    /// libvirt does not answer any more
+    LibvirtLost,
+    /// libvirt answers again
+    LibvirtBack,
     /// so many others were left out, since there were too many at once
     EventsLeftOut,
     /// a VM was defined

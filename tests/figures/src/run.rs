@@ -19,15 +19,22 @@ const PAIRS: usize = 3;
 pub type Bench<C> = fn(&C, &mut Vec<Figure>) -> Result<()>;
 
 /// Runs the benches of this program that the command line names, each found by its name; all for none. `repo` is the
-/// repository, in whose `target/bench` the results are looked for.
-pub fn run<C>(suite: Suite, repo: &Path, context: &C, bench: impl Fn(&str) -> Bench<C>) -> Result<()> {
+/// repository, in whose `target/bench` the results are looked for. Of a bench that is to give some of its figures only,
+/// `is_left_out` are the others: what was measured of them stays.
+pub fn run<C>(
+    suite: Suite,
+    repo: &Path,
+    context: &C,
+    bench: impl Fn(&str) -> Bench<C>,
+    is_left_out: impl Fn(&str) -> bool,
+) -> Result<()> {
     // cargo has arguments of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let names = suite::benches(suite, &wanted).map_err(Error::msg)?;
     let files = [results()?.join(FILE), repo.join("target/bench").join(FILE)];
     // What an earlier run measured is not taken for this one's, should it fail.
     for file in &files {
-        write(file, &names, &[])?;
+        write(file, &names, &[], &is_left_out)?;
     }
     let (mut figures, mut failed) = (Vec::new(), Vec::new());
     for name in &names {
@@ -39,7 +46,7 @@ pub fn run<C>(suite: Suite, repo: &Path, context: &C, bench: impl Fn(&str) -> Be
         }
         // What was measured stays, whatever becomes of the next one.
         for file in &files {
-            write(file, &names, &figures)?;
+            write(file, &names, &figures, &is_left_out)?;
         }
     }
     print(&figures);
@@ -76,8 +83,14 @@ fn print(figures: &[Figure]) {
     }
 }
 
-/// Puts these figures in the place of all that these benches have in the file; what others have there stays.
-fn write(file: &Path, benches: &[&str], figures: &[Figure]) -> Result<()> {
+/// Puts these figures in the place of all that these benches have in the file; what others have there stays, and what is
+/// left out.
+fn write(
+    file: &Path,
+    benches: &[&str],
+    figures: &[Figure],
+    is_left_out: impl Fn(&str) -> bool,
+) -> Result<()> {
     let now = jiff::Timestamp::now().to_string();
     let mut kept: Vec<Value> = match fs::read_to_string(file) {
         // One that cannot be read is of no use to anybody.
@@ -87,6 +100,7 @@ fn write(file: &Path, benches: &[&str], figures: &[Figure]) -> Result<()> {
     let ours: Vec<&str> = suite::benches_of_all()
         .filter(|bench| benches.contains(&bench.name))
         .flat_map(|bench| bench.figures.iter().copied())
+        .filter(|name| !is_left_out(name))
         .collect();
     kept.retain(|record| record["name"].as_str().is_some_and(|name| !ours.contains(&name)));
     let record = |figure: &Figure| {
@@ -115,19 +129,24 @@ mod tests {
     fn each_bench_replaces_its_own_figures_and_no_others() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("bench").join(FILE);
+        let none = |_: &str| false;
         let figure = |name| Figure { name, value: 1.0, unit: "ms", baseline: Some(2.0) };
-        write(&file, &["up", "running"], &[figure("status"), figure("up-to-all-ready")]).expect("written");
-        write(&file, &["scale"], &[figure("status-1000")]).expect("written");
+        write(&file, &["up", "running"], &[figure("status"), figure("up-to-all-ready")], none)
+            .expect("written");
+        write(&file, &["scale"], &[figure("status-1000")], none).expect("written");
         assert_eq!(names(&file), ["status", "up-to-all-ready", "status-1000"]);
-        write(&file, &["up"], &[]).expect("written");
+        write(&file, &["up"], &[], none).expect("written");
         assert_eq!(names(&file), ["status", "status-1000"]);
-        write(&file, &["running"], &[]).expect("written");
+        write(&file, &["running"], &[], none).expect("written");
         assert_eq!(names(&file), ["status-1000"]);
         let text = fs::read_to_string(&file).expect("it is there");
         let records: Vec<Value> = serde_json::from_str(&text).expect("JSON");
         assert_eq!(records[0]["ratio"], 0.5);
+        let other = |name: &str| name == "status-1000";
+        write(&file, &["scale"], &[figure("status-10")], other).expect("written");
+        assert_eq!(names(&file), ["status-1000", "status-10"]);
         fs::write(&file, "torn").expect("written");
-        write(&file, &["scale"], &[figure("status-1000")]).expect("written");
+        write(&file, &["scale"], &[figure("status-1000")], none).expect("written");
         assert_eq!(names(&file), ["status-1000"]);
     }
 }

@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use k8sctl_rpc::limits::ACCEPT_PAUSE;
+use k8sctl_rpc::patient::Patient;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
@@ -26,8 +27,9 @@ mod tests;
 
 /// Connections at a time, most of which anybody on the host may open and say nothing; whoever comes then is hung up on.
 const CONNECTIONS: usize = 256;
-/// Pages that are kept up to date; the rest of the connections are for what is read once.
-const WATCHERS: usize = 8;
+/// Pages that are kept up to date; the rest of the connections are for what is read once. A browser has six connections to
+/// one server at most: a page that is refused is one that it can show.
+const WATCHERS: usize = 5;
 /// How long a request may take to be sent.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Largest head of a request.
@@ -132,7 +134,7 @@ pub async fn serve(listener: TcpListener, site: Arc<Site>) {
                 .header_read_timeout(HEAD_TIMEOUT)
                 .keep_alive(false)
                 .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), service_fn(answer));
+                .serve_connection(TokioIo::new(Patient::new(stream)), service_fn(answer));
             // A browser that goes away is no news.
             let _ = connection.await;
             drop(place);

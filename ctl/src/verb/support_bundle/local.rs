@@ -1,8 +1,8 @@
 //! What `k8sctl` can see alone, whether a host agent runs or not.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -72,7 +72,7 @@ pub(super) async fn units() -> Part {
 /// The host agent's log, as far as this user may read it.
 pub(super) async fn log(settings: &Settings) -> Vec<Part> {
     let path = settings.state_dir.join("host-agent.log");
-    let file = tail(&path).map_err(|error| unreadable(&path, &error));
+    let file = k8sctl_command::end_of_file(&path, TAIL).map_err(|error| unreadable(&path, &error));
     let is_end = file.as_ref().is_ok_and(|(_, is_end)| *is_end);
     let file = Part { cut: is_end, ..Part::new("client/host-agent.log", file.map(|(text, _)| text)) };
     let lines = LINES.to_string();
@@ -93,20 +93,6 @@ pub(super) async fn log(settings: &Settings) -> Vec<Part> {
     let says = |part: &Part| part.content.as_ref().is_some_and(|text| !text.is_empty());
     let has_one = says(&file) || says(&journal);
     [file, journal].into_iter().filter(|part| says(part) || !has_one).collect()
-}
-
-/// The end of a file, and whether there is more before it.
-fn tail(path: &Path) -> io::Result<(String, bool)> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let begin = size.saturating_sub(TAIL);
-    file.seek(SeekFrom::Start(begin))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    // In half a line nobody knows a secret by its name.
-    let whole = if begin > 0 { text.split_once('\n').map_or("", |(_, rest)| rest) } else { &*text };
-    Ok((whole.to_owned(), begin > 0))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {

@@ -25,6 +25,8 @@ use super::reboots::Reboots;
 pub(super) struct Listener {
     /// Counts up on every event.
     pub changes: watch::Sender<u64>,
+    /// Told of the connection itself.
+    pub answers: watch::Sender<super::Answers>,
     /// Keeps when domains were rebooted.
     pub reboots: Reboots,
     /// Told when the connection is closed by the other side.

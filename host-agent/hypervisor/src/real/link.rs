@@ -10,6 +10,7 @@ use k8sctl_types::failure::Failure;
 use tokio::sync::watch;
 use virt::connect::Connect;
 
+use super::Answers;
 use super::daemons::{Daemons, Starter};
 use super::error::{LibvirtError, Result};
 use super::events::{Listener, Subscription, start_loop};
@@ -40,6 +41,7 @@ pub(super) struct Link {
     shared: Arc<Shared>,
     messages: SyncSender<Message>,
     changes: watch::Sender<u64>,
+    answers: watch::Sender<Answers>,
     reboots: Reboots,
 }
 
@@ -76,10 +78,12 @@ impl Link {
             shared: Arc::default(),
             messages,
             changes: watch::Sender::new(0),
+            answers: watch::Sender::default(),
             reboots: Reboots::default(),
         };
         let listener = Listener {
             changes: link.changes.clone(),
+            answers: link.answers.clone(),
             reboots: link.reboots.clone(),
             closed: link.messages.clone(),
         };
@@ -94,6 +98,11 @@ impl Link {
     /// Counts up on events, loss and return of the connection.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Whether there is a connection, and how often one was lost.
+    pub fn answers(&self) -> watch::Receiver<Answers> {
+        self.answers.subscribe()
     }
 
     /// What was heard of reboots, over all connections.
@@ -167,6 +176,7 @@ fn own(
                 tracing::info!(libvirt.uri = uri, libvirt.events = events, "connected to libvirt");
                 state.connect = Some(connect.clone());
                 drop(state);
+                listener.answers.send_modify(|answers| answers.is_open = true);
                 announce(shared, listener);
                 pause = FIRST_PAUSE;
                 if let Some(starter) = &mut starter {
@@ -179,6 +189,7 @@ fn own(
                     return;
                 }
                 tracing::warn!(libvirt.uri = uri, "the connection to libvirt broke");
+                listener.answers.send_modify(|it| *it = Answers { losses: it.losses + 1, is_open: false });
                 listener.changes.send_modify(|count| *count += 1);
             }
             Err(error) => {

@@ -53,6 +53,15 @@ pub struct HypervisorConfig {
     pub start_daemons: bool,
 }
 
+/// Whether libvirt answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// A connection is open.
+    pub is_open: bool,
+    /// How often one was lost.
+    pub losses: u64,
+}
+
 /// libvirt on this host.
 #[derive(Debug)]
 pub struct RealHypervisor {
@@ -71,6 +80,11 @@ impl RealHypervisor {
         let ours = config.start_daemons && daemons::is_local_system(&config.uri);
         let link = Link::start(&config.uri, ours.then(Daemons::of_this_host))?;
         Ok(Self { inner: Arc::new(Inner { link, config }) })
+    }
+
+    /// Whether libvirt answers, from now on.
+    pub fn answers(&self) -> watch::Receiver<Answers> {
+        self.inner.link.answers()
     }
 
     /// Runs `work` with the open connection where blocking is allowed.

@@ -7,7 +7,9 @@ use virt::error::ErrorNumber;
 use virt::network::Network;
 use virt::sys;
 
+use super::daemons::is_local_system;
 use super::error::{Context, LibvirtError, Result, missing, not_ours, optional};
+use super::observe::observe_network;
 use crate::address;
 use crate::adoption::{DhcpHost, DhcpRange};
 use crate::change::Outcome;
@@ -56,7 +58,11 @@ pub(super) fn execute_define(connect: &Connect, plan: &NetworkPlan) -> Result<Ou
 pub(super) fn execute_start(connect: &Connect, name: &str) -> Result<Outcome> {
     let network = get(connect, name)?;
     if network.is_active().call("read", "network", name)? {
-        return Ok(Outcome::AlreadySo);
+        let is_here = connect.uri().is_ok_and(|uri| is_local_system(&uri));
+        if observe_network(&network, is_here)?.active {
+            return Ok(Outcome::AlreadySo);
+        }
+        network.destroy().call("stop", "network", name)?;
     }
     network.create().call("start", "network", name)?;
     Ok(Outcome::Done)

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 use virt::connect::Connect;
 use virt::domain::{
     Domain, DomainPausedReason, DomainState as VirtState, DomainStateEnum, DomainStateReason,
@@ -43,7 +44,7 @@ pub(super) fn observe_impl(connect: &Connect, pool: &DesiredPool) -> Result<Obse
     // Files of another libvirt's are not where ours has them.
     let pid_files = connect.uri().is_ok_and(|uri| is_local_system(&uri)).then_some(Path::new(PID_FILES));
     Ok(ObservedHost {
-        networks: present(networks.iter().map(observe_network))?,
+        networks: present(networks.iter().map(|network| observe_network(network, pid_files.is_some())))?,
         pool: observed_pool,
         volumes,
         domains: present(domains.iter().map(|domain| observe_domain(domain, pid_files)))?,
@@ -68,7 +69,9 @@ fn present<T>(items: impl Iterator<Item = Result<T>>) -> Result<Vec<T>> {
     items.filter(|item| !gone(item)).collect()
 }
 
-fn observe_network(network: &Network) -> Result<ObservedNetwork> {
+/// One whose bridge somebody has removed from this host does not run, whatever libvirt says; of another host, nothing is
+/// known of that.
+pub(super) fn observe_network(network: &Network, is_here: bool) -> Result<ObservedNetwork> {
     let name = network.name().call("read the name of", "a", "network")?;
     let active = network.is_active().call("read", "network", &name)?;
     // A transient network has no persistent configuration; what runs is all there is.
@@ -77,7 +80,16 @@ fn observe_network(network: &Network) -> Result<ObservedNetwork> {
     let live = active.then(|| network.xml_desc(0)).transpose().call("read", "network", &name)?;
     let autostart = persistent && network.autostart().unwrap_or(false);
     let seen = read_network(&inactive, live.as_deref(), autostart).call("read", "network", &name)?;
-    Ok(ObservedNetwork { persistent, ..seen })
+    // One that is not defined would be gone with its stop.
+    let active =
+        seen.active && !(is_here && persistent && lacks_bridge(&seen.forward, seen.bridge.as_deref()));
+    Ok(ObservedNetwork { persistent, active, ..seen })
+}
+
+fn lacks_bridge(forward: &str, bridge: Option<&str>) -> bool {
+    // Others are on a bridge that libvirt did not make.
+    let is_libvirts = ["", "nat", "route", "open"].contains(&forward);
+    is_libvirts && bridge.is_some_and(|bridge| if_nametoindex(bridge).is_err())
 }
 
 fn observe_domain(domain: &Domain, pid_files: Option<&Path>) -> Result<ObservedDomain> {
@@ -241,6 +253,13 @@ mod tests {
     use virt::domain::{DomainPMSuspendedReason, DomainRunningReason, DomainShutoffReason};
 
     use super::*;
+
+    #[test]
+    fn a_network_whose_bridge_is_gone_does_not_run() {
+        assert_eq!(["lo", "k8s-nowhere"].map(|bridge| lacks_bridge("nat", Some(bridge))), [false, true]);
+        assert!(!lacks_bridge("bridge", Some("k8s-nowhere")), "that is not libvirt's to make");
+        assert!(!lacks_bridge("nat", None));
+    }
 
     #[test]
     fn a_vm_that_libvirt_is_at_work_on_is_not_one_that_a_person_paused() {

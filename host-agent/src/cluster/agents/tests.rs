@@ -5,6 +5,7 @@ use tokio::sync::Mutex;
 
 use super::*;
 use crate::cluster::fake::{FakeHostAgent, SPEC};
+use crate::nodes::registry::Refused;
 
 const OLD: &str = "0ld";
 
@@ -35,8 +36,15 @@ fn who_is_away_or_cannot_is_told_without_waiting() {
     assert_eq!(before(&connected(hello(OLD)), "new"), None);
     let previous = Hello { protocol: 1, ..Hello::default() };
     assert_eq!(failed(&connected(previous)), "NODE-AGENT-FIXED");
-    let refused = NodeView { refused: Some("too old".to_owned()), ..NodeView::default() };
-    assert_eq!(before(&refused, "new"), None, "it calls");
+    let refused = |can_be_replaced, called| {
+        let refused = Refused { reason: "too old".to_owned(), can_be_replaced, called };
+        NodeView { refused: Some(refused), ..NodeView::default() }
+    };
+    let now = Instant::now();
+    assert_eq!(before(&refused(true, now), "new"), None, "it calls");
+    assert_eq!(failed(&refused(false, now)), "NODE-AGENT-FIXED");
+    let long_ago = now.checked_sub(2 * CALLS_WITHIN).expect("the machine runs longer");
+    assert_eq!(failed(&refused(true, long_ago)), "NODE-NOT-CONNECTED", "it called once");
 }
 
 #[test]
@@ -65,6 +73,43 @@ fn a_node_is_done_when_the_new_agent_has_a_session_and_not_before() {
     assert!(matches!(back, Standing::Failed { id: "NODE-AGENT-ROLLED-BACK", .. }), "{back:?}");
     let stuck = judge(&view(true, "new", report("one", ReplacementState::RolledBack, "no copy")), &program);
     assert!(matches!(stuck, Standing::Failed { id: "NODE-AGENT-NOT-BACK", .. }), "{stuck:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_away_or_cannot_holds_up_no_other() {
+    let agent = FakeHostAgent::new().await;
+    let begun = agent.begin(agent.generation(SPEC).await).await;
+    let record = agent.cluster("home").await;
+    agent.shared.records.finish_operation(&begun.id, None).await.expect("writes");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("k8s-node-agent");
+    std::fs::write(&path, "the new agent").expect("written");
+    let (file, alone) = (AgentFile::new(&path), Arc::new(Mutex::default()));
+    let registry = Arc::clone(&agent.shared.registry);
+    let id = |name: &str| record.nodes.iter().find(|node| node.name == name).expect("a node").id.clone();
+    let fixed = Hello { protocol: 1, ..Hello::default() };
+    for (of_worker, expected) in [(hello(OLD), "NODE-NOT-CONNECTED"), (fixed, "NODE-AGENT-FIXED")] {
+        let upgrade = AgentUpgrade::plan(&agent.shared, &record, &[], None, &file, Arc::clone(&alone)).await;
+        let upgrade = upgrade.expect("it begins");
+        let sha256 = upgrade.program.sha256.clone();
+        let worker = registry.open_session(&id("worker"), of_worker);
+        let _control = registry.open_session(&id("control"), hello(&sha256));
+        let (sender, mut told) = mpsc::channel(64);
+        let began = Instant::now();
+        let goes_away = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(worker);
+        };
+        let (ended, ()) = tokio::join!(upgrade.run(sender), goes_away);
+        ended.expect("to its end");
+        assert!(began.elapsed() < AWAY + SLACK, "{:?}", began.elapsed());
+        let mut all = Vec::new();
+        while let Some(response) = told.recv().await {
+            all.push(response.expect("a response"));
+        }
+        assert_eq!(last(&all, "worker"), (UpgradeState::Failed, Some(expected.to_owned())));
+        assert_eq!(last(&all, "control"), (UpgradeState::Done, None));
+    }
 }
 
 /// What a client was told of each node last.

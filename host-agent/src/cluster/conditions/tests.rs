@@ -13,7 +13,7 @@ use crate::cluster::node_requirements::tests::{flannel, pinned};
 use crate::cluster::progress::VmView;
 use crate::cluster::status::keep_since;
 use crate::kubernetes::KubernetesNode;
-use crate::nodes::registry::NodeView;
+use crate::nodes::registry::{NodeView, Refused};
 
 fn time(seconds: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_second(1_800_000_000 + seconds).expect("a time")
@@ -167,7 +167,11 @@ fn an_agent_without_a_session_is_missed() {
     let expected =
         ["Ready=False NotAsDesired", "AgentsReady=False VMRebooted", "AgentReady=False VMRebooted"];
     assert_eq!(untrue(&cluster, &observed), expected);
-    observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").refused = Some("too old".to_owned());
+    observed.agents.get_mut(&cluster.nodes[1].id).expect("its view").refused = Some(Refused {
+        reason: "too old".to_owned(),
+        can_be_replaced: true,
+        called: tokio::time::Instant::now(),
+    });
     let expected = ["Ready=False NotAsDesired", "AgentsReady=False Refused", "AgentReady=False Refused"];
     assert_eq!(untrue(&cluster, &observed), expected, "it calls, and is told why not");
     observed.agents.clear();

@@ -8,7 +8,7 @@ use host_hypervisor::desired::volume_name;
 use k8sctl_types::failure::Failure;
 
 use super::host::{stands, started};
-use super::trouble::{Trouble, past_deadline};
+use super::trouble::Trouble;
 use super::{ClusterTask, is_one};
 use crate::cluster::execute::execute_change;
 use crate::cluster::planning::shown_name;
@@ -165,10 +165,12 @@ impl ClusterTask {
         operation: Option<&OperationRecord>,
         left: &[HostChange],
     ) -> Result<(), Trouble> {
-        let (Some(operation), Some(first)) = (operation.filter(|it| past_deadline(it)), left.first()) else {
+        // Also a host that stood still in this look is taken in only by the next one.
+        let is_over = |it: &&OperationRecord| self.pace.now() >= it.deadline;
+        let (Some(operation), Some(first)) = (operation.filter(is_over), left.first()) else {
             return Ok(());
         };
-        if jiff::Timestamp::now() < self.deadline(operation).await? {
+        if self.pace.now() < self.deadline(operation).await? {
             return Ok(());
         }
         Err(overdue(cluster, operation, first, left.len()).into())
@@ -193,6 +195,7 @@ fn overdue(cluster: &ClusterRecord, operation: &OperationRecord, first: &HostCha
 
 #[cfg(test)]
 mod tests {
+    use super::super::pace::Pace;
     use super::*;
     use crate::cluster::fake::{FakeHostAgent, SPEC};
     use crate::records::{NewGeneration, NodeState};
@@ -245,6 +248,46 @@ mod tests {
         let as_read = OperationRecord { deadline: jiff::Timestamp::UNIX_EPOCH, ..operation };
         assert!(matches!(task.converge_host(&cluster, &image, Some(&as_read)).await, Ok(true)));
         assert_eq!(agent.hypervisor.host().observed.domains.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_stood_still_in_the_midst_of_a_look_has_that_much_longer() {
+        let agent = FakeHostAgent::new().await;
+        let image = agent.shared.images.list().expect("reads").remove(0);
+        let mut task = agent.task("home");
+        let hour = jiff::SignedDuration::from_hours(1);
+        let late = NewGeneration { deadline: jiff::Timestamp::now() - hour, ..agent.generation(SPEC).await };
+        let operation = agent.begin(late).await;
+        task.pace = Pace::of(jiff::Timestamp::now() - 2 * hour);
+        let acted = task.converge_host(&agent.cluster("home").await, &image, Some(&operation)).await;
+        assert!(matches!(acted, Ok(true)));
+        assert_eq!(agent.hypervisor.host().observed.domains.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_follows_a_clock_that_is_set() {
+        let agent = FakeHostAgent::new().await;
+        let mut task = agent.task("home");
+        let (now, hour) = (jiff::Timestamp::now(), jiff::SignedDuration::from_hours(1));
+        let begun = agent.begin(NewGeneration { deadline: now + hour, ..agent.generation(SPEC).await }).await;
+        let off = |operation: &OperationRecord| {
+            let off = operation.deadline.duration_since(begun.deadline);
+            off.round(jiff::Unit::Minute).expect("minutes").as_mins()
+        };
+        let mut seen = Some(begun.clone());
+        task.operation.clone_from(&seen);
+        // Set back by an hour, and then forward by two.
+        task.pace = Pace::of(now + hour);
+        task.take_standstill(&mut seen).await.expect("writes");
+        assert_eq!(seen.as_ref().map(off), Some(-60));
+        task.operation.clone_from(&seen);
+        task.pace = Pace::of(now - 2 * hour);
+        task.take_standstill(&mut seen).await.expect("writes");
+        assert_eq!(seen.as_ref().map(off), Some(60));
+        // Somebody has put it off since the last look, by the clock as it is now.
+        task.pace = Pace::of(now + hour);
+        task.take_standstill(&mut seen).await.expect("writes");
+        assert_eq!(seen.as_ref().map(off), Some(60), "the last look knows another one");
     }
 
     #[tokio::test]

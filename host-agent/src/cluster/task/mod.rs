@@ -197,6 +197,7 @@ impl ClusterTask {
             let began = Instant::now();
             let looked = self.look().await;
             let rest = rest_after(began.elapsed(), self.operation.is_some());
+            let ended = Instant::now();
             let pause = match looked {
                 Ok(true) => self.next_deadline.map_or(RESYNC, |deadline| until(deadline).min(RESYNC)),
                 Ok(false) => return,
@@ -211,7 +212,7 @@ impl ClusterTask {
                 () = view_changed(self.kubernetes_view.as_mut()) => {}
                 () = tokio::time::sleep(pause) => {}
             }
-            tokio::time::sleep(rest).await;
+            tokio::time::sleep(rest.saturating_sub(ended.elapsed()).max(SETTLE)).await;
         }
     }
 
@@ -268,16 +269,28 @@ impl ClusterTask {
     }
 
     /// While the host stands still, nobody is late: an operation has that much longer, and VMs are silent only from then on.
-    async fn take_standstill(&mut self, operation: &mut Option<OperationRecord>) -> Result<(), RecordError> {
+    /// Where its clock was set back, an operation is to end that much earlier by it, unless somebody has put that off since
+    /// the last look.
+    pub(super) async fn take_standstill(
+        &mut self,
+        operation: &mut Option<OperationRecord>,
+    ) -> Result<(), RecordError> {
         let now = jiff::Timestamp::now();
         let Some(lost) = self.pace.stood_still(now, Instant::now()) else { return Ok(()) };
         tracing::info!(cluster.name = %self.name, lost = ?lost, "the host stood still");
         self.woke = Some(now);
         let Some(running) = operation else { return Ok(()) };
         let until = running.deadline.checked_add(lost).unwrap_or(running.deadline);
-        if let Some(extended) = self.shared.records.extend_deadline(&running.id, until).await? {
-            self.shared.publish_record(&extended, Vec::new());
-            *operation = Some(extended);
+        let moved = if lost.is_positive() {
+            self.shared.records.extend_deadline(&running.id, until).await?
+        } else if let Some(before) = self.operation.as_ref().filter(|before| before.id == running.id) {
+            self.shared.records.set_deadline(&running.id, before.deadline, until).await?
+        } else {
+            None
+        };
+        if let Some(moved) = moved {
+            self.shared.publish_record(&moved, Vec::new());
+            *operation = Some(moved);
         }
         Ok(())
     }

@@ -79,7 +79,8 @@ impl ClusterTask {
         observed: &Observed,
         operation: &OperationRecord,
     ) -> Result<(), Trouble> {
-        let now = jiff::Timestamp::now();
+        // Also a host that stood still in this look is taken in only by the next one.
+        let now = self.pace.now();
         let limit = self.shared.config.silence_deadline;
         let since = self.woke.map_or(operation.started, |woke| woke.max(operation.started));
         let silence = progress::Silence { since, limit };
@@ -214,7 +215,7 @@ impl ClusterTask {
         self.observe_anew().await;
         if let Some(operation) = running {
             let seen = cluster.as_ref().map(|cluster| (cluster, self.observed(cluster)));
-            if is_final || past_deadline(&operation) {
+            if is_final || self.pace.now() >= operation.deadline {
                 let seen = seen.as_ref().map(|(cluster, observed)| (*cluster, observed));
                 self.fail(seen, &operation, &failure).await;
             } else {
@@ -232,11 +233,6 @@ impl ClusterTask {
         // What only a person can mend is looked at no more often than all else.
         if is_final { RESYNC } else { RETRY }
     }
-}
-
-/// Whether the operation should have ended by now.
-pub(super) fn past_deadline(operation: &OperationRecord) -> bool {
-    jiff::Timestamp::now() >= operation.deadline
 }
 
 #[cfg(test)]

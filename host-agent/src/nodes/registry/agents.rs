@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use k8sctl_proto::node::v1::{AgentProgram, AgentReplacement};
 
-use super::{Entry, NodeRegistry, lock};
+use tokio::time::Instant;
+
+use super::{Entry, NodeRegistry, Refused, lock};
 use crate::nodes::caps::cut_replacement;
 
 impl NodeRegistry {
@@ -31,14 +33,15 @@ impl NodeRegistry {
         lock(&self.nodes).get(node_id)?.agent.clone()
     }
 
-    /// The node's agent was refused a session, and why.
-    pub fn refused(&self, node_id: &str, reason: &str) {
+    /// The node's agent was refused a session, and why; and whether it can be replaced all the same.
+    pub fn refused(&self, node_id: &str, reason: &str, can_be_replaced: bool) {
+        let now = Refused { reason: reason.to_owned(), can_be_replaced, called: Instant::now() };
         let mut nodes = lock(&self.nodes);
         let view = &mut nodes.entry(node_id.to_owned()).or_default().view;
-        if view.refused.as_deref() == Some(reason) {
+        let before = view.refused.replace(now);
+        if before.is_some_and(|it| it.reason == reason && it.can_be_replaced == can_be_replaced) {
             return;
         }
-        view.refused = Some(reason.to_owned());
         drop(nodes);
         self.touch();
     }
@@ -97,11 +100,12 @@ mod tests {
         let (sender, _changes) = changes();
         let registry = NodeRegistry::new(sender);
         let version = registry.version();
-        registry.refused("a", "too old");
+        registry.refused("a", "too old", true);
         let once = *version.borrow();
-        registry.refused("a", "too old");
+        registry.refused("a", "too old", true);
         assert_eq!(*version.borrow(), once, "it dials again and again");
-        assert_eq!(registry.view("a").refused.as_deref(), Some("too old"));
+        let refused = registry.view("a").refused.expect("it was");
+        assert_eq!((refused.reason.as_str(), refused.can_be_replaced), ("too old", true));
         let _session = registry.open_session("a", Hello::default());
         assert_eq!(registry.view("a").refused, None);
     }

@@ -7,7 +7,7 @@ use k8sctl_types::logs::merge::{Merge, Micros, Next, State};
 use prost_types::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 
-use super::super::container::Read;
+use super::super::container::{Pass, Read};
 use super::super::cursor::{Cursor, FilePosition, JournalPosition};
 use super::super::export::Entry;
 use super::super::filter::{Filter, stamp};
@@ -198,7 +198,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Sends what there is, in exact order; at most so many lines. `false` means: nobody receives.
-    pub async fn history(&mut self, most: Option<u64>) -> Result<bool, LogError> {
+    pub async fn history(&mut self, most: Option<u64>, pass: Pass) -> Result<bool, LogError> {
         self.left = most;
         while self.left != Some(0) {
             match self.merge.next(Micros::MAX) {
@@ -214,7 +214,7 @@ impl<'a> Flow<'a> {
                     }
                     let waiting: Vec<usize> = self.merge.blocking().collect();
                     for input in waiting {
-                        self.load(input).await?;
+                        self.load(input, pass).await?;
                     }
                 }
             }
@@ -222,13 +222,13 @@ impl<'a> Flow<'a> {
         Ok(self.flush().await)
     }
 
-    async fn load(&mut self, input: usize) -> Result<(), LogError> {
+    async fn load(&mut self, input: usize, pass: Pass) -> Result<(), LogError> {
         match self.inputs[input] {
             Input::Journal => self.load_entries(input).await?,
             Input::Container(member) => {
                 let read = self.blocking(move |pods| {
                     let mut lines = Vec::new();
-                    let any = pods.read(member, false, &mut lines)?;
+                    let any = pods.read(member, pass, &mut lines)?;
                     Ok((any, lines))
                 });
                 let (any, lines) = read.await?;
@@ -357,7 +357,7 @@ impl<'a> Flow<'a> {
         for input in 0..self.inputs.len() {
             self.merge.set(input, State::Loading);
         }
-        self.history(None).await?;
+        self.history(None, Pass::Whole).await?;
         Ok(())
     }
 
@@ -376,7 +376,7 @@ impl<'a> Flow<'a> {
             let mut more = false;
             for (input, member) in members {
                 let mut lines = Vec::new();
-                more |= pods.read(member, true, &mut lines)?;
+                more |= pods.read(member, Pass::Following, &mut lines)?;
                 all.push((input, lines));
             }
             if for_new {

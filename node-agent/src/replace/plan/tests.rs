@@ -239,7 +239,7 @@ fn one_without_a_session_gives_it_back_and_is_not_tried_again_for_the_same_wish(
     run(&mut machine, &[Turn::Guard; 6]);
     assert_eq!((machine.running.as_str(), machine.guard), (OLD, None));
     let reason = machine.disk.outcome.as_ref().and_then(|outcome| outcome.reason.clone());
-    assert_eq!(reason.as_deref(), Some("it had no session within 60 s"));
+    assert_eq!(reason.as_deref(), Some("it had no lasting session within 60 s"));
     run(&mut machine, &[Turn::Session, Turn::Wish, Turn::Agent, Turn::Agent]);
     assert_eq!((machine.disk.trial.is_none(), machine.disk.staged.as_deref()), (true, None));
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 
 use k8sctl_proto::node::v1::NodeRole;
 
+use super::super::all;
 use super::observe::{self, KUBELET_CONFIG, KUBELET_FLAGS, MANIFESTS, manifest_path};
 use crate::converge::step::StepError;
 use crate::durable::Root;
@@ -94,16 +95,15 @@ pub fn drifted(root: &Root, role: NodeRole, version: &str) -> Result<Drifted, St
 
 /// Writes them as they were, and as old: by a manifest's age, `super::renewed` sees with which kubeconfig its pod runs.
 pub fn restore(root: &Root, drifted: &Drifted) -> Result<(), StepError> {
-    for file in &drifted.files {
+    all(drifted.files.iter().map(|file| {
         let (path, copy) = (file.path(), file.copy());
-        let Some(content) = root.read(&copy).map_err(StepError::read(&copy))? else { continue };
+        let Some(content) = root.read(&copy).map_err(StepError::read(&copy))? else { return Ok(()) };
         let mode = root.mode(&copy).map_err(StepError::read(&copy))?;
         let age = root.written(&copy).map_err(StepError::read(&copy))?;
         root.write(&path, &content, mode).map_err(StepError::write(&path))?;
         let aged = File::open(root.path(&path)).and_then(|file| file.set_modified(age));
-        aged.map_err(StepError::write(&path))?;
-    }
-    Ok(())
+        aged.map_err(StepError::write(&path))
+    }))
 }
 
 /// Copies what kubeadm has just written, or what a step has changed in it. Files without their content are left out.

@@ -20,6 +20,7 @@ use tower::service_fn;
 
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
 use crate::limits;
+use crate::patient::Patient;
 use crate::provider::provider;
 
 /// A client certificate with its key.
@@ -128,14 +129,17 @@ async fn open(
     address: SocketAddr,
     name: ServerName<'static>,
     connector: TlsConnector,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+) -> Result<TlsStream<Patient<TcpStream>>, TlsError> {
     let connected = match from {
         Some(from) => connect_bound(from, address).await,
         None => TcpStream::connect(address).await,
     };
     let stream = connected.map_err(|source| TlsError::Connect { address, source })?;
     stream.set_nodelay(true).map_err(|source| TlsError::Connect { address, source })?;
-    connector.connect(name, stream).await.map_err(|source| TlsError::Handshake { address, source })
+    connector
+        .connect(name, Patient::new(stream))
+        .await
+        .map_err(|source| TlsError::Handshake { address, source })
 }
 
 async fn connect_bound(from: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {

@@ -22,6 +22,7 @@ use tokio_stream::Stream;
 use super::{ALPN, EXPORTER_LABEL, Exporter, TlsError, private_key, roots};
 use crate::connection::Life;
 use crate::pace::Pace;
+use crate::patient::Patient;
 use crate::places::{Place, Places};
 use crate::provider::provider;
 use crate::{connection, limits, task};
@@ -223,7 +224,7 @@ impl Door {
         permit: OwnedSemaphorePermit,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
-        let stream = self.acceptor.accept(stream).await?;
+        let stream = self.acceptor.accept(Patient::new(stream)).await?;
         let session = stream.get_ref().1;
         let exporter =
             session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
@@ -263,4 +264,4 @@ pub struct Held {
 }
 
 /// A TLS connection whose handshake is done. One without certificate may not stay.
-pub type Connection = connection::Connection<TlsStream<TcpStream>, PeerInfo, Held>;
+pub type Connection = connection::Connection<TlsStream<Patient<TcpStream>>, PeerInfo, Held>;

@@ -1,7 +1,8 @@
 //! The measured figures of simulated fleets: `make bench`, or one of them by `make bench BENCH=name`, the name of a bench
 //! or of a figure. Needs root and no lab. What is done with figures is in [`bench_figures`].
 //!
-//! - `scale`: what agents cost, from ten to thousands; `BENCH_AGENTS` in the environment sets another most
+//! - `scale`: what agents cost, from ten to thousands; `BENCH_AGENTS` in the environment sets another most,
+//!   `BENCH_AGENTS_LEAST` another least; figures of sizes that are left out stay
 //! - `throughput`: how fast logs are, and what slow readers of them cost others
 //! - `journal`: how fast a node's journal is; `BENCH_JOURNAL_MIB` in the environment sets its size
 //! - `follow`: how late a followed line is
@@ -39,13 +40,15 @@ fn main() -> Result<()> {
         host_agent: env!("CARGO_BIN_EXE_fleet-host-agent").into(),
         k8sctl: env!("CARGO_BIN_EXE_fleet-k8sctl").into(),
     };
-    bench_figures::run(Suite::Fleet, &repo, &programs, |name| match name {
+    let bench = |name: &str| match name {
         "scale" => scale::bench,
         "throughput" => throughput::bench,
         "journal" => journal::bench,
         "list" => list::bench,
         _ => follow::bench,
-    })
+    };
+    let sizes = scale::wanted()?;
+    bench_figures::run(Suite::Fleet, &repo, &programs, bench, |figure| scale::is_left_out(figure, &sizes))
 }
 
 /// A host agent with one small cluster whose agents log like this, each its own way.

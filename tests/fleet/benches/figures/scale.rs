@@ -4,6 +4,7 @@
 //! Each size has a host agent of its own. It is measured behind a restart, when its test driver knows no VM any more:
 //! looking at VMs is none of what agents cost.
 
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,10 +89,9 @@ struct Measured {
 }
 
 pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()> {
-    let most = setting("BENCH_AGENTS", usize::MAX)?;
-    let least = setting("BENCH_AGENTS_LEAST", 0)?;
+    let wanted = wanted()?;
     let mut reference: Option<(f64, f64)> = None;
-    for size in SIZES.iter().filter(|size| (least..=most).contains(&size.agents)) {
+    for size in SIZES.iter().filter(|size| wanted.contains(&size.agents)) {
         let measured = measure(programs, size, figures)?;
         println!(
             "  {} agents: back in {:.1} s, {} handshakes a second, {:.1} KiB each, {:.2} % for 1000",
@@ -112,6 +112,20 @@ pub(super) fn bench(programs: &Programs, figures: &mut Vec<Figure>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Numbers of agents that are to be measured.
+pub(super) fn wanted() -> Result<RangeInclusive<usize>> {
+    Ok(setting("BENCH_AGENTS_LEAST", 0)?..=setting("BENCH_AGENTS", usize::MAX)?)
+}
+
+/// Whether a figure is of a number of agents that is not wanted.
+pub(super) fn is_left_out(figure: &str, wanted: &RangeInclusive<usize>) -> bool {
+    let size = SIZES.iter().find(|size| {
+        let all = [size.resident, size.processor, size.back, size.handshakes];
+        all.into_iter().chain(size.status).any(|name| name == figure)
+    });
+    size.is_some_and(|size| !wanted.contains(&size.agents))
 }
 
 fn setting(name: &str, usual: usize) -> Result<usize> {

@@ -18,10 +18,11 @@ const DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 fn main() -> Result<()> {
     let lab = Lab::here()?;
-    bench_figures::run(Suite::Lab, &lab.repo(""), &lab, |name| match name {
+    let bench = |name: &str| match name {
         "up" => bench_up,
         _ => bench_running,
-    })
+    };
+    bench_figures::run(Suite::Lab, &lab.repo(""), &lab, bench, |_| false)
 }
 
 /// `k8sctl up` from nothing to all nodes Ready, against the same VMs driven by plain kubeadm.

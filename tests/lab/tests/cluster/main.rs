@@ -397,6 +397,10 @@ fn vms_come_back_onto_their_network(lab: &Lab, home: &str) -> Result<()> {
         let is_told = |line: &str| line.contains("VMReattached") && line.contains(node);
         ensure!(events.lines().any(is_told), "no event tells that {node} was put back:\n{events}");
     }
+    // libvirt goes on to say that it runs.
+    phase("the network's bridge is removed under the VMs");
+    lab.run("ip", &["link", "delete", "virbr0"], MINUTE)?;
+    wait_until("each kubelet answers again, by itself", 5 * MINUTE, all_answer)?;
     // Kubernetes may have missed them for a moment.
     wait_until("all nodes are Ready again", 10 * MINUTE, || {
         nodes_are_ready(lab, &NODES.map(|node| node.0)).map(|()| true)

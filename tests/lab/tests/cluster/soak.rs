@@ -26,6 +26,8 @@ const LONG: u64 = 30 * 60;
 /// Growth of memory that is no leak, in KiB.
 const OF_HOST_AGENT: u64 = 32 << 10;
 const OF_NODE_AGENT: u64 = 8 << 10;
+/// The host agent, and the nodes behind it.
+const ALL: [usize; 1 + NODES.len()] = [0, 1, 2, 3];
 /// What a clock may be off, in milliseconds.
 const IN_STEP: i128 = 2_000;
 /// As promised of the control plane's API, where its link was cut.
@@ -43,6 +45,8 @@ struct Soak<'a> {
     pace: Pace,
     /// Clean boots, in the order of the nodes.
     boots: [Duration; 3],
+    /// What the host agent and each node's held when all was well for the first time since it was started.
+    held: Vec<Held>,
 }
 
 /// What is there and stays there.
@@ -56,7 +60,7 @@ struct Inventory {
 /// Faults that are over soon, on a cluster that others use as well. Gives the host agent that runs then.
 pub fn for_a_while(lab: &Lab, agent: Running, pace: Pace) -> Result<Running> {
     phase("a short soak");
-    let soak = Soak { lab, agent, pace: pace.times(SHARED), boots: [pace.boot(); 3] };
+    let soak = Soak { lab, agent, pace: pace.times(SHARED), boots: [pace.boot(); 3], held: Vec::new() };
     soak.run(Deck::new(SEED, &Fault::QUICK, NODES.len()), SHORT)
 }
 
@@ -82,7 +86,8 @@ pub fn of_all_kinds(lab: &Lab, agent: Running) -> Result<Running> {
     phase("clean boots");
     let boots = [clean_boot(lab, 0)?, clean_boot(lab, 1)?, clean_boot(lab, 2)?];
     let workers = (boots[1] + boots[2]) / 2;
-    let soak = Soak { lab, agent, pace: Pace::of_boot(workers), boots: [boots[0], workers, workers] };
+    let boots = [boots[0], workers, workers];
+    let soak = Soak { lab, agent, pace: Pace::of_boot(workers), boots, held: Vec::new() };
     soak.run(Deck::new(seed, &Fault::ALL, NODES.len()), Duration::from_secs(seconds))
 }
 
@@ -105,7 +110,8 @@ impl Soak<'_> {
     fn run(mut self, deck: Deck, length: Duration) -> Result<Running> {
         wait_until("all is well", PATIENCE, || told::is_well(self.lab))?;
         let (before, began) = (told::last_event(self.lab)?, Instant::now());
-        let (there, held) = (self.inventory()?, self.held()?);
+        let there = self.inventory()?;
+        self.held = ALL.into_iter().map(|place| self.held_by(place)).collect::<Result<_>>()?;
         let mut dealt = 0;
         for planned in deck.take_while(|_| began.elapsed() < length) {
             dealt += 1;
@@ -119,7 +125,7 @@ impl Soak<'_> {
             over.with_context(|| what.clone())?;
         }
         println!("lab: {dealt} faults in {:.0} s", began.elapsed().as_secs_f64());
-        self.nothing_is_left_over(&there, &held)?;
+        self.nothing_is_left_over(&there)?;
         told::has_no_gap(self.lab, before)?;
         Ok(self.agent)
     }
@@ -145,6 +151,14 @@ impl Soak<'_> {
             planned.node.map_or_else(|| self.boots.iter().sum::<Duration>(), |place| self.boots[place]);
         let deadline = planned.fault.deadline(self.pace, boot);
         let node = name(place);
+        let ends = match planned.fault {
+            Fault::AgentKilled | Fault::VmEnds => vec![place + 1],
+            Fault::HostAgentKilled => vec![0],
+            Fault::HostReboots => ALL.to_vec(),
+            _ => Vec::new(),
+        };
+        // What a process has held back goes with it.
+        self.nothing_is_held_back(&ends)?;
         let took = match planned.fault {
             Fault::AgentKilled => {
                 let kill = "kill -KILL $(systemctl show -p MainPID --value k8s-node-agent)";
@@ -159,9 +173,15 @@ impl Soak<'_> {
             }
             Fault::VmEnds => survival::vm_ends(self.lab, node)?,
             Fault::LinkCut => self.link_is_cut(place, planned.between(40, 70), before)?,
-            Fault::ClockJumps => self.clock_jumps(node, planned)?,
+            Fault::ClockJumps => self.clock_jumps(node, planned, before)?,
             Fault::DiskFull => self.disk_is_full(node, before)?,
-            Fault::LibvirtdEnds => survival::libvirtd_ends(self.lab)?,
+            Fault::LibvirtdEnds => {
+                let took = survival::libvirtd_ends(self.lab)?;
+                for kind in ["LibvirtLost", "LibvirtBack"] {
+                    ensure!(told::has_told_of_host(self.lab, before, kind)?, "no event {kind}");
+                }
+                took
+            }
             Fault::HostAgentKilled => {
                 self.agent.kill()?;
                 self.agent = self.lab.host_agent(None)?;
@@ -196,6 +216,9 @@ impl Soak<'_> {
                 }
             }
         }
+        for place in ends {
+            self.held[place] = self.held_by(place)?;
+        }
         within(planned.fault.name(), took + well, deadline)
             .with_context(|| format!("over after {:.1} s; then at last: {last}", took.as_secs_f64()))
     }
@@ -224,12 +247,15 @@ impl Soak<'_> {
         since_now(|| self.told(missed, node, "NodeConnected", ""))
     }
 
-    fn clock_jumps(&self, node: &str, planned: Planned) -> Result<Duration> {
+    fn clock_jumps(&self, node: &str, planned: Planned, before: u64) -> Result<Duration> {
         let seconds = planned.between(120, 600);
         let sign = if planned.size.is_multiple_of(2) { "+" } else { "-" };
         let mut shell = Shell::open(self.lab, node)?;
         shell.run(&format!("date -s @$(($(date +%s) {sign} {seconds}))"))?;
-        since_now(|| Ok(clock_off(&mut shell)?.abs() <= IN_STEP))
+        since_now(|| {
+            Ok(clock_off(&mut shell)?.abs() <= IN_STEP
+                && self.told(before, node, "RepairSucceeded", "clock: ")?)
+        })
     }
 
     /// From when there is room again.
@@ -266,25 +292,26 @@ impl Soak<'_> {
         })
     }
 
-    /// By the host agent, then by each node's.
-    fn held(&self) -> Result<Vec<Held>> {
-        let mut held = vec![Held::by(self.agent.pid())?];
+    /// By the host agent, or the agent of the node before that place.
+    fn held_by(&self, place: usize) -> Result<Held> {
+        let Some(node) = place.checked_sub(1) else { return Held::by(self.agent.pid()) };
         let of_agent = Held::command("$(systemctl show -p MainPID --value k8s-node-agent)");
-        for (node, ..) in NODES {
-            held.push(Held::parse(&Shell::open(self.lab, node)?.run(&of_agent)?)?);
-        }
-        Ok(held)
+        Held::parse(&Shell::open(self.lab, name(node))?.run(&of_agent)?)
     }
 
-    fn nothing_is_left_over(&self, there: &Inventory, before: &[Held]) -> Result<()> {
-        let limits = [OF_HOST_AGENT, OF_NODE_AGENT, OF_NODE_AGENT, OF_NODE_AGENT];
-        let whose = ["the host agent", NODES[0].0, NODES[1].0, NODES[2].0];
-        let held = self.held()?;
-        println!("lab: held before {before:?}, after {held:?}");
-        for (place, now) in held.iter().enumerate() {
-            let leak = now.leaked_since(before[place], limits[place]);
-            ensure!(leak.is_none(), "{}: {}", whose[place], leak.unwrap_or_default());
+    fn nothing_is_held_back(&self, places: &[usize]) -> Result<()> {
+        for &place in places {
+            let (before, now) = (self.held[place], self.held_by(place)?);
+            let whose = place.checked_sub(1).map_or("the host agent", name);
+            println!("lab: {whose} held {before:?}, and holds {now:?}");
+            let leak = now.leaked_since(before, if place == 0 { OF_HOST_AGENT } else { OF_NODE_AGENT });
+            ensure!(leak.is_none(), "{whose}: {}", leak.unwrap_or_default());
         }
+        Ok(())
+    }
+
+    fn nothing_is_left_over(&self, there: &Inventory) -> Result<()> {
+        self.nothing_is_held_back(&ALL)?;
         let now = self.inventory()?;
         ensure!(now == *there, "there was {there:?}, and now there is {now:?}");
         Ok(())

@@ -56,6 +56,12 @@ pub fn has_told(lab: &Lab, after: u64, node: &str, kind: &str, begins: &str) -> 
     Ok(last_of(&events_since(lab, after)?, node, kind, begins).is_some())
 }
 
+/// Whether the host agent has told of the host itself behind such an event.
+pub fn has_told_of_host(lab: &Lab, after: u64, kind: &str) -> Result<bool> {
+    let events = events_since(lab, after)?;
+    Ok(events.iter().any(|event| event["object"] == "host" && event["type"] == kind))
+}
+
 /// What `status` has of a node.
 pub fn node(lab: &Lab, name: &str) -> Result<Value> {
     let status = lab.json("k8sctl", &["status", "-o", "json"])?;
