@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use host_artifacts::bundle::Role as ImageRole;
 use host_artifacts::image::Image;
-use host_hypervisor::accelerator::{self, Accelerator};
+use host_hypervisor::accelerator::Accelerator;
 use host_hypervisor::change::DomainRef;
 use host_hypervisor::desired::{DesiredHost, DesiredImage, DesiredNode, DesiredPool};
 use host_hypervisor::observed::{ObservedDomain, ObservedHost};
@@ -227,7 +227,8 @@ pub fn neighbours(cluster: &ClusterRecord) -> Neighbours {
 }
 
 /// The desired state of one node, which dials `host_address`, and of which plugins need `requirements`, but for
-/// [`neighbours`]. The registry counts its generation and adds the program that its agent shall be.
+/// [`neighbours`] and for the host's processors. The registry counts its generation and adds the program that its agent
+/// shall be.
 pub fn desired_state(
     cluster: &ClusterRecord,
     node: &NodeRecord,
@@ -262,7 +263,7 @@ pub fn desired_state(
         step_deadline: None,
         spec_generation: cluster.generation,
         host_address,
-        processors: accelerator::at_once(),
+        processors: 0,
         agent: None,
         requirements,
     }

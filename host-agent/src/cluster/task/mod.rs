@@ -19,9 +19,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host_artifacts::image::Image;
+use host_hypervisor::accelerator;
 use host_hypervisor::observed::ObservedHost;
 use host_plugins::Converged;
 use k8sctl_proto::control::v1 as control;
+use k8sctl_proto::node::v1::DesiredState;
 use k8sctl_types::failure::Failure;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -52,6 +54,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// While nobody waits for an operation, looks at a large cluster take no more than one part in so many of a processor,
 /// however much changes in it.
 const REST: u32 = 30;
+/// Nodes of which is thought without a break.
+const NODES_AT_ONCE: usize = 64;
 /// Longest rest between two looks.
 const LONGEST_REST: Duration = Duration::from_secs(3);
 
@@ -387,11 +391,20 @@ impl ClusterTask {
         if *self.neighbours != neighbours {
             self.neighbours = Arc::new(neighbours);
         }
-        for node in cluster.nodes.iter().filter(|node| node.state == NodeState::Present) {
+        let processors = accelerator::at_once();
+        let present = cluster.nodes.iter().filter(|node| node.state == NodeState::Present);
+        for (place, node) in present.enumerate() {
+            // Of many nodes this takes a while, in which others, such as those who join, have their turn.
+            if place % NODES_AT_ONCE == NODES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let files = pki.node_files(cluster, node)?;
             let target = progress::node_target(cluster, node, &observed);
             let needs = Self::requirements(cluster, node, seen);
-            let desired = desired_state(cluster, node, &facts, files, target, address.clone(), needs);
+            let desired = DesiredState {
+                processors,
+                ..desired_state(cluster, node, &facts, files, target, address.clone(), needs)
+            };
             self.shared.registry.set_desired(&node.id, Wanted::new(desired, Arc::clone(&self.neighbours)));
         }
         self.tell_of_handover(cluster, &observed);
