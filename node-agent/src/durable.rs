@@ -63,8 +63,8 @@ impl Root {
         Ok(fs::metadata(self.path(path))?.mode() & 0o7777)
     }
 
-    /// Whether the file is as [`Self::write`] leaves it: a file and no link to one, of this process's user and group, with exactly
-    /// this content and these permission bits.
+    /// Whether the file is as [`Self::write`] leaves it: a file and no link to one, of this process's user and group, with
+    /// exactly this content and these permission bits.
     pub fn is(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> io::Result<bool> {
         let path = path.as_ref();
         let data = match fs::symlink_metadata(self.path(path)) {

@@ -26,7 +26,11 @@ impl<S> Patient<S> {
     }
 
     /// Takes in how a try to write went.
-    fn tried<T>(&mut self, tried: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn tried(
+        &mut self,
+        tried: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
         if tried.is_ready() {
             self.stalled = None;
             return tried;
